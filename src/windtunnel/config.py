@@ -1,0 +1,142 @@
+"""Config is data: frozen, typed, and the same thing as a dict, a JSON file or a list of `a.b=c` overrides.
+
+A component's config is a subclass of `Config` that stands beside the component. Nothing in a config is
+executable; an unknown key is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from windtunnel.errors import ConfigError
+
+C = TypeVar("C", bound="Config")
+
+
+class Config(BaseModel):
+    """A frozen, keyword-only record of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some settings changed, checked like a new one; explicitly set fields stay marked."""
+        return parse(type(self), {**self.model_dump(exclude_unset=True), **changes})
+
+
+def parse(kind: type[C], data: Mapping[str, Any]) -> C:
+    """Build a config of the given kind from nested dicts.
+
+    Raises:
+        ConfigError: for an unknown key (the nearest known one is offered), a wrong type or a value out of range.
+    """
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(kind, dict(item)) for item in error.errors())) from None
+
+
+def to_json(config: Config) -> str:
+    """The config as indented JSON with a final newline."""
+    return json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def fingerprint(config: Config, exclude: Iterable[str] = ()) -> str:
+    """SHA-256 of the config's canonical JSON, without the named top-level settings."""
+    data = config.model_dump(mode="json", exclude=set(exclude))
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Every setting by its dotted path, as `--set` names it: {'model.n_layers': 4, ...}."""
+    return _flatten(config.model_dump(mode="json"))
+
+
+def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two configs differ: dotted path -> (value in a, value in b)."""
+    left, right = flatten(a), flatten(b)
+    return {path: (left.get(path), right.get(path)) for path in {**left, **right} if left.get(path) != right.get(path)}
+
+
+def override(config: C, assignments: Iterable[str]) -> C:
+    """Apply overrides such as `model.n_layers=6`; values are read as JSON where they are JSON, else as text.
+
+    Raises:
+        ConfigError: for an assignment without `=`, an unknown path (the nearest one is offered) or a wrong value.
+    """
+    data = config.model_dump(exclude_unset=True)
+    known = _paths(type(config))
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment!r}: expected PATH=VALUE, for example --set {known[0]}=...")
+        if path not in known:
+            raise ConfigError(f"--set {path}: there is no such setting{_nearest(path, known)}")
+        *parents, leaf = path.split(".")
+        node = data
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = _value(text)
+    return parse(type(config), data)
+
+
+def read(kind: type[C], path: Path) -> C:
+    """Read a config from a `.json` or `.toml` file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable config ({error}); expected a .json or .toml file") from None
+    return parse(kind, data)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"none": None, "true": True, "false": False}.get(text.lower(), text)
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _paths(kind: type[Config], prefix: str = "") -> list[str]:
+    paths: list[str] = []
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Config):
+            paths += _paths(inner, f"{prefix}{name}.")
+        else:
+            paths.append(prefix + name)
+    return paths
+
+
+def _nearest(path: str, known: list[str]) -> str:
+    by_leaf = [k for k in known if k.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+    close = by_leaf or difflib.get_close_matches(path, known, n=1, cutoff=0.4)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def _sentence(kind: type[Config], item: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"there is no setting {path}{_nearest(path, _paths(kind))}"
+    message = item["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
+    given = "" if item["type"] == "value_error" else f", given {item['input']!r}"
+    return f"{path}: {message[0].lower()}{message[1:]}{given}"

@@ -1,0 +1,45 @@
+"""The feed-forward half of a block: widen, bend, narrow; with or without a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """narrow(activation(widen(x))), position by position (Vaswani et al. 2017, section 3.3)."""
+
+    def __init__(self, d_model: int, d_ff: int, bias: bool, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.widen = nn.Linear(d_model, d_ff, bias=bias)
+        self.narrow = nn.Linear(d_ff, d_model, bias=bias)
+        self.activation = activation
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = self.narrow(self.activation(self.widen(x_BTD)))
+        return x_BTD
+
+
+class GatedFeedForward(nn.Module):
+    """narrow(silu(gate(x)) * widen(x)), known as SwiGLU (Shazeer 2020, arXiv 2002.05202, equation 6)."""
+
+    def __init__(self, d_model: int, d_ff: int, bias: bool) -> None:
+        super().__init__()
+        self.gate = nn.Linear(d_model, d_ff, bias=bias)
+        self.widen = nn.Linear(d_model, d_ff, bias=bias)
+        self.narrow = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = self.narrow(F.silu(self.gate(x_BTD)) * self.widen(x_BTD))
+        return x_BTD
+
+
+FEED_FORWARDS: dict[str, Callable[[int, int, bool], FeedForward | GatedFeedForward]] = {
+    "gelu_tanh": partial(FeedForward, activation=partial(F.gelu, approximate="tanh")),
+    "gelu": partial(FeedForward, activation=F.gelu),
+    "relu": partial(FeedForward, activation=F.relu),
+    "swiglu": GatedFeedForward,
+}

@@ -1,0 +1,1 @@
+"""Text: corpora, tokenizers, the token store and batches."""

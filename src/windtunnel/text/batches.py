@@ -1,0 +1,198 @@
+"""A batch is a pure function of (seed, step): no iterator, no state, so every process and every resume sees the same.
+
+Two kinds of examples behind one contract. `Windows` cuts running text into windows of the context length; `Documents`
+keeps documents whole, each between two end marks. An example is a sequence of up to context_length + 1 tokens: all but
+the last are the input, all but the first are the targets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from windtunnel.errors import DataError
+from windtunnel.text.store import TokenStore
+
+IGNORED = -1
+"""The target of a padded position; the loss leaves it out."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """ids (B, T) and targets (B, T), int64; a target of IGNORED is padding."""
+
+    ids: Tensor
+    targets: Tensor
+
+    @property
+    def n_targets(self) -> int:
+        """How many tokens are predicted."""
+        return int((self.targets != IGNORED).sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.ids.to(device), self.targets.to(device))
+
+    def split(self, parts: int) -> list[Batch]:
+        """The same rows in `parts` smaller batches, each cut to its own longest row."""
+        return [
+            trim(ids, targets)
+            for ids, targets in zip(self.ids.tensor_split(parts), self.targets.tensor_split(parts), strict=True)
+            if len(ids)
+        ]
+
+
+class Examples(Protocol):
+    """What a batch is made of."""
+
+    def __len__(self) -> int:
+        """Number of examples in an epoch."""
+        ...
+
+    def sequence(self, index: int, key: int) -> np.ndarray:
+        """The tokens of one example in the epoch of this key."""
+        ...
+
+    def sweep(self) -> Iterator[np.ndarray]:
+        """Sequences that predict every token of the split exactly once, for evaluation."""
+        ...
+
+
+class Windows:
+    """Windows of running text. Each epoch starts them at its own offset and visits each of them once."""
+
+    def __init__(self, ids: np.ndarray, context_length: int) -> None:
+        self.ids, self.context_length = ids, context_length
+        if len(ids) <= context_length:
+            raise DataError(
+                f"this split holds {len(ids)} tokens, one window needs {context_length + 1}; give more text or a "
+                f"shorter context: --set model.context_length={max(1, min(len(ids) - 1, context_length // 2))}"
+            )
+        self.n_windows = max(1, (len(ids) - context_length) // context_length)
+        self.n_offsets = min(context_length, len(ids) - self.n_windows * context_length)
+
+    def __len__(self) -> int:
+        return self.n_windows
+
+    def sequence(self, index: int, key: int) -> np.ndarray:
+        start = key % self.n_offsets + index * self.context_length
+        return self.ids[start : start + self.context_length + 1]
+
+    def sweep(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self.ids) - 1, self.context_length):
+            yield self.ids[start : start + self.context_length + 1]
+
+
+class Documents:
+    """Whole documents, each after an end mark and before one; one longer than the context becomes several examples,
+    cut so that every token is still predicted once."""
+
+    def __init__(self, ids: np.ndarray, offsets: np.ndarray, end_id: int, context_length: int) -> None:
+        self.ids, self.offsets, self.end_id, self.context_length = ids, offsets, end_id, context_length
+        pieces = -(-(np.diff(offsets) + 1) // context_length)
+        self.first_piece = np.concatenate([[0], np.cumsum(pieces)])
+        if len(self) == 0:
+            raise DataError("this split holds no document; give more text or larger fractions of it")
+
+    def __len__(self) -> int:
+        return int(self.first_piece[-1])
+
+    def sequence(self, index: int, key: int = 0) -> np.ndarray:
+        document = int(np.searchsorted(self.first_piece, index, side="right")) - 1
+        start = (index - int(self.first_piece[document])) * self.context_length
+        tokens = self.ids[self.offsets[document] : self.offsets[document + 1]].astype(np.int64)
+        whole = np.concatenate([[self.end_id], tokens, [self.end_id]])
+        return whole[start : start + self.context_length + 1]
+
+    def sweep(self) -> Iterator[np.ndarray]:
+        by_length = np.argsort(np.diff(self.offsets), kind="stable")
+        for document in by_length:
+            for index in range(int(self.first_piece[document]), int(self.first_piece[document + 1])):
+                yield self.sequence(index)
+
+
+def examples(store: TokenStore, split: str, context_length: int) -> Windows | Documents:
+    """The examples of one split: documents for a corpus of lines, windows for running text and files."""
+    part = store.splits[split]
+    if store.corpus.unit == "line":
+        assert part.offsets is not None
+        assert store.tokenizer.end_id is not None
+        return Documents(part.ids, part.offsets, store.tokenizer.end_id, context_length)
+    return Windows(part.ids, context_length)
+
+
+def batch(source: Examples, size: int, seed: int, step: int) -> Batch:
+    """The batch of a step: examples step*size ... of an endless sequence of shuffled epochs."""
+    epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), len(source))
+    rows = []
+    for epoch in np.unique(epochs):
+        key = _key(seed, int(epoch))
+        rows += [source.sequence(int(i), key) for i in shuffled(places[epochs == epoch], len(source), key)]
+    return collate(rows)
+
+
+def sweep(source: Examples, size: int) -> Iterator[Batch]:
+    """Batches that predict every token of the split exactly once."""
+    rows: list[np.ndarray] = []
+    for row in source.sweep():
+        rows.append(row)
+        if len(rows) == size:
+            yield collate(rows)
+            rows = []
+    if rows:
+        yield collate(rows)
+
+
+def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:
+    """Pad sequences on the right to the longest of them (at least `width` positions), padding out of the targets."""
+    width = max(width, *(len(row) - 1 for row in sequences))
+    ids = torch.zeros(len(sequences), width, dtype=torch.int64)
+    targets = torch.full((len(sequences), width), IGNORED, dtype=torch.int64)
+    for row, sequence in enumerate(sequences):
+        tokens = torch.from_numpy(sequence.astype(np.int64))
+        ids[row, : len(tokens) - 1] = tokens[:-1]
+        targets[row, : len(tokens) - 1] = tokens[1:]
+    return Batch(ids, targets)
+
+
+def trim(ids: Tensor, targets: Tensor) -> Batch:
+    """Cut the columns on the right that are padding in every row."""
+    width = int((targets != IGNORED).any(dim=0).nonzero().max()) + 1
+    return Batch(ids[:, :width], targets[:, :width])
+
+
+def shuffled(places: np.ndarray, n: int, key: int) -> np.ndarray:
+    """Where the given places of 0 ... n-1 go in the permutation of this key, without storing the permutation.
+
+    A Feistel network over the next power of four, walked until the result is below n (Black & Rogaway 2002).
+    """
+    half = max(1, ((n - 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half) - 1)
+    shift = np.uint64(half)
+    result = places.astype(np.uint64)
+    outside = np.ones(len(result), dtype=bool)
+    while outside.any():
+        left, right = result[outside] >> shift, result[outside] & mask
+        for turn in range(6):
+            left, right = right, left ^ (_mix(right + np.uint64((key + turn * 0x9E37) & 0xFFFFFFFFFFFF)) & mask)
+        result[outside] = (left << shift) | right
+        outside = result >= n
+    return result.astype(np.int64)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 (Steele et al. 2014): every input bit changes about half of the output bits."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _key(seed: int, epoch: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/epoch/{epoch}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "little")

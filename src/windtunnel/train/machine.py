@@ -1,0 +1,77 @@
+"""What a run runs on: device, precision, compiler, threads, versions, and how fast the machine multiplies."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_fast_bf16() -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device().type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device().type != "cuda" or torch.cuda.is_bf16_supported()
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile finds a C++ compiler for CPU code."""
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+@cache
+def peak_flops(precision: Precision, threads: int) -> float:
+    """The machine's measured matrix-multiply rate in FLOP/s: the best of several 1024 x 1024 products.
+
+    Takes about a fifth of a second and is measured once a process.
+    """
+    n = 1024
+    a, b = (torch.randn(n, n, device=device()).to(DTYPES[precision]) for _ in range(2))
+    best, deadline = float("inf"), time.perf_counter() + 0.2
+    while time.perf_counter() < deadline:
+        begin = time.perf_counter()
+        torch.mm(a, b)[0, 0].item()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * n**3 / best
+
+
+def description() -> dict[str, Any]:
+    """Machine and versions, for a run's record and for benchmarks."""
+    return {
+        "windtunnel": version("windtunnel"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": cores(),
+        "device": str(device()),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor()

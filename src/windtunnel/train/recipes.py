@@ -1,0 +1,67 @@
+"""Recipes: functions that return a RunConfig. A variant is `--set PATH=VALUE`, or `replace()` in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from windtunnel.errors import ConfigError
+from windtunnel.models import TransformerConfig
+from windtunnel.text.store import TextConfig
+from windtunnel.train.optimizer import OptimizerConfig
+from windtunnel.train.run_config import RunConfig, TrainConfig
+from windtunnel.train.schedule import ScheduleConfig
+
+
+def tiny(corpus: str) -> RunConfig:
+    """4 layers x 64, context 32: names and single sentences, a minute a seed on one core."""
+    return RunConfig(
+        corpus=corpus,
+        model=TransformerConfig(context_length=32, n_layers=4, n_heads=4, d_model=64, dropout=0.0, bias=False),
+        optimizer=OptimizerConfig(lr=3e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=100),
+        train=TrainConfig(steps=1500, batch_size=64, eval_every=250, save_every=500),
+    )
+
+
+def small(corpus: str) -> RunConfig:
+    """nanoGPT's recipe for a CPU: 4 layers x 128, context 64, 2,000 steps of 12 windows (0.8M parameters)."""
+    return RunConfig(
+        corpus=corpus,
+        model=TransformerConfig(context_length=64, n_layers=4, n_heads=4, d_model=128, dropout=0.0, bias=False),
+        optimizer=OptimizerConfig(lr=1e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=100),
+        train=TrainConfig(steps=2000, batch_size=12, eval_every=250, save_every=500),
+    )
+
+
+def medium(corpus: str) -> RunConfig:
+    """nanoGPT's recipe for a GPU: 6 layers x 384, context 256, dropout 0.2, 5,000 steps of 64 (10.7M parameters)."""
+    return RunConfig(
+        corpus=corpus,
+        model=TransformerConfig(context_length=256, n_layers=6, n_heads=6, d_model=384, dropout=0.2, bias=False),
+        optimizer=OptimizerConfig(lr=1e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=100),
+        train=TrainConfig(steps=5000, batch_size=64, eval_every=250, save_every=250),
+    )
+
+
+def gpt2(corpus: str) -> RunConfig:
+    """GPT-2's smallest model with its own tokenizer (124M parameters)."""
+    return RunConfig(
+        corpus=corpus,
+        text=TextConfig(tokenizer="gpt2"),
+        model=TransformerConfig(),
+        optimizer=OptimizerConfig(lr=6e-4),
+        schedule=ScheduleConfig(warmup=700),
+        train=TrainConfig(steps=10000, batch_size=8, grad_accumulation=4, eval_every=500, save_every=500),
+    )
+
+
+RECIPES: dict[str, Callable[[str], RunConfig]] = {"tiny": tiny, "small": small, "medium": medium, "gpt2": gpt2}
+
+
+def recipe(name: str, corpus: str) -> RunConfig:
+    """The run config of a recipe. Raises ConfigError for an unknown name."""
+    if name not in RECIPES:
+        raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
+    return RECIPES[name](corpus)

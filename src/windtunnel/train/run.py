@@ -1,0 +1,193 @@
+"""The run folder is the truth: what the run is, the events of its training, and its checkpoints.
+
+    RUN/
+        config.json       the resolved RunConfig          |
+        tokenizer.json    what turns text into ids        | written before step 0,
+        record.json       machine, versions, corpus       | never changed after
+        manifest.json     sizes and SHA-256 of the above  |
+        metrics.jsonl     every event of the training, one a line
+        step-N/           weights, optimizer state, manifest
+        lock              held by the process that is training
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windtunnel.config import differences, fingerprint, parse, to_json
+from windtunnel.errors import ArtifactError, ConfigError
+from windtunnel.models import Transformer
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TokenStore, prepare
+from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.train import machine
+from windtunnel.train.checkpoint import load_weights, newest_checkpoint
+from windtunnel.train.disk import read_files, read_manifest, saving, write_folder
+from windtunnel.train.events import Event, read_events
+from windtunnel.train.run_config import RunConfig
+
+METRICS = "metrics.jsonl"
+COMPILE_SECONDS = 600.0
+"""Runs that would take longer than this are compiled when `train.compile` is auto."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder whose description has been verified."""
+
+    folder: Path
+    config: RunConfig
+    tokenizer: Tokenizer
+    record: Mapping[str, Any]
+
+    def events(self) -> list[Event]:
+        """The events of its training so far. Raises ArtifactError for an altered `metrics.jsonl`."""
+        path = self.folder / METRICS
+        return read_events(path) if path.exists() else []
+
+    def store(self) -> TokenStore:
+        """Its corpus as tokens.
+
+        Raises:
+            ArtifactError: when the corpus is no longer the one that the run began with.
+        """
+        corpus = open_corpus(self.config.corpus, self.config.text.unit)
+        store = prepare(corpus, self.config.text, tokenizer=self.tokenizer)
+        if store.sha256 != self.record["corpus_sha256"]:
+            raise ArtifactError(
+                f"the corpus {self.config.corpus} has changed since {self.folder} began: its SHA-256 was "
+                f"{self.record['corpus_sha256'][:12]}, is {store.sha256[:12]}; restore it, or train a new run"
+            )
+        return store
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like a run."""
+    return (folder / "config.json").exists() and (folder / "manifest.json").exists()
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        ArtifactError: when it is not a run, or one of its files was altered, naming the file.
+    """
+    if not is_run(folder):
+        raise ArtifactError(f"{folder} is not a run folder; `windtunnel runs` lists those below ./runs")
+    files = read_files(folder, read_manifest(folder))
+    return Run(
+        folder,
+        parse(RunConfig, json.loads(files["config.json"])),
+        Tokenizer.from_json(files["tokenizer.json"].decode()),
+        json.loads(files["record.json"]),
+    )
+
+
+def create_run(folder: Path, config: RunConfig, store: TokenStore) -> Run:
+    """Write a new run folder for a resolved config, or open the one that is there when it is the same run.
+
+    Raises:
+        ConfigError: when the folder holds a run with another config, listing the differences.
+        SaveError: when the disk refuses.
+    """
+    if is_run(folder):
+        run = open_run(folder)
+        changed = differences(run.config, config)
+        if changed:
+            listed = ", ".join(f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items())
+            raise ConfigError(f"{folder} holds a run with other settings ({listed}); choose another folder with --out")
+        return run
+    record = {
+        **machine.description(),
+        "corpus_sha256": store.sha256,
+        "tokens": {name: len(split.ids) for name, split in store.splits.items()},
+        "bytes": {name: split.n_bytes for name, split in store.splits.items()},
+        "config_sha256": fingerprint(config),
+        "random": "every draw is a function of (seed, purpose, step); no generator state is kept",
+    }
+    files = {
+        "config.json": to_json(config).encode(),
+        "tokenizer.json": store.tokenizer.to_json().encode(),
+        "record.json": (json.dumps(record, indent=2) + "\n").encode(),
+    }
+    with saving(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(folder, files, {"kind": "run"})
+    return open_run(folder)
+
+
+def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunConfig:
+    """The config with everything decided that was left to the machine and the corpus.
+
+    Args:
+        side_by_side: how many runs share the machine; more than one and each gets a single thread.
+    """
+    model, train = config.model, config.train
+    if "vocab_size" not in model.model_fields_set:
+        model = model.replace(vocab_size=store.tokenizer.vocab_size)
+    elif model.vocab_size < store.tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size {model.vocab_size} is smaller than the tokenizer's {store.tokenizer.vocab_size}; "
+            "leave it out, or give at least as many"
+        )
+    threads = train.threads or (1 if side_by_side > 1 else machine.cores())
+    precision = train.precision
+    if precision == "auto":
+        # Below this width the casts cost more than bfloat16 saves; measured in benchmarks/precision.py.
+        precision = "bf16" if machine.has_fast_bf16() and model.d_model >= 128 else "fp32"
+    if train.compile is True and not machine.has_compiler():
+        raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")
+    compiled = train.compile
+    if compiled == "auto":
+        seconds = _training_flops(config.replace(model=model)) / (3e10 * threads)
+        compiled = machine.has_compiler() and seconds > COMPILE_SECONDS
+    corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
+    return config.replace(
+        corpus=corpus,
+        text=config.text.replace(unit=store.corpus.unit),
+        model=model,
+        train=train.replace(threads=threads, precision=precision, compile=compiled),
+    )
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model as it was saved, ready to be used: in evaluation mode, in float32."""
+
+    run: Run
+    model: Transformer
+    tokenizer: Tokenizer
+    step: int
+    warnings: tuple[str, ...]
+
+
+def load(folder: Path) -> TrainedModel:
+    """The newest verified model of a run; every file of the folder is checked.
+
+    Raises:
+        ArtifactError: when the folder is not a run, a needed file was altered, or nothing has been saved yet.
+    """
+    run = open_run(folder)
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+    warnings = list(checkpoint.warnings)
+    try:
+        run.events()
+    except ArtifactError as error:
+        warnings.append(str(error))
+    model = Transformer(run.config.model)
+    load_weights(model, checkpoint.weights)
+    model.to(machine.device()).eval()
+    return TrainedModel(run, model, run.tokenizer, checkpoint.step, tuple(warnings))
+
+
+def _training_flops(config: RunConfig) -> float:
+    from windtunnel.models.cost import training_flops_per_token
+
+    length = config.model.context_length
+    return training_flops_per_token(config.model, length) * length * config.train.batch_size * config.train.steps

@@ -1,0 +1,53 @@
+"""What a run is, in full: corpus, text, model, optimizer, schedule, training, seed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from windtunnel.config import Config
+from windtunnel.models import ModelConfig, TransformerConfig
+from windtunnel.text.store import TextConfig
+from windtunnel.train.optimizer import OptimizerConfig
+from windtunnel.train.schedule import ScheduleConfig
+
+
+class TrainConfig(Config):
+    """How long, how much at once, how often to look and to save, and on what."""
+
+    steps: PositiveInt = 2000
+    batch_size: PositiveInt = 12
+    """Examples an optimizer step: windows of running text, or documents."""
+    grad_accumulation: PositiveInt = 1
+    """Into how many micro-batches the batch is cut; the result does not depend on it."""
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients with a larger norm are scaled down to it; None is no clipping."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 runs the matrix products in bfloat16 and keeps weights and optimizer in float32."""
+    compile: Literal["auto"] | bool = "auto"
+    """Whether torch.compile is used; auto compiles runs that are long enough to earn its half minute back."""
+    threads: PositiveInt | None = None
+    """CPU threads of the run; None is one when several seeds run side by side, else one a core."""
+    eval_every: PositiveInt = 250
+    eval_tokens: PositiveInt | None = None
+    """How many tokens of the dev split an evaluation reads; None is all of them."""
+    save_every: PositiveInt = 500
+    keep: PositiveInt = 2
+    """How many checkpoints stay on disk."""
+    sample_tokens: NonNegativeInt = 32
+    """How long a text the model writes at each evaluation; 0 is none."""
+    explode: Annotated[float, Field(gt=1)] = 3.0
+    """Training stops when the loss exceeds this many times the larger of its first value and ln(vocab_size)."""
+
+
+class RunConfig(Config):
+    """A run. Equal configs on the same corpus and machine give equal losses."""
+
+    corpus: str
+    text: TextConfig = TextConfig()
+    model: ModelConfig = TransformerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    seed: NonNegativeInt = 0

@@ -1,0 +1,71 @@
+"""One optimizer step: accumulate gradients, guard, clip, update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from windtunnel.errors import NumericsError
+from windtunnel.nn.init import stream
+from windtunnel.text.batches import Batch
+
+LossSum = Callable[[Tensor, Tensor], Tensor]
+"""(ids, targets) -> summed loss in nats; the model is inside."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Mean loss of the batch in nats a token before the update, the gradient's norm before clipping, and its size."""
+
+    loss: float
+    grad_norm: float
+    n_tokens: int
+
+
+def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int) -> float:
+    """Accumulate the gradient of the batch's mean loss over `parts` micro-batches; return that loss.
+
+    Each micro-batch's summed loss is divided by the targets of the whole batch, so the result does not depend
+    on how the batch is cut. Dropout is drawn from (seed, step, micro-batch) and needs no saved state.
+    """
+    n_targets = batch.n_targets
+    total = 0.0
+    for part, micro_batch in enumerate(batch.split(parts)):
+        torch.manual_seed(stream(seed, "dropout", step, part))
+        loss = loss_sum(micro_batch.ids, micro_batch.targets) / n_targets
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    return total
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, clip: float | None) -> float:
+    """Clip the gradient to the given norm, update the weights, forget the gradient; return its norm before clipping.
+
+    Raises:
+        NumericsError: when the gradient is not finite; the weights are then untouched.
+    """
+    limit = math.inf if clip is None else clip
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
+    if not math.isfinite(norm):
+        raise NumericsError(f"the gradient's norm is {norm}")
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def guard(loss: float, limit: float) -> None:
+    """Refuse a loss that is not finite or has exploded past the limit.
+
+    Raises:
+        NumericsError: before the weights are touched.
+    """
+    if not math.isfinite(loss):
+        raise NumericsError(f"the loss is {loss}")
+    if loss > limit:
+        raise NumericsError(f"the loss rose to {loss:.4g} nats, past the limit of {limit:.4g}")
