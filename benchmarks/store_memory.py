@@ -3,8 +3,8 @@
     python -m benchmarks.store_memory [--megabytes 1000] [--tokenizer characters]
 
 Writes a file of random words (50,000 different ones, as often as in Zipf's law) into a temporary folder, and
-prepares it twice, each time in a new process. Prints JSON: peak resident memory before, after and added, and
-seconds.
+prepares it twice, each time in a new process. Prints JSON: resident memory before, at its peak and
+added (peak less before), and seconds.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
     random = np.random.default_rng(seed)
     letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
     share = 1 / np.arange(3, 29)
-    words = [
-        "".join(random.choice(letters, n, p=share / share.sum())) for n in random.integers(1, 13, 50_000)
-    ]
+    words = ["".join(random.choice(letters, n, p=share / share.sum())) for n in random.integers(1, 13, 50_000)]
     endings = [" "] * 16 + [", ", ". ", ".\n", ";\n"]
     table = np.array([[word + ending for ending in endings] for word in words], dtype=object)
     cumulative = np.cumsum(1 / np.arange(1, len(words) + 1))
@@ -44,10 +42,17 @@ def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
             size += file.write("".join(table[rows, random.integers(0, len(endings), 100_000)].tolist()))
 
 
-def peak_mb() -> float:
-    """Peak resident memory of this process in MB (10**6 bytes); Linux counts in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+def memory_mb(field: str) -> float:
+    """Resident memory of this process in MB (10**6 bytes): now ("VmRSS") or at its peak ("VmHWM").
+
+    Linux keeps both for each program. `getrusage` would not do there: a child's ru_maxrss starts at that of
+    the parent that forked it, which hides what the child adds below it. Elsewhere it is all there is (bytes).
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def start(path: Path, cache: Path, tokenizer: str) -> None:
@@ -55,9 +60,9 @@ def start(path: Path, cache: Path, tokenizer: str) -> None:
     from windtunnel.text.corpora import open_corpus
     from windtunnel.text.store import TextConfig, prepare
 
-    before, begin = peak_mb(), time.perf_counter()
+    before, begin = memory_mb("VmRSS"), time.perf_counter()
     store = prepare(open_corpus(str(path), "text"), TextConfig(tokenizer=tokenizer), cache)
-    seconds, after = time.perf_counter() - begin, peak_mb()
+    seconds, after = time.perf_counter() - begin, memory_mb("VmHWM")
     result = {"before_mb": before, "peak_mb": after, "added_mb": after - before, "seconds": seconds}
     result["n_ids"] = sum(len(split.ids) for split in store.splits.values())
     print(json.dumps({key: round(value, 2) for key, value in result.items()}))

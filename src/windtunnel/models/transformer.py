@@ -100,11 +100,15 @@ class Attention(nn.Module):
         self.d_head, self.dropout = config.d_head, config.dropout
 
     def forward(
-        self, x_BTD: Tensor, turn: Rotation | None, slopes_H: Tensor | None, cache: Cache | None, attend: Attend
+        self,
+        x_BTD: Tensor,
+        turn: Rotation | None,
+        slopes_H: Tensor | None,
+        cache: Cache | None,
+        attend: Attend,
     ) -> Tensor:
         q_BHTK, k_BGTK, v_BGTK = (
-            part.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
-            for part in self.qkv(x_BTD).split(self.sizes, dim=-1)
+            part.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for part in self.qkv(x_BTD).split(self.sizes, dim=-1)
         )
         if turn is not None:
             q_BHTK, k_BGTK = rotate(q_BHTK, turn), rotate(k_BGTK, turn)
@@ -112,8 +116,7 @@ class Attention(nn.Module):
             k_BGTK, v_BGTK = cache.append(self.layer, k_BGTK, v_BGTK)
         dropout = self.dropout if self.training else 0.0
         mixed_BHTK = attend(q_BHTK, k_BGTK, v_BGTK, window=self.window, slopes_H=slopes_H, dropout=dropout)
-        x_BTD = self.out(mixed_BHTK.transpose(1, 2).flatten(2))
-        return x_BTD
+        return self.out(mixed_BHTK.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -130,14 +133,18 @@ class Block(nn.Module):
         self.pre = config.norm_position == "pre"
 
     def forward(
-        self, x_BTD: Tensor, turn: Rotation | None, slopes_H: Tensor | None, cache: Cache | None, attend: Attend
+        self,
+        x_BTD: Tensor,
+        turn: Rotation | None,
+        slopes_H: Tensor | None,
+        cache: Cache | None,
+        attend: Attend,
     ) -> Tensor:
         if self.pre:
             x_BTD = x_BTD + self.dropout(self.attention(self.norm_1(x_BTD), turn, slopes_H, cache, attend))
             return x_BTD + self.dropout(self.feed_forward(self.norm_2(x_BTD)))
         x_BTD = self.norm_1(x_BTD + self.dropout(self.attention(x_BTD, turn, slopes_H, cache, attend)))
-        x_BTD = self.norm_2(x_BTD + self.dropout(self.feed_forward(x_BTD)))
-        return x_BTD
+        return self.norm_2(x_BTD + self.dropout(self.feed_forward(x_BTD)))
 
 
 class Transformer(nn.Module):

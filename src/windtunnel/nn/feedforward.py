@@ -19,8 +19,7 @@ class FeedForward(nn.Module):
         self.activation = activation
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = self.narrow(self.activation(self.widen(x_BTD)))
-        return x_BTD
+        return self.narrow(self.activation(self.widen(x_BTD)))
 
 
 class GatedFeedForward(nn.Module):
@@ -33,8 +32,7 @@ class GatedFeedForward(nn.Module):
         self.narrow = nn.Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = self.narrow(F.silu(self.gate(x_BTD)) * self.widen(x_BTD))
-        return x_BTD
+        return self.narrow(F.silu(self.gate(x_BTD)) * self.widen(x_BTD))
 
 
 FEED_FORWARDS: dict[str, Callable[[int, int, bool], FeedForward | GatedFeedForward]] = {

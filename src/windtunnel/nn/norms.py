@@ -42,4 +42,8 @@ class NoNorm(nn.Module):
         return x_BTD
 
 
-NORMS: dict[str, type[LayerNorm] | type[RMSNorm] | type[NoNorm]] = {"layer": LayerNorm, "rms": RMSNorm, "none": NoNorm}
+NORMS: dict[str, type[LayerNorm] | type[RMSNorm] | type[NoNorm]] = {
+    "layer": LayerNorm,
+    "rms": RMSNorm,
+    "none": NoNorm,
+}

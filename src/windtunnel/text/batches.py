@@ -180,7 +180,10 @@ def shuffled(places: np.ndarray, n: int, key: int) -> np.ndarray:
     while outside.any():
         left, right = result[outside] >> shift, result[outside] & mask
         for turn in range(6):
-            left, right = right, left ^ (_mix(right + np.uint64((key + turn * 0x9E37) & 0xFFFFFFFFFFFF)) & mask)
+            left, right = (
+                right,
+                left ^ (_mix(right + np.uint64((key + turn * 0x9E37) & 0xFFFFFFFFFFFF)) & mask),
+            )
         result[outside] = (left << shift) | right
         outside = result >= n
     return result.astype(np.int64)

@@ -15,9 +15,7 @@ WORD_CUT = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])")
 LONGEST = 1 << 22  # characters: a run without any place to cut is cut here, wherever that is
 
 
-def cut_pieces(
-    chunks: Iterable[str], cut: re.Pattern[str], size: int, longest: int = LONGEST
-) -> Iterator[str]:
+def cut_pieces(chunks: Iterable[str], cut: re.Pattern[str], size: int, longest: int = LONGEST) -> Iterator[str]:
     """Join the chunks of a text and cut it again: at the first match of `cut` from `size` characters on.
 
     Where the cuts lie does not depend on the chunks. Without a match a piece ends at `longest` characters.

@@ -136,9 +136,7 @@ def prepare(
     from windtunnel.text.store_build import build, survey
 
     if config.unit not in ("auto", corpus.unit):
-        raise ConfigError(
-            f"text.unit is {config.unit} but {corpus.name} was opened by {corpus.unit}; open it so too"
-        )
+        raise ConfigError(f"text.unit is {config.unit} but {corpus.name} was opened by {corpus.unit}; open it so too")
     content = survey(corpus)
     name = config.tokenizer
     if tokenizer is None or name == "auto":
@@ -187,13 +185,6 @@ def open_store(folder: Path, corpus: Corpus) -> TokenStore:
         ArtifactError: names the file that is missing, of another size, or not readable.
     """
     manifest = read_manifest(folder)
-    for name, entry in manifest.files.items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != entry.bytes:
-            raise ArtifactError(
-                f"{path}: expected {entry.bytes} bytes, found {size or 'none'}; delete the folder"
-            )
     _check_hash(folder, "tokenizer.json", manifest)
     try:
         tokenizer = Tokenizer.load(folder / "tokenizer.json")

@@ -55,9 +55,7 @@ def check_structure(text: str) -> Structure:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        raise DataError(
-            "not a tokenizer.json: it is not JSON; give a file of the tokenizers library"
-        ) from None
+        raise DataError("not a tokenizer.json: it is not JSON; give a file of the tokenizers library") from None
     model = data.get("model") if isinstance(data, dict) else None
     if not isinstance(model, dict) or "vocab" not in model:
         raise DataError("not a tokenizer.json: expected an object with a model and its vocabulary")

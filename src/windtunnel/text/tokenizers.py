@@ -83,9 +83,7 @@ class Tokenizer:
     def encode_documents(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """All ids of many texts in a row, (n,) int64, and how many each text has, (n_texts,) int64."""
         if self.kind == "bytes":
-            return self._encode_bytes("".join(texts)), np.array(
-                [len(_utf8(text)) for text in texts], np.int64
-            )
+            return self._encode_bytes("".join(texts)), np.array([len(_utf8(text)) for text in texts], np.int64)
         if self.kind == "characters":
             return self._encode_characters("".join(texts)), np.array([len(text) for text in texts], np.int64)
         ids = self.encode_batch(texts)
@@ -179,9 +177,7 @@ class Tokenizer:
         for vocab, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
             if (path / vocab).exists() and (path / merges).exists():
                 return byte_level_files(path / vocab, path / merges)
-        raise DataError(
-            f"{path}: expected tokenizer.json, or vocab.json and merges.txt, in this folder; found neither"
-        )
+        raise DataError(f"{path}: expected tokenizer.json, or vocab.json and merges.txt, in this folder; found neither")
 
     @classmethod
     def _from_file(cls, path: Path) -> Tokenizer:
@@ -245,9 +241,7 @@ class Tokenizer:
 
     def _check_id(self, number: int) -> None:
         if not 0 <= number < self.vocab_size:
-            raise DataError(
-                f"there is no token {number}; the ids of this tokenizer are 0 to {self.vocab_size - 1}"
-            )
+            raise DataError(f"there is no token {number}; the ids of this tokenizer are 0 to {self.vocab_size - 1}")
 
 
 def bytes_tokenizer(end: bool) -> Tokenizer:

@@ -30,7 +30,11 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    run: Path, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], facts: Mapping[str, Any]
+    run: Path,
+    step: int,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
 ) -> Path:
     """Write `step-N` whole or not at all. Raises SaveError, after which the run is as it was before."""
     target = run / f"step-{step}"
@@ -110,4 +114,3 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
-

@@ -17,7 +17,12 @@ EVALUATION_TOKENS = 8192
 
 
 def evaluate(
-    model: nn.Module, store: TokenStore, split: str, context_length: int, step: int, max_tokens: int | None = None
+    model: nn.Module,
+    store: TokenStore,
+    split: str,
+    context_length: int,
+    step: int,
+    max_tokens: int | None = None,
 ) -> Evaluation:
     """Mean cross-entropy of a split in nats a token, and in bits a byte of its text; in the weights' own precision.
 
@@ -50,4 +55,3 @@ def sum_of_targets(store: TokenStore, split: str) -> int:
     if store.corpus.unit == "line" and part.offsets is not None:
         return len(part.ids) + len(part.offsets) - 1
     return len(part.ids) - 1
-

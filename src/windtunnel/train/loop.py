@@ -25,7 +25,17 @@ from windtunnel.train import machine
 from windtunnel.train.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
 from windtunnel.train.disk import locked, saving
 from windtunnel.train.evaluate import evaluate
-from windtunnel.train.events import Evaluation, Event, Sample, Saved, Started, Step, Stopped, from_line, to_line
+from windtunnel.train.events import (
+    Evaluation,
+    Event,
+    Sample,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    from_line,
+    to_line,
+)
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from windtunnel.train.run import METRICS, Run, create_run, open_run, resolve
@@ -74,9 +84,10 @@ def resume(
         state, size, note = _restore(run)
         with _open_log(run.folder / METRICS, size) as log:
             for event in _train(run, store, state, should_stop, write_sample, note, log):
-                log.write(to_line(event).encode())
-                if not isinstance(event, Step):
-                    log.flush()
+                with saving(run.folder / METRICS):
+                    log.write(to_line(event).encode())
+                    if not isinstance(event, Step) or event.step % 10 == 0:
+                        log.flush()
                 yield event
                 if isinstance(event, Stopped) and event.reason == "diverged":
                     raise NumericsError(event.message)

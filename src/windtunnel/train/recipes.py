@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import TransformerConfig
+from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig
 from windtunnel.train.optimizer import OptimizerConfig
 from windtunnel.train.run_config import RunConfig, TrainConfig
@@ -57,11 +58,22 @@ def gpt2(corpus: str) -> RunConfig:
     )
 
 
-RECIPES: dict[str, Callable[[str], RunConfig]] = {"tiny": tiny, "small": small, "medium": medium, "gpt2": gpt2}
+RECIPES: dict[str, Callable[[str], RunConfig]] = {
+    "tiny": tiny,
+    "small": small,
+    "medium": medium,
+    "gpt2": gpt2,
+}
 
 
 def recipe(name: str, corpus: str) -> RunConfig:
-    """The run config of a recipe. Raises ConfigError for an unknown name."""
+    """The run config of a recipe; `auto` is tiny for a corpus of lines and small for running text and files.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name == "auto":
+        name = "tiny" if open_corpus(corpus).unit == "line" else "small"
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
     return RECIPES[name](corpus)

@@ -1,13 +1,13 @@
 """The run folder is the truth: what the run is, the events of its training, and its checkpoints.
 
-    RUN/
-        config.json       the resolved RunConfig          |
-        tokenizer.json    what turns text into ids        | written before step 0,
-        record.json       machine, versions, corpus       | never changed after
-        manifest.json     sizes and SHA-256 of the above  |
-        metrics.jsonl     every event of the training, one a line
-        step-N/           weights, optimizer state, manifest
-        lock              held by the process that is training
+RUN/
+    config.json       the resolved RunConfig          |
+    tokenizer.json    what turns text into ids        | written before step 0,
+    record.json       machine, versions, corpus       | never changed after
+    manifest.json     sizes and SHA-256 of the above  |
+    metrics.jsonl     every event of the training, one a line
+    step-N/           weights, optimizer state, manifest
+    lock              held by the process that is training
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from windtunnel.text.corpora.pets import pets_corpus
 from windtunnel.text.corpora.python_source import python_corpus
 from windtunnel.text.corpora.shakespeare import fetch_shakespeare, shakespeare_corpus
 
-__all__ = ["CORPORA", "FETCHED", "Corpus", "Unit", "open_corpus"]
+__all__ = ["CORPORA", "FETCHED", "Corpus", "Unit", "listing", "open_corpus"]
 
 
 def open_corpus(name_or_path: str, unit: Unit | Literal["auto"] = "auto") -> Corpus:
@@ -43,14 +43,26 @@ def open_corpus(name_or_path: str, unit: Unit | Literal["auto"] = "auto") -> Cor
     return corpus
 
 
+def listing() -> list[dict[str, str]]:
+    """Every corpus that has a name, with its size in characters, licence and origin."""
+    return [_listed(make()) for make in CORPORA.values()]
+
+
+def _listed(corpus: Corpus) -> dict[str, str]:
+    try:
+        size = f"{sum(len(piece) for piece in corpus.read()) / 1e6:.2f} M characters"
+    except DataError:
+        size = f"not fetched yet: windtunnel corpora get {corpus.name}"
+    facts = {"unit": corpus.unit, "size": size, "licence": corpus.licence}
+    return {"name": corpus.name, **facts, "description": corpus.description, "origin": corpus.origin}
+
+
 def _named(name: str, unit: Unit | Literal["auto"]) -> Corpus:
     corpus = CORPORA[name]()
     if unit in ("auto", corpus.unit):
         return corpus
     if unit == "text" and corpus.unit == "file":
-        raise DataError(
-            f"{name} is many files, and the unit text is one running text; use unit=file or unit=line"
-        )
+        raise DataError(f"{name} is many files, and the unit text is one running text; use unit=file or unit=line")
     if unit == "file":
         raise DataError(f"{name} is a single text, which unit=file cannot split; use unit=text or unit=line")
     return CORPORA[name](unit)

@@ -54,9 +54,7 @@ def _blocks(path: Path, size: int = CHUNK_BYTES) -> Iterator[bytes]:
             while data := file.read(size):
                 yield data
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: damaged or not a gzip file ({error}); decompress or fetch it again"
-        ) from None
+        raise DataError(f"{path}: damaged or not a gzip file ({error}); decompress or fetch it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 

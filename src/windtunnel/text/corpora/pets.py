@@ -189,9 +189,7 @@ def expected_words() -> float:
 
 def sentence_entropy() -> float:
     """The entropy of a sentence in nats: over all states, visits times the entropy of the arcs."""
-    return math.fsum(
-        _visits(state) * -math.fsum(p * math.log(p) for p, _, _ in GRAMMAR[state]) for state in GRAMMAR
-    )
+    return math.fsum(_visits(state) * -math.fsum(p * math.log(p) for p, _, _ in GRAMMAR[state]) for state in GRAMMAR)
 
 
 def word_entropy() -> float:
@@ -232,47 +230,40 @@ def next_tokens(ids: Sequence[int] | np.ndarray, tokenizer: Tokenizer) -> npt.ND
     """
     arcs = _token_arcs(tokenizer)
     rows = np.zeros((len(ids) + 1, tokenizer.vocab_size))
-    start = {(tokens, state): p for p, tokens, state in arcs[START]}
-    open_words = start
+    open_words = arcs[START]
     for i in range(len(ids) + 1):
         if i > 0:
             begins = i == 1 and ids[0] == tokenizer.end_id
-            open_words = start if begins else _advance(open_words, ids[i - 1], arcs)
+            open_words = arcs[START] if begins else _advance(open_words, ids[i - 1], arcs)
         # Divided by the total at every token, so that a long text does not underflow.
-        total = math.fsum(open_words.values())
-        open_words = {word: p / total for word, p in open_words.items()}
-        for (tokens, _), p in open_words.items():
+        total = math.fsum(p for p, _, _ in open_words)
+        open_words = [(p / total, tokens, state) for p, tokens, state in open_words]
+        for p, tokens, _ in open_words:
             rows[i, tokens[0]] += p
     return rows
 
 
-OpenWords = dict[tuple[tuple[int, ...], str], float]
-TokenArcs = dict[str, list[tuple[float, tuple[int, ...], str]]]
+TokenArc = tuple[float, tuple[int, ...], str]  # probability, the word's tokens still to come, next state
 
 
-def _advance(open_words: OpenWords, given: int, arcs: TokenArcs) -> OpenWords:
-    """The words that may be open after one more token, with probabilities not yet divided by their sum.
+def _advance(open_words: list[TokenArc], given: int, arcs: dict[str, list[TokenArc]]) -> list[TokenArc]:
+    """The words that may be open after one more token, their probabilities not yet divided by the sum.
 
-    The key of an open word is its tokens that are still to come (at least one) and the state that follows it.
+    Each has at least one token still to come: where a word is complete, all words that may follow are open.
     """
-    after: OpenWords = {}
-    for (tokens, state), p in open_words.items():
-        if tokens[0] != given:
-            continue
-        following = (
-            [(p, tokens[1:], state)] if tokens[1:] else [(p * q, ids, to) for q, ids, to in arcs[state]]
-        )
-        for q, rest, to in following:
-            after[rest, to] = after.get((rest, to), 0.0) + q
+    after: list[TokenArc] = []
+    for p, tokens, state in open_words:
+        if tokens[0] == given and len(tokens) > 1:
+            after.append((p, tokens[1:], state))
+        elif tokens[0] == given:
+            after += [(p * q, following, to) for q, following, to in arcs[state]]
     return after
 
 
-def _token_arcs(tokenizer: Tokenizer) -> TokenArcs:
+def _token_arcs(tokenizer: Tokenizer) -> dict[str, list[TokenArc]]:
     """The grammar with tokens in place of words; from the last state the end mark leads back to the start."""
     if tokenizer.end_id is None:
-        raise DataError(
-            "the sentences of pets are documents, and this tokenizer has no end mark to divide them"
-        )
+        raise DataError("the sentences of pets are documents, and this tokenizer has no end mark to divide them")
     ids: dict[str, tuple[int, ...]] = {}
 
     def encode(piece: str) -> tuple[int, ...]:
@@ -280,7 +271,7 @@ def _token_arcs(tokenizer: Tokenizer) -> TokenArcs:
             ids[piece] = tuple(int(i) for i in tokenizer.encode(piece))
         return ids[piece]
 
-    arcs: TokenArcs = {LAST: [(1.0, (tokenizer.end_id,), START)]}
+    arcs: dict[str, list[TokenArc]] = {LAST: [(1.0, (tokenizer.end_id,), START)]}
     for state, words in GRAMMAR.items():
         arcs[state] = [(p, encode(word if state == START else _piece(word)), to) for p, word, to in words]
     return arcs

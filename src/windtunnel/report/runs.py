@@ -1,0 +1,50 @@
+"""Tables of runs and corpora."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a run, from `compare.seeds.describe`."""
+    table = Table(box=None, pad_edge=False)
+    for heading, justify in (("run", "left"), ("corpus", "left"), ("step", "right"), ("state", "left")):
+        table.add_column(heading, justify="right" if justify == "right" else "left")
+    table.add_column("dev loss", justify="right")
+    for run in runs:
+        loss = f"{run['dev']['loss']:.4f}" if run["dev"] else "-"
+        table.add_row(run["folder"], run["corpus"], f"{run['step']}/{run['steps']}", run["state"], loss)
+    return table
+
+
+def run_table(run: Mapping[str, Any]) -> Table:
+    """Everything about one run: state, loss, settings and record."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("setting", style="bold")
+    table.add_column("value", overflow="fold")
+    for key in ("folder", "corpus", "seed", "state", "message"):
+        table.add_row(key, str(run[key]))
+    table.add_row("step", f"{run['step']} of {run['steps']}")
+    if run["dev"]:
+        dev = run["dev"]
+        table.add_row("dev loss", f"{dev['loss']:.4f} nats a token, {dev['bits_per_byte']:.4f} bits a byte")
+    for part in ("text", "model", "optimizer", "schedule", "train"):
+        for key, value in run["config"][part].items():
+            table.add_row(f"{part}.{key}", str(value))
+    for key, value in run["record"].items():
+        table.add_row(key, str(value))
+    return table
+
+
+def corpora_table(corpora: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a corpus, from `text.corpora.listing`."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("corpus", "unit", "size", "licence", "what and where from"):
+        table.add_column(heading, overflow="fold")
+    for corpus in corpora:
+        told = f"{corpus['description']} ({corpus['origin']})"
+        table.add_row(corpus["name"], corpus["unit"], corpus["size"], corpus["licence"], told)
+    return table

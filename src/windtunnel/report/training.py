@@ -1,0 +1,48 @@
+"""The end of a training: a table of its seeds, one line with the interval, and the picture of its curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+from windtunnel.report.figures import curves_figure
+
+from windtunnel.compare.seeds import Summary
+from windtunnel.train.run import open_run
+
+
+def seeds_table(summary: Summary) -> Table:
+    """One row a seed: how it ended and the dev loss it reached."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("seed", justify="right")
+    table.add_column("ended")
+    table.add_column("steps", justify="right")
+    table.add_column("dev loss (nats a token)", justify="right")
+    table.add_column("bits a byte", justify="right")
+    for result in summary.seeds:
+        dev = result.dev
+        figures = (f"{dev.loss:.4f}", f"{dev.bits_per_byte:.4f}") if dev else ("-", "-")
+        table.add_row(str(result.seed), result.reason, str(result.step), *figures)
+    return table
+
+
+def verdict_line(summary: Summary) -> str:
+    """The dev loss over seeds with its interval, and on what it was measured."""
+    if summary.loss is None:
+        return "no seed finished"
+    dev = next(r.dev for r in summary.seeds if r.dev is not None)
+    part = "the whole dev split" if dev.whole else "a sample of the dev split"
+    left_out = sum(r.reason != "finished" for r in summary.seeds)
+    missing = f"; {left_out} of {len(summary.seeds)} seeds did not finish and are left out" if left_out else ""
+    return f"dev loss {summary.loss} nats a token, on {part} of {dev.n_tokens:,} tokens{missing}"
+
+
+def save_curves(folders: Sequence[Path], path: Path) -> Path:
+    """Draw the train and dev losses of these runs, with the band over them, into a PNG."""
+    runs = [open_run(folder) for folder in folders]
+    vocab_size = runs[0].config.model.vocab_size
+    figure = curves_figure([run.events() for run in runs], title=path.parent.name, uniform_loss=math.log(vocab_size))
+    figure.savefig(path, dpi=150)
+    return path

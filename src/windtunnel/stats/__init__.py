@@ -1,0 +1,1 @@
+"""Statistics: plain functions, frozen results, always an interval. Knows nothing of models."""
