@@ -18,6 +18,8 @@ from windtunnel.errors import WindtunnelError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from windtunnel.train.run import TrainedModel
+
 app = typer.Typer(
     help="A wind tunnel for language models: train small ones, look inside, trust the numbers.",
     no_args_is_help=True,
@@ -100,6 +102,118 @@ def _train(folders: list[Path], as_json: bool) -> None:
         console.print(f"stopped and saved; go on with: windtunnel resume {folders[0].parent}", highlight=False)
         raise typer.Exit(130 if asked[0] == signal.SIGINT else 75)
     raise typer.Exit(4 if "diverged" in reasons else 1 if "failed" in reasons else 0)
+
+
+@app.command()
+def generate(
+    run: RunName,
+    prompt: Annotated[str, typer.Argument(help="What to continue; '' begins a new document.")],
+    tokens: Annotated[int, typer.Option(min=0, help="How many tokens to add.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Only among the K most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only among the tokens that make up this probability.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown; 0 is the text alone.")] = 6,
+    columns: Annotated[bool, typer.Option("--columns", help="Show the steps as columns.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page: hover a token to see its alternatives.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a prompt, with the probability of every token and its alternatives."""
+    from windtunnel.config import parse
+    from windtunnel.generate.prompt import spell
+    from windtunnel.generate.sampling import SamplingConfig
+    from windtunnel.generate.trace import as_trace, corpus_truth
+    from windtunnel.generate.trace import generate as stream
+    from windtunnel.report.page import trace_page
+    from windtunnel.report.tables import steps_table, totals_line, trace_table
+
+    sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
+    trained, made = _load(run), []
+    text = stream(trained, prompt, tokens, sampling, seed, alternatives, corpus_truth(trained))
+    for piece in spell(trained.tokenizer, (made.append(token) or token.id for token in text)):
+        if not as_json:
+            print(piece, end="", flush=True)
+    found = as_trace(trained, made, sampling, seed)
+    if html is not None:
+        _write(html, trace_page(found))
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    print()
+    out = _console(stderr=False)
+    if alternatives:
+        out.print(steps_table(found, out.width) if columns else trace_table(found, out.width))
+        out.print(totals_line(found), highlight=False)
+
+
+@app.command()
+def look(
+    run: RunName,
+    text: Annotated[str, typer.Argument(help="The text to look at.")],
+    layer: Annotated[int | None, typer.Option(min=1, help="One layer's heads only, from 1.")] = None,
+    head: Annotated[int | None, typer.Option(min=1, help="One head only, from 1.")] = None,
+    alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown at each place.")] = 6,
+    out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a text through a model: surprise of every token, attention of every head."""
+    from windtunnel.report.look import look_at
+    from windtunnel.report.tables import surprise_text, totals_line, trace_table
+
+    trained = _load(run)
+    folder = out or trained.run.folder.parent / "look"
+    seen = look_at(trained, text, folder, alternatives, layer, head)
+    if as_json:
+        _print_json(seen.to_dict())
+        return
+    console = _console(stderr=False)
+    console.print(surprise_text(seen.trace), soft_wrap=True)
+    console.print(trace_table(seen.trace, console.width))
+    console.print(totals_line(seen.trace), highlight=False)
+    console.print(f"attention: largest difference of the logits to the fast path {seen.max_difference:.1e}")
+    for path in seen.files:
+        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def cost(
+    recipe: Annotated[str, typer.Argument(help="A recipe: tiny, small, medium, gpt2.")],
+    set: Set = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Count what a model costs: parameters by formula, shapes, FLOPs, memory."""
+    from windtunnel.config import override
+    from windtunnel.inspect.cost import cost as count
+    from windtunnel.report.cost_tables import cost_tables
+    from windtunnel.train import recipes
+
+    found = count(override(recipes.recipe(recipe, "names"), set))
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        out = _console(stderr=False)
+        for table in cost_tables(found):
+            out.print(table)
+
+
+def _load(name: str) -> TrainedModel:
+    """The model of a run; what was found wrong on the way to it is said."""
+    from windtunnel.compare.seeds import find_run
+    from windtunnel.train.run import load
+
+    trained = load(find_run(name))
+    for warning in trained.warnings:
+        print(f"windtunnel: {warning}", file=sys.stderr)
+    return trained
+
+
+def _write(path: Path, text: str) -> None:
+    from windtunnel.train.disk import saving
+
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    _console().print(f"written: {path}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from windtunnel.errors import WindtunnelError
-from windtunnel.generate.trace import write_sample
+from windtunnel.generate.write import write_sample
 from windtunnel.train.events import Stopped, to_line
 from windtunnel.train.loop import resume
 

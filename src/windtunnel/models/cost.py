@@ -1,4 +1,4 @@
-"""What a decoder costs, by formula: parameters by module and matrix-multiply FLOPs."""
+"""What a decoder costs, by formula: parameters by module, matrix-multiply FLOPs, and the cache's size."""
 
 from __future__ import annotations
 
@@ -6,32 +6,51 @@ from windtunnel.models.transformer import TransformerConfig
 
 
 def parameter_formulas(config: TransformerConfig) -> list[tuple[str, str, int]]:
-    """Each kind of module with its formula in the config's own names and its number of parameters, all layers."""
+    """Each kind of module with its formula and its number of parameters, all layers together.
+
+    The names in a formula are those of `formula_names`; evaluated with them it gives the number. Modules without
+    parameters are left out.
+    """
     d, layers, v = config.d_model, config.n_layers, config.vocab_size
     kv, ff = config.kv_heads * config.d_head, config.ff_width
     b = int(config.bias)
-    norm = {"layer": d + b * d, "rms": d, "none": 0}[config.norm]
-    final = int(config.norm_position == "pre")
+    row = "(d_model + 1)" if config.bias else "d_model"
     matrices = 3 if config.activation == "swiglu" else 2
-    plus = " + biases" if config.bias else ""
+    ff_bias = {2: " + d_ff + d_model", 3: " + 2 * d_ff + d_model"}[matrices] if config.bias else ""
+    vectors = {"layer": 1 + b, "rms": 1, "none": 0}[config.norm]
+    norms = "2 * n_layers + 1" if config.norm_position == "pre" else "2 * n_layers"
+    n_norms = 2 * layers + (config.norm_position == "pre")
     rows = [
         ("embedding", "vocab_size * d_model", v * d),
         ("position", "context_length * d_model", config.context_length * d * (config.position == "learned")),
-        ("attention.qkv", f"n_layers * d_model * (d_model + 2 * n_kv_heads * d_head){plus}",
-         layers * (d + b) * (d + 2 * kv)),
-        ("attention.out", f"n_layers * d_model * d_model{plus}", layers * (d + b) * d),
-        ("feed_forward", f"n_layers * {matrices} * d_model * d_ff{plus}",
+        ("attention.qkv", f"n_layers * {row} * (d_model + 2 * n_kv_heads * d_head)", layers * (d + b) * (d + 2 * kv)),
+        ("attention.out", f"n_layers * {row} * d_model", layers * (d + b) * d),
+        ("feed_forward", f"n_layers * ({matrices} * d_model * d_ff{ff_bias})",
          layers * (matrices * d * ff + b * ((matrices - 1) * ff + d))),
-        ("norms", f"(2 * n_layers + {final}) * {norm // d if norm else 0} * d_model", (2 * layers + final) * norm),
+        ("norms", f"({norms}) * " + "2 * " * (vectors == 2) + "d_model", n_norms * vectors * d),
         ("head", "vocab_size * d_model", v * d * (not config.tie_embeddings)),
     ]  # fmt: skip
     return [row for row in rows if row[2]]
 
 
+def formula_names(config: TransformerConfig) -> dict[str, int]:
+    """The values of the names in the formulas, with what the config leaves open filled in."""
+    return {
+        "vocab_size": config.vocab_size,
+        "context_length": config.context_length,
+        "n_layers": config.n_layers,
+        "n_heads": config.n_heads,
+        "n_kv_heads": config.kv_heads,
+        "d_model": config.d_model,
+        "d_head": config.d_head,
+        "d_ff": config.ff_width,
+    }
+
+
 def flops_by_part(config: TransformerConfig, length: int) -> dict[str, int]:
     """Matrix-multiply FLOPs of one forward pass over a sequence, a multiply and an add counted as two.
 
-    Attention is counted as it is computed, all length x length scores, also those that the mask hides.
+    Attention is counted as all length x length scores, also those that the mask hides.
     """
     d, layers, kv = config.d_model, config.n_layers, config.kv_heads * config.d_head
     matrices = 3 if config.activation == "swiglu" else 2
@@ -48,3 +67,11 @@ def flops_by_part(config: TransformerConfig, length: int) -> dict[str, int]:
 def training_flops_per_token(config: TransformerConfig, length: int) -> float:
     """Forward and backward matrix-multiply FLOPs a token: the backward pass costs twice the forward."""
     return 3 * sum(flops_by_part(config, length).values()) / length
+
+
+def cache_elements_per_token(config: TransformerConfig) -> int:
+    """Numbers that the KV cache keeps for each token: a key and a value in every layer and key head.
+
+    Windows do not shorten it: the cache keeps all tokens.
+    """
+    return 2 * config.n_layers * config.kv_heads * config.d_head

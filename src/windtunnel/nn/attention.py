@@ -43,6 +43,10 @@ def visible(distances_TS: Tensor, window: int | None) -> Tensor:
     return seen if window is None else seen & (distances_TS < window)
 
 
+FUSED_FROM = 257
+"""On a CPU in bfloat16, from how many keys on training takes the fused kernel; see `plain_is_faster`."""
+
+
 def attend(
     q_BHTK: Tensor,
     k_BGSK: Tensor,
@@ -52,27 +56,59 @@ def attend(
     slopes_H: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Scaled dot-product attention through torch's fused kernels (Vaswani et al. 2017, equation 1).
+    """Scaled dot-product attention by the fastest of two exact ways (Vaswani et al. 2017, equation 1).
 
     Args:
         window: how many tokens, itself included, a query sees; None is all before it.
         slopes_H: ALiBi slopes; the score of a key falls by slope x distance (Press et al. 2022, arXiv 2108.12409).
-        dropout: probability of dropping an attention weight.
+        dropout: probability of dropping an attention weight; those that stay are divided by 1 - dropout.
     """
     n_queries, n_keys = q_BHTK.shape[2], k_BGSK.shape[2]
-    grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
-    mask = None
-    is_causal = n_queries > 1
-    if slopes_H is not None or (window is not None and window < n_keys) or (is_causal and n_queries != n_keys):
-        distances_TS = distances(n_queries, n_keys, q_BHTK.device)
-        mask = visible(distances_TS, window)
-        if slopes_H is not None:
-            bias_HTS = -slopes_H[:, None, None] * distances_TS
-            mask = bias_HTS.masked_fill(~mask, float("-inf")).to(q_BHTK.dtype)
-        is_causal = False
+    if plain_is_faster(q_BHTK, n_keys):
+        bias = score_bias(n_queries, n_keys, window, slopes_H, q_BHTK)
+        return attend_plain(q_BHTK, k_BGSK, v_BGSK, bias, dropout)
+    # One query sees every key, and T queries on T keys are what the kernels call causal; the rest needs a bias.
+    unbiased = slopes_H is None and (window is None or window >= n_keys) and n_queries in (1, n_keys)
     return F.scaled_dot_product_attention(
-        q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, enable_gqa=grouped
+        q_BHTK,
+        k_BGSK,
+        v_BGSK,
+        attn_mask=None if unbiased else score_bias(n_queries, n_keys, window, slopes_H, q_BHTK),
+        dropout_p=dropout,
+        is_causal=unbiased and n_queries > 1,
+        enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
     )
+
+
+def plain_is_faster(q_BHTK: Tensor, n_keys: int) -> bool:
+    """Whether `attend_plain` trains faster than torch's fused kernel: on a CPU, in bfloat16, up to 256 keys.
+
+    There the backward pass of the fused kernel is slow; its forward pass is not, and neither is anything of it in
+    float32. Measured by benchmarks/attention.py; the rule changes the speed and, by rounding, the last bits.
+    """
+    on_cpu = q_BHTK.device.type == "cpu"
+    return on_cpu and q_BHTK.dtype == torch.bfloat16 and q_BHTK.requires_grad and n_keys < FUSED_FROM
+
+
+def score_bias(n_queries: int, n_keys: int, window: int | None, slopes_H: Tensor | None, like: Tensor) -> Tensor:
+    """What is added to the scores: -inf on hidden keys, minus slope x distance on the others; (T, S) or (H, T, S)."""
+    distances_TS = distances(n_queries, n_keys, like.device)
+    hidden_TS = ~visible(distances_TS, window)
+    if slopes_H is None:
+        return torch.zeros(n_queries, n_keys, dtype=like.dtype, device=like.device).masked_fill_(hidden_TS, -torch.inf)
+    return (-slopes_H[:, None, None] * distances_TS).masked_fill(hidden_TS, -torch.inf).to(like.dtype)
+
+
+def attend_plain(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
+    """Attention as two batched matrix products around a softmax; the scores exist in memory."""
+    B, H, T, K = q_BHTK.shape
+    S, n_groups = k_BGSK.shape[2], H // k_BGSK.shape[1]
+    q_NTK = q_BHTK.reshape(B * H, T, K)
+    k_NSK, v_NSK = (x_BGSK.repeat_interleave(n_groups, 1) if n_groups > 1 else x_BGSK for x_BGSK in (k_BGSK, v_BGSK))
+    k_NSK, v_NSK = k_NSK.reshape(B * H, S, K), v_NSK.reshape(B * H, S, K)
+    bias_NTS = bias.expand(B, H, T, S).reshape(B * H, T, S) if bias.dim() == 3 else bias.expand(B * H, T, S)
+    weights_NTS = torch.baddbmm(bias_NTS, q_NTK, k_NSK.transpose(1, 2), alpha=K**-0.5).softmax(dim=-1)
+    return torch.bmm(F.dropout(weights_NTS, dropout), v_NSK).view(B, H, T, K)
 
 
 def attend_reference(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
-from windtunnel.report.figures import curves_figure
 
 from windtunnel.compare.seeds import Summary
+from windtunnel.report.figures import curves_figure
 from windtunnel.train.run import open_run
 
 

@@ -59,23 +59,29 @@ class Examples(Protocol):
         """The tokens of one example in the epoch of this key."""
         ...
 
-    def sweep(self) -> Iterator[np.ndarray]:
-        """Sequences that predict every token of the split exactly once, for evaluation."""
+    def sweep(self, max_tokens: int | None = None) -> Iterator[np.ndarray]:
+        """Sequences that predict every token of the split exactly once, for evaluation.
+
+        With max_tokens a fixed random sample of them, of at least that many predicted tokens if there are so many.
+        """
         ...
 
 
 class Windows:
-    """Windows of running text. Each epoch starts them at its own offset and visits each of them once."""
+    """Windows of running text. Each epoch starts them at its own offset and visits each of them once.
 
-    def __init__(self, ids: np.ndarray, context_length: int) -> None:
+    There are at least context_length offsets, and as many as it takes for some epoch to reach the last token.
+    """
+
+    def __init__(self, ids: np.ndarray, context_length: int, name: str = "train") -> None:
         self.ids, self.context_length = ids, context_length
         if len(ids) <= context_length:
             raise DataError(
-                f"this split holds {len(ids)} tokens, one window needs {context_length + 1}; give more text or a "
+                f"the {name} split holds {len(ids)} tokens, one window needs {context_length + 1}; give more text or a "
                 f"shorter context: --set model.context_length={max(1, min(len(ids) - 1, context_length // 2))}"
             )
         self.n_windows = max(1, (len(ids) - context_length) // context_length)
-        self.n_offsets = min(context_length, len(ids) - self.n_windows * context_length)
+        self.n_offsets = len(ids) - self.n_windows * context_length
 
     def __len__(self) -> int:
         return self.n_windows
@@ -84,21 +90,26 @@ class Windows:
         start = key % self.n_offsets + index * self.context_length
         return self.ids[start : start + self.context_length + 1]
 
-    def sweep(self) -> Iterator[np.ndarray]:
-        for start in range(0, len(self.ids) - 1, self.context_length):
-            yield self.ids[start : start + self.context_length + 1]
+    def sweep(self, max_tokens: int | None = None) -> Iterator[np.ndarray]:
+        lengths = np.minimum(
+            self.context_length, len(self.ids) - 1 - np.arange(0, len(self.ids) - 1, self.context_length)
+        )
+        for index in np.sort(sample(lengths, max_tokens)):
+            yield self.ids[index * self.context_length : (index + 1) * self.context_length + 1]
 
 
 class Documents:
     """Whole documents, each after an end mark and before one; one longer than the context becomes several examples,
     cut so that every token is still predicted once."""
 
-    def __init__(self, ids: np.ndarray, offsets: np.ndarray, end_id: int, context_length: int) -> None:
+    def __init__(
+        self, ids: np.ndarray, offsets: np.ndarray, end_id: int, context_length: int, name: str = "train"
+    ) -> None:
         self.ids, self.offsets, self.end_id, self.context_length = ids, offsets, end_id, context_length
         pieces = -(-(np.diff(offsets) + 1) // context_length)
         self.first_piece = np.concatenate([[0], np.cumsum(pieces)])
         if len(self) == 0:
-            raise DataError("this split holds no document; give more text or larger fractions of it")
+            raise DataError(f"the {name} split holds no document; give more text or larger fractions of it")
 
     def __len__(self) -> int:
         return int(self.first_piece[-1])
@@ -110,9 +121,10 @@ class Documents:
         whole = np.concatenate([[self.end_id], tokens, [self.end_id]])
         return whole[start : start + self.context_length + 1]
 
-    def sweep(self) -> Iterator[np.ndarray]:
-        by_length = np.argsort(np.diff(self.offsets), kind="stable")
-        for document in by_length:
+    def sweep(self, max_tokens: int | None = None) -> Iterator[np.ndarray]:
+        lengths = np.diff(self.offsets) + 1
+        chosen = sample(lengths, max_tokens)
+        for document in chosen[np.argsort(lengths[chosen], kind="stable")]:
             for index in range(int(self.first_piece[document]), int(self.first_piece[document + 1])):
                 yield self.sequence(index)
 
@@ -123,8 +135,8 @@ def examples(store: TokenStore, split: str, context_length: int) -> Windows | Do
     if store.corpus.unit == "line":
         assert part.offsets is not None
         assert store.tokenizer.end_id is not None
-        return Documents(part.ids, part.offsets, store.tokenizer.end_id, context_length)
-    return Windows(part.ids, context_length)
+        return Documents(part.ids, part.offsets, store.tokenizer.end_id, context_length, split)
+    return Windows(part.ids, context_length, split)
 
 
 def batch(source: Examples, size: int, seed: int, step: int) -> Batch:
@@ -137,10 +149,10 @@ def batch(source: Examples, size: int, seed: int, step: int) -> Batch:
     return collate(rows)
 
 
-def sweep(source: Examples, size: int) -> Iterator[Batch]:
-    """Batches that predict every token of the split exactly once."""
+def sweep(source: Examples, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
+    """Batches that predict every token of the split exactly once, or a random sample of about max_tokens of them."""
     rows: list[np.ndarray] = []
-    for row in source.sweep():
+    for row in source.sweep(max_tokens):
         rows.append(row)
         if len(rows) == size:
             yield collate(rows)
@@ -165,6 +177,14 @@ def trim(ids: Tensor, targets: Tensor) -> Batch:
     """Cut the columns on the right that are padding in every row."""
     width = int((targets != IGNORED).any(dim=0).nonzero().max()) + 1
     return Batch(ids[:, :width], targets[:, :width])
+
+
+def sample(lengths: np.ndarray, max_tokens: int | None) -> np.ndarray:
+    """Which pieces, of these lengths, to read: all, or randomly chosen ones (always the same) of max_tokens in sum."""
+    if max_tokens is None:
+        return np.arange(len(lengths))
+    order = shuffled(np.arange(len(lengths)), len(lengths), key=0)
+    return order[: int(np.searchsorted(np.cumsum(lengths[order]), max_tokens)) + 1]
 
 
 def shuffled(places: np.ndarray, n: int, key: int) -> np.ndarray:

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError
-from windtunnel.train.disk import read_files, read_manifest, saving, write_folder
+from windtunnel.train.disk import (
+    MANIFEST,
+    NewerFormat,
+    check,
+    delete,
+    discard,
+    read_files,
+    read_manifest,
+    saving,
+    write_folder,
+)
 
 WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+
+
+class Facts(BaseModel):
+    """What the manifest of a checkpoint must state beside its files."""
+
+    model_config = ConfigDict(strict=True)
+    step: NonNegativeInt
+    first_loss: float | None
+    """Loss of the run's first step in nats, from which the guard knows an explosion; None before that step."""
+    metrics_size: NonNegativeInt
+    """How many bytes of `metrics.jsonl` belong to this state."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +58,15 @@ def save_checkpoint(
     optimizer: Mapping[str, Tensor],
     facts: Mapping[str, Any],
 ) -> Path:
-    """Write `step-N` whole or not at all. Raises SaveError, after which the run is as it was before."""
+    """Write `step-N` whole or not at all. One that is there and holds the same weights and state is left alone.
+
+    Raises:
+        SaveError: when the disk refuses; what was there before is intact.
+    """
     target = run / f"step-{step}"
-    with saving(target):
-        if target.exists():
-            shutil.rmtree(target)
     files = {WEIGHTS: _pack(weights), OPTIMIZER: _pack(optimizer)}
-    write_folder(target, files, {**facts, "step": step})
+    if not _holds(target, files):
+        write_folder(target, files, {**facts, "step": step}, replace=True)
     return target
 
 
@@ -50,15 +74,15 @@ def prune(run: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints, and what interrupted saves left behind."""
     with saving(run):
         for _, folder in checkpoints(run)[keep:]:
-            shutil.rmtree(folder)
+            discard(folder)
         for leftover in run.glob(".tmp-*"):
-            shutil.rmtree(leftover)
+            delete(leftover)
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:
     """The run's checkpoint folders with their steps, newest first, unverified."""
-    found = [(p.name.removeprefix("step-"), p) for p in run.glob("step-*") if p.is_dir()]
-    return sorted(((int(step), path) for step, path in found if step.isdigit()), reverse=True)
+    found = [(path.name.removeprefix("step-"), path) for path in run.glob("step-*")]
+    return sorted(((int(step), path) for step, path in found if step.isascii() and step.isdecimal()), reverse=True)
 
 
 def newest_checkpoint(run: Path) -> Checkpoint | None:
@@ -67,17 +91,19 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
     Every checkpoint is verified; what is wrong with one that is passed over is in the result's warnings.
 
     Raises:
-        ArtifactError: when there are checkpoints and none of them verifies.
+        ArtifactError: when there are checkpoints and none of them verifies, or one is of a newer format.
     """
     best: Checkpoint | None = None
     faults: list[tuple[int, str]] = []
     for step, folder in checkpoints(run):
         try:
-            manifest = read_manifest(folder)
+            manifest = _manifest(folder, step)
             contents = read_files(folder, manifest)
             if best is None:
-                weights, optimizer = (safetensors.torch.load(contents[name]) for name in (WEIGHTS, OPTIMIZER))
+                weights, optimizer = (_unpack(folder / name, contents[name]) for name in (WEIGHTS, OPTIMIZER))
                 best = Checkpoint(step, weights, optimizer, manifest, ())
+        except NewerFormat:
+            raise
         except ArtifactError as error:
             faults.append((step, str(error)))
     if best is None and faults:
@@ -114,3 +140,30 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
+
+
+def _unpack(path: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ArtifactError(f"{path} is not a safetensors file that can be read ({error})") from None
+
+
+def _manifest(folder: Path, step: int) -> dict[str, Any]:
+    """The manifest of a checkpoint, with all that a checkpoint must state."""
+    manifest, path = read_manifest(folder), folder / MANIFEST
+    check(Facts, manifest, path)
+    if manifest["step"] != step:
+        raise ArtifactError(f"{path} is of step {manifest['step']}; rename the folder back to step-{manifest['step']}")
+    missing = {WEIGHTS, OPTIMIZER} - manifest["files"].keys()
+    if missing:
+        raise ArtifactError(f"{path} was not made by windtunnel: it does not list {', '.join(sorted(missing))}")
+    return manifest
+
+
+def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether a checkpoint is there, verifies, and has exactly these files."""
+    try:
+        return folder.exists() and read_files(folder, read_manifest(folder)) == files
+    except ArtifactError:
+        return False

@@ -14,7 +14,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from windtunnel.errors import ArtifactError, BusyError, SaveError
 
@@ -23,11 +25,33 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 
+
+class NewerFormat(ArtifactError):
+    """A folder that is whole but was written by a newer windtunnel; nobody is to pass it over as damaged."""
+
+
+class FileEntry(BaseModel):
+    """What a manifest says of one file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    size: NonNegativeInt
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """What every manifest holds; the facts of its folder stand beside it."""
+
+    model_config = ConfigDict(strict=True)
+    format: Annotated[int, Field(ge=1)]
+    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], FileEntry]
+
+
 _CURES = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
     errno.EACCES: "permission was denied: make the folder writable or choose another with --out",
     errno.EPERM: "permission was denied: make the folder writable or choose another with --out",
+    errno.ENOTEMPTY: "the folder holds other files: choose another with --out",
     errno.EROFS: "the disk is read-only: choose another folder with --out",
     errno.EIO: "the disk reports an input/output error: check the disk",
 }
@@ -50,12 +74,17 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a file and wait until the disk has it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        write_all(descriptor, data)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of the data; the operating system may take it in parts."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def sync_folder(path: Path) -> None:
@@ -67,10 +96,13 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_folder(target: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+def write_folder(target: Path, files: Mapping[str, bytes], facts: Mapping[str, Any], replace: bool = False) -> None:
     """Create a folder with these files and a manifest, whole or not at all.
 
     The files go into a temporary folder beside the target, the manifest last; then one rename makes it visible.
+
+    Args:
+        replace: whether a target that is there gives way, once the new one is safely on disk.
 
     Raises:
         SaveError: when the disk refuses; nothing that existed before is changed.
@@ -84,11 +116,32 @@ def write_folder(target: Path, files: Mapping[str, bytes], facts: Mapping[str, A
                 write_file(temporary / name, data)
             write_file(temporary / MANIFEST, manifest_bytes(files, facts))
             sync_folder(temporary)
+            if replace:
+                discard(target)
             os.rename(temporary, target)
             sync_folder(target.parent)
         except OSError:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def discard(path: Path) -> None:
+    """Delete a folder or file, if it is there; it vanishes at once, even when a kill interrupts the deleting."""
+    doomed = path.parent / f".tmp-old-{path.name}-{os.getpid()}"
+    delete(doomed)
+    try:
+        os.rename(path, doomed)
+    except FileNotFoundError:
+        return
+    delete(doomed)
+
+
+def delete(path: Path) -> None:
+    """Delete a folder with all that is in it, or a file, or nothing when nothing is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def manifest_bytes(files: Mapping[str, bytes], facts: Mapping[str, Any]) -> bytes:
@@ -107,7 +160,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder, after checking its own SHA-256.
 
     Raises:
-        ArtifactError: when it is missing, altered or of a newer format.
+        ArtifactError: when it is missing, altered, incomplete or of a newer format.
     """
     path = folder / MANIFEST
     try:
@@ -117,16 +170,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         stated = body.pop("sha256")
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; this is not a complete windtunnel folder") from None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise ArtifactError(f"{path} is damaged: it cannot be read as a manifest") from None
     sound = raw == _canonical({**body, "sha256": stated}) and hashlib.sha256(_canonical(body)).hexdigest() == stated
     if not sound:
         raise ArtifactError(f"{path} was altered: its content does not have the SHA-256 that it states")
-    if not isinstance(version, int) or version > FORMAT:
-        raise ArtifactError(
+    if isinstance(version, int) and version > FORMAT:
+        raise NewerFormat(
             f"{folder} has format {version}, this windtunnel reads up to {FORMAT}; install a newer windtunnel"
         )
+    check(Manifest, body, path)
     return dict(body)
+
+
+def check(kind: type[BaseModel], data: object, path: Path) -> None:
+    """Whether the data of a file have the fields and types that they must have.
+
+    Raises:
+        ArtifactError: naming the file and the first field that is missing or wrong.
+    """
+    try:
+        kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "its content"
+        raise ArtifactError(f"{path} was not made by windtunnel: {field}: {first['msg']}") from None
 
 
 def read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
@@ -162,12 +230,13 @@ def locked(folder: Path) -> Iterator[None]:
     with saving(folder):
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"{folder} is being written by another process; wait for it, or choose another folder with --out"
-            ) from None
+        with saving(folder / "lock"):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(
+                    f"{folder} is being written by another process; wait for it, or choose another folder with --out"
+                ) from None
         yield
     finally:
         os.close(descriptor)

@@ -29,24 +29,28 @@ def evaluate(
     Every token of the split is predicted once, from at most context_length tokens before it.
 
     Args:
-        max_tokens: read only about this many tokens from the beginning; the result then has whole = False.
+        max_tokens: read only about this many tokens, a random sample that is always the same; the result then
+            has whole = False, and its bits a byte assume that its tokens are as long as those of the whole split.
+
+    Raises:
+        DataError: when the split holds nothing to predict.
     """
-    total, n_targets, whole = 0.0, 0, True
+    total, n_targets = 0.0, 0
+    if store.corpus.unit != "line":
+        context_length = max(1, min(context_length, len(store.splits[split].ids) - 1))
     was_training, device = model.training, next(model.parameters()).device
     rows = max(1, EVALUATION_TOKENS // context_length)
     model.eval()
     with torch.no_grad():
-        for batch in sweep(examples(store, split, context_length), rows):
-            if max_tokens is not None and n_targets >= max_tokens:
-                whole = False
-                break
+        for batch in sweep(examples(store, split, context_length), rows, max_tokens):
             there = batch.to(device)
             total += loss_sum(model(there.ids), there.targets).item()
             n_targets += batch.n_targets
     model.train(was_training)
     n_all = sum_of_targets(store, split)
     n_bytes = store.splits[split].n_bytes * n_targets / n_all
-    return Evaluation(step, split, total / n_targets, total / n_bytes / math.log(2), n_targets, whole)
+    bits_per_byte = total / n_bytes / math.log(2)
+    return Evaluation(step, split, total / n_targets, bits_per_byte, n_targets, whole=n_targets == n_all)
 
 
 def sum_of_targets(store: TokenStore, split: str) -> int:

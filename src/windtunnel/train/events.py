@@ -100,30 +100,39 @@ def from_line(line: str) -> Event:
     Raises:
         ValueError: for a line that is not an event, or was altered.
     """
-    data = json.loads(line)
     try:
+        data = json.loads(line)
         stated = data.pop("crc")
         if to_line(event := EVENTS[data.pop("event")](**data)) != line or stated is None:
             raise ValueError("the line does not have the CRC-32 that it states")
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"not an event: {line[:80]!r}") from None
     return cast(Event, event)
 
 
-def read_events(path: Path) -> list[Event]:
+def read_events(path: Path, at_least: int = 0) -> list[Event]:
     """All events of a run's `metrics.jsonl`; a last line that a kill cut short is left out.
 
+    Args:
+        at_least: how many bytes the file must have, because a checkpoint was saved when it had them.
+
     Raises:
-        ArtifactError: naming the file and the line that was altered.
+        ArtifactError: naming the file, and the line that was altered, or what is missing.
     """
-    *lines, tail = path.read_bytes().split(b"\n")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror})") from None
+    *lines, tail = data.split(b"\n")
     events = []
     for number, line in enumerate(lines, start=1):
         try:
             events.append(from_line(line.decode() + "\n"))
         except ValueError as error:
             raise ArtifactError(f"{path} was altered in line {number} ({error})") from None
-    if tail[:-1].endswith(b"}"):
+    if len(data) < at_least:
+        raise ArtifactError(f"{path} was truncated: {len(data)} bytes, expected at least {at_least}")
+    if tail[:-1].endswith(b"}") or len(data) - len(tail) < at_least:
         raise ArtifactError(f"{path} was altered in its last line: the end of the line is damaged")
     return events
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.train import machine
 from windtunnel.train.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
-from windtunnel.train.disk import locked, saving
+from windtunnel.train.disk import discard, locked, saving, write_all
 from windtunnel.train.evaluate import evaluate
 from windtunnel.train.events import (
     Evaluation,
@@ -77,6 +76,7 @@ def resume(
         should_stop: asked before every step; when it says yes the state is saved and the run can be resumed.
         write_sample: writes the text of the Sample events; None writes none.
     """
+    open_run(folder)  # before a lock file appears in a folder that is no run
     with locked(folder):
         run = open_run(folder)
         store = run.store()
@@ -85,9 +85,7 @@ def resume(
         with _open_log(run.folder / METRICS, size) as log:
             for event in _train(run, store, state, should_stop, write_sample, note, log):
                 with saving(run.folder / METRICS):
-                    log.write(to_line(event).encode())
-                    if not isinstance(event, Step) or event.step % 10 == 0:
-                        log.flush()
+                    write_all(log.fileno(), to_line(event).encode())
                 yield event
                 if isinstance(event, Stopped) and event.reason == "diverged":
                     raise NumericsError(event.message)
@@ -100,12 +98,13 @@ def _train(
     should_stop: Callable[[], bool],
     write_sample: WriteSample | None,
     note: str,
-    log: BinaryIO,
+    log: FileIO,
 ) -> Iterator[Event]:
     train, context = run.config.train, run.config.model.context_length
     source, loss = examples(store, "train", context), _loss_function(state.model, run.config)
+    new = log.tell() == 0
     yield _started(run, state, note)
-    if state.step == 0:
+    if new:
         yield from _look(run, store, state, write_sample)
     while state.step < train.steps:
         if should_stop():
@@ -149,10 +148,9 @@ def _look(run: Run, store: TokenStore, state: State, write_sample: WriteSample |
         yield Sample(state.step, write_sample(state.model, run))
 
 
-def _save(run: Run, state: State, log: BinaryIO) -> Saved:
+def _save(run: Run, state: State, log: FileIO) -> Saved:
     """Save the state together with how long the log was, so that a resume can cut the log back to here."""
     with saving(run.folder / METRICS):
-        log.flush()
         os.fsync(log.fileno())
     facts = {
         "first_loss": state.first_loss,
@@ -179,12 +177,13 @@ def _restore(run: Run) -> tuple[State, int, str]:
     restore_optimizer(optimizer, model, checkpoint.optimizer)
     for step, folder in checkpoints(run.folder):
         if step > checkpoint.step:
-            shutil.rmtree(folder)
+            with saving(folder):
+                discard(folder)
     state = State(model, optimizer, checkpoint.step, checkpoint.facts["first_loss"])
     return state, checkpoint.facts["metrics_size"], "; ".join(checkpoint.warnings)
 
 
-def _open_log(path: Path, size: int) -> BinaryIO:
+def _open_log(path: Path, size: int) -> FileIO:
     """The log cut back to the first `size` bytes, ready to be appended to."""
     with saving(path):
         path.touch()
@@ -197,7 +196,8 @@ def _open_log(path: Path, size: int) -> BinaryIO:
         if len(kept) < size:
             raise ArtifactError(f"{path} was truncated: {len(kept)} bytes, expected at least {size}")
         os.truncate(path, size)
-        return path.open("ab")
+        # Unbuffered: no event waits in memory for a kill, and closing cannot fail on a full disk.
+        return path.open("ab", buffering=0)
 
 
 def _loss_function(model: Transformer, config: RunConfig) -> LossSum:

@@ -55,11 +55,20 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
     """Put back what `optimizer_tensors` gave.
 
     Raises:
-        ArtifactError: when a tensor belongs to no parameter of the model.
+        ArtifactError: when a tensor belongs to no parameter of the model or has another shape than it, or when
+            the state of some parameters is missing.
     """
     parameters = dict(model.named_parameters())
+    named: dict[str, set[str]] = {}
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
         if name not in parameters:
             raise ArtifactError(f"the saved optimizer state {key} belongs to no parameter of this model")
-        optimizer.state[parameters[name]][kind] = value.clone()
+        if value.dim() and value.shape != parameters[name].shape:
+            expected, given = tuple(parameters[name].shape), tuple(value.shape)
+            raise ArtifactError(f"the saved optimizer state {key} does not fit: expected {expected}, given {given}")
+        named.setdefault(kind, set()).add(name)
+        optimizer.state[parameters[name]][kind] = value.to(parameters[name].device, copy=True)
+    for kind, names in named.items():
+        if missing := sorted(parameters.keys() - names):
+            raise ArtifactError(f"the saved optimizer state lacks {', '.join(f'{kind}/{name}' for name in missing)}")

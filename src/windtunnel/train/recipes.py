@@ -18,7 +18,7 @@ def tiny(corpus: str) -> RunConfig:
     return RunConfig(
         corpus=corpus,
         model=TransformerConfig(context_length=32, n_layers=4, n_heads=4, d_model=64, dropout=0.0, bias=False),
-        optimizer=OptimizerConfig(lr=3e-3, beta_2=0.99),
+        optimizer=OptimizerConfig(lr=5e-3, beta_2=0.99),
         schedule=ScheduleConfig(warmup=100),
         train=TrainConfig(steps=1500, batch_size=64, eval_every=250, save_every=500),
     )

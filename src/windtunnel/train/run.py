@@ -18,21 +18,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from windtunnel.config import differences, fingerprint, parse, to_json
-from windtunnel.errors import ArtifactError, ConfigError
+from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.models import Transformer
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
+from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.train import machine
 from windtunnel.train.checkpoint import load_weights, newest_checkpoint
-from windtunnel.train.disk import read_files, read_manifest, saving, write_folder
+from windtunnel.train.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.train.events import Event, read_events
 from windtunnel.train.run_config import RunConfig
 
 METRICS = "metrics.jsonl"
 COMPILE_SECONDS = 600.0
 """Runs that would take longer than this are compiled when `train.compile` is auto."""
+
+
+class Record(BaseModel):
+    """What `record.json` must state for the run to go on; the rest of it is for people."""
+
+    corpus_sha256: str
+    config_sha256: str
+    random: str
 
 
 @dataclass(frozen=True)
@@ -56,18 +67,26 @@ class Run:
             ArtifactError: when the corpus is no longer the one that the run began with.
         """
         corpus = open_corpus(self.config.corpus, self.config.text.unit)
-        store = prepare(corpus, self.config.text, tokenizer=self.tokenizer)
-        if store.sha256 != self.record["corpus_sha256"]:
+        try:
+            store = prepare(corpus, self.config.text, tokenizer=self.tokenizer)
+        except DataError:  # such as a character that the tokenizer did not know when the run began
+            self._check_corpus(survey(corpus).sha256)
+            raise
+        self._check_corpus(store.sha256)
+        return store
+
+    def _check_corpus(self, sha256: str) -> None:
+        if sha256 != self.record["corpus_sha256"]:
             raise ArtifactError(
                 f"the corpus {self.config.corpus} has changed since {self.folder} began: its SHA-256 was "
-                f"{self.record['corpus_sha256'][:12]}, is {store.sha256[:12]}; restore it, or train a new run"
+                f"{self.record['corpus_sha256'][:12]}, is {sha256[:12]}; restore it, or train a new run"
             )
-        return store
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder looks like a run."""
-    return (folder / "config.json").exists() and (folder / "manifest.json").exists()
+    """Whether a folder looks like a run: a kill while it was being made leaves one that does not."""
+    whole = not folder.name.startswith(".tmp-")
+    return whole and (folder / "config.json").exists() and (folder / MANIFEST).exists()
 
 
 def open_run(folder: Path) -> Run:
@@ -76,15 +95,23 @@ def open_run(folder: Path) -> Run:
     Raises:
         ArtifactError: when it is not a run, or one of its files was altered, naming the file.
     """
-    if not is_run(folder):
+    if not any((folder / name).exists() for name in ("config.json", "record.json", "tokenizer.json")):
         raise ArtifactError(f"{folder} is not a run folder; `windtunnel runs` lists those below ./runs")
-    files = read_files(folder, read_manifest(folder))
-    return Run(
-        folder,
-        parse(RunConfig, json.loads(files["config.json"])),
-        Tokenizer.from_json(files["tokenizer.json"].decode()),
-        json.loads(files["record.json"]),
-    )
+    manifest = read_manifest(folder)
+    files = read_files(folder, manifest)
+    for name in ("config.json", "tokenizer.json", "record.json"):
+        if name not in files:
+            raise ArtifactError(f"{folder / MANIFEST} was not made by windtunnel: it does not list {name}")
+    try:
+        config = parse(RunConfig, json.loads(files["config.json"]))
+        tokenizer = Tokenizer.from_json(files["tokenizer.json"].decode())
+        record = json.loads(files["record.json"])
+    except (ConfigError, DataError, ValueError, TypeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{folder}: its config.json, tokenizer.json or record.json cannot be used: {error}"
+        ) from None
+    check(Record, record, folder / "record.json")
+    return Run(folder, config, tokenizer, record)
 
 
 def create_run(folder: Path, config: RunConfig, store: TokenStore) -> Run:
@@ -146,9 +173,10 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
         seconds = _training_flops(config.replace(model=model)) / (3e10 * threads)
         compiled = machine.has_compiler() and seconds > COMPILE_SECONDS
     corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
+    kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
     return config.replace(
         corpus=corpus,
-        text=config.text.replace(unit=store.corpus.unit),
+        text=config.text.replace(unit=store.corpus.unit, tokenizer=kind),
         model=model,
         train=train.replace(threads=threads, precision=precision, compile=compiled),
     )
@@ -177,7 +205,7 @@ def load(folder: Path) -> TrainedModel:
         raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
     warnings = list(checkpoint.warnings)
     try:
-        run.events()
+        read_events(folder / METRICS, checkpoint.facts["metrics_size"])
     except ArtifactError as error:
         warnings.append(str(error))
     model = Transformer(run.config.model)

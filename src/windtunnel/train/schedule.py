@@ -20,7 +20,8 @@ class ScheduleConfig(Config):
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """What is left of the learning rate at the last step (after each drop, for the step curve)."""
     drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5,)
-    """For the step curve: after which fractions of the run the rate is multiplied by `final_fraction`."""
+    """For the step curve: after which fractions of the steps behind the warm-up the rate is multiplied by
+    `final_fraction`."""
 
 
 def cosine(progress: float, config: ScheduleConfig) -> float:
@@ -52,7 +53,10 @@ CURVES: dict[str, Callable[[float, ScheduleConfig], float]] = {
 
 
 def learning_rate(step: int, steps: int, peak: float, config: ScheduleConfig) -> float:
-    """The learning rate of the update number `step` (from 0) out of `steps`."""
+    """The learning rate of the update number `step` (from 0) out of `steps`.
+
+    It is `peak` at the last step of the warm-up and at the first one behind it; the curve ends at the last step.
+    """
     if step < config.warmup:
         return peak * (step + 1) / config.warmup
     progress = min(1.0, (step - config.warmup) / max(1, steps - 1 - config.warmup))

@@ -35,11 +35,19 @@ def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int)
     n_targets = batch.n_targets
     total = 0.0
     for part, micro_batch in enumerate(batch.split(parts)):
-        torch.manual_seed(stream(seed, "dropout", step, part))
+        seed_all(stream(seed, "dropout", step, part), batch.ids.device)
         loss = loss_sum(micro_batch.ids, micro_batch.targets) / n_targets
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return total
+
+
+def seed_all(number: int, device: torch.device) -> None:
+    """What `torch.manual_seed` does, without the third of a millisecond that it spends on absent accelerators."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, clip: float | None) -> float:

@@ -1,0 +1,1 @@
+"""Benchmarks: one claim a file. Each prints JSON with machine, versions, repeats, median and interval."""

@@ -1,0 +1,103 @@
+"""Paired timing: rivals take turns in one process, so that what else the machine does falls on all of them alike.
+
+The number to trust is the ratio: it is taken between neighbours in time, its median is reported with a 95 % interval.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from windtunnel.train import machine
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: the median and the quartiles over `n` calls."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of `of` divided by time of `to` in the same turn: the median with a 95 % interval.
+
+    The interval holds the median of the distribution whatever its shape: order statistics of a binomial.
+    """
+
+    of: str
+    to: str
+    estimate: float
+    low: float
+    high: float
+    n: int
+    method: str = "median of paired ratios, order-statistic interval, 95 %"
+
+
+def alternate(rivals: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Seconds of each call; each turn calls every rival once, and every other turn in reverse order."""
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for turn in range(warmup + repeats):
+        order = list(rivals) if turn % 2 == 0 else list(rivals)[::-1]
+        for name in order:
+            begin = time.perf_counter()
+            rivals[name]()
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def timing(seconds: Sequence[float]) -> Timing:
+    """The summary of one rival's calls."""
+    lower, middle, upper = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Timing(middle, lower, upper, len(seconds))
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], of: str, to: str) -> Ratio:
+    """The paired ratio of two rivals; below 1 the first is faster."""
+    ratios = sorted(a / b for a, b in zip(seconds[of], seconds[to], strict=True))
+    n = len(ratios)
+    rank = _rank(n)
+    return Ratio(of, to, statistics.median(ratios), ratios[rank], ratios[n - 1 - rank], n)
+
+
+def _rank(n: int, confidence: float = 0.95) -> int:
+    """How many values to leave out at each end so that the rest still covers the median; 0 for a few values."""
+    tail, rank = 0.0, -1
+    for k in range(n):
+        tail += math.comb(n, k) / 2**n
+        if tail > (1 - confidence) / 2:
+            break
+        rank = k
+    return max(rank, 0)
+
+
+def report(claim: str, results: Sequence[Mapping[str, Any]], repeats: int) -> dict[str, Any]:
+    """The JSON of a benchmark: its claim, machine and versions, and the results."""
+    return {
+        "claim": claim,
+        "machine": machine.description(),
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "results": list(results),
+    }
+
+
+def as_dict(seconds: Mapping[str, Sequence[float]], *ratios: Ratio) -> dict[str, Any]:
+    """Timings in milliseconds and ratios, ready for JSON."""
+    return {
+        "milliseconds": {
+            name: {key: value if key == "n" else value * 1e3 for key, value in asdict(timing(values)).items()}
+            for name, values in seconds.items()
+        },
+        "ratios": [asdict(r) for r in ratios],
+    }

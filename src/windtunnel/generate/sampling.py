@@ -1,0 +1,84 @@
+"""From logits to one token: pure functions, float64, no generator state.
+
+The random number of a token depends on (seed, index of the token) only. So one seed gives one text, however the
+tokens are computed: with or without a cache, streamed or at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, PositiveInt
+
+from windtunnel.config import Config
+from windtunnel.nn.init import stream
+
+Floats = npt.NDArray[np.float64]
+
+
+class SamplingConfig(Config):
+    """How the next token is drawn: temperature first, then top_k, then top_p, then what is left is renormalised."""
+
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Logits are divided by it; below 1 is more careful, above 1 more daring, 0 always takes the most probable."""
+    top_k: PositiveInt | None = None
+    """Keep only this many of the most probable tokens (Fan et al. 2018, arXiv 1805.04833); None keeps all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Keep the fewest of the most probable tokens that together reach this probability (nucleus sampling,
+    Holtzman et al. 2020, arXiv 1904.09751); None keeps all."""
+
+
+def softmax(logits_V: npt.ArrayLike) -> Floats:
+    """The probabilities (V,) of logits (V,) at temperature 1, in float64."""
+    return np.exp(log_softmax(logits_V))
+
+
+def log_softmax(logits_V: npt.ArrayLike) -> Floats:
+    """The natural logarithms of the probabilities (V,); finite also where the probability underflows."""
+    x_V = np.asarray(logits_V, dtype=np.float64)
+    x_V = x_V - x_V.max()
+    return np.asarray(x_V - np.log(np.exp(x_V).sum()))
+
+
+def adjust(logits_V: npt.ArrayLike, config: SamplingConfig) -> Floats:
+    """The probabilities (V,) from which the next token is drawn; they sum to 1.
+
+    Among equals the lower id counts as the more probable, so that the result is always the same.
+    """
+    x_V = np.asarray(logits_V, dtype=np.float64)
+    if config.temperature == 0:
+        return np.asarray(np.arange(len(x_V)) == x_V.argmax(), dtype=np.float64)
+    # The largest logit is taken off before the division, or a very small temperature would overflow.
+    p_V = softmax((x_V - x_V.max()) / config.temperature)
+    if config.top_k is not None:
+        p_V = _keep(p_V, ranking(p_V)[: config.top_k])
+    if config.top_p is not None:
+        order = ranking(p_V)
+        before = np.concatenate([[0.0], np.cumsum(p_V[order])[:-1]])
+        p_V = _keep(p_V, order[before < config.top_p])
+    return p_V
+
+
+def ranking(scores_V: Floats) -> npt.NDArray[np.int64]:
+    """All ids, the highest score first, the lower id first among equals."""
+    return np.argsort(-scores_V, kind="stable")
+
+
+def choose(probabilities_V: Floats, u: float) -> int:
+    """The id at u in [0, 1) of the cumulated probabilities; never one of probability 0."""
+    cumulated = np.cumsum(probabilities_V)
+    at = int(np.searchsorted(cumulated, u * cumulated[-1], side="right"))
+    return min(at, int(np.flatnonzero(probabilities_V)[-1]))
+
+
+def uniform(seed: int, index: int) -> float:
+    """The random number in [0, 1) that draws the token of this index, 53 bits."""
+    return (stream(seed, "token", index) >> 10) * 2.0**-53
+
+
+def _keep(p_V: Floats, ids: npt.NDArray[np.int64]) -> Floats:
+    kept_V = np.zeros_like(p_V)
+    kept_V[ids] = p_V[ids]
+    return np.asarray(kept_V / kept_V.sum())

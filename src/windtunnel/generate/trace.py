@@ -1,0 +1,234 @@
+"""The trace: for every token of the prompt and the continuation, how probable it was and what stood beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from windtunnel.errors import ConfigError
+from windtunnel.generate.decode import beliefs, decode
+from windtunnel.generate.prompt import end_mark, prompt_ids, token_text
+from windtunnel.generate.sampling import Floats, SamplingConfig, log_softmax, ranking
+from windtunnel.text.corpora.pets import next_token
+from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.train.run import TrainedModel
+
+Truth = Callable[[list[int]], np.ndarray]
+"""The true distribution (V,) of the token after these ids; zeros where they cannot have come about."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could have stood in a place. The probabilities are as in `TokenTrace`."""
+
+    id: int
+    text: str
+    probability: float | None
+    probability_1: float
+    true_probability: float | None = None
+
+
+@dataclass(frozen=True)
+class TokenTrace:
+    """One token, in the light of all tokens before it.
+
+    The first token of a running text has nothing before it: its probabilities, rank and surprise are None.
+    """
+
+    id: int
+    text: str
+    probability: float | None
+    """As sampled: after temperature, top_k and top_p. None for a token of the prompt, which was not sampled."""
+    probability_1: float | None
+    """At temperature 1, of all tokens: what the model believes."""
+    rank: int | None
+    """1 is the most probable token; equals share a rank."""
+    surprise_bits: float | None
+    """-log2 of the probability at temperature 1."""
+    alternatives: tuple[Alternative, ...]
+    """The most probable tokens of this place, the token itself among them if it is one of them."""
+    true_probability: float | None = None
+    """Where the source is known: what the probability should be."""
+    total_variation: float | None = None
+    """Half the summed absolute difference between belief (at temperature 1) and truth: 0 agrees, 1 is disjoint."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """The surprise of several tokens together, at temperature 1; 2^-bits is the probability of the sequence."""
+
+    n_tokens: int
+    bits: float
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A text with all its numbers, and how it came about."""
+
+    tokens: tuple[TokenTrace, ...]
+    n_prompt: int
+    """The first n_prompt tokens are the prompt, the others were generated."""
+    text: str
+    """Prompt and continuation, without end marks."""
+    sampling: SamplingConfig
+    seed: int
+    run: str
+    step: int
+    vocab_size: int
+    context_length: int
+    note: str
+    """How the text begins and whether the context limit was passed, in a sentence or two."""
+
+    def total(self, part: str = "all") -> Total:
+        """Bits and perplexity of "all", the "prompt" or the "continuation", over tokens that have a probability."""
+        first, last = {"prompt": (0, self.n_prompt), "continuation": (self.n_prompt, None)}.get(part, (0, None))
+        bits = [t.surprise_bits for t in self.tokens[first:last] if t.surprise_bits is not None]
+        return Total(len(bits), math.fsum(bits), 2 ** (math.fsum(bits) / len(bits)) if bits else math.nan)
+
+    def sampled_bits(self) -> float:
+        """-log2 of the probability of the continuation as it was sampled, given the prompt."""
+        return math.fsum(-math.log2(t.probability) for t in self.tokens if t.probability is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; totals whose perplexity is undefined are null."""
+        totals = {part: self.total(part) for part in ("prompt", "continuation", "all")}
+        data = {**asdict(self), "sampling": self.sampling.model_dump(mode="json")}
+        return {
+            **data,
+            "totals": {part: asdict(total) if total.n_tokens else None for part, total in totals.items()},
+            "sampled_bits": self.sampled_bits(),
+        }
+
+
+def generate(
+    trained: TrainedModel,
+    prompt: str,
+    n_tokens: int,
+    sampling: SamplingConfig,
+    seed: int,
+    alternatives: int = 6,
+    truth: Truth | None = None,
+) -> Iterator[TokenTrace]:
+    """The tokens of the prompt, then those of the continuation as they are made, an end mark included.
+
+    Args:
+        alternatives: how many of the most probable tokens are given for each place.
+        truth: the source's own distribution, where it is known.
+
+    Raises:
+        ConfigError: for a negative number of tokens or alternatives.
+        DataError: for an empty prompt without an end mark to begin from, or a character without a token.
+    """
+    if n_tokens < 0 or alternatives < 0:
+        raise ConfigError(f"tokens and alternatives cannot be negative, given {n_tokens} and {alternatives}")
+    unit = trained.run.config.text.unit
+    ids = prompt_ids(trained.tokenizer, unit, prompt)
+    return _generate(trained, ids, n_tokens, sampling, seed, alternatives, truth)
+
+
+def _generate(
+    trained: TrainedModel,
+    ids: list[int],
+    n_tokens: int,
+    sampling: SamplingConfig,
+    seed: int,
+    alternatives: int,
+    truth: Truth | None,
+) -> Iterator[TokenTrace]:
+    model, tokenizer = trained.model, trained.tokenizer
+    end = end_mark(tokenizer, trained.run.config.text.unit)
+    if end is None:
+        yield TokenTrace(ids[0], token_text(tokenizer, ids[0]), None, None, None, None, ())
+    if len(ids) > 1:
+        for i, logits_V in enumerate(beliefs(model, ids[:-1]), start=1):
+            true_V = truth(ids[:i]) if truth else None
+            yield describe(tokenizer, ids[i], logits_V, None, alternatives, true_V)
+    for new in decode(model, list(ids), n_tokens, sampling, seed, end, tokenizer.vocab_size):
+        true_V = truth(list(ids)) if truth else None
+        yield describe(tokenizer, new.id, new.logits_V, new.probabilities_V, alternatives, true_V)
+        ids.append(new.id)
+
+
+def describe(
+    tokenizer: Tokenizer,
+    id: int,
+    logits_V: Floats,
+    sampled_V: Floats | None,
+    n_alternatives: int,
+    true_V: np.ndarray | None = None,
+) -> TokenTrace:
+    """One token in the light of the logits (V,) of its place, and of the probabilities it was drawn from, if it was."""
+    log_V = log_softmax(logits_V)
+    p_V = np.exp(log_V)
+    if true_V is not None:
+        true_V = np.pad(true_V, (0, len(p_V) - len(true_V))) if true_V.any() else None
+
+    def at(values: np.ndarray | None, i: int) -> float | None:
+        return None if values is None else float(values[i])
+
+    return TokenTrace(
+        id=id,
+        text=token_text(tokenizer, id),
+        probability=at(sampled_V, id),
+        probability_1=float(p_V[id]),
+        rank=1 + int((log_V > log_V[id]).sum()),
+        surprise_bits=max(0.0, -float(log_V[id]) / math.log(2)),
+        alternatives=tuple(
+            Alternative(i, token_text(tokenizer, i), at(sampled_V, i), float(p_V[i]), at(true_V, i))
+            for i in ranking(log_V)[:n_alternatives].tolist()
+        ),
+        true_probability=at(true_V, id),
+        total_variation=None if true_V is None else float(np.abs(p_V - true_V).sum() / 2),
+    )
+
+
+def trace(
+    trained: TrainedModel,
+    prompt: str,
+    n_tokens: int,
+    sampling: SamplingConfig,
+    seed: int,
+    alternatives: int = 6,
+    truth: Truth | None = None,
+) -> Trace:
+    """`generate`, collected."""
+    tokens = list(generate(trained, prompt, n_tokens, sampling, seed, alternatives, truth))
+    return as_trace(trained, tokens, sampling, seed)
+
+
+def as_trace(trained: TrainedModel, tokens: Sequence[TokenTrace], sampling: SamplingConfig, seed: int) -> Trace:
+    """The record of tokens that came out of `generate`."""
+    config, tokenizer = trained.run.config, trained.tokenizer
+    end = end_mark(tokenizer, config.text.unit)
+    context = config.model.context_length
+    begin = (
+        "The first token has no probability: nothing stands before it."
+        if end is None
+        else "The text begins after an end mark, which is not shown."
+    )
+    n_read = len(tokens) + (end is not None) - 1
+    slid = f" Past {context} tokens the model sees only the last {context}." if n_read > context else ""
+    return Trace(
+        tokens=tuple(tokens),
+        n_prompt=sum(t.probability is None for t in tokens),
+        text=tokenizer.decode([t.id for t in tokens if t.id != tokenizer.end_id]),
+        sampling=sampling,
+        seed=seed,
+        run=trained.run.folder.name,
+        step=trained.step,
+        vocab_size=config.model.vocab_size,
+        context_length=context,
+        note=begin + slid,
+    )
+
+
+def corpus_truth(trained: TrainedModel) -> Truth | None:
+    """The true next-token distribution of the run's corpus, where the corpus is one that knows it."""
+    if trained.run.config.corpus != "pets":
+        return None
+    return lambda ids: next_token(ids, trained.tokenizer)

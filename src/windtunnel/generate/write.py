@@ -1,0 +1,50 @@
+"""The texts that a model writes while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from windtunnel.errors import DataError
+from windtunnel.generate.decode import decode
+from windtunnel.generate.prompt import end_mark
+from windtunnel.generate.sampling import SamplingConfig
+from windtunnel.models import Transformer
+from windtunnel.nn.init import stream
+from windtunnel.train.run import Run
+
+SAMPLE = SamplingConfig(temperature=0.8)
+
+
+def write_sample(model: Transformer, run: Run) -> str:
+    """`train.sample_tokens` tokens at temperature 0.8, drawn with the run's seed; the same numbers at every step.
+
+    A model of documents begins from the end mark, and begins another document after each one it ends; documents
+    stand on lines of their own. A model of running text continues a newline, or the corpus's first held-out token.
+    """
+    n_tokens, was_training = run.config.train.sample_tokens, model.training
+    model.eval()
+    try:
+        if (end := end_mark(run.tokenizer, run.config.text.unit)) is not None:
+            return "\n".join(_documents(model, run, end, n_tokens))
+        new = decode(model, [_opening(run)], n_tokens, SAMPLE, run.config.seed, None, run.tokenizer.vocab_size)
+        return run.tokenizer.decode([token.id for token in new])
+    finally:
+        model.train(was_training)
+
+
+def _documents(model: Transformer, run: Run, end: int, n_tokens: int) -> Iterator[str]:
+    number = 0
+    while n_tokens > 0:
+        seed = stream(run.config.seed, "document", number)
+        ids = [t.id for t in decode(model, [end], n_tokens, SAMPLE, seed, end, run.tokenizer.vocab_size)]
+        yield run.tokenizer.decode([id for id in ids if id != end])
+        n_tokens, number = n_tokens - len(ids), number + 1
+
+
+def _opening(run: Run) -> int:
+    """The token that a sample of running text begins after."""
+    try:
+        return int(run.tokenizer.encode("\n")[-1])
+    except DataError:
+        splits = run.store().splits
+        return int((splits["dev"].ids if len(splits["dev"].ids) else splits["train"].ids)[0])

@@ -1,0 +1,66 @@
+"""Attention weights of every layer and head on a text, from the weights that the fast path uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from windtunnel.errors import DataError
+from windtunnel.models import Transformer
+from windtunnel.nn.attention import attend_reference
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """How much each token looks at each token before it.
+
+    weights: (n_layers, n_heads, T, T) float32; row t of a head is what token t looks at, and sums to 1.
+    max_difference: largest absolute difference between the logits of this pass, whose attention is written out
+        step by step, and those of the fast path; rounding alone makes it about 1e-6.
+    """
+
+    weights: npt.NDArray[np.float32]
+    max_difference: float
+
+
+def attention(model: Transformer, ids: Sequence[int]) -> AttentionMap:
+    """Run a model on ids (T,) twice, with the fast attention and with the one that shows its weights.
+
+    Raises:
+        DataError: for no ids, or more than the model's context length.
+    """
+    context = model.config.context_length
+    if not 1 <= len(ids) <= context:
+        raise DataError(
+            f"the text has {len(ids)} tokens, attention can be shown for 1 to {context} (the model's context); "
+            f"give a {'longer' if not ids else 'shorter'} text"
+        )
+    weights: list[Tensor] = []
+
+    def recording(
+        q_BHTK: Tensor,
+        k_BGSK: Tensor,
+        v_BGSK: Tensor,
+        *,
+        window: int | None = None,
+        slopes_H: Tensor | None = None,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        mixed_BHTK, weights_BHTS = attend_reference(q_BHTK, k_BGSK, v_BGSK, window=window, slopes_H=slopes_H)
+        weights.append(weights_BHTS[0])
+        return mixed_BHTK
+
+    ids_1T = torch.tensor([list(ids)], device=model.embedding.weight.device)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            difference = (model(ids_1T) - model(ids_1T, attend=recording)).abs().max()
+    finally:
+        model.train(was_training)
+    return AttentionMap(torch.stack(weights).float().cpu().numpy(), float(difference))

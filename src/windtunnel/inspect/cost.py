@@ -1,0 +1,207 @@
+"""What a run costs before it is begun: parameters, shapes, FLOPs and memory, without allocating the model.
+
+Counting is done twice where it can be: by formula, and by torch on tensors that have shapes and no memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from windtunnel.inspect.shapes import Intermediate, intermediates
+from windtunnel.models import Transformer, TransformerConfig
+from windtunnel.models.cost import (
+    cache_elements_per_token,
+    flops_by_part,
+    formula_names,
+    parameter_formulas,
+    training_flops_per_token,
+)
+from windtunnel.nn.attention import attend_reference
+from windtunnel.train.objective import loss_sum
+from windtunnel.train.optimizer import OptimizerConfig
+from windtunnel.train.run_config import RunConfig
+
+FLOAT32 = 4
+"""Bytes of a weight, a gradient and an optimizer's number; bf16 runs keep these in float32 too."""
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """Parameters of one kind of module, all layers together; the formula evaluates to the number."""
+
+    module: str
+    formula: str
+    n_parameters: int
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Matrix-multiply FLOPs a token at the full context; a multiply and an add are two.
+
+    `forward` is by part; `forward_counted` is what torch's FlopCounterMode counts, with attention as plain matrix
+    products. Training is three times the forward pass; a fused kernel that computes the scores again is not counted.
+    """
+
+    forward: dict[str, float]
+    forward_per_token: float
+    forward_counted: float
+    training_per_token: float
+    training_per_step: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. The activations are those that autograd keeps for the backward pass of one micro-batch, loss included,
+    each storage once, without the weights: what the pass needs at its peak beyond them is some temporaries more."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    kv_cache_per_token: int
+    kv_cache_full_context: int
+
+    @property
+    def training(self) -> int:
+        """Weights, gradients, optimizer state and activations together."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run costs. The shapes are of one micro-batch of whole contexts; short documents take less."""
+
+    names: dict[str, int]
+    micro_batch: int
+    context_length: int
+    precision: str
+    parameters: tuple[ParameterRow, ...]
+    n_parameters: int
+    n_parameters_counted: int
+    flops: Flops
+    memory: Memory
+    shapes: tuple[Intermediate, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        data = asdict(self)
+        data["memory"]["training"] = self.memory.training
+        return data
+
+
+def cost(config: RunConfig) -> Cost:
+    """The cost of a run; what `resolve` would decide and has not is taken as the config has it, and noted."""
+    model, train = config.model, config.train
+    rows = tuple(ParameterRow(*row) for row in parameter_formulas(model))
+    micro_batch = math.ceil(train.batch_size / train.grad_accumulation)
+    precision = "fp32" if train.precision == "auto" else train.precision
+    return Cost(
+        names=formula_names(model),
+        micro_batch=micro_batch,
+        context_length=model.context_length,
+        precision=precision,
+        parameters=rows,
+        n_parameters=sum(row.n_parameters for row in rows),
+        n_parameters_counted=sum(shape.numel() for shape in parameter_shapes(model)),
+        flops=_flops(config),
+        memory=_memory(config, micro_batch, precision),
+        shapes=tuple(intermediates(model, micro_batch, model.context_length)),
+        notes=_notes(config),
+    )
+
+
+def parameter_shapes(config: TransformerConfig) -> list[torch.Size]:
+    """The shape of every parameter, shared ones once, from the model itself on the meta device."""
+    with torch.device("meta"):
+        return [parameter.shape for parameter in Transformer(config).parameters()]
+
+
+def count_forward_flops(config: TransformerConfig, length: int) -> int:
+    """What torch's FlopCounterMode counts in one forward pass over a sequence, attention as plain matrix products.
+
+    It does not know the fused attention kernel of CPUs, so `attend_reference` takes its place.
+    """
+    with torch.device("meta"):
+        model = Transformer(config).eval()
+        ids_BT = torch.zeros(1, length, dtype=torch.int64)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(ids_BT, attend=lambda *qkv, dropout, **how: attend_reference(*qkv, **how)[0])
+    return int(counter.get_total_flops())
+
+
+def activation_bytes(config: TransformerConfig, batch_size: int, length: int, precision: str) -> int:
+    """Bytes that autograd keeps from a forward pass and its loss until the backward pass, as on a CPU.
+
+    Counts each storage once and leaves out the weights; the bfloat16 copies of the weights do count. Runs the
+    training code on fake tensors, which have shapes, types and a device, and no memory.
+    """
+    kept: dict[int, torch.UntypedStorage] = {}
+    with FakeTensorMode():
+        model = Transformer(config).train()
+        ids_BT = torch.zeros(batch_size, length, dtype=torch.int64)
+        weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in weights:
+                kept[storage._cdata] = storage
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                logits_BTV = model(ids_BT)
+            loss_sum(logits_BTV, ids_BT)
+        return sum(storage.nbytes() for storage in kept.values())
+
+
+def optimizer_bytes(config: OptimizerConfig, shapes: list[torch.Size]) -> int:
+    """Bytes of the optimizer's state: AdamW keeps two averages and a step count, SGD with momentum one."""
+    n = sum(shape.numel() for shape in shapes)
+    if config.name == "adamw":
+        return FLOAT32 * (2 * n + len(shapes))
+    return FLOAT32 * n if config.momentum else 0
+
+
+def _flops(config: RunConfig) -> Flops:
+    model, length = config.model, config.model.context_length
+    parts = {part: flops / length for part, flops in flops_by_part(model, length).items()}
+    training = training_flops_per_token(model, length)
+    return Flops(
+        forward=parts,
+        forward_per_token=sum(parts.values()),
+        forward_counted=count_forward_flops(model, length) / length,
+        training_per_token=training,
+        training_per_step=training * length * config.train.batch_size,
+    )
+
+
+def _memory(config: RunConfig, micro_batch: int, precision: str) -> Memory:
+    model = config.model
+    shapes = parameter_shapes(model)
+    weights = FLOAT32 * sum(shape.numel() for shape in shapes)
+    cache = FLOAT32 * cache_elements_per_token(model)
+    return Memory(
+        weights=weights,
+        gradients=weights,
+        optimizer=optimizer_bytes(config.optimizer, shapes),
+        activations=activation_bytes(model, micro_batch, model.context_length, precision),
+        kv_cache_per_token=cache,
+        kv_cache_full_context=cache * model.context_length,
+    )
+
+
+def _notes(config: RunConfig) -> tuple[str, ...]:
+    notes = []
+    if "vocab_size" not in config.model.model_fields_set:
+        notes.append(f"vocab_size {config.model.vocab_size} is the default; training takes the tokenizer's")
+    if config.train.precision == "auto":
+        notes.append("train.precision is auto and counted as fp32; in bf16 the activations take less")
+    return tuple(notes)

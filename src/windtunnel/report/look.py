@@ -1,0 +1,76 @@
+"""Looking at a text through a model: the trace, the attention, and the picture and pages of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windtunnel.errors import ConfigError
+from windtunnel.generate.prompt import prompt_ids, token_text
+from windtunnel.generate.sampling import SamplingConfig
+from windtunnel.generate.trace import Trace, corpus_truth, trace
+from windtunnel.inspect.attention import AttentionMap, attention
+from windtunnel.report.figures import attention_figure
+from windtunnel.report.page import attention_page, trace_page
+from windtunnel.train.disk import saving
+from windtunnel.train.run import TrainedModel
+
+
+@dataclass(frozen=True)
+class Look:
+    """A text as a model sees it, and the files in which it can be seen.
+
+    labels: the text of each token that attention was computed on, the end mark that begins a document included.
+    """
+
+    trace: Trace
+    found: AttentionMap
+    labels: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def max_difference(self) -> float:
+        """Largest difference between the logits of the pass that shows its weights and of the fast path."""
+        return self.found.max_difference
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trace, and the attention weights by layer, head, query and key."""
+        weights = self.found.weights.round(6).tolist()
+        seen = {"labels": self.labels, "weights": weights, "max_difference": self.max_difference}
+        return {"trace": self.trace.to_dict(), "attention": seen, "files": [str(path) for path in self.files]}
+
+
+def look_at(
+    trained: TrainedModel,
+    text: str,
+    folder: Path,
+    alternatives: int = 6,
+    layer: int | None = None,
+    head: int | None = None,
+) -> Look:
+    """Trace a text, compute its attention, and write attention.png, attention.html and trace.html into a folder.
+
+    Args:
+        layer, head: draw only these, counted from 1.
+
+    Raises:
+        ConfigError: for a layer or head that the model does not have.
+        DataError: for a text longer than the context, or with a character the tokenizer does not know.
+    """
+    config = trained.run.config
+    for name, given, most in (("layer", layer, config.model.n_layers), ("head", head, config.model.n_heads)):
+        if given is not None and not 1 <= given <= most:
+            raise ConfigError(f"there is no {name} {given}; the model has 1 to {most}")
+    ids = prompt_ids(trained.tokenizer, config.text.unit, text)
+    found = attention(trained.model, ids)
+    labels = tuple(token_text(trained.tokenizer, id) for id in ids)
+    seen = trace(trained, text, 0, SamplingConfig(), 0, alternatives, corpus_truth(trained))
+    picture = attention_figure(found.weights, labels, layer and layer - 1, head and head - 1)
+    files = tuple(folder / name for name in ("attention.png", "attention.html", "trace.html"))
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.savefig(files[0], dpi=150)
+        files[1].write_text(attention_page(found, labels, seen.run, seen.step), encoding="utf-8")
+        files[2].write_text(trace_page(seen), encoding="utf-8")
+    return Look(seen, found, labels, files)

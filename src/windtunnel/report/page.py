@@ -1,0 +1,136 @@
+"""Self-contained HTML pages: no network, no library, light and dark, usable with the keyboard alone.
+
+Everything that comes from a corpus or a prompt goes through `html.escape`, or into a JSON block in which no `<`
+is left; scripts put it on the page as text, never as HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from windtunnel.generate.trace import TokenTrace, Trace
+from windtunnel.inspect.attention import AttentionMap
+from windtunnel.report.tables import sampling_line, surprise_share, totals_line
+
+
+def trace_page(trace: Trace) -> str:
+    """The text with each token on the colour of its surprise; hover or focus one to see what stood beside it."""
+    top = math.log2(max(2, trace.vocab_size))
+    body = f"""\
+<h1>{escape(trace.run)}, step {trace.step}: every token's probability</h1>
+<p class="quiet">{escape(_how(trace))}</p>
+<div class="legend quiet"><span>surprise: 0 bits</span><span class="scale"></span>
+<span>{top:.1f} bits, a blind guess among {trace.vocab_size} tokens</span><span>dashed: the prompt</span></div>
+<div class="text" role="listbox" aria-label="tokens; arrow keys move">{_spans(trace)}</div>
+<section class="panel bars" id="panel" aria-live="polite">
+<p>Hover over a token, or move with the arrow keys, to see its alternatives.</p></section>
+<p class="quiet">{escape(totals_line(trace))}</p>
+<details><summary>All numbers as a table</summary><div class="scroll">{_table(trace)}</div></details>"""
+    return _page(f"{trace.run}: trace", body, trace.to_dict(), "trace.js")
+
+
+def attention_page(found: AttentionMap, labels: Sequence[str], run: str, step: int) -> str:
+    """Heat maps of every layer and head: rows are the tokens that look, columns what they look at.
+
+    Args:
+        labels: the text of each of the T tokens.
+    """
+    n_layers, n_heads = found.weights.shape[:2]
+    layers = "".join(f'<option value="{i}">{i + 1}</option>' for i in range(n_layers))
+    heads = "".join(f'<option value="{i}">{i + 1}</option>' for i in range(n_heads))
+    tokens = "".join(
+        f'<span class="token" role="option" tabindex="-1" style="--s:0">{escape(label)}</span><wbr>' for label in labels
+    )
+    body = f"""\
+<h1>{escape(run)}, step {step}: attention</h1>
+<p class="quiet">Weights of the model that was trained; its logits in this pass differ from those of the fast path
+by at most {found.max_difference:.1e}. Each row sums to 1; a token sees itself and what stands before it.</p>
+<div class="controls"><label>layer <select id="layer">{layers}</select></label>
+<label>head <select id="head">{heads}</select></label>
+<span class="legend quiet"><span>weight: 0</span><span class="scale"></span><span>1</span></span></div>
+<div class="text" role="listbox" aria-label="tokens; arrow keys choose the one that looks">{tokens}</div>
+<div class="split"><div class="map"><canvas id="map" tabindex="0" role="img"
+aria-label="attention of the chosen layer and head; arrow keys move"></canvas></div>
+<section class="panel bars" aria-live="polite"><p id="readout"></p><table><tbody id="rows"></tbody></table></section></div>
+<h2>All heads</h2><div class="heads" id="heads"></div>"""
+    data = {"labels": list(labels), "n_layers": n_layers, "n_heads": n_heads, "weights": _packed(found)}
+    return _page(f"{run}: attention", body, data, "attention.js", "body { --surprise: var(--bar); }")
+
+
+def _page(title: str, body: str, data: Any, script: str, style: str = "") -> str:
+    block = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f"""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
+script-src 'unsafe-inline'">
+<title>{escape(title)}</title>
+<style>
+{_asset("style.css")}{style}
+</style>
+</head>
+<body>
+{body}
+<script type="application/json" id="data">{block}</script>
+<script type="module">
+{_asset(script)}</script>
+</body>
+</html>
+"""
+
+
+def _asset(name: str) -> str:
+    return (files("windtunnel.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _how(trace: Trace) -> str:
+    drawn = f"Sampling: {sampling_line(trace)}. " if len(trace.tokens) > trace.n_prompt else ""
+    return drawn + trace.note
+
+
+def _spans(trace: Trace) -> str:
+    return "".join(_span(trace, index, token) for index, token in enumerate(trace.tokens))
+
+
+def _span(trace: Trace, index: int, token: TokenTrace) -> str:
+    """One token; a line may break after it, and does after a newline."""
+    share = surprise_share(token, trace.vocab_size)
+    kinds = ["token", *(["prompt"] if index < trace.n_prompt else []), *(["unknown"] if share is None else [])]
+    told = "" if token.surprise_bits is None else f", {token.surprise_bits:.2f} bits"
+    after = "<br>" if token.text.endswith("⏎") else "<wbr>"
+    return (
+        f'<span class="{" ".join(kinds)}" role="option" tabindex="{-1 if index else 0}" style="--s:{share or 0:.3f}" '
+        f'aria-label="{escape(token.text + told)}">{escape(token.text)}</span>{after}'
+    )
+
+
+def _table(trace: Trace) -> str:
+    names = ["token", "as sampled", "T = 1", "rank", "bits"]
+    true = any(token.true_probability is not None for token in trace.tokens)
+    names += ["true", "total variation"] if true else []
+    rows = []
+    for t in trace.tokens:
+        numbers: list[float | int | None] = [t.probability, t.probability_1, t.rank, t.surprise_bits]
+        numbers += [t.true_probability, t.total_variation] if true else []
+        shown = ["" if x is None else str(x) if isinstance(x, int) else f"{x:.4g}" for x in numbers]
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in [t.text, *shown]) + "</tr>")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _packed(found: AttentionMap) -> str:
+    """The weights on and below each diagonal as 16-bit fractions of 65535 (steps of 1.5e-5), base64."""
+    n_tokens = found.weights.shape[-1]
+    lower = found.weights[:, :, *np.tril_indices(n_tokens)]
+    return base64.b64encode(np.rint(lower.clip(0, 1) * 65535).astype("<u2").tobytes()).decode()

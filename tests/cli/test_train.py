@@ -1,0 +1,167 @@
+"""`windtunnel train` and `resume`, end to end with real processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = ["model.n_layers=1", "model.n_heads=2", "model.d_model=16", "train.batch_size=8", "train.threads=1"]
+
+
+def sets(*assignments):
+    return [word for a in (*SMALL, *assignments) for word in ("--set", a)]
+
+
+def windtunnel(*words, cwd, timeout=120):
+    return subprocess.run(
+        [sys.executable, "-m", "windtunnel", *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which three seeds have been trained, and what the command said."""
+    folder = tmp_path_factory.mktemp("trained")
+    command = ("train", "names", "--seeds", 3, "--steps", 30, "--out", "out", "--json", *sets("train.eval_every=15"))
+    return folder, command, windtunnel(*command, cwd=folder)
+
+
+def test_seeds_are_summarised_with_an_interval(trained):
+    folder, _, result = trained
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    losses = [seed["dev"]["loss"] for seed in summary["seeds"]]
+    assert [seed["seed"] for seed in summary["seeds"]] == [0, 1, 2]
+    assert len(set(losses)) == 3
+    assert all(seed["dev"]["whole"] for seed in summary["seeds"])
+    loss = summary["loss"]
+    assert loss["estimate"] == pytest.approx(sum(losses) / 3, abs=1e-12)
+    assert loss["low"] < min(losses) < loss["estimate"] < max(losses) < loss["high"]
+    assert loss["n"] == 3
+    assert (folder / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_command_again_trains_nothing(trained):
+    folder, command, first = trained
+    before = (folder / "out" / "seed-0" / "metrics.jsonl").read_bytes()
+    again = windtunnel(*command, cwd=folder)
+    assert "0 of 3 runs to train" in again.stderr
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert (folder / "out" / "seed-0" / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_config_in_the_same_folder_is_refused(trained):
+    folder, command, _ = trained
+    result = windtunnel(*command, "--set", "optimizer.lr=0.5", cwd=folder)
+    assert result.returncode == 2
+    assert "optimizer.lr was 0.005, is now 0.5" in result.stderr
+    assert "--out" in result.stderr
+
+
+def test_runs_lists_and_shows(trained, tmp_path):
+    folder, _, _ = trained
+    shown = json.loads(windtunnel("runs", "out/seed-1", "--json", cwd=folder).stdout)
+    assert (shown["seed"], shown["step"], shown["state"]) == (1, 30, "finished")
+    empty = windtunnel("runs", cwd=tmp_path)
+    assert empty.returncode == 0
+    assert "windtunnel train names" in empty.stderr
+
+
+def test_ctrl_c_saves_and_resume_finishes(tmp_path):
+    def command(out):
+        return ["train", "names", "--seeds", "2", "--steps", "400", "--out", out, *sets("train.eval_every=400")]
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "windtunnel", *command("out")], cwd=tmp_path, stderr=subprocess.PIPE
+    )
+    wait_for_steps(tmp_path / "out" / "seed-0", 20)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr.decode()
+    assert b"windtunnel resume" in stderr
+    assert b"Traceback" not in stderr
+    resumed = windtunnel("resume", "out", "--json", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [seed["reason"] for seed in json.loads(resumed.stdout)["seeds"]] == ["finished", "finished"]
+    assert windtunnel(*command("whole"), cwd=tmp_path).returncode == 0
+    for seed in (0, 1):
+        weights = [tmp_path / name / f"seed-{seed}" / "step-400" / "model.safetensors" for name in ("out", "whole")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_sigterm_exits_75(tmp_path):
+    words = ["train", "names", "--steps", "5000", "--out", "out", *sets("train.eval_every=5000")]
+    process = subprocess.Popen([sys.executable, "-m", "windtunnel", *words], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    wait_for_steps(tmp_path / "out" / "seed-0", 20)
+    process.terminate()
+    assert process.wait(timeout=60) == 75
+    assert list((tmp_path / "out" / "seed-0").glob("step-*"))
+
+
+def test_a_killed_seed_neither_hides_nor_kills_the_other(tmp_path):
+    words = [
+        "train",
+        "names",
+        "--seeds",
+        "2",
+        "--steps",
+        "600",
+        "--out",
+        "out",
+        "--json",
+        *sets("train.eval_every=600"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "windtunnel", *words], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    wait_for_steps(tmp_path / "out" / "seed-1", 20)
+    victim = [p for p in Path("/proc").glob("[0-9]*/cmdline") if b"out/seed-1" in read_bytes(p)
+              and b"worker" in read_bytes(p) and str(tmp_path) in cwd_of(p)]  # fmt: skip
+    assert len(victim) == 1
+    subprocess.run(["kill", "-9", victim[0].parent.name], check=True)
+    stdout, stderr = process.communicate(timeout=90)
+    assert process.returncode == 1
+    seeds = json.loads(stdout)["seeds"]
+    assert [seed["reason"] for seed in seeds] == ["finished", "failed"]
+    assert "signal 9" in seeds[1]["message"]
+    assert json.loads(stdout)["loss"]["n"] == 1
+
+
+def test_divergence_exits_4_with_advice(tmp_path):
+    result = windtunnel(
+        "train", "names", "--steps", 200, "--out", "out",
+        *sets("optimizer.name=sgd", "optimizer.lr=1e6", "train.clip=null", "schedule.warmup=0"), cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 4
+    assert "training diverged at step" in result.stderr
+    assert "--set optimizer.lr=" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def wait_for_steps(run, n):
+    """Wait until a run's metrics hold at least n lines."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        path = run / "metrics.jsonl"
+        if path.exists() and path.read_bytes().count(b"\n") >= n:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{run} did not reach {n} events")
+
+
+def read_bytes(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def cwd_of(path):
+    try:
+        return str((path.parent / "cwd").readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,30 @@
+"""What every test has: one thread, in this process and in those it starts, and a cache of its own."""
+
+import os
+
+for name, value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}.items():
+    os.environ[name] = value  # before torch and tokenizers are imported
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory):
+    """No test reads or fills the cache of the person who runs the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("WINDTUNNEL_CACHE")
+    os.environ["WINDTUNNEL_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["WINDTUNNEL_CACHE"]
+    else:
+        os.environ["WINDTUNNEL_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Training sets the number of threads of its process; the next test begins with one again."""
+    torch.set_num_threads(1)
