@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import tee
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +71,7 @@ def _train(folders: list[Path], as_json: bool) -> None:
     from windtunnel.compare.execute import execute
     from windtunnel.compare.seeds import is_finished, summarise
     from windtunnel.report.progress import TrainingProgress
-    from windtunnel.report.training import save_curves, seeds_table, verdict_line
+    from windtunnel.report.training import floor_line, save_curves, seeds_table, verdict_line
     from windtunnel.train.events import Stopped
     from windtunnel.train.machine import cores
     from windtunnel.train.run import open_run
@@ -95,6 +96,8 @@ def _train(folders: list[Path], as_json: bool) -> None:
         out = _console(stderr=False)
         out.print(seeds_table(summary))
         out.print(verdict_line(summary), highlight=False, soft_wrap=True)
+        if floor := floor_line(folders[0]):
+            out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
         out.print(f"next: windtunnel generate {folders[0]} ''", highlight=False, soft_wrap=True)
     reasons = {result.reason for result in summary.seeds}
@@ -128,12 +131,11 @@ def generate(
     from windtunnel.report.tables import steps_table, totals_line, trace_table
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
-    trained, made = _load(run), []
-    text = stream(trained, prompt, tokens, sampling, seed, alternatives, corpus_truth(trained))
-    for piece in spell(trained.tokenizer, (made.append(token) or token.id for token in text)):
-        if not as_json:
-            print(piece, end="", flush=True)
-    found = as_trace(trained, made, sampling, seed)
+    trained = _load(run)
+    coming, kept = tee(stream(trained, prompt, tokens, sampling, seed, alternatives, corpus_truth(trained)))
+    for piece in spell(trained.tokenizer, (token.id for token in coming)):
+        print(piece, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
+    found = as_trace(trained, list(kept), sampling, seed)
     if html is not None:
         _write(html, trace_page(found))
     if as_json:
@@ -177,17 +179,17 @@ def look(
 
 @app.command()
 def cost(
-    recipe: Annotated[str, typer.Argument(help="A recipe: tiny, small, medium, gpt2.")],
+    recipe: Annotated[str, typer.Argument(help="tiny, small, medium or gpt2; or a run.")],
+    corpus: Annotated[str | None, typer.Option(help="Take the vocabulary of this corpus; else GPT-2's 50,257.")] = None,
     set: Set = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Count what a model costs: parameters by formula, shapes, FLOPs, memory."""
-    from windtunnel.config import override
+    from windtunnel.compare.seeds import planned
     from windtunnel.inspect.cost import cost as count
     from windtunnel.report.cost_tables import cost_tables
-    from windtunnel.train import recipes
 
-    found = count(override(recipes.recipe(recipe, "names"), set))
+    found = count(planned(recipe, corpus, set))
     if as_json:
         _print_json(found.to_dict())
     else:

@@ -63,13 +63,9 @@ def loss(logits, ids):
 
 @pytest.fixture(scope="module")
 def tiny_gpt2():
-    config = GPT2Config(
-        vocab_size=97, n_positions=24, n_embd=48, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=0
-    )
+    config = GPT2Config(vocab_size=97, n_positions=24, n_embd=48, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=0)
     theirs = randomised(GPT2LMHeadModel(config))
-    ours = from_gpt2(
-        theirs, TransformerConfig(vocab_size=97, context_length=24, d_model=48, n_layers=3, n_heads=4)
-    )
+    ours = from_gpt2(theirs, TransformerConfig(vocab_size=97, context_length=24, d_model=48, n_layers=3, n_heads=4))
     return ours, theirs
 
 
@@ -169,7 +165,5 @@ def from_llama(theirs):
     )
     model = Transformer(config)
     given = dict(theirs.named_parameters())
-    model.load_state_dict(
-        {ours: torch.cat([given[name].detach() for name in names]) for ours, names in llama_names(2)}
-    )
+    model.load_state_dict({ours: torch.cat([given[name].detach() for name in names]) for ours, names in llama_names(2)})
     return model.eval()

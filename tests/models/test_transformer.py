@@ -30,7 +30,8 @@ VARIANTS = {
     "window a layer": {"window": (2, None)},
     "alibi, window, grouped": {"position": "alibi", "window": 4, "n_kv_heads": 2},
     "llama": {
-        "position": "rope", "norm": "rms", "activation": "swiglu", "bias": False, "n_kv_heads": 2, "tie_embeddings": False,
+        "position": "rope", "norm": "rms", "activation": "swiglu", "bias": False, "n_kv_heads": 2,
+        "tie_embeddings": False,
     },
 }  # fmt: skip
 

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from windtunnel.nn.attention import attend, attend_plain, attend_reference, distances, plain_is_faster, score_bias, visible
+from windtunnel.nn.attention import (
+    attend,
+    attend_plain,
+    attend_reference,
+    distances,
+    plain_is_faster,
+    score_bias,
+    visible,
+)
 from windtunnel.nn.positions import alibi_slopes
 
 CASES = {

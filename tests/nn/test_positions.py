@@ -67,7 +67,9 @@ def test_sinusoidal_products_depend_on_the_distance_only():
     for distance in (0, 1, 7, 50):
         along = products.diagonal(distance)
         assert torch.allclose(along, along[0].expand_as(along), atol=2e-3)
-        assert torch.allclose(along[0], sum(torch.cos(distance * torch.tensor(10000.0 ** (-2 * i / 64))) for i in range(32)))
+        assert torch.allclose(
+            along[0], sum(torch.cos(distance * torch.tensor(10000.0 ** (-2 * i / 64))) for i in range(32))
+        )
     assert (products[0, 0] - products[0, 7]).abs() > 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -84,10 +85,10 @@ def test_every_byte_of_the_small_files(run):
         (run / name).write_bytes(data)
 
 
-def test_every_byte_of_the_metrics(run):
+def test_bytes_all_over_the_metrics(run):
     path = run / "metrics.jsonl"
     data = path.read_bytes()
-    for place in range(len(data)):
+    for place in [*range(0, len(data) - 300, 7), *range(len(data) - 300, len(data))]:
         altered = bytearray(data)
         altered[place] ^= 1 << place % 8
         path.write_bytes(altered)
@@ -136,7 +137,9 @@ def test_older_checkpoint_is_used_aloud_and_none_is_an_error(run):
     assert "step-5/model.safetensors was truncated or altered: 0 bytes" in loaded.warnings[0]
     assert "going back to step 4" in loaded.warnings[0]
     (run / "step-4/optimizer.safetensors").unlink()
-    with pytest.raises(ArtifactError, match=r"no checkpoint of .*step-5/model\.safet.*step-4/optimizer\.safet.*train again"):
+    with pytest.raises(
+        ArtifactError, match=r"no checkpoint of .*step-5/model\.safet.*step-4/optimizer\.safet.*train again"
+    ):
         load(run)
 
 
@@ -167,8 +170,6 @@ def resigned(folder: Path, drop: str = "", **changes: object) -> None:
     files = {name: (folder / name).read_bytes() for name in old["files"]}
     facts = {key: value for key, value in {**old, **changes}.items() if key not in {"files", drop}}
     if drop == "files" or "files" in changes:
-        import hashlib
-
         body = {**{key: value for key, value in old.items() if key != "files"}, **changes}
         text = lambda data: (json.dumps(data, sort_keys=True, indent=1) + "\n").encode()  # noqa: E731
         (folder / MANIFEST).write_bytes(text({**body, "sha256": hashlib.sha256(text(body)).hexdigest()}))
@@ -255,9 +256,15 @@ def test_weights_and_state_of_another_model(run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.update({"exp_avg/other": state.pop("exp_avg/embedding.weight")}), "belongs to no parameter"),
+        (
+            lambda state: state.update({"exp_avg/other": state.pop("exp_avg/embedding.weight")}),
+            "belongs to no parameter",
+        ),
         (lambda state: state.pop("exp_avg/embedding.weight"), "lacks exp_avg/embedding.weight"),
-        (lambda state: state.update({"exp_avg/embedding.weight": state["exp_avg/norm.weight"]}), "does not fit: expected"),
+        (
+            lambda state: state.update({"exp_avg/embedding.weight": state["exp_avg/norm.weight"] + 0}),
+            "does not fit: expected",
+        ),
     ],
 )
 def test_optimizer_state_of_another_model(run, change, message):

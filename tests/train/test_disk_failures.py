@@ -27,7 +27,7 @@ CURES = {
 
 
 class FailingOs:
-    """The module `os`, whose `number`-th call (from 0) of one of CALLS raises an error; later ones do too if `forever`."""
+    """The module `os`, but the `number`-th call (from 0) of one of CALLS fails, and the later ones too if `forever`."""
 
     def __init__(self, number: int, code: int, forever: bool = False) -> None:
         self.number, self.code, self.forever, self.count, self.failed = number, code, forever, 0, ""
@@ -61,7 +61,7 @@ def short(tmp_path_factory):
 
 @pytest.mark.parametrize("code", CURES, ids=["ENOSPC", "EACCES", "EIO"])
 def test_each_call_of_a_resumed_run(short, tmp_path, monkeypatch, code):
-    config, begun, expected = short
+    _, begun, expected = short
     failed: list[str] = []
     for number in range(100):
         folder, failing = tmp_path / f"run-{number}", FailingOs(number, code)
@@ -81,10 +81,11 @@ def test_each_call_of_a_resumed_run(short, tmp_path, monkeypatch, code):
             list(resume(folder))
             assert final_hashes(folder) == expected
             assert not list(folder.glob(".tmp-*"))
-    # the log's truncation, four events, and of a save: three files, two folders, the renames of the save and of pruning
+    # What there is to refuse: the lock, the log's truncation and its events; of a save three files and two folders; the
+    # renames of the save and of what pruning deletes.
     assert failed.count("write") >= 6
     assert failed.count("fsync") >= 6
-    assert failed.count("rename") == 2
+    assert failed.count("rename") >= 2
     assert {"open", "mkdir", "truncate"} <= set(failed)
 
 
@@ -109,13 +110,15 @@ def test_each_call_of_making_a_run(short, tmp_path, monkeypatch, code):
         folder, failing = tmp_path / f"run-{number}", FailingOs(number, code)
         with monkeypatch.context() as patch:
             patch.setattr(disk, "os", failing)
+            message = ""
             try:
                 create_run(folder, resolved, store)
             except SaveError as error:
-                assert CURES[code] in str(error)
-                assert not folder.exists() or failing.number > 15  # the last: the folder is there, its name not yet synced
+                message = str(error)
         if not failing.failed:
             break
+        assert CURES[code] in message
+        assert not folder.exists() or number > 12  # the very last: it is there, but its name is not yet synced
         assert not list(tmp_path.glob(".tmp-*"))
         assert is_run(create_run(folder, resolved, store).folder)
     assert number > 12
@@ -160,11 +163,12 @@ def test_an_unwritable_place_is_named(short, tmp_path):
 
 def test_replacing_deletes_the_old_folder_only_when_the_new_one_is_on_disk(tmp_path, monkeypatch):
     write_folder(tmp_path / "step-1", {"a": b"old"}, {})
-    for number in range(11):
+    for number in range(10):
         with monkeypatch.context() as patch:
             patch.setattr(disk, "os", FailingOs(number, errno.ENOSPC))
             with pytest.raises(SaveError):
                 write_folder(tmp_path / "step-1", {"a": b"new"}, {}, replace=True)
+            assert not list(tmp_path.glob(".tmp-step-1-*"))
         assert (tmp_path / "step-1/a").read_bytes() == b"old"
     write_folder(tmp_path / "step-1", {"a": b"new"}, {}, replace=True)
     assert (tmp_path / "step-1/a").read_bytes() == b"new"

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "stress_kill.py"
 
 
-@pytest.mark.parametrize("arguments", [["--kills", "10"], ["--every-call"]], ids=["random", "every call"])
+@pytest.mark.parametrize("arguments", [["--kills", "6"], ["--every-call"]], ids=["random", "every call"])
 def test_kills_lose_and_change_nothing(arguments):
     ended = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -21,4 +21,4 @@ def test_kills_lose_and_change_nothing(arguments):
     assert summary["most_steps_lost"] <= summary["save_every"]
     assert summary["equal_to_uninterrupted"] == summary["finished_runs"] > 0
     # A save of three files makes 20 calls and more; half of the random kills are forced inside one.
-    assert summary["inside_a_save"] >= (5 if "--kills" in arguments else 20)
+    assert summary["inside_a_save"] >= (3 if "--kills" in arguments else 20)

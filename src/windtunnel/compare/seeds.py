@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from windtunnel.config import fingerprint
+from windtunnel.config import fingerprint, override
 from windtunnel.errors import ArtifactError
 from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.text.batches import examples
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
 from windtunnel.train.events import Evaluation, Event, Stopped
+from windtunnel.train.recipes import RECIPES, recipe
 from windtunnel.train.run import create_run, is_run, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 
@@ -56,10 +58,28 @@ def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = 
     """
     store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
     resolved = resolve(config, store, side_by_side=len(seeds))
+    examples(store, "train", resolved.model.context_length)  # a corpus too small for the context is told here
     if folder is None:
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.corpus).stem).strip("-") or "run"
         folder = RUNS / f"{name}-{fingerprint(resolved, exclude=['seed'])[:6]}"
     return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store).folder for seed in seeds]
+
+
+def planned(name: str, corpus: str | None, assignments: Sequence[str]) -> RunConfig:
+    """The config of a recipe, resolved for a corpus where one is given, or that of a run.
+
+    Raises:
+        ConfigError: when there is neither such a recipe nor such a run.
+    """
+    if name not in RECIPES:
+        try:
+            return override(open_run(find_run(name)).config, assignments)
+        except ArtifactError:
+            recipe(name, corpus or "")  # says which recipes there are
+    config = override(recipe(name, corpus or ""), assignments)
+    if corpus is None:
+        return config
+    return resolve(config, prepare(open_corpus(corpus, config.text.unit), config.text))
 
 
 def is_finished(events: Sequence[Event]) -> bool:

@@ -11,7 +11,7 @@ from windtunnel.generate.prompt import prompt_ids, token_text
 from windtunnel.generate.sampling import SamplingConfig
 from windtunnel.generate.trace import Trace, corpus_truth, trace
 from windtunnel.inspect.attention import AttentionMap, attention
-from windtunnel.report.figures import attention_figure
+from windtunnel.report.figures import attention_figure, save_figure
 from windtunnel.report.page import attention_page, trace_page
 from windtunnel.train.disk import saving
 from windtunnel.train.run import TrainedModel
@@ -70,7 +70,8 @@ def look_at(
     files = tuple(folder / name for name in ("attention.png", "attention.html", "trace.html"))
     with saving(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        picture.savefig(files[0], dpi=150)
+    save_figure(picture, files[0])
+    with saving(folder):
         files[1].write_text(attention_page(found, labels, seen.run, seen.step), encoding="utf-8")
         files[2].write_text(trace_page(seen), encoding="utf-8")
     return Look(seen, found, labels, files)

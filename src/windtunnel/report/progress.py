@@ -56,7 +56,7 @@ class TrainingProgress:
         line, task = self.lines[index], self.tasks[index]
         said = line.take(event)
         if said and (not self.console.is_terminal or isinstance(event, Sample | Stopped | Started)):
-            self.console.print(said, highlight=False, markup=False)
+            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
         if isinstance(event, Started):
             self.bars.start_task(task)
             self.bars.update(task, total=event.steps, completed=event.step)

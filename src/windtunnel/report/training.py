@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from windtunnel.compare.seeds import Summary
-from windtunnel.report.figures import curves_figure
-from windtunnel.train.run import open_run
+from windtunnel.report.figures import curves_figure, save_figure
+from windtunnel.text.corpora.pets import entropy_floor
+from windtunnel.train.run import Run, open_run
 
 
 def seeds_table(summary: Summary) -> Table:
@@ -39,10 +39,24 @@ def verdict_line(summary: Summary) -> str:
     return f"dev loss {summary.loss} nats a token, on {part} of {dev.n_tokens:,} tokens{missing}"
 
 
+def floor_line(folder: Path) -> str:
+    """What no model can beat, where the corpus is one that knows it."""
+    floor = _floor(open_run(folder))
+    return (
+        "" if floor is None else f"the entropy of the corpus itself is {floor:.4f} nats a token: on average no model does better"
+    )
+
+
 def save_curves(folders: Sequence[Path], path: Path) -> Path:
     """Draw the train and dev losses of these runs, with the band over them, into a PNG."""
     runs = [open_run(folder) for folder in folders]
-    vocab_size = runs[0].config.model.vocab_size
-    figure = curves_figure([run.events() for run in runs], title=path.parent.name, uniform_loss=math.log(vocab_size))
-    figure.savefig(path, dpi=150)
+    config = runs[0].config
+    figure = curves_figure(
+        [run.events() for run in runs], path.parent.name, config.model.vocab_size, floor=_floor(runs[0])
+    )
+    save_figure(figure, path)
     return path
+
+
+def _floor(run: Run) -> float | None:
+    return entropy_floor(run.tokenizer) if run.config.corpus == "pets" else None

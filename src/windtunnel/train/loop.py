@@ -114,7 +114,8 @@ def _train(
         try:
             yield _advance(run.config, state, source, loss)
         except NumericsError as error:
-            yield _save(run, state, log)
+            # One more is kept: the loss of these weights may be past mending, that of those saved before is not.
+            yield _save(run, state, log, train.keep + 1)
             yield Stopped(state.step, "diverged", _advice(error, state.step, run.config))
             return
         last = state.step == train.steps
@@ -148,8 +149,11 @@ def _look(run: Run, store: TokenStore, state: State, write_sample: WriteSample |
         yield Sample(state.step, write_sample(state.model, run))
 
 
-def _save(run: Run, state: State, log: FileIO) -> Saved:
-    """Save the state together with how long the log was, so that a resume can cut the log back to here."""
+def _save(run: Run, state: State, log: FileIO, keep: int | None = None) -> Saved:
+    """Save the state together with how long the log was, so that a resume can cut the log back to here.
+
+    Only the newest `keep` checkpoints stay; None is as many as the config says.
+    """
     with saving(run.folder / METRICS):
         os.fsync(log.fileno())
     facts = {
@@ -162,7 +166,7 @@ def _save(run: Run, state: State, log: FileIO) -> Saved:
     }
     weights = dict(state.model.named_parameters())
     path = save_checkpoint(run.folder, state.step, weights, optimizer_tensors(state.optimizer, state.model), facts)
-    prune(run.folder, run.config.train.keep)
+    prune(run.folder, keep or run.config.train.keep)
     return Saved(state.step, path.name)
 
 

@@ -67,9 +67,10 @@ function draw() {
     pen.fillText(labels[i], margin - 4, middle);
     pen.save();
     pen.translate(middle, margin - 4);
-    pen.rotate(-Math.PI / 2);
-    pen.textAlign = "left";
-    pen.fillText(labels[i], 0, 0);
+    const upright = labels[i].length === 1;
+    if (!upright) pen.rotate(-Math.PI / 2);
+    pen.textAlign = upright ? "center" : "left";
+    pen.fillText(labels[i], 0, upright ? -4 : 0);
     pen.restore();
   }
   pen.strokeStyle = css("--truth");

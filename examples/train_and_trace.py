@@ -1,0 +1,21 @@
+"""Train a tiny model on the pets grammar, and compare its beliefs with the truth."""
+
+import tempfile
+from pathlib import Path
+
+from windtunnel.config import override
+from windtunnel.generate.sampling import SamplingConfig
+from windtunnel.generate.trace import corpus_truth, trace
+from windtunnel.train.events import Evaluation
+from windtunnel.train.loop import fit
+from windtunnel.train.recipes import recipe
+from windtunnel.train.run import load
+
+config = override(recipe("tiny", "pets"), ["train.steps=100", "train.eval_every=50"])
+with tempfile.TemporaryDirectory() as folder:
+    for event in fit(config, Path(folder) / "run"):
+        if isinstance(event, Evaluation):
+            print(f"step {event.step}: dev loss {event.loss:.3f} nats a token")
+    trained = load(Path(folder) / "run")
+    for token in trace(trained, "He and I", 4, SamplingConfig(), seed=0, truth=corpus_truth(trained)).tokens:
+        print(f"{token.text:10} {token.probability_1:.3f}  true {token.true_probability:.3f}")

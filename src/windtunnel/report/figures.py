@@ -1,0 +1,231 @@
+"""Figures as matplotlib objects: save them with `save_figure`. matplotlib is imported when the first is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from windtunnel.errors import ConfigError
+from windtunnel.stats.intervals import mean_interval
+from windtunnel.train.disk import saving
+from windtunnel.train.events import Evaluation, Event, Step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = npt.NDArray[np.float64]
+TRAIN, DEV, QUIET = "#0072b2", "#d55e00", "#555555"  # Okabe & Ito 2008: told apart with any colour vision
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.9,
+}
+MOST_LABELS = 40
+"""Tokens that are named on an axis; of a longer text every second, third ... is."""
+
+
+def attention_figure(
+    weights: npt.NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    layer: int | None = None,
+    head: int | None = None,
+    title: str = "",
+) -> Figure:
+    """Heat map of one head's attention, or a grid of several: rows look, columns are looked at.
+
+    Args:
+        weights: (n_layers, n_heads, T, T), as from `windtunnel.inspect.attention`.
+        labels: the text of each of the T tokens.
+        layer: from 0; None is all layers.
+        head: from 0; None is all heads.
+
+    Raises:
+        ConfigError: for a layer or head that is not there.
+    """
+    n_layers, n_heads = weights.shape[:2]
+    layers, heads = _chosen("layer", layer, n_layers), _chosen("head", head, n_heads)
+    large = len(layers) == len(heads) == 1
+    with _style({"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
+        size = min(11.0, max(4.5, 2.2 + 0.24 * len(labels))) if large else 1.7
+        figure = _figure(size * len(heads) + (1.2 if large else 0.9), size * len(layers) + 0.8)
+        axes = figure.subplots(len(layers), len(heads), squeeze=False, sharex=True, sharey=True)
+        for row, i in enumerate(layers):
+            for column, j in enumerate(heads):
+                image = _heat(axes[row, column], weights[i, j], labels if large else ())
+                if not large and row == 0:
+                    axes[row, column].set_title(f"head {j + 1}", fontsize=9)
+                if not large and column == 0:
+                    axes[row, column].set_ylabel(f"layer {i + 1}", fontsize=9)
+        figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8, pad=0.02)
+        where = f"layer {layers[0] + 1}, head {heads[0] + 1}" if large else ""
+        heading = figure.suptitle(", ".join(part for part in (title, where) if part), fontsize=11)
+        heading.set_parse_math(False)
+    return figure
+
+
+def curves_figure(
+    runs: Sequence[Sequence[Event]],
+    title: str,
+    uniform_loss: float | None = None,
+    floor: float | None = None,
+    smooth: int = 25,
+) -> Figure:
+    """Train and dev loss over the steps: each seed's train loss thin, means thick, a 95 % t band on the dev loss.
+
+    Args:
+        runs: the events of each seed's run.
+        uniform_loss: draws the loss of a blind guess, ln(vocab_size) nats a token.
+        floor: draws the lowest loss that any model can reach, in nats a token, where it is known.
+        smooth: half-life of the exponential smoothing of the train loss, in steps.
+    """
+    with _style():
+        figure = _figure(7.2, 4.2)
+        axes = figure.add_subplot()
+        highest = _draw_train(axes, runs, smooth)
+        _draw_dev(axes, runs)
+        if uniform_loss is not None:
+            axes.axhline(uniform_loss, color=QUIET, linestyle=":", label=f"blind guess {uniform_loss:.4f}")
+            highest = max(highest, uniform_loss)
+        if floor is not None:
+            axes.axhline(floor, color=QUIET, linestyle="--", label=f"entropy floor {floor:.4f}")
+        axes.set_ylim(top=highest * 1.05 if highest > 0 else None)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats a token")
+        axes.set_title(title, loc="left").set_parse_math(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure; the ending decides: .png (160 dots an inch), .svg or .pdf.
+
+    Raises:
+        ConfigError: for another ending.
+        SaveError: when the disk refuses.
+    """
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"{path}: a figure is written as .png, .svg or .pdf, given {path.suffix or 'no ending'}")
+    import matplotlib
+
+    # Without a date and with a fixed salt an SVG of the same numbers is the same file.
+    fixed: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
+    with saving(path), matplotlib.rc_context({"svg.hashsalt": "windtunnel"}):
+        figure.savefig(path, dpi=160, **fixed)
+
+
+def smoothed(values: Sequence[float], half_life: float) -> Floats:
+    """Exponential moving average, started without bias (Kingma & Ba 2015, section 3)."""
+    keep = 0.5 ** (1 / half_life)
+    total = weight = 0.0
+    result = np.empty(len(values))
+    for i, value in enumerate(values):
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        result[i] = total / weight
+    return result
+
+
+def dev_losses(runs: Sequence[Sequence[Event]]) -> dict[int, list[float]]:
+    """The dev losses of all seeds at each step at which any was evaluated."""
+    losses: dict[int, list[float]] = {}
+    for events in runs:
+        # A resumed run may have evaluated a step twice; the last one counts.
+        last = {e.step: e.loss for e in events if isinstance(e, Evaluation) and e.split == "dev"}
+        for step, loss in last.items():
+            losses.setdefault(step, []).append(loss)
+    return dict(sorted(losses.items()))
+
+
+def _draw_train(axes: Axes, runs: Sequence[Sequence[Event]], smooth: int) -> float:
+    """Each seed's smoothed train loss and their mean; the highest of it."""
+    curves: dict[int, list[float]] = {}
+    highest = 0.0
+    for events in runs:
+        losses = {e.step: e.loss for e in events if isinstance(e, Step)}
+        if not losses:
+            continue
+        curve = smoothed(list(losses.values()), smooth)
+        highest = max(highest, float(curve.max()))
+        if len(runs) > 1:
+            axes.plot(list(losses), curve, color=TRAIN, linewidth=0.6, alpha=0.45)
+        for step, loss in zip(losses, curve, strict=True):
+            curves.setdefault(step, []).append(float(loss))
+    if curves:
+        steps = sorted(curves)
+        means = [sum(curves[step]) / len(curves[step]) for step in steps]
+        name = "train, smoothed" + (f", mean of {len(runs)} seeds (thin: each)" if len(runs) > 1 else "")
+        axes.plot(steps, means, color=TRAIN, linewidth=1.8, label=name)
+    return highest
+
+
+def _draw_dev(axes: Axes, runs: Sequence[Sequence[Event]]) -> None:
+    losses = dev_losses(runs)
+    if not losses:
+        return
+    steps = list(losses)
+    intervals = [mean_interval(values) for values in losses.values()]
+    means = [interval.estimate for interval in intervals]
+    banded = any(interval.n > 1 for interval in intervals)
+    # No line from before the training to the first evaluation: the loss does not fall along a straight one.
+    line = slice(1 if steps[0] == 0 else 0, None)
+    if banded:
+        low, high = [i.low for i in intervals], [i.high for i in intervals]
+        axes.fill_between(steps[line], low[line], high[line], color=DEV, alpha=0.22, linewidth=0, label="95 % t interval of the mean")
+    name = f"dev {means[-1]:.4f} at step {steps[-1]}" + (f", mean of {len(runs)} seeds" if banded else "")
+    axes.plot(steps[: line.start], means[: line.start], color=DEV, marker="o", markersize=4)
+    axes.plot(steps[line], means[line], color=DEV, marker="o", markersize=4, linewidth=1.8, label=name)
+
+
+def _heat(axes: Axes, weights_TT: npt.NDArray[np.floating[Any]], labels: Sequence[str]) -> Any:
+    """One head; the future, which no token sees, is left white."""
+    n_tokens = len(weights_TT)
+    future = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), 1)
+    image = axes.imshow(np.ma.masked_array(weights_TT, future), cmap="cividis", vmin=0, vmax=1)
+    every = max(1, math.ceil(len(labels) / MOST_LABELS))
+    places = range(0, len(labels), every)
+    rotation = 90 if max((len(label) for label in labels), default=0) > 1 else 0
+    axes.set_xticks(places, [labels[i] for i in places], rotation=rotation, fontsize=9)
+    axes.set_yticks(places, [labels[i] for i in places], fontsize=9)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
+        text.set_parse_math(False)  # a token may be a $
+    if labels:
+        axes.set_ylabel("token that looks")
+        axes.set_xlabel("token looked at")
+        axes.xaxis.set_label_position("top")
+    return image
+
+
+def _chosen(name: str, index: int | None, n: int) -> list[int]:
+    if index is not None and not 0 <= index < n:
+        raise ConfigError(f"there is no {name} {index}; this model's are 0 to {n - 1}")
+    return list(range(n)) if index is None else [index]
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure that belongs to no window and to no global list."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(changes: dict[str, Any] | None = None) -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context({**STYLE, **(changes or {})})
