@@ -45,7 +45,7 @@ class Case:
         return f"{self.n_layers} x {self.d_model}, {self.batch_size} x {self.context_length}, vocab {self.vocab_size}"
 
 
-CASES = [Case(4, 128, 4, 12, 64), Case(6, 384, 6, 16, 256)]
+CASES = [Case(4, 64, 4, 64, 12, 27), Case(4, 128, 4, 12, 64), Case(6, 384, 6, 16, 256)]
 
 
 def our_model(case: Case) -> Transformer:
@@ -160,7 +160,7 @@ def main() -> None:
         results += [compare(case, precision, repeats) for precision in ("fp32", "bf16")]
     Console(file=sys.stderr).print(table(results))
     document = report(CLAIM, results, repeats)
-    document["holds"] = all(result["ratios"][0]["low"] <= 1 for result in results)
+    document["holds"] = all(result["ratios"][0]["high"] <= 1 for result in results)
     print(json.dumps(document, indent=2))
 
 

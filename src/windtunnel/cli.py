@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from windtunnel import __version__
 from windtunnel.errors import WindtunnelError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from windtunnel.train.run import TrainedModel
 
 app = typer.Typer(
-    help="A wind tunnel for language models: train small ones, look inside, trust the numbers.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -37,9 +37,26 @@ Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Cha
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"windtunnel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A wind tunnel for language models: train small ones, look inside, trust the numbers."""
+
+
 @app.command()
 def train(
-    corpus: Annotated[str, typer.Argument(help="A name from `windtunnel corpora`, or a file, folder or glob.")],
+    corpus: Annotated[
+        str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
+    ],
     recipe: Annotated[str, typer.Option(help="tiny, small, medium or gpt2; by default one that fits.")] = "auto",
     set: Set = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
@@ -47,7 +64,10 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a language model on a corpus; the same command again continues where it was stopped."""
+    """Train a language model on a corpus.
+
+    The same command again continues where it was stopped, or shows the result.
+    """
     from windtunnel.compare.seeds import create_seeds
     from windtunnel.config import override
     from windtunnel.train import recipes
@@ -61,7 +81,7 @@ def train(
 
 @app.command()
 def resume(run: RunName, as_json: Json = False) -> None:
-    """Continue a stopped run, or every stopped seed of a folder, to its last step."""
+    """Continue stopped runs to their last step."""
     from windtunnel.compare.seeds import find_seeds
 
     _train(find_seeds(run), as_json)
@@ -121,7 +141,10 @@ def generate(
     html: Annotated[Path | None, typer.Option(help="Also write a page: hover a token to see its alternatives.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Continue a prompt, with the probability of every token and its alternatives."""
+    """Continue a prompt, every token with its probability.
+
+    Past the model's context the window slides: each token is predicted from the last context_length ones.
+    """
     from windtunnel.config import parse
     from windtunnel.generate.prompt import spell
     from windtunnel.generate.sampling import SamplingConfig
@@ -158,7 +181,7 @@ def look(
     out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Look at a text through a model: surprise of every token, attention of every head."""
+    """Show a text's surprise and attention in a model."""
     from windtunnel.report.look import look_at
     from windtunnel.report.tables import surprise_text, totals_line, trace_table
 
@@ -184,7 +207,7 @@ def cost(
     set: Set = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Count what a model costs: parameters by formula, shapes, FLOPs, memory."""
+    """Count parameters, shapes, FLOPs and memory."""
     from windtunnel.compare.seeds import planned
     from windtunnel.inspect.cost import cost as count
     from windtunnel.report.cost_tables import cost_tables
@@ -236,7 +259,7 @@ def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show t
 
 @corpora_app.callback()
 def corpora(context: typer.Context, as_json: Json = False) -> None:
-    """List the corpora with size, licence and origin; `corpora get NAME` fetches one."""
+    """List the corpora, or get one."""
     from windtunnel.report.runs import corpora_table
     from windtunnel.text.corpora import listing
 

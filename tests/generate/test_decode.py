@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from windtunnel.errors import DataError
 from windtunnel.generate import decode as decoding
 from windtunnel.generate.decode import beliefs, decode, forward, prefill, step
 from windtunnel.generate.prompt import prompt_ids, spell
 from windtunnel.generate.sampling import SamplingConfig, adjust, choose, uniform
 from windtunnel.generate.write import write_sample
-from windtunnel.errors import DataError
 
 CONTEXT = 12
 WARM = SamplingConfig(temperature=1.5)
@@ -116,12 +116,12 @@ def test_running_text_begins_with_the_prompt_itself_so_an_empty_one_is_refused(m
     tokenizer = make("text").tokenizer
     assert prompt_ids(tokenizer, "text", "ab") == list(tokenizer.encode("ab"))
     assert prompt_ids(bytes_model.tokenizer, "text", "a") == [ord("a") + 1]
-    with pytest.raises(DataError, match="prompt is empty.*give at least one character"):
+    with pytest.raises(DataError, match=r"prompt is empty.*give at least one character"):
         prompt_ids(tokenizer, "text", "")
 
 
 def test_a_prompt_with_an_unknown_character_says_which(make):
-    with pytest.raises(DataError, match="'z'.*position 2"):
+    with pytest.raises(DataError, match=r"'z'.*position 2"):
         prompt_ids(make().tokenizer, "line", "abz")
 
 

@@ -90,7 +90,7 @@ def test_the_note_says_when_the_window_has_slid(make):
 
 def test_streaming_gives_what_is_collected(make):
     stream = generate(make(), "abc", 9, SAMPLING, seed=4)
-    assert tuple([next(stream), next(stream), *stream]) == trace(make(), "abc", 9, SAMPLING, seed=4).tokens
+    assert (next(stream), next(stream), *stream) == trace(make(), "abc", 9, SAMPLING, seed=4).tokens
 
 
 def test_greedy_takes_rank_one_with_certainty_and_still_shows_what_the_model_believes(make):

@@ -77,7 +77,7 @@ def test_dropout_is_off_and_the_mode_is_put_back():
     assert model.training
 
 
-@pytest.mark.parametrize(("ids", "cure"), [([], "longer"), (IDS + [0], "shorter")])
+@pytest.mark.parametrize(("ids", "cure"), [([], "longer"), ([*IDS, 0], "shorter")])
 def test_a_text_that_does_not_fit_is_refused(ids, cure):
     with pytest.raises(DataError, match=f"{len(ids)} tokens.*1 to 16.*{cure}"):
         attention(large(), ids)

@@ -173,14 +173,16 @@ def test_a_window_of_the_whole_context_is_full_attention(window):
         assert torch.equal(model_of({"window": window})(ids), model_of({})(ids))
 
 
-@pytest.mark.parametrize(("n_layers", "window"), [(1, 1), (1, 4), (2, 3), (3, 3), (3, 4)])
+@pytest.mark.parametrize(("n_layers", "window"), [(1, 1), (1, 4), (2, 3), (3, 3), (3, 4), (2, (2, 5))])
 def test_the_receptive_field_is_layers_times_window_less_one_plus_one(n_layers, window):
+    """L * (w - 1) + 1 tokens, and with a window for each layer the sum of their w - 1, plus one."""
     model = model_of({"n_layers": n_layers, "window": window})
     embedded = []
     model.dropout.register_forward_hook(lambda module, given, made: embedded.append(made))
     model(random_ids(rows=1))[0, -1].square().sum().backward(inputs=embedded_leaf(embedded))
     reached = embedded[0].grad[0].abs().sum(-1).nonzero().flatten().tolist()
-    assert reached == list(range(12 - (n_layers * (window - 1) + 1), 12))
+    field = n_layers * (window - 1) + 1 if isinstance(window, int) else sum(window) - n_layers + 1
+    assert reached == list(range(12 - field, 12))
 
 
 def embedded_leaf(embedded):

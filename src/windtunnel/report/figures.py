@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 TRAIN, DEV, QUIET = "#0072b2", "#d55e00", "#555555"  # Okabe & Ito 2008: told apart with any colour vision
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -90,8 +90,8 @@ def curves_figure(
         smooth: half-life of the exponential smoothing of the train loss, in steps.
     """
     with _style():
-        figure = _figure(7.2, 4.2)
-        axes = figure.add_subplot()
+        figure = _figure(10.0, 4.2)
+        axes, close = figure.subplots(1, 2, width_ratios=(3, 2))
         highest = _draw_train(axes, runs, smooth)
         _draw_dev(axes, runs)
         if uniform_loss is not None:
@@ -104,6 +104,7 @@ def curves_figure(
         axes.set_xlabel("step")
         axes.set_ylabel("loss, nats a token")
         axes.set_title(title, loc="left").set_parse_math(False)
+        _draw_close(close, runs, smooth, floor)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
     return figure
@@ -182,10 +183,38 @@ def _draw_dev(axes: Axes, runs: Sequence[Sequence[Event]]) -> None:
     line = slice(1 if steps[0] == 0 else 0, None)
     if banded:
         low, high = [i.low for i in intervals], [i.high for i in intervals]
-        axes.fill_between(steps[line], low[line], high[line], color=DEV, alpha=0.22, linewidth=0, label="95 % t interval of the mean")
+        axes.fill_between(
+            steps[line],
+            low[line],
+            high[line],
+            color=DEV,
+            alpha=0.22,
+            linewidth=0,
+            label="95 % t interval of the dev mean",
+        )
     name = f"dev {means[-1]:.4f} at step {steps[-1]}" + (f", mean of {len(runs)} seeds" if banded else "")
     axes.plot(steps[: line.start], means[: line.start], color=DEV, marker="o", markersize=4)
     axes.plot(steps[line], means[line], color=DEV, marker="o", markersize=4, linewidth=1.8, label=name)
+
+
+def _draw_close(axes: Axes, runs: Sequence[Sequence[Event]], smooth: int, floor: float | None) -> None:
+    """The second half of the training on its own scale, where the band over the seeds can be seen."""
+    _draw_train(axes, runs, smooth)
+    _draw_dev(axes, runs)
+    first = max((e.step for events in runs for e in events if isinstance(e, Step)), default=0) / 2
+    points = np.concatenate([np.zeros((0, 2)), *(line.get_xydata() for line in axes.get_lines())])
+    seen = points[points[:, 0] >= first, 1].tolist()
+    for values in (values for step, values in dev_losses(runs).items() if step >= first and len(values) > 1):
+        interval = mean_interval(values)
+        seen += [interval.low, interval.high]
+    if seen:
+        margin = 0.08 * (max(seen) - min(seen)) or 0.01
+        axes.set_ylim(min(seen) - margin, max(seen) + margin)
+        axes.set_xlim(left=first)
+    if floor is not None:
+        axes.axhline(floor, color=QUIET, linestyle="--")
+    axes.set_xlabel("step")
+    axes.set_title("the second half, closer", loc="left", fontsize=10)
 
 
 def _heat(axes: Axes, weights_TT: npt.NDArray[np.floating[Any]], labels: Sequence[str]) -> Any:
@@ -225,7 +254,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _style(changes: dict[str, Any] | None = None) -> Any:
+def _style(changes: dict[Any, Any] | None = None) -> Any:
     import matplotlib
 
     return matplotlib.rc_context({**STYLE, **(changes or {})})

@@ -59,7 +59,8 @@ by at most {found.max_difference:.1e}. Each row sums to 1; a token sees itself a
 <div class="text" role="listbox" aria-label="tokens; arrow keys choose the one that looks">{tokens}</div>
 <div class="split"><div class="map"><canvas id="map" tabindex="0" role="img"
 aria-label="attention of the chosen layer and head; arrow keys move"></canvas></div>
-<section class="panel bars" aria-live="polite"><p id="readout"></p><table><tbody id="rows"></tbody></table></section></div>
+<section class="panel bars" aria-live="polite"><p id="readout"></p><table><tbody id="rows"></tbody></table></section>
+</div>
 <h2>All heads</h2><div class="heads" id="heads"></div>"""
     data = {"labels": list(labels), "n_layers": n_layers, "n_heads": n_heads, "weights": _packed(found)}
     return _page(f"{run}: attention", body, data, "attention.js", "body { --surprise: var(--bar); }")

@@ -49,8 +49,8 @@ def trace_table(trace: Trace, width: int = 100) -> Table:
         shown = [Text(_number(x)) for x in numbers]
         rank = Text("" if token.rank is None else str(token.rank))
         style = surprise_style(token, trace.vocab_size)
-        name = Text(clip(token.text), style=style)
-        table.add_row(name, *shown, rank, _bits(token, trace.vocab_size), *row[:n_shown])
+        shown_token = Text(clip(token.text), style=style)
+        table.add_row(shown_token, *shown, rank, _bits(token, trace.vocab_size), *row[:n_shown])
     return table
 
 
@@ -63,7 +63,7 @@ def steps_table(trace: Trace, width: int = 100) -> RenderableType:
     cells = _cells(trace)[trace.n_prompt :]
     wide = 2 + max((cell_len(text.plain) for row in cells for text in row), default=10)
     beside = max(1, (width - 4) // wide)
-    tables = []
+    tables: list[RenderableType] = []
     for first in range(0, len(new), beside):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("", justify="right", style="dim")

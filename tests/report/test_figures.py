@@ -1,0 +1,131 @@
+"""Figures show the numbers they are given; they are looked at by eye as well, which no test replaces."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+
+from windtunnel.errors import ConfigError, SaveError
+from windtunnel.report.figures import attention_figure, curves_figure, dev_losses, save_figure, smoothed
+from windtunnel.stats.intervals import mean_interval
+from windtunnel.train.events import Evaluation, Step
+
+LABELS = ["<end>", "$x_1$", "$", "⏎"]
+WEIGHTS = np.tril(np.full((2, 3, 4, 4), 0.25))
+
+
+def run(seed, n_steps=20):
+    """The events of a run whose dev loss is 3, 2 and 1 + seed / 10."""
+    steps = [Step(i, 3 - i / 10 + seed / 10, 1e-3, 1.0, 10, 0.1) for i in range(1, n_steps + 1)]
+    losses = {0: 3.0, 10: 2 + seed / 10, 20: 1 + seed / 10}
+    return [*steps, *(Evaluation(s, "dev", x, 1.0, 10, True) for s, x in losses.items() if s <= n_steps)]
+
+
+def lines(figure):
+    return {line.get_label(): line for line in figure.axes[0].get_lines()}
+
+
+def test_one_seed_has_a_curve_and_no_band():
+    axes = curves_figure([run(0)], "one").axes[0]
+    assert not [c for c in axes.collections if isinstance(c, PolyCollection)]
+    name = next(label for label in lines(axes.figure) if label.startswith("dev"))
+    assert name == "dev 1.0000 at step 20"
+    assert lines(axes.figure)[name].get_ydata().tolist() == [2.0, 1.0]
+
+
+def test_the_band_over_seeds_is_the_t_interval_of_the_mean():
+    axes = curves_figure([run(seed) for seed in range(4)], "four").axes[0]
+    (band,) = [c for c in axes.collections if isinstance(c, PolyCollection)]
+    vertices = band.get_paths()[0].vertices
+    at_20 = vertices[vertices[:, 0] == 20][:, 1]
+    expected = mean_interval([1.0, 1.1, 1.2, 1.3])
+    assert at_20.min() == pytest.approx(expected.low)
+    assert at_20.max() == pytest.approx(expected.high)
+    assert "dev 1.1500 at step 20, mean of 4 seeds" in lines(axes.figure)
+    thin = [line for line in axes.get_lines() if line.get_linewidth() < 1]
+    assert len(thin) == 4
+
+
+def test_a_seed_that_stopped_early_or_has_no_events_does_not_break_the_figure():
+    figure = curves_figure([run(0), run(1, n_steps=10), []], "uneven")
+    assert dev_losses([run(0), run(1, n_steps=10)]) == {0: [3.0, 3.0], 10: [2.0, 2.1], 20: [1.0]}
+    figure.canvas.draw()
+    curves_figure([[]], "nothing yet").canvas.draw()
+
+
+def test_the_last_evaluation_of_a_step_counts():
+    assert dev_losses([[*run(0), Evaluation(20, "dev", 0.5, 1.0, 10, True)]])[20] == [0.5]
+
+
+def test_reference_lines():
+    figure = curves_figure([run(0)], "lines", uniform_loss=math.log(27), floor=0.75)
+    levels = {label: line.get_ydata()[0] for label, line in lines(figure).items()}
+    assert levels["blind guess 3.2958"] == pytest.approx(math.log(27))
+    assert levels["entropy floor 0.7500"] == 0.75
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.75 < math.log(27) < high
+
+
+def test_smoothing_has_no_bias_at_the_start_and_halves_after_the_half_life():
+    np.testing.assert_allclose(smoothed([2.0] * 9, 5), 2.0)
+    assert smoothed([1.0] * 1000 + [0.0] * 5, 5)[-1] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_one_head_is_drawn_with_every_weight_and_every_label():
+    weights = np.random.default_rng(0).random((2, 3, 4, 4))
+    axes = attention_figure(weights, LABELS, 1, 2).axes[0]
+    drawn = axes.images[0].get_array()
+    np.testing.assert_array_equal(drawn[np.tril_indices(4)], weights[1, 2][np.tril_indices(4)])
+    assert drawn.mask[np.triu_indices(4, 1)].all()
+    assert [text.get_text() for text in axes.get_xticklabels()] == LABELS
+    assert not any(text.get_parse_math() for text in [*axes.get_xticklabels(), *axes.get_yticklabels()])
+
+
+@pytest.mark.parametrize(("layer", "head", "panels"), [(None, None, 6), (0, None, 3), (None, 1, 2), (1, 1, 1)])
+def test_without_a_layer_or_head_all_are_drawn(layer, head, panels):
+    figure = attention_figure(WEIGHTS, LABELS, layer, head)
+    assert sum(bool(axes.images) for axes in figure.axes) - len(figure.axes[-1].images) == panels
+
+
+def test_long_texts_name_some_of_their_tokens():
+    axes = attention_figure(np.ones((1, 1, 100, 100)), ["a"] * 100, 0, 0).axes[0]
+    assert len(axes.get_xticks()) <= 40
+
+
+def test_labels_do_not_overlap_and_tokens_are_no_formulas(tmp_path):
+    labels = ["·and", "$\\frac{", "⏎", "^", "_", "·brown", "·small", "."] * 4
+    figure = attention_figure(np.ones((1, 1, 32, 32)), labels, 0, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_figure(figure, tmp_path / "a.png")
+    for texts in (figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()):
+        boxes = [text.get_window_extent() for text in texts]
+        assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"no layer 2.*0 to 1"):
+        attention_figure(WEIGHTS, LABELS, 2, 0)
+
+
+def test_figures_are_written_as_png_and_as_the_same_svg_each_time(tmp_path):
+    for name in ("a.png", "a.svg", "b.svg"):
+        save_figure(curves_figure([run(0), run(1)], "$a_b$"), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    with pytest.raises(ConfigError, match=r"\.jpg"):
+        save_figure(curves_figure([run(0)], ""), tmp_path / "a.jpg")
+    with pytest.raises(SaveError, match="nowhere"):
+        save_figure(curves_figure([run(0)], ""), tmp_path / "nowhere" / "a.png")
+
+
+def test_matplotlib_is_imported_only_when_a_figure_is_drawn():
+    code = "import windtunnel.report.figures, sys; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

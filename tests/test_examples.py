@@ -1,0 +1,28 @@
+"""The examples run, and the README shows what they are."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(path, tmp_path):
+    result = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    losses = [float(loss) for loss in re.findall(r"dev loss ([\d.]+)", result.stdout)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 2 < losses[0]
+    beliefs = re.findall(r"([\d.]+)  true ([\d.]+)", result.stdout)
+    assert sum(abs(float(p) - float(true)) for p, true in beliefs) / len(beliefs) < 0.1
+
+
+def test_the_readme_shows_the_example():
+    code = (ROOT / "examples" / "train_and_trace.py").read_text()
+    body = code.split('"""', 2)[2].strip()
+    assert body in (ROOT / "README.md").read_text()
