@@ -34,7 +34,10 @@ def imported(tree, path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import; write it from windtunnel on"
             if node.module == "windtunnel":
-                yield from ((f"windtunnel.{alias.name}", node.lineno) for alias in node.names)
+                names = [
+                    alias.name for alias in node.names if not alias.name.startswith("__")
+                ]  # __version__ is no room
+                yield from ((f"windtunnel.{name}", node.lineno) for name in names)
             else:
                 yield node.module, node.lineno
 

@@ -73,7 +73,7 @@ def test_runs_lists_and_shows(trained, tmp_path):
 
 def test_ctrl_c_saves_and_resume_finishes(tmp_path):
     def command(out):
-        return ["train", "names", "--seeds", "2", "--steps", "400", "--out", out, *sets("train.eval_every=400")]
+        return ["train", "names", "--seeds", "2", "--steps", "200", "--out", out, *sets("train.eval_every=400")]
 
     process = subprocess.Popen(
         [sys.executable, "-m", "windtunnel", *command("out")], cwd=tmp_path, stderr=subprocess.PIPE
@@ -89,7 +89,7 @@ def test_ctrl_c_saves_and_resume_finishes(tmp_path):
     assert [seed["reason"] for seed in json.loads(resumed.stdout)["seeds"]] == ["finished", "finished"]
     assert windtunnel(*command("whole"), cwd=tmp_path).returncode == 0
     for seed in (0, 1):
-        weights = [tmp_path / name / f"seed-{seed}" / "step-400" / "model.safetensors" for name in ("out", "whole")]
+        weights = [tmp_path / name / f"seed-{seed}" / "step-200" / "model.safetensors" for name in ("out", "whole")]
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
@@ -123,7 +123,7 @@ def test_a_killed_seed_neither_hides_nor_kills_the_other(tmp_path):
               and b"worker" in read_bytes(p) and str(tmp_path) in cwd_of(p)]  # fmt: skip
     assert len(victim) == 1
     subprocess.run(["kill", "-9", victim[0].parent.name], check=True)
-    stdout, stderr = process.communicate(timeout=90)
+    stdout, _ = process.communicate(timeout=90)
     assert process.returncode == 1
     seeds = json.loads(stdout)["seeds"]
     assert [seed["reason"] for seed in seeds] == ["finished", "failed"]

@@ -65,9 +65,9 @@ def test_the_last_evaluation_of_a_step_counts():
 
 
 def test_reference_lines():
-    figure = curves_figure([run(0)], "lines", uniform_loss=math.log(27), floor=0.75)
+    figure = curves_figure([run(0)], "lines", vocab_size=27, floor=0.75)
     levels = {label: line.get_ydata()[0] for label, line in lines(figure).items()}
-    assert levels["blind guess 3.2958"] == pytest.approx(math.log(27))
+    assert levels["blind guess, ln 27 = 3.2958"] == pytest.approx(math.log(27))
     assert levels["entropy floor 0.7500"] == 0.75
     low, high = figure.axes[0].get_ylim()
     assert low < 0.75 < math.log(27) < high

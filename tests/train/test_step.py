@@ -159,7 +159,7 @@ def test_a_bad_gradient_or_loss_does_not_touch_the_weights(bad):
 
 DIVERGING = [
     "optimizer.name=sgd",
-    "optimizer.lr=3000",
+    "optimizer.lr=300",
     "schedule.warmup=20",
     "train.clip=none",
     "train.save_every=1",
@@ -176,7 +176,7 @@ def test_divergence_stops_saves_and_says_what_to_try(config, tmp_path):
     assert (stopped.reason, stopped.message) == ("diverged", str(caught.value))
     assert 0 < stopped.step < 30
     assert f"diverged at step {stopped.step + 1}: " in stopped.message
-    assert "--set optimizer.lr=1e+03" in stopped.message
+    assert "--set optimizer.lr=1e+02" in stopped.message
     loaded = load(tmp_path / "run")
     assert loaded.step == stopped.step == len(losses(tmp_path / "run"))
     assert loaded.warnings == ()
@@ -265,3 +265,17 @@ def test_warm_up_begins_at_the_first_update(config, tmp_path):
 def test_unknown_curve_is_a_config_error(config):
     with pytest.raises(ConfigError, match=r"schedule\.curve"):
         override(config, ["schedule.curve=wave"])
+
+
+@pytest.mark.parametrize(("name", "lr"), [("sgd", 1e6), ("adamw", 1.0)])
+def test_an_absurdly_long_update_does_not_touch_the_weights(config, name, lr):
+    model = build(config.model, 0)
+    optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=lr))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = weights_sha256(dict(model.named_parameters()))
+    with pytest.raises(NumericsError, match="times as long as the weights"):
+        update(model, optimizer, lr, clip=1.0)
+    assert weights_sha256(dict(model.named_parameters())) == before
+    update(model, optimizer, 1e-3, clip=1.0)
+    assert weights_sha256(dict(model.named_parameters())) != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -45,8 +46,12 @@ class Summary:
     seeds: tuple[SeedResult, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary as plain data; `--json` prints it."""
-        return asdict(self)
+        """The summary as plain data; `--json` prints it. An interval that one seed cannot give is null."""
+        data = asdict(self)
+        for figure in (data["loss"], data["bits_per_byte"]):
+            if figure is not None and math.isnan(figure["low"]):
+                figure["low"] = figure["high"] = None
+        return data
 
 
 def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = None) -> list[Path]:

@@ -77,7 +77,7 @@ def attention_figure(
 def curves_figure(
     runs: Sequence[Sequence[Event]],
     title: str,
-    uniform_loss: float | None = None,
+    vocab_size: int | None = None,
     floor: float | None = None,
     smooth: int = 25,
 ) -> Figure:
@@ -85,7 +85,7 @@ def curves_figure(
 
     Args:
         runs: the events of each seed's run.
-        uniform_loss: draws the loss of a blind guess, ln(vocab_size) nats a token.
+        vocab_size: draws the loss of a blind guess, ln(vocab_size) nats a token.
         floor: draws the lowest loss that any model can reach, in nats a token, where it is known.
         smooth: half-life of the exponential smoothing of the train loss, in steps.
     """
@@ -94,9 +94,10 @@ def curves_figure(
         axes, close = figure.subplots(1, 2, width_ratios=(3, 2))
         highest = _draw_train(axes, runs, smooth)
         _draw_dev(axes, runs)
-        if uniform_loss is not None:
-            axes.axhline(uniform_loss, color=QUIET, linestyle=":", label=f"blind guess {uniform_loss:.4f}")
-            highest = max(highest, uniform_loss)
+        if vocab_size is not None:
+            guess = math.log(vocab_size)
+            axes.axhline(guess, color=QUIET, linestyle=":", label=f"blind guess, ln {vocab_size} = {guess:.4f}")
+            highest = max(highest, guess)
         if floor is not None:
             axes.axhline(floor, color=QUIET, linestyle="--", label=f"entropy floor {floor:.4f}")
         axes.set_ylim(top=highest * 1.05 if highest > 0 else None)
@@ -106,7 +107,7 @@ def curves_figure(
         axes.set_title(title, loc="left").set_parse_math(False)
         _draw_close(close, runs, smooth, floor)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
+            axes.legend(loc="center right", bbox_to_anchor=(1, 0.58))
     return figure
 
 

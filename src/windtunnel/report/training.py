@@ -43,7 +43,9 @@ def floor_line(folder: Path) -> str:
     """What no model can beat, where the corpus is one that knows it."""
     floor = _floor(open_run(folder))
     return (
-        "" if floor is None else f"the entropy of the corpus itself is {floor:.4f} nats a token: on average no model does better"
+        ""
+        if floor is None
+        else f"the entropy of the corpus itself is {floor:.4f} nats a token: on average no model does better"
     )
 
 

@@ -196,9 +196,15 @@ def _open_log(path: Path, size: int) -> FileIO:
             with suppress(ValueError):
                 from_line(line.decode())
                 continue
-            raise ArtifactError(f"{path} was altered in line {number}; the run's losses cannot be trusted any more")
+            raise ArtifactError(
+                f"{path} was altered in line {number}; the run's losses cannot be trusted any more. "
+                "Its model can still be used; to train, begin a new run with --out"
+            )
         if len(kept) < size:
-            raise ArtifactError(f"{path} was truncated: {len(kept)} bytes, expected at least {size}")
+            raise ArtifactError(
+                f"{path} was truncated: {len(kept)} bytes, expected at least {size}. "
+                "Its model can still be used; to train, begin a new run with --out"
+            )
         os.truncate(path, size)
         # Unbuffered: no event waits in memory for a kill, and closing cannot fail on a full disk.
         return path.open("ab", buffering=0)

@@ -50,21 +50,44 @@ def seed_all(number: int, device: torch.device) -> None:
         torch.manual_seed(number)
 
 
+LONGEST_UPDATE = 10.0
+"""An update longer than this many times the weights themselves is an explosion, whatever the loss says so far."""
+
+
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, clip: float | None) -> float:
     """Clip the gradient to the given norm, update the weights, forget the gradient; return its norm before clipping.
 
     Raises:
-        NumericsError: when the gradient is not finite; the weights are then untouched.
+        NumericsError: when the gradient is not finite, or the update would be absurdly long; the weights are then
+            untouched.
     """
     limit = math.inf if clip is None else clip
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
     if not math.isfinite(norm):
         raise NumericsError(f"the gradient's norm is {norm}")
+    guard_update(model, optimizer, lr, min(norm, limit))
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+def guard_update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, grad_norm: float) -> None:
+    """Refuse an update that would be far longer than the weights it changes.
+
+    SGD moves by lr x gradient, AdamW by at most about lr in each weight (Kingma & Ba 2015, section 2.1). Weights
+    shorter than N(0, .02) would be count as that long, so that a model may begin at zero.
+
+    Raises:
+        NumericsError: before the weights are touched.
+    """
+    parameters = [p.detach() for p in model.parameters()]
+    root = math.sqrt(sum(p.numel() for p in parameters))
+    length = lr * (grad_norm if isinstance(optimizer, torch.optim.SGD) else root)
+    own = max(torch.nn.utils.get_total_norm(parameters).item(), 0.02 * root)
+    if length > LONGEST_UPDATE * own:
+        raise NumericsError(f"the update would be {length / own:.3g} times as long as the weights themselves")
 
 
 def guard(loss: float, limit: float) -> None:
