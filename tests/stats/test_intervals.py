@@ -15,7 +15,7 @@ def test_equals_scipy(n, confidence):
     values = np.random.default_rng(n).normal(2, 0.3, n)
     found = mean_interval(values.tolist(), confidence)
     expected = stats.t.interval(confidence, n - 1, loc=values.mean(), scale=stats.sem(values))
-    assert (found.low, found.high) == pytest.approx(expected, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(expected, rel=1e-10)
     assert (found.estimate, found.n) == (pytest.approx(values.mean()), n)
 
 

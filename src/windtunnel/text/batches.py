@@ -74,7 +74,7 @@ class Windows:
     """
 
     def __init__(self, ids: np.ndarray, context_length: int, name: str = "train") -> None:
-        self.ids, self.context_length = ids, context_length
+        self.ids, self.context_length = ids.view(np.ndarray), context_length
         if len(ids) <= context_length:
             raise DataError(
                 f"the {name} split holds {len(ids)} tokens, one window needs {context_length + 1}; give more text or a "
@@ -105,7 +105,8 @@ class Documents:
     def __init__(
         self, ids: np.ndarray, offsets: np.ndarray, end_id: int, context_length: int, name: str = "train"
     ) -> None:
-        self.ids, self.offsets, self.end_id, self.context_length = ids, offsets, end_id, context_length
+        self.ids, self.offsets = ids.view(np.ndarray), offsets.view(np.ndarray)  # slicing a memmap is slow
+        self.end_id, self.context_length = end_id, context_length
         pieces = -(-(np.diff(offsets) + 1) // context_length)
         self.first_piece = np.concatenate([[0], np.cumsum(pieces)])
         if len(self) == 0:
@@ -115,10 +116,11 @@ class Documents:
         return int(self.first_piece[-1])
 
     def sequence(self, index: int, key: int = 0) -> np.ndarray:
-        document = int(np.searchsorted(self.first_piece, index, side="right")) - 1
+        document = int(self.first_piece.searchsorted(index, side="right")) - 1
+        first, last = self.offsets[document : document + 2].tolist()
         start = (index - int(self.first_piece[document])) * self.context_length
-        tokens = self.ids[self.offsets[document] : self.offsets[document + 1]].astype(np.int64)
-        whole = np.concatenate([[self.end_id], tokens, [self.end_id]])
+        whole = np.full(last - first + 2, self.end_id, np.int64)
+        whole[1:-1] = self.ids[first:last]
         return whole[start : start + self.context_length + 1]
 
     def sweep(self, max_tokens: int | None = None) -> Iterator[np.ndarray]:
@@ -164,13 +166,12 @@ def sweep(source: Examples, size: int, max_tokens: int | None = None) -> Iterato
 def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:
     """Pad sequences on the right to the longest of them (at least `width` positions), padding out of the targets."""
     width = max(width, *(len(row) - 1 for row in sequences))
-    ids = torch.zeros(len(sequences), width, dtype=torch.int64)
-    targets = torch.full((len(sequences), width), IGNORED, dtype=torch.int64)
+    ids = np.zeros((len(sequences), width), np.int64)
+    targets = np.full((len(sequences), width), IGNORED, np.int64)
     for row, sequence in enumerate(sequences):
-        tokens = torch.from_numpy(sequence.astype(np.int64))
-        ids[row, : len(tokens) - 1] = tokens[:-1]
-        targets[row, : len(tokens) - 1] = tokens[1:]
-    return Batch(ids, targets)
+        ids[row, : len(sequence) - 1] = sequence[:-1]
+        targets[row, : len(sequence) - 1] = sequence[1:]
+    return Batch(torch.from_numpy(ids), torch.from_numpy(targets))
 
 
 def trim(ids: Tensor, targets: Tensor) -> Batch:
