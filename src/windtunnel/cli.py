@@ -121,10 +121,30 @@ def _train(folders: list[Path], as_json: bool) -> None:
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
         out.print(f"next: windtunnel generate {folders[0]} ''", highlight=False, soft_wrap=True)
     reasons = {result.reason for result in summary.seeds}
-    if asked and "interrupted" in reasons:
+    if "interrupted" in reasons:
         console.print(f"stopped and saved; go on with: windtunnel resume {folders[0].parent}", highlight=False)
-        raise typer.Exit(130 if asked[0] == signal.SIGINT else 75)
+        raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
     raise typer.Exit(4 if "diverged" in reasons else 1 if "failed" in reasons else 0)
+
+
+@app.command()
+def evaluate(
+    run: RunName,
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "dev",
+    as_json: Json = False,
+) -> None:
+    """Measure the loss of a run, or of all its seeds, on a split."""
+    from windtunnel.compare.seeds import evaluate_seeds, find_seeds
+    from windtunnel.report.training import evaluation_lines
+
+    folders = find_seeds(run)
+    with _console().status(f"evaluating on the {split} split"):
+        found = evaluate_seeds(folders, split)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        for line in evaluation_lines(found):
+            _console(stderr=False).print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()

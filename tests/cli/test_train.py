@@ -71,6 +71,20 @@ def test_runs_lists_and_shows(trained, tmp_path):
     assert "windtunnel train names" in empty.stderr
 
 
+def test_evaluate_repeats_the_dev_loss_and_reads_the_test_split_when_asked(trained):
+    folder, _, result = trained
+    summary = json.loads(result.stdout)
+    dev = json.loads(windtunnel("evaluate", "out", "--json", cwd=folder).stdout)
+    assert [e["loss"] for _, e in dev["seeds"]] == pytest.approx([s["dev"]["loss"] for s in summary["seeds"]], abs=1e-6)
+    assert dev["loss"] == pytest.approx(summary["loss"], abs=1e-5)
+    test = json.loads(windtunnel("evaluate", "out/seed-0", "--split", "test", "--json", cwd=folder).stdout)
+    assert (test["split"], len(test["seeds"]), test["loss"]["low"]) == ("test", 1, None)
+    assert test["loss"]["estimate"] != dev["seeds"][0][1]["loss"]
+    unknown = windtunnel("evaluate", "out", "--split", "val", cwd=folder)
+    assert unknown.returncode == 2
+    assert "it has train, dev, test" in unknown.stderr
+
+
 def test_ctrl_c_saves_and_resume_finishes(tmp_path):
     def command(out):
         return ["train", "names", "--seeds", "2", "--steps", "200", "--out", out, *sets("train.eval_every=400")]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from windtunnel.train.events import Event, Stopped, from_line
 
@@ -85,7 +85,9 @@ def _read(selector: selectors.BaseSelector, worker: _Worker) -> Iterator[tuple[i
         worker.errors.seek(0)
         said = worker.errors.read().decode(errors="replace").strip().splitlines()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        yield worker.index, Stopped(0, "failed", said[-1] if said else f"its process {how}")
+        # A SIGTERM before the worker could take it up: nothing was begun, nothing is lost.
+        reason: Literal["interrupted", "failed"] = "interrupted" if code == -signal.SIGTERM else "failed"
+        yield worker.index, Stopped(0, reason, said[-1] if said else f"its process {how}")
     worker.process.stdout.close()
     worker.errors.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.config import fingerprint, override
-from windtunnel.errors import ArtifactError
+from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.batches import examples
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
+from windtunnel.train.evaluate import evaluate
 from windtunnel.train.events import Evaluation, Event, Stopped
 from windtunnel.train.recipes import RECIPES, recipe
-from windtunnel.train.run import create_run, is_run, open_run, resolve
+from windtunnel.train.run import create_run, is_run, load, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 
 RUNS = Path("runs")
@@ -47,11 +47,50 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain data; `--json` prints it. An interval that one seed cannot give is null."""
-        data = asdict(self)
-        for figure in (data["loss"], data["bits_per_byte"]):
-            if figure is not None and math.isnan(figure["low"]):
-                figure["low"] = figure["high"] = None
-        return data
+        return {**asdict(self), "loss": _plain(self.loss), "bits_per_byte": _plain(self.bits_per_byte)}
+
+
+@dataclass(frozen=True)
+class SplitLoss:
+    """The loss of every seed on one split, and their mean."""
+
+    split: str
+    loss: Estimate
+    bits_per_byte: Estimate
+    seeds: tuple[tuple[str, Evaluation], ...]
+    """(run folder, its evaluation) in the order given."""
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data; an interval that one seed cannot give is null."""
+        return {**asdict(self), "loss": _plain(self.loss), "bits_per_byte": _plain(self.bits_per_byte)}
+
+
+def evaluate_seeds(folders: Sequence[Path], split: str) -> SplitLoss:
+    """The loss of the newest model of each run on the whole of a split; this is what touches the test split.
+
+    Raises:
+        ConfigError: for a split that there is not, or that holds nothing.
+    """
+    rows: list[tuple[str, Evaluation]] = []
+    warnings: list[str] = []
+    for folder in folders:
+        trained = load(folder)
+        warnings += trained.warnings
+        store = trained.run.store()
+        if split not in store.splits or len(store.splits[split].ids) == 0:
+            there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
+            raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {there}")
+        context = trained.run.config.model.context_length
+        rows.append((str(folder), evaluate(trained.model, store, split, context, trained.step)))
+    losses = mean_interval([e.loss for _, e in rows])
+    return SplitLoss(split, losses, mean_interval([e.bits_per_byte for _, e in rows]), tuple(rows), tuple(warnings))
+
+
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {key: None if value != value else value for key, value in asdict(estimate).items()}  # NaN is not itself
 
 
 def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = None) -> list[Path]:

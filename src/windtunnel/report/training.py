@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from windtunnel.compare.seeds import Summary
+from windtunnel.compare.seeds import SplitLoss, Summary
 from windtunnel.report.figures import curves_figure, save_figure
 from windtunnel.text.corpora.pets import entropy_floor
 from windtunnel.train.run import Run, open_run
@@ -37,6 +37,16 @@ def verdict_line(summary: Summary) -> str:
     left_out = sum(r.reason != "finished" for r in summary.seeds)
     missing = f"; {left_out} of {len(summary.seeds)} seeds did not finish and are left out" if left_out else ""
     return f"dev loss {summary.loss} nats a token, on {part} of {dev.n_tokens:,} tokens{missing}"
+
+
+def evaluation_lines(found: SplitLoss) -> list[str]:
+    """The loss of each seed on a split, and the mean with its interval."""
+    lines = [
+        f"{folder}: step {e.step}, {e.loss:.4f} nats a token, {e.bits_per_byte:.4f} bits a byte"
+        for folder, e in found.seeds
+    ]
+    read = f"the whole {found.split} split of {found.seeds[0][1].n_tokens:,} tokens"
+    return [*found.warnings, *lines, f"{found.split} loss {found.loss} nats a token, on {read}"]
 
 
 def floor_line(folder: Path) -> str:
