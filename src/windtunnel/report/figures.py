@@ -31,6 +31,7 @@ STYLE: dict[Any, Any] = {
     "legend.edgecolor": "none",
     "legend.framealpha": 0.9,
 }
+MOST_GRID_LABELS = 24  # more tokens than this stay without labels where many heads are drawn
 MOST_LABELS = 40
 """Tokens that are named on an axis; of a longer text every second, third ... is."""
 
@@ -57,16 +58,21 @@ def attention_figure(
     layers, heads = _chosen("layer", layer, n_layers), _chosen("head", head, n_heads)
     large = len(layers) == len(heads) == 1
     with _style({"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
+        labelled = large or len(labels) <= MOST_GRID_LABELS
         size = min(11.0, max(4.5, 2.2 + 0.24 * len(labels))) if large else 1.7
-        figure = _figure(size * len(heads) + (1.2 if large else 0.9), size * len(layers) + 0.8)
+        if labelled and not large:
+            size = max(size, 0.8 + 0.17 * len(labels))
+        figure = _figure(size * len(heads) + (1.2 if large else 0.9), size * len(layers) + (1.5 if labelled else 0.8))
         axes = figure.subplots(len(layers), len(heads), squeeze=False, sharex=True, sharey=True)
         for row, i in enumerate(layers):
             for column, j in enumerate(heads):
-                image = _heat(axes[row, column], weights[i, j], labels if large else ())
+                image = _heat(axes[row, column], weights[i, j], labels if labelled else ())
+                if not large:
+                    axes[row, column].set_xlabel("")
+                    axes[row, column].set_ylabel("" if column else f"layer {i + 1}", fontsize=9)
+                    axes[row, column].tick_params(labeltop=row == 0, labelleft=column == 0)
                 if not large and row == 0:
                     axes[row, column].set_title(f"head {j + 1}", fontsize=9)
-                if not large and column == 0:
-                    axes[row, column].set_ylabel(f"layer {i + 1}", fontsize=9)
         figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8, pad=0.02)
         where = f"layer {layers[0] + 1}, head {heads[0] + 1}" if large else ""
         heading = figure.suptitle(", ".join(part for part in (title, where) if part), fontsize=11)
