@@ -101,7 +101,7 @@ def _train(folders: list[Path], as_json: bool) -> None:
     labels = [folder.name for _, folder in open_runs]
     threads = open_run(folders[0]).config.train.threads or cores()
     console.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
-    with _asked_to_stop() as asked, TrainingProgress(console, labels) as progress:
+    with _asked_to_stop(console) as asked, TrainingProgress(console, labels) as progress:
         for place, event in execute(
             [folder for _, folder in open_runs], max(1, cores() // threads), should_stop=lambda: bool(asked)
         ):
@@ -304,13 +304,13 @@ def get(
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
+def _asked_to_stop(console: Console) -> Iterator[list[int]]:
     """While this lasts, SIGINT and SIGTERM are collected instead of ending the process."""
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if not asked:
-            _console().print("stopping: the step ends and the state is saved", highlight=False)
+            console.print("stopping: the step ends and the state is saved", highlight=False)
         asked.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

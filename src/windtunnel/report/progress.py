@@ -16,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from windtunnel.train.events import Evaluation, Event, Sample, Saved, Started, Step, Stopped
@@ -32,9 +33,9 @@ class TrainingProgress:
         self.lines = [_Line(label) for label in labels]
         self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            _Figures(),
+            _Figures(table_column=Column(no_wrap=True)),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
