@@ -99,7 +99,8 @@ def _train(folders: list[Path], as_json: bool) -> None:
     console, endings = _console(), {}
     open_runs = [(i, f) for i, f in enumerate(folders) if not is_finished(open_run(f).events())]
     labels = [folder.name for _, folder in open_runs]
-    threads = open_run(folders[0]).config.train.threads or cores()
+    first = open_run(folders[0])
+    threads = first.config.train.threads or cores()
     console.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
     with _asked_to_stop(console) as asked, TrainingProgress(console, labels) as progress:
         for place, event in execute(
@@ -119,7 +120,8 @@ def _train(folders: list[Path], as_json: bool) -> None:
         if floor := floor_line(folders[0]):
             out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
-        out.print(f"next: windtunnel generate {folders[0]} ''", highlight=False, soft_wrap=True)
+        prompt = "'your prompt'" if first.config.text.unit == "text" else "''"
+        out.print(f"next: windtunnel generate {folders[0]} {prompt}", highlight=False, soft_wrap=True)
     reasons = {result.reason for result in summary.seeds}
     if "interrupted" in reasons:
         console.print(f"stopped and saved; go on with: windtunnel resume {folders[0].parent}", highlight=False)

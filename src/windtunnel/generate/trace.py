@@ -203,7 +203,7 @@ def trace(
 
 def as_trace(trained: TrainedModel, tokens: Sequence[TokenTrace], sampling: SamplingConfig, seed: int) -> Trace:
     """The record of tokens that came out of `generate`."""
-    config, tokenizer = trained.run.config, trained.tokenizer
+    config, tokenizer, folder = trained.run.config, trained.tokenizer, trained.run.folder.absolute()
     end = end_mark(tokenizer, config.text.unit)
     context = config.model.context_length
     begin = (
@@ -219,7 +219,7 @@ def as_trace(trained: TrainedModel, tokens: Sequence[TokenTrace], sampling: Samp
         text=tokenizer.decode([t.id for t in tokens if t.id != tokenizer.end_id]),
         sampling=sampling,
         seed=seed,
-        run=trained.run.folder.name,
+        run=f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name,
         step=trained.step,
         vocab_size=config.model.vocab_size,
         context_length=context,
