@@ -77,7 +77,7 @@ def guard_update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, 
     """Refuse an update that would be far longer than the weights it changes.
 
     SGD moves by lr x gradient, AdamW by at most about lr in each weight (Kingma & Ba 2015, section 2.1). Weights
-    shorter than N(0, .02) would be count as that long, so that a model may begin at zero.
+    shorter than N(0, .02) count as that long, so that a model may begin at zero.
 
     Raises:
         NumericsError: before the weights are touched.
