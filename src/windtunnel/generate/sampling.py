@@ -51,7 +51,8 @@ def adjust(logits_V: npt.ArrayLike, config: SamplingConfig) -> Floats:
     if config.temperature == 0:
         return np.asarray(np.arange(len(x_V)) == x_V.argmax(), dtype=np.float64)
     # The largest logit is taken off before the division, or a very small temperature would overflow.
-    p_V = softmax((x_V - x_V.max()) / config.temperature)
+    with np.errstate(over="ignore"):  # at a tiny temperature the others go to -inf, as they should
+        p_V = softmax((x_V - x_V.max()) / config.temperature)
     if config.top_k is not None:
         p_V = _keep(p_V, ranking(p_V)[: config.top_k])
     if config.top_p is not None:
