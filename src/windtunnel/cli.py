@@ -97,10 +97,10 @@ def _train(folders: list[Path], as_json: bool) -> None:
     from windtunnel.train.run import open_run
 
     console, endings = _console(), {}
-    open_runs = [(i, f) for i, f in enumerate(folders) if not is_finished(open_run(f).events())]
+    runs = [open_run(folder) for folder in folders]
+    open_runs = [(i, run.folder) for i, run in enumerate(runs) if not is_finished(run.events())]
     labels = [folder.name for _, folder in open_runs]
-    first = open_run(folders[0])
-    threads = first.config.train.threads or cores()
+    threads = runs[0].config.train.threads or cores()
     console.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
     with _asked_to_stop(console) as asked, TrainingProgress(console, labels) as progress:
         for place, event in execute(
@@ -120,7 +120,7 @@ def _train(folders: list[Path], as_json: bool) -> None:
         if floor := floor_line(folders[0]):
             out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
-        prompt = "'your prompt'" if first.config.text.unit == "text" else "''"
+        prompt = "'your prompt'" if runs[0].config.text.unit == "text" else "''"
         out.print(f"next: windtunnel generate {folders[0]} {prompt}", highlight=False, soft_wrap=True)
     reasons = {result.reason for result in summary.seeds}
     if "interrupted" in reasons:
@@ -205,7 +205,7 @@ def look(
 ) -> None:
     """Show a text's surprise and attention in a model."""
     from windtunnel.report.look import look_at
-    from windtunnel.report.tables import surprise_text, totals_line, trace_table
+    from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table
 
     trained = _load(run)
     folder = out or trained.run.folder.parent / "look"
@@ -215,6 +215,7 @@ def look(
         return
     console = _console(stderr=False)
     console.print(surprise_text(seen.trace), soft_wrap=True)
+    console.print(surprise_legend(seen.trace.vocab_size))
     console.print(trace_table(seen.trace, console.width))
     console.print(totals_line(seen.trace), highlight=False)
     console.print(f"attention: largest difference of the logits to the fast path {seen.max_difference:.1e}")

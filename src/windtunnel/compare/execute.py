@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
@@ -24,7 +24,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
     rest: bytes = b""
-    stopped: bool = field(default=False)
+    stopped: bool = False
 
 
 def execute(

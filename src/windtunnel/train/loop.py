@@ -40,7 +40,7 @@ from windtunnel.train.optimizer import build_optimizer, optimizer_tensors, resto
 from windtunnel.train.run import METRICS, Run, create_run, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
-from windtunnel.train.step import LossSum, StepResult, gradients, guard, update
+from windtunnel.train.step import LossSum, gradients, guard, update
 
 WriteSample = Callable[[Transformer, Run], str]
 
@@ -136,8 +136,7 @@ def _advance(config: RunConfig, state: State, source: Examples, loss_of: LossSum
     lr = learning_rate(state.step, train.steps, config.optimizer.lr, config.schedule)
     norm = update(state.model, state.optimizer, lr, train.clip)
     state.step, state.first_loss = state.step + 1, first
-    result = StepResult(loss, norm, rows.n_targets)
-    return Step(state.step, result.loss, lr, result.grad_norm, result.n_tokens, time.perf_counter() - begin)
+    return Step(state.step, loss, lr, norm, rows.n_targets, time.perf_counter() - begin)
 
 
 def _look(run: Run, store: TokenStore, state: State, write_sample: WriteSample | None) -> Iterator[Evaluation | Sample]:

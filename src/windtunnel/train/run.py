@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.models import Transformer
+from windtunnel.models.cost import training_flops_per_token
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
@@ -215,7 +216,5 @@ def load(folder: Path) -> TrainedModel:
 
 
 def _training_flops(config: RunConfig) -> float:
-    from windtunnel.models.cost import training_flops_per_token
-
     length = config.model.context_length
     return training_flops_per_token(config.model, length) * length * config.train.batch_size * config.train.steps

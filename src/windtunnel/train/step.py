@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +14,6 @@ from windtunnel.text.batches import Batch
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
 """(ids, targets) -> summed loss in nats; the model is inside."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Mean loss of the batch in nats a token before the update, the gradient's norm before clipping, and its size."""
-
-    loss: float
-    grad_norm: float
-    n_tokens: int
 
 
 def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int) -> float:
