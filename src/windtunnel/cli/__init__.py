@@ -1,0 +1,54 @@
+"""The command line: parse, call a public function, print. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from windtunnel import __version__
+from windtunnel.cli.corpora import corpora_app
+from windtunnel.cli.looking import cost, generate, look
+from windtunnel.cli.training import evaluate, resume, runs, train
+from windtunnel.errors import WindtunnelError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"windtunnel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A wind tunnel for language models: train small ones, look inside, trust the numbers."""
+
+
+for command in (train, resume, generate, look, cost, evaluate, runs):
+    app.command()(command)
+app.add_typer(corpora_app, name="corpora")
+
+
+def main() -> None:
+    """Run the command line; every error of windtunnel is one line on stderr and its exit code."""
+    try:
+        app()
+    except WindtunnelError as error:
+        print(f"windtunnel: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        sys.exit(1)

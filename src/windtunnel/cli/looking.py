@@ -1,0 +1,104 @@
+"""generate, look, cost: what is inside a model."""
+
+from __future__ import annotations
+
+import sys
+from itertools import tee
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windtunnel.cli.terminal import Json, RunName, Set, console, load_model, print_json, write_text
+
+
+def generate(
+    run: RunName,
+    prompt: Annotated[str, typer.Argument(help="What to continue; '' begins a new document.")],
+    tokens: Annotated[int, typer.Option(min=0, help="How many tokens to add.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Only among the K most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only among the tokens that make up this probability.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown; 0 is the text alone.")] = 6,
+    columns: Annotated[bool, typer.Option("--columns", help="Show the steps as columns.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page: hover a token to see its alternatives.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a prompt, every token with its probability.
+
+    Past the model's context the window slides: each token is predicted from the last context_length ones.
+    """
+    from windtunnel.config import parse
+    from windtunnel.generate.prompt import spell
+    from windtunnel.generate.sampling import SamplingConfig
+    from windtunnel.generate.trace import as_trace, corpus_truth
+    from windtunnel.generate.trace import generate as stream
+    from windtunnel.report.page import trace_page
+    from windtunnel.report.tables import steps_table, totals_line, trace_table
+
+    sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
+    trained = load_model(run)
+    coming, kept = tee(stream(trained, prompt, tokens, sampling, seed, alternatives, corpus_truth(trained)))
+    for piece in spell(trained.tokenizer, (token.id for token in coming)):
+        print(piece, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
+    found = as_trace(trained, list(kept), sampling, seed)
+    if html is not None:
+        write_text(html, trace_page(found))
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print()
+    out = console(stderr=False)
+    if alternatives:
+        out.print(steps_table(found, out.width) if columns else trace_table(found, out.width))
+        out.print(totals_line(found), highlight=False)
+
+
+def look(
+    run: RunName,
+    text: Annotated[str, typer.Argument(help="The text to look at.")],
+    layer: Annotated[int | None, typer.Option(min=1, help="One layer's heads only, from 1.")] = None,
+    head: Annotated[int | None, typer.Option(min=1, help="One head only, from 1.")] = None,
+    alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown at each place.")] = 6,
+    out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a text's surprise and attention in a model."""
+    from windtunnel.report.look import look_at
+    from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table
+
+    trained = load_model(run)
+    folder = out or trained.run.folder.parent / "look"
+    seen = look_at(trained, text, folder, alternatives, layer, head)
+    if as_json:
+        print_json(seen.to_dict())
+        return
+    shown = console(stderr=False)
+    shown.print(surprise_text(seen.trace), soft_wrap=True)
+    shown.print(surprise_legend(seen.trace.vocab_size))
+    shown.print(trace_table(seen.trace, shown.width))
+    shown.print(totals_line(seen.trace), highlight=False)
+    shown.print(f"attention: largest difference of the logits to the fast path {seen.max_difference:.1e}")
+    for path in seen.files:
+        shown.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+def cost(
+    recipe: Annotated[str, typer.Argument(help="tiny, small, medium or gpt2; or a run.")],
+    corpus: Annotated[str | None, typer.Option(help="Take the vocabulary of this corpus; else GPT-2's 50,257.")] = None,
+    set: Set = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Count parameters, shapes, FLOPs and memory."""
+    from windtunnel.compare.seeds import planned
+    from windtunnel.inspect.cost import cost as count
+    from windtunnel.report.cost_tables import cost_tables
+
+    found = count(planned(recipe, corpus, set))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        out = console(stderr=False)
+        for table in cost_tables(found):
+            out.print(table)

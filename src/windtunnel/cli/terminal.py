@@ -1,0 +1,71 @@
+"""What the commands share: options, the console, JSON, and how they are asked to stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from windtunnel.train.run import TrainedModel
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
+
+
+def load_model(name: str) -> TrainedModel:
+    """The model of a run; what was found wrong on the way to it is said."""
+    from windtunnel.compare.seeds import find_run
+    from windtunnel.train.run import load
+
+    trained = load(find_run(name))
+    for warning in trained.warnings:
+        print(f"windtunnel: {warning}", file=sys.stderr)
+    return trained
+
+
+def write_text(path: Path, text: str) -> None:
+    from windtunnel.train.disk import saving
+
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    console().print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def asked_to_stop(err: Console) -> Iterator[list[int]]:
+    """While this lasts, SIGINT and SIGTERM are collected instead of ending the process."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if not asked:
+            err.print("stopping: the step ends and the state is saved", highlight=False)
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def console(stderr: bool = True) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str))

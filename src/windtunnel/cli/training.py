@@ -1,0 +1,120 @@
+"""train, resume, evaluate, runs."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windtunnel.cli.terminal import Json, RunName, Set, asked_to_stop, console, print_json
+
+
+def train(
+    corpus: Annotated[
+        str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
+    ],
+    recipe: Annotated[str, typer.Option(help="tiny, small, medium or gpt2; by default one that fits.")] = "auto",
+    set: Set = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a language model on a corpus.
+
+    The same command again continues where it was stopped, or shows the result.
+    """
+    from windtunnel.compare.seeds import create_seeds
+    from windtunnel.config import override
+    from windtunnel.train import recipes
+
+    assignments = [*set, *([f"train.steps={steps}"] if steps else [])]
+    with console().status("reading the corpus"):
+        config = override(recipes.recipe(recipe, corpus), assignments)
+        folders = create_seeds(config, range(config.seed, config.seed + seeds), out)
+    _train(folders, as_json)
+
+
+def resume(run: RunName, as_json: Json = False) -> None:
+    """Continue stopped runs to their last step."""
+    from windtunnel.compare.seeds import find_seeds
+
+    _train(find_seeds(run), as_json)
+
+
+def _train(folders: list[Path], as_json: bool) -> None:
+    from windtunnel.compare.execute import execute
+    from windtunnel.compare.seeds import is_finished, summarise
+    from windtunnel.report.progress import TrainingProgress
+    from windtunnel.report.training import floor_line, save_curves, seeds_table, verdict_line
+    from windtunnel.train.events import Stopped
+    from windtunnel.train.machine import cores
+    from windtunnel.train.run import open_run
+
+    err, endings = console(), {}
+    runs = [open_run(folder) for folder in folders]
+    open_runs = [(i, run.folder) for i, run in enumerate(runs) if not is_finished(run.events())]
+    labels = [folder.name for _, folder in open_runs]
+    threads = runs[0].config.train.threads or cores()
+    err.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
+    with asked_to_stop(err) as asked, TrainingProgress(err, labels) as progress:
+        for place, event in execute(
+            [folder for _, folder in open_runs], max(1, cores() // threads), should_stop=lambda: bool(asked)
+        ):
+            progress.show(place, event)
+            if isinstance(event, Stopped):
+                endings[open_runs[place][0]] = event
+    summary = summarise(folders, endings)
+    picture = save_curves(folders, folders[0].parent / "curves.png")
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        out = console(stderr=False)
+        out.print(seeds_table(summary))
+        out.print(verdict_line(summary), highlight=False, soft_wrap=True)
+        if floor := floor_line(folders[0]):
+            out.print(floor, highlight=False, soft_wrap=True)
+        out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
+        prompt = "'your prompt'" if runs[0].config.text.unit == "text" else "''"
+        out.print(f"next: windtunnel generate {folders[0]} {prompt}", highlight=False, soft_wrap=True)
+    reasons = {result.reason for result in summary.seeds}
+    if "interrupted" in reasons:
+        err.print(f"stopped and saved; go on with: windtunnel resume {folders[0].parent}", highlight=False)
+        raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
+    raise typer.Exit(4 if "diverged" in reasons else 1 if "failed" in reasons else 0)
+
+
+def evaluate(
+    run: RunName,
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "dev",
+    as_json: Json = False,
+) -> None:
+    """Measure the loss of a run, or of all its seeds, on a split."""
+    from windtunnel.compare.seeds import evaluate_seeds, find_seeds
+    from windtunnel.report.training import evaluation_lines
+
+    folders = find_seeds(run)
+    with console().status(f"evaluating on the {split} split"):
+        found = evaluate_seeds(folders, split)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        for line in evaluation_lines(found):
+            console(stderr=False).print(line, highlight=False, soft_wrap=True)
+
+
+def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show this one in full.")] = None,
+         as_json: Json = False) -> None:  # fmt: skip
+    """List the runs below ./runs, or show one."""
+    from windtunnel.compare.seeds import describe, find_run, find_runs
+    from windtunnel.report.runs import run_table, runs_table
+
+    found = [describe(find_run(run))] if run else [describe(folder) for folder in find_runs()]
+    if as_json:
+        print_json(found[0] if run else found)
+    elif not found:
+        console().print("no runs below ./runs yet; train one: windtunnel train names", highlight=False)
+    else:
+        console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
