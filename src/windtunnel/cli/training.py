@@ -45,7 +45,7 @@ def resume(run: RunName, as_json: Json = False) -> None:
 
 
 def _train(folders: list[Path], as_json: bool) -> None:
-    from windtunnel.compare.execute import execute
+    from windtunnel.compare.execute import execute, open_executor
     from windtunnel.compare.seeds import is_finished, summarise
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.report.training import floor_line, save_curves, seeds_table, verdict_line
@@ -59,10 +59,10 @@ def _train(folders: list[Path], as_json: bool) -> None:
     labels = [folder.name for _, folder in open_runs]
     threads = runs[0].config.train.threads or cores()
     err.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
-    with asked_to_stop(err) as asked, TrainingProgress(err, labels) as progress:
-        for place, event in execute(
-            [folder for _, folder in open_runs], max(1, cores() // threads), should_stop=lambda: bool(asked)
-        ):
+    local = open_executor("local", max(1, cores() // threads))
+    with asked_to_stop(err) as asked, local as executor, TrainingProgress(err, labels) as progress:
+        folders_to_train = [folder for _, folder in open_runs]
+        for place, event in execute(folders_to_train, executor, should_stop=lambda: bool(asked)):
             progress.show(place, event)
             if isinstance(event, Stopped):
                 endings[open_runs[place][0]] = event

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from windtunnel.text.batches import examples, sweep
+from windtunnel.text.batches import IGNORED, examples, sweep
 from windtunnel.text.store import TokenStore
 from windtunnel.train.events import Evaluation
 from windtunnel.train.objective import loss_sum
 
 EVALUATION_TOKENS = 8192
 """How many tokens are evaluated at once."""
+
+BLOCK, MOST_BLOCKS = 512, 400
+"""Running text has no documents: blocks of at least this many tokens, and at most so many blocks, stand for them."""
 
 
 def evaluate(
@@ -51,6 +56,43 @@ def evaluate(
     n_bytes = store.splits[split].n_bytes * n_targets / n_all
     bits_per_byte = total / n_bytes / math.log(2)
     return Evaluation(step, split, total / n_targets, bits_per_byte, n_targets, whole=n_targets == n_all)
+
+
+def document_losses(
+    model: nn.Module, store: TokenStore, split: str, context_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Summed loss in nats (D,), float64, and number of predicted tokens (D,), int64, of each document of a split.
+
+    The documents of running text are blocks of it, long enough to be nearly independent. The sums over all documents
+    are those of `evaluate`.
+    """
+    if store.corpus.unit != "line":
+        context_length = max(1, min(context_length, len(store.splits[split].ids) - 1))
+    device, losses = next(model.parameters()).device, []
+    with torch.no_grad():
+        for batch in sweep(examples(store, split, context_length), max(1, EVALUATION_TOKENS // context_length)):
+            there = batch.to(device)
+            each = F.cross_entropy(model(there.ids).flatten(0, 1).float(), there.targets.flatten(), reduction="none",
+                                   ignore_index=IGNORED)  # fmt: skip
+            losses.append(each[there.targets.flatten() != IGNORED].double().cpu().numpy())
+    starts, order = _documents(store, split)
+    up_to = np.concatenate([[0.0], np.cumsum(np.concatenate(losses))])
+    ends = np.append(starts[1:], len(up_to) - 1)
+    return (up_to[ends] - up_to[starts])[order], (ends - starts)[order]
+
+
+def _documents(store: TokenStore, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where each document begins among the predicted tokens as `sweep` goes through them, and the documents' order."""
+    part, n = store.splits[split], sum_of_targets(store, split)
+    if part.offsets is None:
+        n_blocks = int(np.clip(n // BLOCK, 1, MOST_BLOCKS))
+        return np.arange(n_blocks) * n // n_blocks, np.arange(n_blocks)
+    if store.corpus.unit != "line":  # the first token of the first file is not predicted
+        starts = np.maximum(part.offsets[:-1].view(np.ndarray) - 1, 0)
+        return starts, np.arange(len(starts))
+    lengths = np.diff(part.offsets.view(np.ndarray)) + 1
+    swept = np.argsort(lengths, kind="stable")
+    return np.cumsum(lengths[swept]) - lengths[swept], np.argsort(swept)
 
 
 def sum_of_targets(store: TokenStore, split: str) -> int:

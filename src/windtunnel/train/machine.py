@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
+import sys
 import time
 from functools import cache
 from importlib.metadata import version
@@ -36,6 +38,14 @@ def has_fast_bf16() -> bool:
 def has_compiler() -> bool:
     """Whether torch.compile finds a C++ compiler for CPU code."""
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+def peak_memory() -> int:
+    """The most memory, in bytes, that this process has held so far: on the accelerator if there is one, else in RAM."""
+    if device().type != "cpu":
+        return torch.accelerator.max_memory_allocated()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 @cache
