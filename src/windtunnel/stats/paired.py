@@ -1,0 +1,172 @@
+"""Tests of paired and of independent samples: t, sign flips, permutations, McNemar, equivalence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtr, stdtr
+
+Alternative = Literal["two-sided", "less", "greater"]
+Floats = NDArray[np.float64]
+T = TypeVar("T")
+
+EXACT_SIGNS = 16  # up to this many differences all 2^n sign patterns are enumerated
+EXACT_SPLITS = 50_000  # up to this many ways to split two samples all are enumerated
+CHUNK = 1_000_000  # numbers held at once while resampling
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test statistic with its p-value, the number of values it rests on and the method."""
+
+    statistic: float
+    p: float
+    n: int
+    method: str
+
+
+def sample(values: ArrayLike, at_least: int = 2) -> Floats:
+    """The values as one row of finite float64, or a ValueError that says what is wrong with them."""
+    row = np.asarray(values, dtype=np.float64)
+    if row.ndim != 1 or len(row) < at_least:
+        raise ValueError(f"expected one row of at least {at_least} values, given the shape {row.shape}")
+    if not np.isfinite(row).all():
+        raise ValueError("expected finite values, given NaN or infinity: leave the diverged ones out and say so")
+    return row
+
+
+def t_test(differences: ArrayLike, mean: float = 0.0, alternative: Alternative = "two-sided") -> Test:
+    """Student's t test (1908) that the true mean of the differences is `mean`.
+
+    Equal differences have no spread: the statistic is then infinite and p is 0 (or 1, on the other side);
+    where they all equal `mean` there is no evidence at all, and p is 1.
+    """
+    row = sample(differences)
+    n, method = len(row), f"t test, {alternative}"
+    off, error = float(row.mean()) - mean, float(row.std(ddof=1)) / math.sqrt(n)
+    if off == 0 and error == 0:
+        return Test(0.0, 1.0, n, method)
+    t = off / error if error > 0 else math.copysign(math.inf, off)
+    below = float(stdtr(n - 1, t)), float(stdtr(n - 1, -t))
+    return Test(t, _choose(below[0], below[1], 2 * min(below), alternative), n, method)
+
+
+def tost(differences: ArrayLike, margin: float, mean: float = 0.0) -> Test:
+    """Equivalence: a small p says that the true mean lies within `margin` of `mean` (Schuirmann 1987).
+
+    Two one-sided t tests against mean - margin and mean + margin; both have to reject, so p is the larger one.
+    """
+    if not margin > 0:
+        raise ValueError(f"expected a margin above 0, given {margin}: no data can show that a difference is exactly 0")
+    tests = t_test(differences, mean - margin, "greater"), t_test(differences, mean + margin, "less")
+    worst = max(tests, key=lambda test: test.p)
+    return Test(worst.statistic, worst.p, worst.n, f"two one-sided t tests, margin {margin:g}")
+
+
+def sign_flip_test(
+    differences: ArrayLike, alternative: Alternative = "two-sided", resamples: int = 20_000, seed: int = 0
+) -> Test:
+    """The mean difference against all flips of signs: valid for any distribution symmetric around 0 (Fisher 1935).
+
+    Exact up to 16 differences; above, p = (1 + at least as extreme) / (1 + resamples) of random flips, which unlike
+    the plain fraction is a valid p-value (Phipson & Smyth 2010).
+    """
+    row = sample(differences, 1)
+    n, exact = len(row), len(row) <= EXACT_SIGNS
+
+    def flipped_sums() -> Iterator[Floats]:
+        if exact:
+            yield 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1) @ row - row.sum()
+            return
+        rng = np.random.default_rng(seed)
+        for rows in chunks(resamples, n):
+            yield 2 * (rng.integers(0, 2, (rows, n), dtype=np.int8) @ row) - row.sum()
+
+    kind = f"exact, {2**n} sign patterns" if exact else f"{resamples} random sign patterns"
+    p = _resampled_p(float(row.sum()), flipped_sums, float(np.abs(row).sum()), alternative, exact)
+    return Test(float(row.mean()), p, n, f"sign-flip test, {alternative}, {kind}")
+
+
+def permutation_test(
+    a: ArrayLike, b: ArrayLike, alternative: Alternative = "two-sided", resamples: int = 20_000, seed: int = 0
+) -> Test:
+    """mean(b) - mean(a) of two independent samples against all ways to split their union (Pitman 1937).
+
+    Exact up to 50,000 splits; above, random splits with the correction of Phipson & Smyth (2010). Two-sided counts
+    the splits whose absolute difference is at least the observed one.
+    """
+    first, second = sample(a, 1), sample(b, 1)
+    both, size = np.concatenate([second, first]), len(second)
+    splits = math.comb(len(both), size)
+    exact = splits <= EXACT_SPLITS
+
+    def difference(sums: Floats) -> Floats:
+        return sums / size - (both.sum() - sums) / len(first)
+
+    def differences() -> Iterator[Floats]:
+        if exact:
+            fewer = min(size, len(first))  # choose the smaller part: the larger one follows
+            sums = both[np.array(list(combinations(range(len(both)), fewer)))].sum(axis=1)
+            yield difference(sums if fewer == size else both.sum() - sums)
+            return
+        rng = np.random.default_rng(seed)
+        for rows in chunks(resamples, len(both)):
+            shuffled = rng.permuted(np.broadcast_to(both, (rows, len(both))), axis=1)
+            yield difference(shuffled[:, :size].sum(axis=1))
+
+    kind = f"exact, {splits} splits" if exact else f"{resamples} random splits"
+    observed, scale = float(difference(second.sum())), float(np.abs(both).sum())
+    p = _resampled_p(observed, differences, scale, alternative, exact)
+    return Test(observed, p, len(both), f"permutation test, {alternative}, {kind}")
+
+
+def mcnemar(only_a: int, only_b: int, mid_p: bool = False) -> Test:
+    """Do A and B succeed equally often on the same items? Exact binomial test of the discordant pairs (McNemar 1947).
+
+    Args:
+        only_a: items on which A succeeds and B fails; `only_b` the reverse. Items on which they agree say nothing.
+        mid_p: count half the probability of the observed table: less conservative, and close to the nominal level
+            (Fagerland, Lydersen & Laake 2013).
+    """
+    if min(only_a, only_b) < 0:
+        raise ValueError(f"expected counts of items, 0 or more, given {only_a} and {only_b}")
+    fewer, n = min(only_a, only_b), only_a + only_b
+    tail = float(bdtr(fewer, n, 0.5))
+    at = tail - (float(bdtr(fewer - 1, n, 0.5)) if fewer else 0.0)
+    p = min(1.0, 2 * tail - (at if mid_p else 0.0))
+    return Test(float(fewer), p, n, "McNemar, mid-p" if mid_p else "McNemar, exact binomial")
+
+
+def chunks(resamples: int, n: int) -> Iterator[int]:
+    """How many resamples of n values to draw at a time, so that memory stays bounded; they sum to `resamples`."""
+    if resamples < 1:
+        raise ValueError(f"expected at least 1 resample, given {resamples}")
+    rows = max(1, CHUNK // n)
+    for start in range(0, resamples, rows):
+        yield min(rows, resamples - start)
+
+
+def _resampled_p(
+    observed: float, draws: Callable[[], Iterator[Floats]], scale: float, alternative: Alternative, exact: bool
+) -> float:
+    """The fraction of draws at least as extreme as the observed value; what differs by rounding only is a tie."""
+    slack = 1e-12 * scale
+    extreme = total = 0
+    for drawn in draws():
+        low, high = drawn <= observed + slack, drawn >= observed - slack
+        extreme += int(np.sum(_choose(low, high, np.abs(drawn) >= abs(observed) - slack, alternative)))
+        total += len(drawn)
+    return extreme / total if exact else (extreme + 1) / (total + 1)
+
+
+def _choose(less: T, greater: T, two_sided: T, alternative: Alternative) -> T:
+    sides = {"less": less, "greater": greater, "two-sided": two_sided}
+    if alternative not in sides:
+        raise ValueError(f"expected the alternative two-sided, less or greater, given {alternative!r}")
+    return sides[alternative]

@@ -1,0 +1,151 @@
+"""Proportions: one with Wilson's interval, two compared, several arms against a control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import chdtrc, gammaln, ndtr, ndtri
+
+from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.multiplicity import adjust, dunnett_p
+from windtunnel.stats.power import n_proportions
+
+
+@dataclass(frozen=True)
+class TwoProportions:
+    """The second proportion minus the first, and the tests that they are equal."""
+
+    difference: Estimate  # Wald, each proportion with its own variance
+    newcombe: Estimate  # Newcombe's hybrid score interval: better for few counts
+    z: float  # pooled variance
+    p: float
+    fisher_p: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One arm against the control; the last four numbers answer for all arms together or for the next test."""
+
+    name: str
+    rate: Estimate
+    difference: Estimate
+    newcombe: Estimate
+    z: float
+    p: float
+    fisher_p: float
+    bonferroni: float
+    holm: float
+    dunnett: float
+    n_per_arm: int | None  # for 80 % power at the observed difference; None when there is none
+
+
+@dataclass(frozen=True)
+class AgainstControl:
+    """Every variant against one control, and the chi-square test that all rates are equal."""
+
+    control: str
+    control_rate: Estimate
+    variants: tuple[Variant, ...]
+    alpha: float
+    chi2: float
+    chi2_df: int
+    chi2_p: float
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
+    """A proportion with Wilson's score interval (1927): the rates that a z test does not reject."""
+    _require_counts(successes, n)
+    z, rate = _z(confidence), successes / n
+    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    low, high = (0.0 if successes == 0 else low), (1.0 if successes == n else high)  # without the rounding
+    return Estimate(rate, low, high, n, f"proportion, {100 * confidence:g} % Wilson interval")
+
+
+def compare_proportions(k1: int, n1: int, k2: int, n2: int, confidence: float = 0.95) -> TwoProportions:
+    """k2 / n2 minus k1 / n1 with two intervals, the pooled z test (two-sided) and Fisher's exact test.
+
+    Newcombe (1998, method 10) joins the two Wilson intervals; Wald's is the one that textbooks show.
+    """
+    first, second = wilson(k1, n1, confidence), wilson(k2, n2, confidence)
+    p1, p2 = first.estimate, second.estimate
+    difference, percent = p2 - p1, f"{100 * confidence:g} %"
+    half = _z(confidence) * math.sqrt(p1 * (1 - p1) / n1 + p2 * (1 - p2) / n2)
+    low = difference - math.hypot(p2 - second.low, first.high - p1)
+    high = difference + math.hypot(second.high - p2, p1 - first.low)
+    pooled = (k1 + k2) / (n1 + n2)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
+    z = difference / error if error > 0 else 0.0  # all fail or all succeed: nothing differs
+    name = "difference of proportions"
+    return TwoProportions(
+        Estimate(difference, difference - half, difference + half, n1 + n2, f"{name}, {percent} Wald interval"),
+        Estimate(difference, low, high, n1 + n2, f"{name}, {percent} Newcombe interval"),
+        z,
+        2 * float(ndtr(-abs(z))),
+        fisher_exact(k1, n1, k2, n2),
+    )
+
+
+def fisher_exact(k1: int, n1: int, k2: int, n2: int) -> float:
+    """Fisher's exact p, two-sided: all tables with these margins that are at most as likely as the observed one."""
+    k, n = k1 + k2, n1 + n2
+    x = np.arange(max(0, k - n2), min(k, n1) + 1)
+
+    def log_choose(total: int, part: np.ndarray) -> np.ndarray:
+        return gammaln(total + 1) - gammaln(part + 1) - gammaln(total - part + 1)
+
+    log_p = log_choose(n1, x) + log_choose(n2, k - x) - log_choose(n, np.asarray(k))
+    tables = np.exp(log_p)
+    return min(1.0, float(tables[tables <= tables[x == k1][0] * (1 + 1e-7)].sum()))
+
+
+def against_control(counts: Mapping[str, tuple[int, int]], control: str, alpha: float = 0.05) -> AgainstControl:
+    """Arms {name: (successes, n)} against one of them: raw and adjusted p-values, intervals, and the n still needed.
+
+    Bonferroni, Holm and Dunnett (on the pooled z, unequal sizes too) each keep the chance of any false winner at
+    alpha; the intervals have the confidence 1 - alpha, each for itself.
+    """
+    if control not in counts or len(counts) < 2:
+        raise ValueError(
+            f"expected at least two arms with the control among them, given {list(counts)} and {control!r}"
+        )
+    k0, n0 = counts[control]
+    names = [name for name in counts if name != control]
+    pairs = [compare_proportions(k0, n0, *counts[name], 1 - alpha) for name in names]
+    p_values = [pair.p for pair in pairs]
+    adjusted = zip(
+        adjust(p_values, "bonferroni"),
+        adjust(p_values, "holm"),
+        dunnett_p([pair.z for pair in pairs], ratios=[counts[name][1] / n0 for name in names]),
+        strict=True,
+    )
+    variants = tuple(
+        Variant(name, wilson(*counts[name], 1 - alpha), pair.difference, pair.newcombe, pair.z, pair.p, pair.fisher_p,
+                *corrections, n_proportions(k0 / n0, counts[name][0] / counts[name][1], 0.8, alpha))
+        for name, pair, corrections in zip(names, pairs, adjusted, strict=True)
+    )  # fmt: skip
+    chi2 = _chi_square(counts)
+    df = len(names)
+    return AgainstControl(control, wilson(k0, n0, 1 - alpha), variants, alpha, chi2, df, float(chdtrc(df, chi2)))
+
+
+def _chi_square(counts: Mapping[str, tuple[int, int]]) -> float:
+    """Pearson's chi-square of arms x (success, failure); 0 when all arms fail or all succeed."""
+    k, n = (np.array(column, dtype=np.float64) for column in zip(*counts.values(), strict=True))
+    rate = k.sum() / n.sum()
+    return float(((k - n * rate) ** 2 / n).sum() / (rate * (1 - rate))) if 0 < rate < 1 else 0.0
+
+
+def _z(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"expected 0 < confidence < 1, given {confidence}")
+    return float(ndtri(0.5 + confidence / 2))
+
+
+def _require_counts(successes: int, n: int) -> None:
+    if not (n > 0 and 0 <= successes <= n):
+        raise ValueError(f"expected 0 <= successes <= n and n > 0, given {successes} of {n}")
