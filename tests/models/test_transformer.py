@@ -6,7 +6,9 @@ import torch
 from windtunnel.config import parse
 from windtunnel.errors import ConfigError
 from windtunnel.models import Transformer, TransformerConfig, build
+from windtunnel.models.cost import cache_elements_per_token, formula_names, parameter_formulas
 from windtunnel.nn.attention import attend_reference
+from windtunnel.train.recipes import recipe
 
 BASE = TransformerConfig(vocab_size=29, context_length=12, n_layers=2, n_heads=4, d_model=32, dropout=0.0)
 
@@ -29,6 +31,9 @@ VARIANTS = {
     "window": {"window": 3},
     "window a layer": {"window": (2, None)},
     "alibi, window, grouped": {"position": "alibi", "window": 4, "n_kv_heads": 2},
+    "heads of their own width": {"d_head": 12, "n_kv_heads": 2},
+    "d_model that the heads do not divide": {"d_model": 30, "d_head": 8, "position": "rope"},
+    "rope, scaled": {"position": "rope", "rope_scaling": {"kind": "llama3", "factor": 4, "original_context_length": 8}},
     "llama": {
         "position": "rope", "norm": "rms", "activation": "swiglu", "bias": False, "n_kv_heads": 2,
         "tie_embeddings": False,
@@ -75,6 +80,43 @@ def n_parameters(**changes):
 )
 def test_gpt2_small_has_its_number_of_parameters(changes, expected):
     assert n_parameters(**changes) == expected
+
+
+@variants
+def test_the_cost_by_formula_is_that_of_the_model(changes):
+    config = BASE.replace(**changes)
+    rows, counted = parameter_formulas(config), sum(p.numel() for p in Transformer(config).parameters())
+    assert sum(n for _, _, n in rows) == counted
+    for module, formula, n in rows:
+        assert eval(formula, {"__builtins__": {}}, formula_names(config)) == n, module  # noqa: S307
+    cache = Transformer(config).new_cache(batch_size=1, capacity=1)
+    assert cache.keys.numel() + cache.values.numel() == cache_elements_per_token(config)
+
+
+def test_the_llama_recipe_has_gpt2s_size():
+    model = recipe("llama", "shakespeare").model
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in Transformer(model).parameters()) == 114_114_048
+    assert (model.position, model.norm, model.activation, model.bias, model.kv_heads) == (
+        "rope",
+        "rms",
+        "swiglu",
+        False,
+        4,
+    )
+
+
+def test_a_config_from_before_heads_had_a_width_means_the_same():
+    """What format 1 kept in config.json, before d_head and rope_scaling were settings."""
+    kept = {
+        "family": "transformer", "vocab_size": 65, "context_length": 64, "n_layers": 4, "n_heads": 4,
+        "n_kv_heads": None, "d_model": 128, "d_ff": None, "position": "rope", "rope_base": 10000.0, "window": None,
+        "norm": "layer", "norm_position": "pre", "norm_epsilon": 1e-05, "activation": "gelu_tanh", "bias": False,
+        "tie_embeddings": True, "dropout": 0.0,
+    }  # fmt: skip
+    config = parse(TransformerConfig, kept)
+    assert (config.head_width, config.d_head, config.rope_scaling) == (32, None, None)
+    assert {name: getattr(config, name) for name in kept} == kept
 
 
 # ------------------------------------------------------------------------------ the contract of every variant
@@ -206,6 +248,12 @@ def test_dropout_acts_in_training_only():
         ({"n_kv_heads": 5}, "n_heads 12 is not divisible by n_kv_heads 5; possible are 1, 2, 3, 4, 6, 12"),
         ({"n_kv_heads": 24}, "n_heads 12 is not divisible by n_kv_heads 24; possible are 1, 2, 3, 4, 6, 12"),
         ({"position": "rope", "d_model": 60}, "d_model / n_heads must be even, given 5"),
+        ({"position": "rope", "d_head": 5}, "so d_head must be even, given 5"),
+        ({"rope_scaling": {"kind": "yarn", "factor": 2}}, "rope_scaling.kind: input should be 'linear' or 'llama3'"),
+        (
+            {"rope_scaling": {"kind": "llama3", "factor": 2, "low_freq_factor": 4}},
+            "high_freq_factor 4.0 must be greater than low_freq_factor 4.0",
+        ),
         ({"window": (8, 8)}, "window lists 2 layers, the model has 12"),
         ({"window": 0}, "window"),
         ({"dropout": 1.0}, "dropout"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from windtunnel.errors import DataError
-from windtunnel.nn.positions import POSITIONS, Learned, alibi_slopes, rotate, rotation, sinusoidal
+from windtunnel.nn.positions import POSITIONS, Learned, RopeScaling, alibi_slopes, rotate, rotation, sinusoidal
 
 D_HEAD = 16
 
@@ -27,6 +27,20 @@ def test_rotation_is_the_papers_formula():
     exact = [exact_rotation(position) for position in range(200)]
     assert torch.allclose(cos.double(), torch.cat([c for c, _ in exact]), atol=2e-5)
     assert torch.allclose(sin.double(), torch.cat([s for _, s in exact]), atol=2e-5)
+
+
+def test_linear_scaling_is_the_rotation_of_a_nearer_position():
+    slowed = rotation(torch.arange(0, 200, 4), D_HEAD, scaling=RopeScaling(kind="linear", factor=4.0))
+    for found, expected in zip(slowed, rotation(torch.arange(50), D_HEAD), strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_llama3_scaling_slows_the_slow_rates_only():
+    """Turns within the original context: above 4 as they were, below 1 divided by the factor, between in between."""
+    scaling = RopeScaling(kind="llama3", factor=8.0, original_context_length=100)
+    turns = torch.tensor([50.0, 4.0, 2.5, 1.0, 0.1])
+    divisors = scaling.divisors(turns * 2 * math.pi / 100).tolist()
+    assert divisors == pytest.approx([1, 1, 1 / (0.5 / 8 + 0.5), 8, 8], rel=1e-5)
 
 
 @pytest.mark.parametrize("shift", [1, 17, 400])

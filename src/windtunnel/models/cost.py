@@ -12,7 +12,7 @@ def parameter_formulas(config: TransformerConfig) -> list[tuple[str, str, int]]:
     parameters are left out.
     """
     d, layers, v = config.d_model, config.n_layers, config.vocab_size
-    kv, ff = config.kv_heads * config.d_head, config.ff_width
+    q, kv, ff = config.n_heads * config.head_width, config.kv_heads * config.head_width, config.ff_width
     b = int(config.bias)
     row = "(d_model + 1)" if config.bias else "d_model"
     matrices = 3 if config.activation == "swiglu" else 2
@@ -23,8 +23,8 @@ def parameter_formulas(config: TransformerConfig) -> list[tuple[str, str, int]]:
     rows = [
         ("embedding", "vocab_size * d_model", v * d),
         ("position", "context_length * d_model", config.context_length * d * (config.position == "learned")),
-        ("attention.qkv", f"n_layers * {row} * (d_model + 2 * n_kv_heads * d_head)", layers * (d + b) * (d + 2 * kv)),
-        ("attention.out", f"n_layers * {row} * d_model", layers * (d + b) * d),
+        ("attention.qkv", f"n_layers * {row} * (n_heads + 2 * n_kv_heads) * d_head", layers * (d + b) * (q + 2 * kv)),
+        ("attention.out", f"n_layers * (n_heads * d_head{' + 1' * b}) * d_model", layers * (q + b) * d),
         ("feed_forward", f"n_layers * ({matrices} * d_model * d_ff{ff_bias})",
          layers * (matrices * d * ff + b * ((matrices - 1) * ff + d))),
         ("norms", f"({norms}) * " + "2 * " * (vectors == 2) + "d_model", n_norms * vectors * d),
@@ -42,7 +42,7 @@ def formula_names(config: TransformerConfig) -> dict[str, int]:
         "n_heads": config.n_heads,
         "n_kv_heads": config.kv_heads,
         "d_model": config.d_model,
-        "d_head": config.d_head,
+        "d_head": config.head_width,
         "d_ff": config.ff_width,
     }
 
@@ -52,13 +52,14 @@ def flops_by_part(config: TransformerConfig, length: int) -> dict[str, int]:
 
     Attention is counted as all length x length scores, also those that the mask hides.
     """
-    d, layers, kv = config.d_model, config.n_layers, config.kv_heads * config.d_head
+    d, layers = config.d_model, config.n_layers
+    q, kv = config.n_heads * config.head_width, config.kv_heads * config.head_width
     matrices = 3 if config.activation == "swiglu" else 2
     return {
-        "attention.qkv": layers * 2 * length * d * (d + 2 * kv),
-        "attention.scores": layers * 2 * length * length * d,
-        "attention.mix": layers * 2 * length * length * d,
-        "attention.out": layers * 2 * length * d * d,
+        "attention.qkv": layers * 2 * length * d * (q + 2 * kv),
+        "attention.scores": layers * 2 * length * length * q,
+        "attention.mix": layers * 2 * length * length * q,
+        "attention.out": layers * 2 * length * q * d,
         "feed_forward": layers * matrices * 2 * length * d * config.ff_width,
         "head": 2 * length * d * config.vocab_size,
     }
@@ -74,4 +75,4 @@ def cache_elements_per_token(config: TransformerConfig) -> int:
 
     Windows do not shorten it: the cache keeps all tokens.
     """
-    return 2 * config.n_layers * config.kv_heads * config.d_head
+    return 2 * config.n_layers * config.kv_heads * config.head_width

@@ -20,7 +20,7 @@ from windtunnel.nn.cache import Cache
 from windtunnel.nn.feedforward import FEED_FORWARDS
 from windtunnel.nn.init import initialise
 from windtunnel.nn.norms import NORMS
-from windtunnel.nn.positions import POSITIONS, Rotation, rotate
+from windtunnel.nn.positions import POSITIONS, RopeScaling, Rotation, rotate
 
 
 class TransformerConfig(Config):
@@ -34,10 +34,13 @@ class TransformerConfig(Config):
     n_kv_heads: PositiveInt | None = None
     """Key and value heads; None is one for each query head, 1 is multi-query attention."""
     d_model: PositiveInt = 768
+    d_head: PositiveInt | None = None
+    """Width of one head; None is d_model / n_heads."""
     d_ff: PositiveInt | None = None
     """None is 4 x d_model, and 8/3 x d_model for swiglu, whose third matrix then costs no parameters more."""
     position: Literal["learned", "sinusoidal", "rope", "alibi", "none"] = "learned"
     rope_base: Annotated[float, Field(gt=0)] = 10000.0
+    rope_scaling: RopeScaling | None = None
     window: PositiveInt | tuple[PositiveInt | None, ...] | None = None
     """How many tokens, itself included, a token sees; one number for all layers or one a layer; None is all."""
     norm: Literal["layer", "rms", "none"] = "layer"
@@ -50,7 +53,7 @@ class TransformerConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.d_model % self.n_heads:
+        if self.d_head is None and self.d_model % self.n_heads:
             raise ValueError(
                 f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}; "
                 f"try d_model {math.ceil(self.d_model / self.n_heads) * self.n_heads}"
@@ -60,16 +63,17 @@ class TransformerConfig(Config):
                 f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}; "
                 f"possible are {', '.join(str(g) for g in range(1, self.n_heads + 1) if self.n_heads % g == 0)}"
             )
-        if self.position == "rope" and self.d_head % 2:
-            raise ValueError(f"rope turns pairs of columns, so d_model / n_heads must be even, given {self.d_head}")
+        if self.position == "rope" and self.head_width % 2:
+            name = "d_head" if self.d_head else "d_model / n_heads"
+            raise ValueError(f"rope turns pairs of columns, so {name} must be even, given {self.head_width}")
         if isinstance(self.window, Sequence) and len(self.window) != self.n_layers:
             raise ValueError(f"window lists {len(self.window)} layers, the model has {self.n_layers}")
         return self
 
     @property
-    def d_head(self) -> int:
+    def head_width(self) -> int:
         """Width of one head."""
-        return self.d_model // self.n_heads
+        return self.d_head or self.d_model // self.n_heads
 
     @property
     def kv_heads(self) -> int:
@@ -93,11 +97,11 @@ class Attention(nn.Module):
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
-        self.sizes = [config.n_heads * config.d_head] + 2 * [config.kv_heads * config.d_head]
+        self.sizes = [config.n_heads * config.head_width] + 2 * [config.kv_heads * config.head_width]
         self.qkv = nn.Linear(config.d_model, sum(self.sizes), bias=config.bias)
-        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.out = nn.Linear(self.sizes[0], config.d_model, bias=config.bias)
         self.layer, self.window = layer, config.windows[layer]
-        self.d_head, self.dropout = config.d_head, config.dropout
+        self.d_head, self.dropout = config.head_width, config.dropout
 
     def forward(
         self,
@@ -155,7 +159,12 @@ class Transformer(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position = POSITIONS[config.position](
-            config.context_length, config.d_model, config.n_heads, config.d_head, config.rope_base
+            config.context_length,
+            config.d_model,
+            config.n_heads,
+            config.head_width,
+            config.rope_base,
+            config.rope_scaling,
         )
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
@@ -189,7 +198,7 @@ class Transformer(nn.Module):
     def new_cache(self, batch_size: int, capacity: int) -> Cache:
         """An empty cache for this model, in the type and on the device of its weights."""
         c = self.config
-        return Cache(c.n_layers, batch_size, c.kv_heads, capacity, c.d_head, like=self.embedding.weight)
+        return Cache(c.n_layers, batch_size, c.kv_heads, capacity, c.head_width, like=self.embedding.weight)
 
 
 def build(config: TransformerConfig, seed: int) -> Transformer:

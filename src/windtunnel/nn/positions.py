@@ -7,13 +7,48 @@ A `Position` may act in three places, and each kind acts in exactly one: `embed`
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from windtunnel.config import Config
 from windtunnel.errors import DataError
 
 Rotation = tuple[Tensor, Tensor]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class RopeScaling(Config):
+    """Slower rotary angles, so that a model reads further than it was trained.
+
+    `linear` divides every rate by the factor (Chen et al. 2023, arXiv 2306.15595). `llama3` divides only the slow
+    ones (Llama 3.1): those that turn less than low_freq_factor times within the original context fully, those that
+    turn more than high_freq_factor times not at all, and those between in proportion.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: Positive
+    low_freq_factor: Positive = 1.0
+    high_freq_factor: Positive = 4.0
+    original_context_length: PositiveInt = 8192
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor {self.high_freq_factor} must be greater than low_freq_factor {self.low_freq_factor}"
+            )
+        return self
+
+    def divisors(self, rates: Tensor) -> Tensor:
+        """By what each rate, in radians a token, is divided."""
+        if self.kind == "linear":
+            return torch.full_like(rates, self.factor)
+        turns = self.original_context_length * rates / (2 * math.pi)
+        kept = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(0, 1)
+        return 1 / ((1 - kept) / self.factor + kept)
 
 
 def sinusoidal(positions_T: Tensor, d_model: int) -> Tensor:
@@ -26,9 +61,11 @@ def sinusoidal(positions_T: Tensor, d_model: int) -> Tensor:
     return table_TD
 
 
-def rotation(positions_T: Tensor, d_head: int, base: float = 10000.0) -> Rotation:
+def rotation(positions_T: Tensor, d_head: int, base: float = 10000.0, scaling: RopeScaling | None = None) -> Rotation:
     """Cosines and sines of the rotary angles, each (T, K/2) (Su et al. 2021, arXiv 2104.09864, equation 15)."""
     rates = base ** (-torch.arange(0, d_head, 2, device=positions_T.device).float() / d_head)
+    if scaling is not None:
+        rates = rates / scaling.divisors(rates)
     angles = positions_T[:, None].float() * rates
     return angles.cos(), angles.sin()
 
@@ -61,10 +98,22 @@ def alibi_slopes(n_heads: int) -> Tensor:
 class Position(nn.Module):
     """No information about position beyond what the causal mask gives; the other kinds each change one method."""
 
-    def __init__(self, context_length: int, d_model: int, n_heads: int, d_head: int, rope_base: float) -> None:
+    def __init__(
+        self,
+        context_length: int,
+        d_model: int,
+        n_heads: int,
+        d_head: int,
+        rope_base: float,
+        rope_scaling: RopeScaling | None = None,
+    ) -> None:
         super().__init__()
         self.context_length, self.d_model, self.n_heads = context_length, d_model, n_heads
-        self.d_head, self.rope_base = d_head, rope_base
+        self.d_head, self.rope_base, self.rope_scaling = d_head, rope_base, rope_scaling
+        self.build()
+
+    def build(self) -> None:
+        """Make the parameters and buffers, if there are any."""
 
     def embed(self, positions_T: Tensor) -> Tensor | None:
         """What is added to the token embeddings, (T, D), or None."""
@@ -82,9 +131,8 @@ class Position(nn.Module):
 class Learned(Position):
     """One trained vector a position, as in GPT-2; there are none beyond the context length."""
 
-    def __init__(self, context_length: int, d_model: int, n_heads: int, d_head: int, rope_base: float) -> None:
-        super().__init__(context_length, d_model, n_heads, d_head, rope_base)
-        self.embedding = nn.Embedding(context_length, d_model)
+    def build(self) -> None:
+        self.embedding = nn.Embedding(self.context_length, self.d_model)
 
     def embed(self, positions_T: Tensor) -> Tensor:
         if len(positions_T) > self.context_length:
@@ -107,15 +155,14 @@ class Rope(Position):
     """Rotary positions: queries and keys are turned by an angle proportional to their position."""
 
     def rotation(self, positions_T: Tensor) -> Rotation:
-        return rotation(positions_T, self.d_head, self.rope_base)
+        return rotation(positions_T, self.d_head, self.rope_base, self.rope_scaling)
 
 
 class Alibi(Position):
     """Attention with linear biases: scores fall with distance, a different slope in each head."""
 
-    def __init__(self, context_length: int, d_model: int, n_heads: int, d_head: int, rope_base: float) -> None:
-        super().__init__(context_length, d_model, n_heads, d_head, rope_base)
-        self.register_buffer("slopes_H", alibi_slopes(n_heads), persistent=False)
+    def build(self) -> None:
+        self.register_buffer("slopes_H", alibi_slopes(self.n_heads), persistent=False)
 
     def slopes(self) -> Tensor:
         slopes_H = self.slopes_H

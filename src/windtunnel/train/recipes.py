@@ -68,11 +68,26 @@ def gpt2(corpus: str) -> RunConfig:
     )
 
 
+def llama(corpus: str) -> RunConfig:
+    """Llama's architecture in GPT-2's size: 12 layers x 768, 12 query heads on 4 key heads (114,114,048 parameters)."""
+    return RunConfig(
+        corpus=corpus,
+        text=TextConfig(tokenizer="gpt2"),
+        model=TransformerConfig(
+            n_kv_heads=4, position="rope", norm="rms", activation="swiglu", bias=False, dropout=0.0
+        ),
+        optimizer=OptimizerConfig(lr=6e-4),
+        schedule=ScheduleConfig(warmup=700),
+        train=TrainConfig(steps=10000, batch_size=8, grad_accumulation=4, eval_every=500, save_every=500),
+    )
+
+
 RECIPES: dict[str, Callable[[str], RunConfig]] = {
     "tiny": tiny,
     "small": small,
     "medium": medium,
     "gpt2": gpt2,
+    "llama": llama,
 }
 
 

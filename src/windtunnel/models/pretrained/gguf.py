@@ -1,0 +1,190 @@
+"""Write a model as GGUF, the file that llama.cpp opens: its architectures `gpt2` and `llama`, in float32.
+
+Tensor names and metadata are those of llama.cpp's convert_hf_to_gguf.py. Its `llama` turns neighbouring columns
+(x_2i, x_2i+1), as the RoFormer paper does, where Hugging Face and we turn halves: the rows of the query and key
+matrices are put in that order, which changes no attention score.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from windtunnel.errors import ConfigError, MissingExtra
+from windtunnel.models.pretrained import gpt2, llama
+from windtunnel.models.pretrained.export import Exported, adapt
+from windtunnel.models.pretrained.parts import Part, linear, scatter, single
+from windtunnel.models.transformer import TransformerConfig
+from windtunnel.text.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+FILE = "model.gguf"
+NO_MERGE = "! !"
+"""llama.cpp wants at least one merge; this one makes no token of the vocabulary, so it is taken apart again."""
+
+
+def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> Exported:
+    """`model.gguf` with weights, settings and tokenizer.
+
+    Raises:
+        ConfigError: when llama.cpp has no such architecture or tokenizer, naming the settings in the way.
+        MissingExtra: when the package gguf is not installed.
+    """
+    architecture = gguf_architecture(config)
+    if tokenizer.kind not in ("bytes", "bpe", "gpt2"):
+        raise ConfigError(
+            f"llama.cpp has no tokenizer like text.tokenizer={tokenizer.kind}; bytes, bpe and gpt2 can be exported "
+            "as gguf, every kind with --format hf"
+        )
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtra("gguf", "export", "writing GGUF")
+    from gguf import GGUFWriter
+
+    config, weights, notes = adapt(config, weights, architecture)
+    tensors = scatter(_gpt2_parts(config) if architecture == "gpt2" else _llama_parts(config), weights)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILE
+        writer = GGUFWriter(path, architecture)
+        _add_settings(writer, config, architecture)
+        _add_tokenizer(writer, tokenizer, config.vocab_size)
+        for name, tensor in tensors.items():
+            writer.add_tensor(name, _neighbours(name, tensor, config).float().contiguous().numpy())
+        if config.rope_scaling and config.rope_scaling.kind == "llama3":
+            writer.add_tensor("rope_freqs.weight", _rope_divisors(config).numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return Exported({FILE: path.read_bytes()}, notes)
+
+
+def gguf_architecture(config: TransformerConfig) -> str:
+    """llama.cpp's architecture that has all of the model's settings: "gpt2" or "llama".
+
+    Raises:
+        ConfigError: when there is none, naming what stands in the way of each.
+    """
+    in_gpt2, in_llama = gpt2.obstacles(config), llama.obstacles(config)
+    if config.activation in ("gelu", "relu"):
+        in_gpt2.append(f"model.activation={config.activation}")
+    if config.windows[0] is not None and len(set(config.windows)) == 1:
+        in_llama.append(f"model.window={config.window}")
+    if in_gpt2 and in_llama:
+        raise ConfigError(
+            "llama.cpp has no architecture for this model: gpt2 (learned positions, pre layer norm, gelu_tanh, no "
+            f"grouped queries, no window) has not {', '.join(in_gpt2)}; llama (rope, pre rms norm, swiglu, no window) "
+            f"has not {', '.join(in_llama)}; train with settings that one of them has"
+        )
+    return "llama" if in_gpt2 else "gpt2"
+
+
+def _add_settings(writer: GGUFWriter, config: TransformerConfig, architecture: str) -> None:
+    from gguf import LlamaFileType, RopeScalingType
+
+    writer.add_file_type(LlamaFileType.ALL_F32)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.d_model)
+    writer.add_block_count(config.n_layers)
+    writer.add_feed_forward_length(config.ff_width)
+    writer.add_head_count(config.n_heads)
+    writer.add_head_count_kv(config.kv_heads)
+    if architecture == "gpt2":
+        writer.add_layer_norm_eps(config.norm_epsilon)
+        return
+    writer.add_layer_norm_rms_eps(config.norm_epsilon)
+    writer.add_key_length(config.head_width)
+    writer.add_value_length(config.head_width)
+    writer.add_rope_dimension_count(config.head_width)
+    writer.add_rope_freq_base(config.rope_base)
+    if config.rope_scaling and config.rope_scaling.kind == "linear":
+        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_scaling.factor)
+
+
+def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> None:
+    """A byte-level BPE with GPT-2's words; embedding rows without a token get names of their own."""
+    from gguf import TokenType
+
+    data: dict[str, Any] = json.loads(tokenizer.to_json())
+    ids = {**data["model"]["vocab"], **{token["content"]: token["id"] for token in data["added_tokens"]}}
+    unused = [f"<unused {number}>" for number in range(tokenizer.vocab_size, vocab_size)]
+    kinds = [TokenType.NORMAL] * tokenizer.vocab_size + [TokenType.UNUSED] * len(unused)
+    if tokenizer.end_id is not None:
+        kinds[tokenizer.end_id] = TokenType.CONTROL
+        writer.add_bos_token_id(tokenizer.end_id)
+        writer.add_eos_token_id(tokenizer.end_id)
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in data["model"]["merges"]]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(sorted(ids, key=ids.__getitem__) + unused)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges or [NO_MERGE])
+    writer.add_add_bos_token(False)
+
+
+def _gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
+    d, ff = config.d_model, config.ff_width
+    yield single("embedding.weight", "token_embd.weight", config.vocab_size, d)
+    yield single("position.embedding.weight", "position_embd.weight", config.context_length, d)
+    for layer in range(config.n_layers):
+        ours, theirs = f"blocks.{layer}", f"blk.{layer}"
+        yield from _norm(f"{ours}.norm_1", f"{theirs}.attn_norm", d, bias=True)
+        yield from linear(f"{ours}.attention.qkv", [f"{theirs}.attn_qkv"], d, [3 * d], True)
+        yield from linear(f"{ours}.attention.out", [f"{theirs}.attn_output"], d, [d], True)
+        yield from _norm(f"{ours}.norm_2", f"{theirs}.ffn_norm", d, bias=True)
+        yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.ffn_up"], d, [ff], True)
+        yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.ffn_down"], ff, [d], True)
+    yield from _end(config, bias=True)
+
+
+def _llama_parts(config: TransformerConfig) -> Iterator[Part]:
+    d, ff, bias = config.d_model, config.ff_width, config.bias
+    q, kv = config.n_heads * config.head_width, config.kv_heads * config.head_width
+    yield single("embedding.weight", "token_embd.weight", config.vocab_size, d)
+    for layer in range(config.n_layers):
+        ours, theirs = f"blocks.{layer}", f"blk.{layer}"
+        yield from _norm(f"{ours}.norm_1", f"{theirs}.attn_norm", d, bias=False)
+        yield from linear(f"{ours}.attention.qkv", [f"{theirs}.attn_{name}" for name in "qkv"], d, [q, kv, kv], bias)
+        yield from linear(f"{ours}.attention.out", [f"{theirs}.attn_output"], q, [d], bias)
+        yield from _norm(f"{ours}.norm_2", f"{theirs}.ffn_norm", d, bias=False)
+        yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.ffn_gate"], d, [ff], bias)
+        yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.ffn_up"], d, [ff], bias)
+        yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.ffn_down"], ff, [d], bias)
+    yield from _end(config, bias=False)
+
+
+def _norm(ours: str, theirs: str, d_model: int, bias: bool) -> Iterator[Part]:
+    yield single(f"{ours}.weight", f"{theirs}.weight", d_model)
+    if bias:
+        yield single(f"{ours}.bias", f"{theirs}.bias", d_model)
+
+
+def _end(config: TransformerConfig, bias: bool) -> Iterator[Part]:
+    """The last norm and the head; without a head llama.cpp takes the token embedding."""
+    yield from _norm("norm", "output_norm", config.d_model, bias)
+    if not config.tie_embeddings:
+        yield single("head.weight", "output.weight", config.vocab_size, config.d_model)
+
+
+def _neighbours(name: str, tensor: Tensor, config: TransformerConfig) -> Tensor:
+    """The rows of a query or key head from (first half, second half) to alternating, other tensors as they are."""
+    if ".attn_q." not in name and ".attn_k." not in name:
+        return tensor
+    return tensor.reshape(-1, 2, config.head_width // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+
+
+def _rope_divisors(config: TransformerConfig) -> Tensor:
+    """By what llama.cpp divides each rotary rate."""
+    assert config.rope_scaling is not None
+    rates = config.rope_base ** (-torch.arange(0, config.head_width, 2).float() / config.head_width)
+    return config.rope_scaling.divisors(rates)

@@ -1,0 +1,190 @@
+"""Read a Hugging Face folder: config.json, model.safetensors (or shards) and the tokenizer's files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from windtunnel.config import parse
+from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.models.pretrained import gpt2, llama
+from windtunnel.models.pretrained.fields import Fields, take_fields
+from windtunnel.models.pretrained.parts import Part, check_tensors, gather, listing
+from windtunnel.models.pretrained.safetensors_files import Entry, list_tensors, read_tensors
+from windtunnel.models.transformer import Transformer, TransformerConfig
+from windtunnel.text.tokenizers import Tokenizer
+
+HEAD = "lm_head.weight"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "encoder.json")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model from elsewhere.
+
+    Attributes:
+        weights: float32, under our names, each parameter of `Transformer(config)` once.
+        tokenizer: None when the folder has none that can be read.
+        origin: its model_type: "gpt2", "llama" or "mistral".
+        notes: what was read otherwise than it was stored, or left out, a sentence each.
+    """
+
+    config: TransformerConfig
+    weights: dict[str, Tensor]
+    tokenizer: Tokenizer | None
+    origin: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How transformers stores one: the fields of its config.json, what they mean here, and its tensors."""
+
+    fields: Fields
+    settings: Callable[[dict[str, Any], object], dict[str, Any]]
+    parts: Callable[[TransformerConfig], Iterator[Part]]
+    prefix: str
+    buffers: re.Pattern[str]
+
+
+ARCHITECTURES = {
+    "gpt2": Architecture(gpt2.FIELDS, gpt2.settings, gpt2.parts, gpt2.PREFIX, gpt2.BUFFERS),
+    "llama": Architecture(llama.LLAMA, llama.settings, llama.parts, llama.PREFIX, llama.BUFFERS),
+    "mistral": Architecture(llama.MISTRAL, llama.settings, llama.parts, llama.PREFIX, llama.BUFFERS),
+}
+
+
+def read_huggingface(folder: Path) -> Pretrained:
+    """A GPT-2, Llama or Mistral model out of a Hugging Face folder; every field and tensor is accounted for.
+
+    Raises:
+        ArtifactError: when config.json asks for something that this model cannot be, the weights are missing, pickled,
+            incomplete, do not fit the config, or hold a NaN.
+        DataError: when the tokenizer's files cannot be used or have more tokens than the model.
+    """
+    origin, config, notes = read_config(folder / "config.json")
+    weights, more = read_weights(folder, config, ARCHITECTURES[origin])
+    tokenizer, about_tokenizer = _tokenizer(folder, config)
+    return Pretrained(config, weights, tokenizer, origin, (*notes, *more, *about_tokenizer))
+
+
+def to_model(config: TransformerConfig, weights: Mapping[str, Tensor]) -> Transformer:
+    """The model with these weights, in evaluation mode; it takes the tensors themselves, not copies."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.position.build()  # what is no weight but a table (ALiBi's slopes) must be real
+    model.load_state_dict(dict(weights), assign=True)
+    return model.eval()
+
+
+def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
+    """The model_type of a config.json, our config for it, and what is worth saying.
+
+    Raises:
+        ArtifactError: when it cannot be read or one of its fields cannot be honoured.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error.strerror}); expected a Hugging Face model's folder"
+        ) from None
+    except (ValueError, RecursionError):
+        raise ArtifactError(f"{path} is not JSON; expected a Hugging Face model's config.json") from None
+    origin = data.get("model_type") if isinstance(data, dict) else None
+    if not isinstance(origin, str) or origin not in ARCHITECTURES:
+        raise ArtifactError(f"{path}: model_type {origin!r} is not one that can be read: {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[origin]
+    values = take_fields(data, architecture.fields, path)
+    try:
+        config = parse(TransformerConfig, architecture.settings(values, path))
+    except ConfigError as error:
+        raise ArtifactError(f"{path} describes no model that can be built: {error}") from None
+    return origin, config, list(gpt2.notes(values)) if origin == "gpt2" else []
+
+
+def read_weights(
+    folder: Path, config: TransformerConfig, architecture: Architecture
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Our weights in float32 out of a folder's safetensors files, every tensor used exactly once, and notes.
+
+    Raises:
+        ArtifactError: listing what does not fit, before any tensor is read.
+    """
+    entries = _canonical(list_tensors(folder), architecture.prefix, folder)
+    if config.n_layers > len(entries):
+        raise ArtifactError(
+            f"{folder}: config.json says {config.n_layers} layers, and there are {len(entries)} tensors"
+        )
+    parts = list(architecture.parts(config))
+    head = entries.pop(HEAD, None) if config.tie_embeddings else None
+    check_tensors(parts, {name: entry.shape for name, entry in entries.items()}, architecture.buffers, folder)
+    used = {name: entries[name] for part in parts for name in part.theirs}
+    notes = []
+    if head is not None:
+        _check_tied(head, used[parts[0].theirs[0]], folder)
+        notes.append(f"{HEAD} is the token embedding a second time, and tied")
+    buffers = sorted({re.sub(r"\d+", "*", name) for name in entries.keys() - used.keys()})
+    if buffers:
+        notes.append(f"buffers that can be computed were left out: {listing(buffers)}")
+    narrow = sorted({entry.dtype for entry in used.values()} - {"F32"})
+    if narrow:
+        notes.append(f"weights stored as {', '.join(narrow)} were read into float32")
+    tensors = read_tensors(used)
+    return gather(parts, tensors.pop), notes
+
+
+def _canonical(entries: Mapping[str, Entry], prefix: str, folder: Path) -> dict[str, Entry]:
+    """The tensors by the names that they have in the model with a head: the bare model's lack the prefix."""
+    named: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        full = name if name == HEAD or name.startswith(prefix) else prefix + name
+        if full in named:
+            raise ArtifactError(
+                f"{folder} has the tensor {full} twice, as {named[full].name} and as {name}; remove one"
+            )
+        named[full] = entry
+    return named
+
+
+def _check_tied(head: Entry, embedding: Entry, folder: Path) -> None:
+    """A head that is stored although it is tied must equal the embedding."""
+    if head.shape == embedding.shape:
+        read = read_tensors({"head": head, "embedding": embedding})
+        if torch.equal(read["head"], read["embedding"]):
+            return
+    raise ArtifactError(
+        f"{folder}: config.json ties the head to the token embedding, and {HEAD} is another tensor; "
+        "set tie_word_embeddings to false in config.json if the head is meant"
+    )
+
+
+def _tokenizer(folder: Path, config: TransformerConfig) -> tuple[Tokenizer | None, list[str]]:
+    """The folder's tokenizer, if there is one, and how its vocabulary compares with the embedding.
+
+    Raises:
+        DataError: when it cannot be used, or has tokens that the embedding has no row for.
+    """
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        return None, [f"no tokenizer: the folder has none of {', '.join(TOKENIZER_FILES)}"]
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise DataError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model's embedding {config.vocab_size:,} "
+            "rows; use the tokenizer that the model was trained with"
+        )
+    notes = []
+    if tokenizer.vocab_size < config.vocab_size:
+        notes.append(
+            f"the embedding has {config.vocab_size - tokenizer.vocab_size} rows more than the tokenizer tokens"
+        )
+    if tokenizer.end_id is None:
+        notes.append("the tokenizer has no <|endoftext|>, the end mark here, so generated text ends at its length only")
+    return tokenizer, notes

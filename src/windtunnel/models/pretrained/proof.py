@@ -1,0 +1,126 @@
+"""The evidence that a model is the one in a Hugging Face folder: transformers runs it beside ours."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from windtunnel.errors import DataError, MissingExtra
+from windtunnel.models.transformer import Transformer
+from windtunnel.text.tokenizers import Tokenizer
+
+TOLERANCE = 1e-4
+"""How far two logits may lie apart: float32 sums in another order."""
+
+LONGEST = 1024
+TEXT = (
+    "The wind tunnel was built before the aeroplane flew. A model of the wing, a hand wide, stood in the stream of "
+    "air, and two small balances told what it lifted and what it cost. Some two hundred shapes were measured that way "
+    "and written into tables, and the tables that had been trusted before were found to be wrong."
+)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Ours and transformers' side by side, in float32 on the same device.
+
+    Attributes:
+        max_difference: the largest |difference of two logits|, by the length of the text that was read.
+        loss, loss_transformers: mean cross-entropy in nats a token on a fixed text; None without a tokenizer
+            that knows its characters.
+        continuation, continuation_transformers: the ids that greedy decoding gives after the same first ids.
+    """
+
+    transformers_version: str
+    tolerance: float
+    max_difference: dict[int, float]
+    loss: float | None
+    loss_transformers: float | None
+    continuation: tuple[int, ...]
+    continuation_transformers: tuple[int, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether logits and loss agree within the tolerance, and the greedy continuations are the same."""
+        near = self.loss is None or abs(self.loss - (self.loss_transformers or 0.0)) <= self.tolerance
+        same = self.continuation == self.continuation_transformers
+        return near and same and max(self.max_difference.values()) <= self.tolerance
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "holds": self.holds}
+
+
+def compare_with_transformers(
+    model: Transformer,
+    folder: Path,
+    tokenizer: Tokenizer | None = None,
+    lengths: Sequence[int] | None = None,
+    n_tokens: int = 16,
+) -> Proof:
+    """Run the folder's model in transformers and ours on the same ids, drawn at random but always the same.
+
+    Args:
+        lengths: of the texts; None is 1, 2, 17, and the context (at most 1,024) and one less.
+        n_tokens: how many tokens are decoded.
+
+    Raises:
+        MissingExtra: when transformers is not installed.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtra("transformers", "hf", "comparing with transformers")
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    logging.disable_progress_bar()
+    context, vocab_size = model.config.context_length, model.config.vocab_size
+    longest = min(context, LONGEST)
+    lengths = sorted({min(length, context) for length in lengths or (1, 2, 17, max(longest - 1, 1), longest)})
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    theirs = theirs.eval().to(model.embedding.weight.device)
+
+    def their_logits(ids_1T: Tensor) -> Tensor:
+        logits: Tensor = theirs(ids_1T, use_cache=False).logits
+        return logits
+
+    generator = torch.Generator().manual_seed(0)
+    ids_1T = torch.randint(vocab_size, (1, lengths[-1]), generator=generator).to(model.embedding.weight.device)
+    with torch.no_grad():
+        apart = {n: (model(ids_1T[:, :n]) - their_logits(ids_1T[:, :n])).abs().max().item() for n in lengths}
+        start = min(8, max(context - n_tokens, 1))
+        n_tokens = min(n_tokens, context - start)
+        return Proof(
+            transformers_version=transformers.__version__,
+            tolerance=TOLERANCE,
+            max_difference=apart,
+            loss=_loss(model, tokenizer, longest),
+            loss_transformers=_loss(their_logits, tokenizer, longest),
+            continuation=_greedy(model, ids_1T[:, :start], n_tokens),
+            continuation_transformers=_greedy(their_logits, ids_1T[:, :start], n_tokens),
+        )
+
+
+def _loss(logits: Callable[[Tensor], Tensor], tokenizer: Tokenizer | None, longest: int) -> float | None:
+    """Mean cross-entropy of the fixed text's tokens, the first excepted, in nats."""
+    try:
+        ids_1T = torch.from_numpy(tokenizer.encode(TEXT)[:longest])[None] if tokenizer else None
+    except DataError:  # a tokenizer that does not know all of its characters
+        return None
+    if ids_1T is None or ids_1T.shape[1] < 2:
+        return None
+    return F.cross_entropy(logits(ids_1T)[0, :-1], ids_1T[0, 1:]).item()
+
+
+def _greedy(logits: Callable[[Tensor], Tensor], ids_1T: Tensor, n_tokens: int) -> tuple[int, ...]:
+    """The most likely continuation, without a cache."""
+    start = ids_1T.shape[1]
+    for _ in range(n_tokens):
+        ids_1T = torch.cat((ids_1T, logits(ids_1T)[:, -1:].argmax(-1)), dim=1)
+    return tuple(ids_1T[0, start:].tolist())
