@@ -10,9 +10,9 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -76,32 +76,36 @@ def override(config: C, assignments: Iterable[str]) -> C:
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator:
-            raise ConfigError(f"--set {assignment!r}: expected PATH=VALUE, for example --set {known[0]}=...")
+            raise ConfigError(f"--set {assignment!r}: expected PATH=VALUE, for example --set {next(iter(known))}=...")
         if path not in known:
             raise ConfigError(f"--set {path}: there is no such setting{_nearest(path, known)}")
         *parents, leaf = path.split(".")
         node = data
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = _value(text)
+        node[leaf] = _value(text, known[path])
     return parse(type(config), data)
 
 
-def read(kind: type[C], path: Path) -> C:
-    """Read a config from a `.json` or `.toml` file."""
+def read_settings(path: Path) -> dict[str, Any]:
+    """The nested settings of a `.json` or `.toml` file. Raises ConfigError when it cannot be read as such."""
     try:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable config ({error}); expected a .json or .toml file") from None
-    return parse(kind, data)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected settings by name, given {type(data).__name__}")
+    return data
 
 
-def _value(text: str) -> Any:
+def _value(text: str, annotation: Any) -> Any:
+    """What a person means by a text: JSON where it is JSON; `none` is no value, unless it is one of the choices."""
     try:
         return json.loads(text)
     except ValueError:
-        return {"none": None, "true": True, "false": False}.get(text.lower(), text)
+        words = {"true": True, "false": False, **({} if text in get_args(annotation) else {"none": None})}
+        return words.get(text.lower(), text)
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,18 +118,19 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _paths(kind: type[Config], prefix: str = "") -> list[str]:
-    paths: list[str] = []
+def _paths(kind: type[Config], prefix: str = "") -> dict[str, Any]:
+    """Every setting's dotted path with its type."""
+    paths: dict[str, Any] = {}
     for name, field in kind.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Config):
-            paths += _paths(inner, f"{prefix}{name}.")
+            paths.update(_paths(inner, f"{prefix}{name}."))
         else:
-            paths.append(prefix + name)
+            paths[prefix + name] = inner
     return paths
 
 
-def _nearest(path: str, known: list[str]) -> str:
+def _nearest(path: str, known: Collection[str]) -> str:
     by_leaf = [k for k in known if k.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
     close = by_leaf or difflib.get_close_matches(path, known, n=1, cutoff=0.4)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"

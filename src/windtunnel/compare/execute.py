@@ -1,30 +1,25 @@
 """Runs on any `concurrent.futures.Executor`: threads of this process by default, or a cluster that shares the folders.
 
 What an executor is given is `train_run`, which trains one run in a process of its own: one that fails, or is killed,
-takes no other with it. The run folder carries everything else. Its lock makes sure that nobody trains a run twice, its
-checkpoint is where the next process goes on, its `metrics.jsonl` is what progress is read from, and a file named
-`stop` in it asks its process to save and end.
+takes no other with it. The folders carry everything else. A run's lock makes sure that nobody trains it twice, its
+checkpoint is where the next process goes on, and its `metrics.jsonl` is what progress is read from. A file `.wanted-*`
+beside the runs is locked by the one who waits for them: when it says stop, or its lock is gone, the processes end.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
+from windtunnel.compare.worker import lives, train_run
 from windtunnel.errors import ConfigError, MissingExtra
+from windtunnel.train.disk import saving
 from windtunnel.train.events import Event, Started, Step, Stopped, from_line
-
-STOP = "stop"
-MOST_DEATHS = 3
-"""A run whose process died this often without a new checkpoint between is given up."""
 
 
 @contextmanager
@@ -35,22 +30,23 @@ def open_executor(name: str, at_once: int) -> Iterator[Executor]:
         ConfigError: for another name, or a scheduler that does not answer.
         MissingExtra: when dask is not installed.
     """
-    kind, _, address = name.partition("=")
-    if kind == "local" and not address:
+    if name == "local":
         with ThreadPoolExecutor(at_once) as threads:
             yield threads
         return
-    if kind != "dask":
+    kind, equals, address = name.partition("=")
+    if kind != "dask" or bool(equals) != bool(address):
         raise ConfigError(f"there is no executor {name!r}; known are local, dask and dask=ADDRESS")
     try:
         import distributed
     except ImportError:
         raise MissingExtra("distributed", "cluster", "--executor dask") from None
-    settings: dict[str, Any] = {"n_workers": at_once, "threads_per_worker": 1, "dashboard_address": None}
+    own = {"n_workers": at_once, "threads_per_worker": 1, "dashboard_address": None}
     try:
-        client = distributed.Client(address) if address else distributed.Client(**settings)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no dask scheduler answers at {address or 'this machine'}: {error}") from None
+        client = distributed.Client(**({"address": address, "timeout": 10} if address else own))
+    except (OSError, ValueError, RuntimeError) as error:
+        what = f"no dask scheduler answers at {address}" if address else "no dask cluster could be started here"
+        raise ConfigError(f"{what}: {error}") from None
     with client:
         yield client.get_executor(pure=False)  # pure: the same run asked for again would be answered from memory
 
@@ -60,125 +56,96 @@ def execute(
 ) -> Iterator[tuple[int, Event]]:
     """Train the runs in these folders to their ends; yields (index of the folder, event) as they come.
 
-    Every folder ends in exactly one Stopped event, also when its process is killed. When `should_stop` says yes, the
-    running ones save and stop, and the others are not begun.
+    Every folder ends in exactly one Stopped event, also when its process is killed or the executor breaks. When
+    `should_stop` says yes, the running ones save and stop, and the others are not begun.
 
     Args:
-        patience: seconds to wait for a run that another process is training.
+        patience: seconds to wait for a run that another process is training; one that nobody waits for any more
+            has half of them to save and end.
     """
-    for folder in folders:
-        (folder / STOP).unlink(missing_ok=True)
-    logs = [_Log(folder / "metrics.jsonl") for folder in folders]
-    lives = [_Lives(folder) for folder in folders]
-    waiting = {executor.submit(train_run, str(folder), patience): i for i, folder in enumerate(folders)}
+    if not folders:
+        return
+    news = [_news(folder / "metrics.jsonl") for folder in folders]
+    begin_again = [lives(folder) for folder in folders]
+    waiting: dict[Future[Stopped], int] = {}
     asked = False
-    try:
-        while waiting:
-            if not asked and should_stop():
-                asked = True
-                _ask_to_stop(folders[i] for i in waiting.values())
-            done, _ = wait(waiting, timeout=0.2, return_when="FIRST_COMPLETED")
-            for i in sorted(waiting.values()):
-                yield from ((i, event) for event in logs[i].new())
-            for future in done:
-                i = waiting.pop(future)
-                if future.exception() is not None and not asked and lives[i].another():
-                    waiting[executor.submit(train_run, str(folders[i]), patience)] = i  # its worker was lost
-                else:
-                    yield i, _ending(future)
-    finally:
-        _ask_to_stop(folders[i] for i in waiting.values())
+    with _wanted(folders[0].absolute().parent) as wanted:
+        for i, folder in enumerate(folders):
+            waiting[_submit(executor, folder, patience, wanted)] = i
+        try:
+            while waiting:
+                if not asked and should_stop():
+                    asked = True
+                    os.truncate(wanted, 1)
+                done, _ = wait(waiting, timeout=0.2, return_when="FIRST_COMPLETED")
+                for i in sorted(waiting.values()):
+                    yield from ((i, event) for event in next(news[i]))
+                for future in done:
+                    i, lost = waiting.pop(future), _lost(future)
+                    if not lost:
+                        yield i, future.result()
+                    elif not asked and not future.cancelled() and next(begin_again[i]):
+                        waiting[_submit(executor, folders[i], patience, wanted)] = i
+                    else:
+                        yield i, Stopped(0, "interrupted" if asked else "failed", lost)
+        finally:
+            if waiting:  # the caller listens no more
+                os.truncate(wanted, 1)
+                wait(waiting, timeout=patience)
 
 
-def train_run(folder: str, patience: float) -> Stopped:
-    """Train the run in a folder to its end in a process of its own; when that is killed, go on with another.
+@contextmanager
+def _wanted(folder: Path) -> Iterator[Path]:
+    """A file that is locked as long as this process lives and waits; a byte in it asks the runs to save and stop.
 
-    The process watches the pipe that it gets as its input: when the one who waits here is gone, it saves and ends.
+    The lock is one of fcntl, not of flock, so that no forked child holds it on. Opening and closing the file again in
+    this process would release it.
     """
-    path, lives = Path(folder), _Lives(Path(folder))
+    path = folder / f".wanted-{uuid4().hex}"
+    with saving(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _submit(executor: Executor, folder: Path, patience: float, wanted: Path) -> Future[Stopped]:
+    try:
+        return executor.submit(train_run, str(folder.absolute()), patience, str(wanted))
+    except RuntimeError as error:  # the executor is broken or was shut down
+        failed: Future[Stopped] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _lost(future: Future[Stopped]) -> str:
+    """Why a run has no ending of its own; nothing when it has one."""
+    if future.cancelled():
+        why = "the executor dropped it, as when a scheduler is gone"
+    elif error := future.exception():
+        why = f"its worker was lost ({str(error) or type(error).__name__})"
+    else:
+        return ""
+    return f"{why}; what was saved is intact, and the same command goes on from there"
+
+
+def _news(path: Path) -> Iterator[list[Event]]:
+    """What was added to a run's log since the last time, but for its end; at first its last Started and last Step."""
+    offset, first = 0, True
     while True:
-        if (path / STOP).exists():
-            return Stopped(0, "interrupted", "not begun")
-        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "windtunnel.compare.worker", folder, str(patience)],
-                stdin=subprocess.PIPE,
-                stdout=said,
-                stderr=errors,
-                start_new_session=True,  # Ctrl-C reaches only the parent, which passes it on
-            )
-            code = process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
-            line, wrong = _text(said), _text(errors).splitlines()
-        if line:
-            event = from_line(line + "\n")
-            assert isinstance(event, Stopped)
-            return event
-        if code >= 0:
-            return Stopped(0, "failed", wrong[-1] if wrong else f"its process ended with exit code {code}")
-        if code == -signal.SIGTERM:  # before it could take it up: nothing was begun, nothing is lost
-            return Stopped(0, "interrupted", "its process was ended")
-        if not lives.another():
-            return Stopped(0, "failed", f"its process was killed by signal {-code}, {MOST_DEATHS} times in a row")
-
-
-class _Lives:
-    """How often a run may be begun again: as long as it saves something new between two deaths, and thrice if not."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.deaths = folder, 0
-        self.saved = self._checkpoints()
-
-    def another(self) -> bool:
-        saved = self._checkpoints()
-        self.deaths = self.deaths + 1 if saved == self.saved else 1
-        self.saved = saved
-        return self.deaths < MOST_DEATHS
-
-    def _checkpoints(self) -> list[str]:
-        return sorted(path.name for path in self.folder.glob("step-*"))
-
-
-class _Log:
-    """What is added to a run's `metrics.jsonl`, read from time to time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
-        old = self._read()
-        # Where a run stands that goes on: its last Started and its last Step.
-        self.unread = [e for kind in (Started, Step) for e in [e for e in old if isinstance(e, kind)][-1:]]
-
-    def new(self) -> list[Event]:
-        """The events since the last call, without how the run ended."""
-        events, self.unread = [*self.unread, *self._read()], []
-        return [event for event in events if not isinstance(event, Stopped)]
-
-    def _read(self) -> list[Event]:
-        if not self.path.exists():
-            return []
-        self.offset = min(self.offset, self.path.stat().st_size)  # a resumed run cuts its log back
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            *lines, _ = file.read().split(b"\n")
-        self.offset += sum(len(line) + 1 for line in lines)
         events: list[Event] = []
-        for line in lines:
-            with suppress(ValueError):  # the middle of a line, when the log was cut back: only progress is shown here
-                events.append(from_line(line.decode() + "\n"))
-        return events
-
-
-def _ending(future: Future[Stopped]) -> Stopped:
-    error = future.exception()
-    return future.result() if error is None else Stopped(0, "failed", f"its worker was lost: {error}")
-
-
-def _ask_to_stop(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        (folder / STOP).touch()
-
-
-def _text(file: Any) -> str:
-    file.seek(os.SEEK_SET)
-    return file.read().decode(errors="replace").strip()
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            offset = min(offset, file.seek(0, os.SEEK_END))  # a resumed run cuts its log back
+            file.seek(offset)
+            *lines, _ = file.read().split(b"\n")
+            offset += sum(len(line) + 1 for line in lines)
+            for line in lines:
+                with suppress(ValueError):  # the middle of a line, when the log was cut back: this only shows progress
+                    events.append(from_line(line.decode() + "\n"))
+        last = {type(event): event for event in events}
+        kinds = Started, Step
+        yield [last[kind] for kind in kinds if kind in last] if first else [e for e in events if type(e) is not Stopped]
+        first = False

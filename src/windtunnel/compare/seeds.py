@@ -199,7 +199,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "seed": run.config.seed,
         "step": result.step,
         "steps": run.config.train.steps,
-        "state": result.reason,
+        "state": run.record.get("made", result.reason),
         "message": result.message,
         "dev": asdict(result.dev) if result.dev else None,
         "config": run.config.model_dump(mode="json"),

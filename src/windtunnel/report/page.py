@@ -34,7 +34,7 @@ def trace_page(trace: Trace) -> str:
 <p>Hover over a token, or move with the arrow keys, to see its alternatives.</p></section>
 <p class="quiet">{escape(totals_line(trace))}</p>
 <details><summary>All numbers as a table</summary><div class="scroll">{_table(trace)}</div></details>"""
-    return _page(f"{trace.run}: trace", body, trace.to_dict(), "trace.js")
+    return page(f"{trace.run}: trace", body, trace.to_dict(), "trace.js")
 
 
 def attention_page(found: AttentionMap, labels: Sequence[str], run: str, step: int) -> str:
@@ -63,11 +63,13 @@ aria-label="attention of the chosen layer and head; arrow keys move"></canvas></
 </div>
 <h2>All heads</h2><div class="heads" id="heads"></div>"""
     data = {"labels": list(labels), "n_layers": n_layers, "n_heads": n_heads, "weights": _packed(found)}
-    return _page(f"{run}: attention", body, data, "attention.js", "body { --surprise: var(--bar); }")
+    return page(f"{run}: attention", body, data, "attention.js", "body { --surprise: var(--bar); }")
 
 
-def _page(title: str, body: str, data: Any, script: str, style: str = "") -> str:
+def page(title: str, body: str, data: Any, script: str | None = None, style: str = "") -> str:
+    """A whole page: the house style and `style`, the body, the data as a JSON block, one script from the assets."""
     block = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    code = f'<script type="module">\n{_asset(script)}</script>' if script else ""
     return f"""\
 <!doctype html>
 <html lang="en">
@@ -84,8 +86,7 @@ script-src 'unsafe-inline'">
 <body>
 {body}
 <script type="application/json" id="data">{block}</script>
-<script type="module">
-{_asset(script)}</script>
+{code}
 </body>
 </html>
 """

@@ -1,18 +1,19 @@
-"""What a person sees while runs train: a bar a run on a terminal, a line an evaluation elsewhere."""
+"""What a person sees while runs train: a bar a run on a terminal, a line an evaluation or a run elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -23,16 +24,24 @@ from windtunnel.train.events import Evaluation, Event, Sample, Saved, Started, S
 
 SMOOTHING = 0.95
 """Weight of the past in the loss and the rate that are shown."""
+MOST_BARS = 8
+"""Of more runs than this, those that ended have no bar."""
 
 
 class TrainingProgress:
-    """Consumes (run, event) pairs; a context manager. Writes to the console it is given, which should be stderr."""
+    """Consumes (label of a run, event) pairs; a context manager. Writes to its console, which should be stderr.
 
-    def __init__(self, console: Console, labels: Sequence[str]) -> None:
-        self.console, self.labels = console, labels
-        self.lines = [_Line(label) for label in labels]
-        self.bars = Progress(
-            TextColumn("{task.description}"),
+    Args:
+        brief: for many runs: how many have ended, and, where there is no terminal, only a line for each that ends.
+    """
+
+    def __init__(self, console: Console, brief: bool = False) -> None:
+        self.console, self.brief = console, brief
+        self.lines: dict[str, _Line] = {}
+        self.tasks: dict[str, TaskID] = {}
+        self.ended: set[str] = set()
+        self.bars = _Bars(
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             _Figures(table_column=Column(no_wrap=True)),
@@ -41,7 +50,6 @@ class TrainingProgress:
             disable=not console.is_terminal,
             refresh_per_second=5,
         )
-        self.tasks = [self.bars.add_task(label, total=None, start=False, figures="") for label in labels]
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -52,12 +60,42 @@ class TrainingProgress:
     ) -> None:
         self.bars.stop()
 
-    def show(self, index: int, event: Event) -> None:
-        """Take in one event of the run with this index."""
-        line, task = self.lines[index], self.tasks[index]
-        said = line.take(event)
-        if said and (not self.console.is_terminal or isinstance(event, Sample | Stopped | Started)):
+    def show(self, label: str, event: Event) -> None:
+        """Take in one event of the run with this label."""
+        line = self.lines.setdefault(label, _Line(label))
+        if said := self._of_interest(line.take(event), event, line):
             self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+        if isinstance(event, Stopped):
+            self._end(label, line, event)
+        else:
+            self._move_bar(label, line, event)
+
+    def _of_interest(self, said: str, event: Event, line: _Line) -> str:
+        """What to print of what is said: bars show the rest, and of many runs only the ends count."""
+        if self.brief and isinstance(event, Stopped) and event.reason == "interrupted" and line.started is None:
+            return ""  # one of many that were not begun
+        if self.console.is_terminal:
+            kinds = (Stopped, Started) if self.brief else (Sample, Stopped, Started)
+            return said if isinstance(event, kinds) else ""
+        if self.brief:
+            return line.ending(event) if isinstance(event, Stopped) else ""
+        return said
+
+    def _end(self, label: str, line: _Line, event: Stopped) -> None:
+        """The bars of ended runs make room when there are many."""
+        if line.started is not None or event.reason != "interrupted":
+            self.ended.add(label)
+        if self.brief:
+            self.bars.headline = f"runs ended {len(self.ended)}"
+        if len(self.lines) > MOST_BARS:
+            for other in self.ended & self.tasks.keys():
+                self.bars.remove_task(self.tasks.pop(other))
+
+    def _move_bar(self, label: str, line: _Line, event: Event) -> None:
+        if label not in self.tasks:
+            self.ended.discard(label)
+            self.tasks[label] = self.bars.add_task(_clip(label), total=None, start=False, figures="")
+        task = self.tasks[label]
         if isinstance(event, Started):
             self.bars.start_task(task)
             self.bars.update(task, total=event.steps, completed=event.step)
@@ -65,6 +103,17 @@ class TrainingProgress:
             self.bars.update(task, completed=event.step, figures=line.figures())
         elif isinstance(event, Evaluation):
             self.bars.update(task, figures=line.figures())
+
+
+class _Bars(Progress):
+    """Bars below a line."""
+
+    headline = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.headline:
+            yield Text(self.headline)
+        yield from super().get_renderables()
 
 
 class _Line:
@@ -99,6 +148,11 @@ class _Line:
             case Stopped():
                 return "" if event.reason == "finished" else f"{self.label}: {event.reason}: {event.message}"
 
+    def ending(self, event: Stopped) -> str:
+        """How the run ended, and the last dev loss that it told."""
+        told = f": {event.message}" if event.message else ""
+        return f"{self.label}: {event.reason}{told}" + (f", dev {self.dev:.4f}" if self.dev is not None else "")
+
     def figures(self) -> str:
         """Loss, dev loss, rate and share of the machine, as far as they are known."""
         parts = []
@@ -115,6 +169,11 @@ class _Line:
 class _Figures(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(task.fields["figures"], style="cyan")
+
+
+def _clip(label: str) -> str:
+    """The beginning and the end of a long label."""
+    return label if len(label) <= 36 else f"{label[:23].rstrip()} … {label[-10:].lstrip()}"
 
 
 def _smooth(old: float | None, new: float) -> float:

@@ -1,0 +1,105 @@
+"""compare: arms x seeds, ending in a verdict."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windtunnel.cli.terminal import Json, Set, asked_to_stop, console, print_json
+
+
+def compare(
+    corpus: Annotated[
+        str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
+    ],
+    vary: Annotated[
+        list[str], typer.Option(metavar="PATH=A,B", help="A setting and its values; several make a grid.")
+    ] = [],  # noqa: B006
+    zip: Annotated[bool, typer.Option("--zip", help="Vary several settings together, not as a grid.")] = False,
+    arm: Annotated[
+        list[str], typer.Option(metavar="NAME=FILE", help="An arm from a .json or .toml file with its settings.")
+    ] = [],  # noqa: B006
+    baseline: Annotated[
+        str | None, typer.Option(help="The arm that the others are compared with; else the first.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds of every arm.")] = 6,
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate holds.")
+    ] = False,
+    max_seeds: Annotated[int, typer.Option(min=1, help="The most seeds with --until-decided.")] = 16,
+    budget: Annotated[
+        str | None, typer.Option(metavar="KIND=AMOUNT", help="The same steps, tokens, flops or seconds for every run.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Share of the baseline's loss below which a difference does not matter.")
+    ] = 0.005,
+    alpha: Annotated[float, typer.Option(help="The chance of a wrong winner among all arms.")] = 0.05,
+    correction: Annotated[str, typer.Option(help="holm, dunnett, bonferroni or none.")] = "holm",
+    recipe: Annotated[str, typer.Option(help="tiny, small, medium, llama or gpt2; by default one that fits.")] = "auto",
+    set: Set = [],  # noqa: B006
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
+    out: Annotated[Path | None, typer.Option(help="Where runs are found and made; by default ./runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare ways to train, paired over seeds, and say which differences hold.
+
+    Runs that exist are used again, interrupted ones go on: the same command continues where it was stopped.
+    """
+    from rich.text import Text
+
+    from windtunnel.compare.budget import parse_budget
+    from windtunnel.compare.compare import at_once, save_comparison, train_arms
+    from windtunnel.compare.design import Arm, arm_from_file
+    from windtunnel.compare.design import vary as arms_of
+    from windtunnel.compare.execute import open_executor
+    from windtunnel.compare.judging import conclude
+    from windtunnel.compare.plan import make_plan
+    from windtunnel.compare.seeds import RUNS
+    from windtunnel.config import override
+    from windtunnel.report.comparison import comparison_tables, save_report
+    from windtunnel.report.progress import TrainingProgress
+    from windtunnel.train import recipes
+
+    err = console()
+    with err.status("reading the corpus"):
+        base = override(recipes.recipe(recipe, corpus), [*set, *([f"train.steps={steps}"] if steps else [])])
+        varied = arms_of(base, vary, zip) if vary else [Arm("base", base)]
+        plan = make_plan(
+            [*varied, *(arm_from_file(base, named) for named in arm)],
+            max_seeds if until_decided else seeds,
+            baseline,
+            parse_budget(budget) if budget else None,
+            margin,
+            alpha,
+            correction,  # type: ignore[arg-type]
+            until_decided,
+            out or RUNS,
+        )
+    err.print(f"{len(plan.arms)} arms, baseline {plan.arms[0].name}; the report goes to {plan.folder}", highlight=False)
+    with (
+        asked_to_stop(err) as asked,
+        open_executor(executor, at_once(plan)) as workers,
+        TrainingProgress(err, brief=True) as progress,
+    ):
+        for name, seed, event in train_arms(plan, workers, lambda: bool(asked)):
+            progress.show(f"{name}, seed {seed}", event)
+    found = conclude(plan)
+    save_comparison(plan, found)
+    files = save_report(found, plan.folder)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        shown = console(stderr=False)
+        for part in comparison_tables(found):
+            shown.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+        for path in files:
+            shown.print(f"written: {path}", highlight=False, soft_wrap=True)
+    reasons = {run.reason for result in found.arms for run in result.seeds if run.loss is None}
+    if asked or "interrupted" in reasons:
+        err.print("stopped and saved; the same command goes on", highlight=False)
+        raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
+    raise typer.Exit(1 if reasons else 0)

@@ -1,0 +1,171 @@
+"""From paired differences to verdicts: pure functions of numbers, held to their error rate by calibration tests."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.stats.multiplicity import dunnett_p
+from windtunnel.stats.paired import t_test, tost
+from windtunnel.stats.power import seeds_needed, seeds_to_equivalence
+from windtunnel.stats.sequential import nominal_level
+
+FEWEST_SEEDS = 4
+"""Fewer never decide anything: from so few values nobody can tell whether they are anything like normal."""
+
+Word = Literal["better", "worse", "no difference that matters", "undecided"]
+Correction = Literal["holm", "dunnett", "bonferroni", "none"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What turns differences into verdicts.
+
+    margin: a difference below it does not matter; in the unit of the differences.
+    alpha: the chance that any arm is called better or worse when none differs; the same for wrong equivalences.
+    correction: for several arms. Holm (1979) assumes nothing; Dunnett (1955) is sharper where all arms scatter alike.
+    looks: after which numbers of seeds the verdict is, or may be, taken; None is once, at the end.
+    """
+
+    margin: float
+    alpha: float = 0.05
+    power: float = 0.8
+    correction: Correction = "holm"
+    looks: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the seeds say of one arm against the baseline; a negative difference is a lower loss."""
+
+    arm: str
+    word: Word
+    difference: Estimate
+    """Arm minus baseline, with the interval at the level at which it was tested, so that both say the same."""
+    p: float
+    """Of the paired t test for any difference (with Dunnett, adjusted); NaN where one seed says nothing."""
+    level: float
+    """What p had to meet, with the correction for several arms and several looks."""
+    p_equivalence: float
+    """Of the two one-sided t tests that the difference is below the margin."""
+    level_equivalence: float
+
+
+def judge(differences: Mapping[str, Sequence[float]], rule: Rule) -> list[Verdict]:
+    """A verdict for each arm from its differences to the baseline, one a seed.
+
+    An arm whose difference is shown to be below the margin makes *no difference that matters*, even if it is
+    also shown not to be zero. With `rule.looks` the verdicts are those that looking after each of these numbers of
+    seeds gives: an arm that was decided stays so, and its later seeds do not count.
+    """
+    if rule.looks is None:
+        return _look(differences, rule, {})
+    decided: dict[str, Verdict] = {}
+    verdicts: list[Verdict] = []
+    for look in rule.looks:
+        there = {arm: list(values[:look]) for arm, values in differences.items()}
+        if all(len(values) < look for arm, values in there.items() if arm not in decided):
+            break
+        verdicts = _look(there, rule, decided)
+        decided = {v.arm: v for v in verdicts if v.word != "undecided"}
+    return verdicts or _look(differences, rule, {})
+
+
+def _look(differences: Mapping[str, Sequence[float]], rule: Rule, decided: Mapping[str, Verdict]) -> list[Verdict]:
+    """The verdicts at one look; those decided before stand."""
+    open_arms = {arm: list(values) for arm, values in differences.items() if arm not in decided}
+    p = {arm: t_test(d).p if len(d) > 1 else math.nan for arm, d in open_arms.items()}
+    if rule.correction == "dunnett":
+        p = _dunnett(differences)
+    p_same = {arm: tost(d, rule.margin).p if len(d) > 1 else math.nan for arm, d in open_arms.items()}
+    apart = sum(v.word in ("better", "worse") for v in decided.values())
+    alike = sum(v.word == "no difference that matters" for v in decided.values())
+    levels = _step_down(p, rule, 2, len(differences) - apart)
+    levels_same = _step_down(p_same, rule, 1, len(differences) - alike)
+    new = {
+        arm: _verdict(arm, d, rule, (p[arm], levels[arm]), (p_same[arm], levels_same[arm]))
+        for arm, d in open_arms.items()
+    }
+    return [decided.get(arm) or new[arm] for arm in differences]
+
+
+def _step_down(p: Mapping[str, float], rule: Rule, sides: int, n_hypotheses: int) -> dict[str, float]:
+    """The level that each arm's p has to meet. Holm: alpha / m for the smallest of m; m falls with each that does."""
+    at = _levels(rule, sides)
+    if rule.correction in ("none", "dunnett"):
+        return {arm: at(1) for arm in p}
+    levels, m = {}, n_hypotheses
+    for arm in sorted(p, key=lambda arm: (math.isnan(p[arm]), p[arm])):
+        levels[arm] = at(m)
+        if rule.correction == "holm" and p[arm] <= levels[arm]:
+            m -= 1
+        elif rule.correction == "holm":
+            m = max(m, 1)
+            levels.update({other: at(m) for other in p if other not in levels})
+            break
+    return levels
+
+
+def _levels(rule: Rule, sides: int) -> Callable[[int], float]:
+    """The level for m hypotheses at each of the rule's looks."""
+    looks = rule.looks
+    if looks is None or len(looks) == 1:
+        return lambda m: rule.alpha / m
+    return lambda m: nominal_level(looks, rule.alpha / m, sides)
+
+
+def _verdict(
+    arm: str, differences: Sequence[float], rule: Rule, test: tuple[float, float], same: tuple[float, float]
+) -> Verdict:
+    (p, level), (p_same, level_same) = test, same
+    difference = mean_interval(differences, 1 - level)
+    word: Word = "undecided"
+    if len(differences) >= FEWEST_SEEDS and p_same <= level_same:
+        word = "no difference that matters"
+    elif len(differences) >= FEWEST_SEEDS and p <= level:
+        word = "better" if difference.estimate < 0 else "worse"
+    return Verdict(arm, word, difference, p, level, p_same, level_same)
+
+
+def seeds_to_decide(differences: Sequence[float], verdict: Verdict, rule: Rule) -> int | None:
+    """How many seeds in all would decide, one way or the other, with the power asked for.
+
+    If the difference and its spread are what they look like now; None when that is more than 10,000, or when there
+    are fewer than two seeds to look at.
+    """
+    if len(differences) < 2:
+        return None
+    effect, spread = statistics.fmean(differences), statistics.stdev(differences)
+    ways = (
+        seeds_needed(effect, spread, rule.power, verdict.level, at_most=10_000),
+        seeds_to_equivalence(effect, spread, rule.margin, rule.power, verdict.level_equivalence, at_most=10_000),
+    )
+    possible = [n for n in ways if n is not None]
+    return max(FEWEST_SEEDS, len(differences) + 1, min(possible)) if possible else None
+
+
+def _dunnett(differences: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Dunnett's p of each arm, seeds as blocks: t with the residual variance of arms x seeds without interaction.
+
+    The baseline is the arm whose differences are 0. Raises ValueError when arms have different numbers of seeds.
+    """
+    rows = [[0.0] * len(next(iter(differences.values()))), *differences.values()]
+    n, k = len(rows[0]), len(rows) - 1
+    if any(len(row) != n for row in rows):
+        raise ValueError("Dunnett's test needs the same seeds in every arm; use Holm's correction")
+    if n < 2:
+        return dict.fromkeys(differences, math.nan)
+    arm_means = [statistics.fmean(row) for row in rows]
+    seed_means = [statistics.fmean(column) for column in zip(*rows, strict=True)]
+    grand = statistics.fmean(arm_means)
+    residual = sum(
+        (value - arm_means[i] - seed_means[j] + grand) ** 2 for i, row in enumerate(rows) for j, value in enumerate(row)
+    )
+    df = k * (n - 1)
+    error = math.sqrt(2 * residual / df / n)
+    t = [(mean / error if error else math.copysign(math.inf, mean) if mean else 0.0) for mean in arm_means[1:]]
+    return dict(zip(differences, dunnett_p(t, df), strict=True))

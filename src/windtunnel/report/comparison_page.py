@@ -1,0 +1,131 @@
+"""The page of a comparison: verdicts, picture, tables, every seed, and what is needed to cite and to repeat it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+
+from windtunnel.compare.comparison import Comparison
+from windtunnel.compare.verdict import Word
+from windtunnel.report.comparison_figure import COLOURS, INK
+from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
+from windtunnel.report.page import page
+
+CLASSES: dict[Word, str] = {
+    "better": "better",
+    "worse": "worse",
+    "no difference that matters": "same",
+    "undecided": "undecided",
+}
+STYLE = """
+:root { --better: #00734f; --worse: #b3470b; --same: #0067a3; --undecided: #5d5d58; }
+@media (prefers-color-scheme: dark) {
+  :root { --better: #2fc99c; --worse: #f2a05a; --same: #6bbdee; --undecided: #a5a6a2; }
+}
+.better, .worse, .same, .undecided { border-left: .3rem solid; padding-left: .6rem; margin: .35rem 0; }
+.better { border-color: var(--better); } .worse { border-color: var(--worse); }
+.same { border-color: var(--same); } .undecided { border-color: var(--undecided); }
+.picture svg { fill: var(--ink); width: 100%; min-width: 44rem; height: auto; }
+th, td { vertical-align: top; }
+th { vertical-align: bottom; }
+thead tr, tbody tr { border-bottom: 1px solid var(--line); }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 20rem; }
+td.words { text-align: left; font-weight: 700; }
+.scroll + .scroll { margin-top: 1rem; }
+td small { color: var(--quiet); font-size: .85em; }
+td strong { color: var(--worse); }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0 0; }
+button { font: inherit; }
+"""
+
+
+def comparison_page(found: Comparison, svg: str) -> str:
+    """A page that needs no other file.
+
+    Args:
+        svg: the comparison's figure, whose colours become those of the page's theme.
+    """
+    body = f"""\
+<h1>{escape(found.corpus)}: {len(found.arms)} arms, the baseline is {escape(found.baseline.name)}</h1>
+<p class="quiet">Judged on {found.n_documents:,} held-out documents of {found.n_tokens:,} tokens.</p>
+{_verdicts(found)}
+<div class="picture scroll">{_inline(svg)}</div>
+<h2>Arms</h2>
+<p class="quiet">±: 95 % interval of the mean over seeds; x: times the baseline's cost</p>
+{_table(arm_rows(found))}
+<h2>Verdicts</h2>
+<p class="quiet">The interval of a difference is at the level of its test, so that it and p say the same.
+The t test asks whether there is a difference, TOST whether it is smaller than the margin,
+{found.rule.margin:.4f} {found.unit}.</p>
+{_table(verdict_rows(found))}
+{_table(evidence_rows(found))}
+<h2>Settings that differ</h2>
+{_table(_setting_rows(found))}
+<h2>What is paired</h2>
+{_list(found.pairing)}
+{f"<h2>Notes</h2>{_list(found.notes)}" if found.notes else ""}
+<h2>Signature</h2>
+<section class="panel"><button id="copy" type="button">copy</button>
+<pre id="signature">{escape(found.signature)}</pre></section>
+<details><summary>Every seed</summary>{_table(_seed_rows(found))}</details>"""
+    return page(f"{found.corpus}: comparison", body, found.to_dict(), "comparison.js", STYLE)
+
+
+def _verdicts(found: Comparison) -> str:
+    lines = [f'<p class="{CLASSES[j.verdict.word]}">{escape(j.sentence)}</p>' for j in found.judgements]
+    return "\n".join(lines) or "<p>Nothing can be judged yet: no seed is there in both arms.</p>"
+
+
+def _inline(svg: str) -> str:
+    """The drawing alone, in the page's colours; without comments, in which matplotlib repeats the texts."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    colours = {
+        INK: "ink",
+        "#ffffff": "page",
+        "#b0b0b0": "quiet",
+        **{COLOURS[word]: name for word, name in CLASSES.items()},
+    }
+    for colour, name in colours.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg.replace("<svg", '<svg role="img" aria-label="the losses and differences of the tables below"', 1)
+
+
+def _setting_rows(found: Comparison) -> Rows:
+    paths = list(dict.fromkeys(path for arm in found.arms for path in arm.settings))
+    return ["arm", *paths], [[arm.name, *(str(arm.settings.get(p, "-")) for p in paths)] for arm in found.arms]
+
+
+def _seed_rows(found: Comparison) -> Rows:
+    rows = [
+        [arm.name, str(run.seed), run.reason, *_losses(run.loss, run.bits_per_byte), run.folder]
+        for arm in found.arms
+        for run in arm.seeds
+    ]
+    return ["arm", "seed", "ended", "nats\na token", "bits\na byte", "run"], rows
+
+
+def _losses(*values: float | None) -> list[str]:
+    return ["-" if value is None else f"{value:.6f}" for value in values]
+
+
+def _table(rows: Rows) -> str:
+    heads, body = rows
+    named = [escape(head).replace("-\n", "").replace("\n", "<br>") for head in heads]
+    head = "".join(f'<th scope="col">{name}</th>' for name in named)
+    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in body)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    """What stands below a number is smaller; a higher cost is set off."""
+    first, *below = escape(text).split("\n")
+    tag = "strong" if below and below[0].endswith("x") else "small"
+    kind = ' class="words"' if first in CLASSES else ""
+    return f"<td{kind}>{first}{''.join(f'<br><{tag}>{line}</{tag}>' for line in below)}</td>"
+
+
+def _list(lines: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"

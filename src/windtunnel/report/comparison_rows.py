@@ -1,0 +1,140 @@
+"""What a comparison shows, as headings and rows of plain text: the terminal and the page lay the same rows out.
+
+A line break in a cell parts what stands below the number: its interval, or how many times the baseline's cost it is.
+"""
+
+from __future__ import annotations
+
+import math
+
+from windtunnel.compare.comparison import ArmResult, Comparison, Judgement, SeedRun, Unit
+from windtunnel.stats.intervals import Estimate
+
+Rows = tuple[list[str], list[list[str]]]
+DEARER = 1.02
+"""Times the baseline's cost from which on it is shown."""
+
+
+def arm_rows(found: Comparison) -> Rows:
+    """One row an arm: its loss and what it costs. A cost above the baseline's is followed by how many times it is."""
+    other: Unit = "bits a byte" if found.unit == "nats a token" else "nats a token"
+    heads = ["arm", f"loss\n{found.unit}", other.replace(" a ", "\na "), "para-\nmeters", "FLOPs/\ntoken"]
+    heads += ["FLOPs/\nrun", "tokens\n/s", "peak\nmemory", "seeds"]
+    return heads, [_arm_row(found, arm, other) for arm in found.arms]
+
+
+def verdict_rows(found: Comparison) -> Rows:
+    """One row a judged arm: the verdict, and the difference it rests on."""
+    heads = ["arm", "verdict", f"difference\n{found.unit}", "of the\nbaseline", "difference\nbits a byte"]
+    rows = [
+        [j.arm, verdict_cell(j), signed(j.verdict.difference), f"{j.relative:+.2%}", signed(j.bits_per_byte)]
+        for j in found.judgements
+    ]
+    return heads, rows
+
+
+def evidence_rows(found: Comparison) -> Rows:
+    """One row a judged arm: both tests, and the 95 % intervals by source of chance; the wider one limits."""
+    heads = ["arm", "p of\nt test", "p of\nTOST", "95 % over\nseeds", "95 % over\ndocuments"]
+    rows = []
+    for j in found.judgements:
+        tests = _test(j.verdict.p, j.verdict.level), _test(j.verdict.p_equivalence, j.verdict.level_equivalence)
+        seeds, documents = interval(j.over_seeds), interval(j.over_documents)
+        seeds += "\nlimits" if j.limited_by == "seeds" else ""
+        documents += "\nlimits" if j.limited_by == "documents" else ""
+        rows.append([j.arm, *tests, seeds, documents])
+    return heads, rows
+
+
+def verdict_cell(judgement: Judgement) -> str:
+    """The word, and how many seeds would decide."""
+    more = f"\n~{judgement.seeds_needed:,} seeds" if judgement.seeds_needed else ""
+    return judgement.verdict.word + more
+
+
+def loss_of(run: SeedRun, unit: Unit) -> float | None:
+    """The loss of a run in this unit."""
+    return run.loss if unit == "nats a token" else run.bits_per_byte
+
+
+def mean_of(arm: ArmResult, unit: Unit) -> Estimate | None:
+    """The mean loss of an arm in this unit."""
+    return arm.loss if unit == "nats a token" else arm.bits_per_byte
+
+
+def counts(arm: ArmResult) -> str:
+    """What did not go well: `1 of 6 missing, 2 diverged`; nothing when all did."""
+    missing = sum(run.loss is None for run in arm.seeds)
+    diverged = sum(run.reason == "diverged" for run in arm.seeds)
+    parts = [f"{missing} of {len(arm.seeds)} missing"] if missing else []
+    return ", ".join([*parts, *([f"{diverged} diverged"] if diverged else [])])
+
+
+def short(n: float | None) -> str:
+    """Three digits and a unit in powers of 1000: 3552 is 3.55k; - for None."""
+    if n is None:
+        return "-"
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(n) < 999.5:
+            return f"{n:.3g}{unit}"
+        n /= 1000
+    return f"{n:.3g}Z"
+
+
+def signed(estimate: Estimate) -> str:
+    """The estimate over its interval, both with signs; of one value the estimate alone."""
+    below = "" if math.isnan(estimate.low) else f"\n{interval(estimate)}"
+    return f"{estimate.estimate:+.4f}{below}"
+
+
+def interval(estimate: Estimate | None) -> str:
+    """`[-0.0012, +0.0034]`; - where there is none."""
+    if estimate is None or math.isnan(estimate.low):
+        return "-"
+    return f"[{estimate.low:+.4f}, {estimate.high:+.4f}]"
+
+
+def _arm_row(found: Comparison, arm: ArmResult, other: Unit) -> list[str]:
+    base, beside = found.baseline, mean_of(arm, other)
+    costs = [
+        (short(cost), cost, theirs)
+        for cost, theirs in (
+            (arm.n_parameters, base.n_parameters),
+            (arm.flops_per_token, base.flops_per_token),
+            (arm.flops, base.flops),
+        )
+    ]
+    cells = [_dearer(*cost) for cost in costs]
+    slower = _ratio(base.tokens_per_second, arm.tokens_per_second)
+    cells.append(short(arm.tokens_per_second) + (f"\n{1 / slower:.2f}x" if slower and slower > DEARER else ""))
+    memory = "-" if arm.peak_memory is None else f"{short(arm.peak_memory)}B"
+    cells.append(_dearer(memory, arm.peak_memory, base.peak_memory))
+    ended = sum(run.loss is not None for run in arm.seeds)
+    seeds = str(ended) if ended == len(arm.seeds) else f"{ended} of {len(arm.seeds)}"
+    diverged = sum(run.reason == "diverged" for run in arm.seeds)
+    seeds += f"\n{diverged} diverged" if diverged else ""
+    mean = mean_of(arm, found.unit)
+    return [arm.name, _mean(mean), "-" if beside is None else f"{beside.estimate:.4f}", *cells, seeds]
+
+
+def _mean(estimate: Estimate | None) -> str:
+    """Student's interval is as far to the left as to the right."""
+    if estimate is None:
+        return "-"
+    half = "" if math.isnan(estimate.low) else f" ±{estimate.high - estimate.estimate:.4f}"
+    return f"{estimate.estimate:.4f}{half}"
+
+
+def _dearer(text: str, cost: float | None, theirs: float | None) -> str:
+    ratio = _ratio(cost, theirs)
+    if ratio is None or ratio <= DEARER:
+        return text
+    return f"{text}\n{ratio:.2f}x" if ratio < 1.95 else f"{text}\n{ratio:.1f}x"
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a is not None and b else None
+
+
+def _test(p: float, level: float) -> str:
+    return "-" if math.isnan(p) else f"{p:.2g}\n{'≤' if p <= level else '>'} {level:.2g}"

@@ -1,0 +1,146 @@
+"""`windtunnel compare`, end to end with real runs: three arms, one of which explodes."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from windtunnel.cli import main
+from windtunnel.compare.compare import compare
+from windtunnel.compare.design import arm_from_file, vary
+from windtunnel.compare.measure import read_measured
+from windtunnel.config import override
+from windtunnel.train.events import Evaluation
+from windtunnel.train.recipes import recipe
+from windtunnel.train.run import open_run
+
+SMALL = ["model.n_layers=1", "model.n_heads=2", "model.d_model=16", "train.batch_size=8", "train.sample_tokens=0"]
+EXPLODES = {"optimizer": {"name": "sgd", "lr": 1e6}, "schedule": {"warmup": 0}, "train": {"clip": None}}
+
+
+def windtunnel(*words, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "windtunnel", *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "explodes.json").write_text(json.dumps(EXPLODES))
+    words = ["compare", "names", "--vary", "optimizer.lr=1e-3,3e-2", "--arm", "explodes=explodes.json", "--seeds", 4,
+             "--steps", 30, "--json", *(word for a in SMALL for word in ("--set", a))]  # fmt: skip
+    return folder, words, windtunnel(*words, cwd=folder)
+
+
+def test_the_verdicts(compared):
+    folder, _, result = compared
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    fast, explodes = found["judgements"]
+    assert (fast["arm"], fast["verdict"]["word"]) == ("lr=3e-2", "better")
+    assert (explodes["arm"], explodes["verdict"]["word"]) == ("explodes", "worse")
+    losses = [[run["loss"] for run in arm["seeds"]] for arm in found["arms"]]
+    differences = np.subtract(losses[1], losses[0])
+    assert fast["verdict"]["p"] == pytest.approx(stats.ttest_rel(losses[1], losses[0]).pvalue, rel=1e-9)
+    assert fast["verdict"]["difference"]["estimate"] == pytest.approx(differences.mean(), abs=1e-12)
+    assert losses[2] == pytest.approx([math.log(27)] * 4)
+    assert any("explodes diverged in 4 of 4 seeds" in note for note in found["notes"])
+    assert found["rule"]["margin"] == pytest.approx(0.005 * np.mean(losses[0]))
+    assert fast["over_documents"]["n"] == found["n_documents"] > 1000
+    assert fast["over_documents"]["estimate"] == pytest.approx(differences.mean(), abs=1e-9)
+    for part in ("names sha256:", "lr=3e-2", "seeds 0-3", "paired t test", "holm", "margin 0.50%", "torch"):
+        assert part in found["signature"]
+    assert all((folder / found["folder"] / name).exists() for name in ("comparison.json", "comparison.png", "report.html"))
+
+
+def test_the_losses_are_those_of_the_runs(compared):
+    folder, _, result = compared
+    for arm in json.loads(result.stdout)["arms"][:2]:
+        for run in arm["seeds"]:
+            path = folder / run["folder"]
+            last = [e for e in open_run(path).events() if isinstance(e, Evaluation)][-1]
+            assert last.whole
+            assert run["loss"] == pytest.approx(last.loss, abs=1e-6)
+            assert run["bits_per_byte"] == pytest.approx(last.bits_per_byte, abs=1e-6)
+            measured = read_measured(path)
+            assert measured.tokens.sum() == last.n_tokens == json.loads(result.stdout)["n_tokens"]
+        assert 0 < arm["peak_memory"] < 2e9
+
+
+def test_the_same_command_trains_only_what_is_missing(compared):
+    folder, words, first = compared
+    runs = [Path(run["folder"]) for arm in json.loads(first.stdout)["arms"] for run in arm["seeds"]]
+    gone = folder / runs[1]
+    before = {run: (folder / run / "metrics.jsonl").stat().st_mtime_ns for run in runs}
+    shutil.rmtree(gone)
+    again = windtunnel(*words, cwd=folder)
+    assert [run for run in runs if (folder / run / "metrics.jsonl").stat().st_mtime_ns != before[run]] == [runs[1]]
+    old, new = json.loads(first.stdout), json.loads(again.stdout)
+    assert new["judgements"] == old["judgements"]
+
+
+def test_from_python_it_is_the_same_comparison(compared, monkeypatch):
+    folder, _, first = compared
+    monkeypatch.chdir(folder)
+    base = override(recipe("auto", "names"), ["train.steps=30", *SMALL])
+    arms = [*vary(base, ["optimizer.lr=1e-3,3e-2"]), arm_from_file(base, "explodes=explodes.json")]
+    with ThreadPoolExecutor(1) as executor:
+        found = compare(arms, seeds=range(4), executor=executor)
+    assert [j.sentence for j in found.judgements] == [j["sentence"] for j in json.loads(first.stdout)["judgements"]]
+    assert found.complete
+
+
+def test_a_comparison_uses_the_runs_that_train_made(compared):
+    """In the same folder `train` finds the comparison's runs, and the other way round: config and seed name a run."""
+    folder, _, _ = compared
+    trained = windtunnel(
+        "train", "names", "--seeds", 4, "--steps", 30, "--json", "--set", "optimizer.lr=1e-3",
+        *(word for a in SMALL for word in ("--set", a)), cwd=folder,
+    )  # fmt: skip
+    assert "0 of 4 runs to train" in trained.stderr
+
+
+def test_until_decided_stops_when_all_are_decided(compared):
+    folder, words, first = compared
+    result = windtunnel(*words, "--until-decided", "--max-seeds", 6, cwd=folder)
+    found = json.loads(result.stdout)
+    assert {j["verdict"]["word"] for j in found["judgements"]} <= {"better", "worse"}
+    n_seeds = max(len(arm["seeds"]) for arm in found["arms"])
+    decided_at = max(j["verdict"]["difference"]["n"] for j in found["judgements"])
+    assert n_seeds == decided_at <= 6
+    assert "looks after 4...6 seeds" in found["signature"]
+    level = found["judgements"][0]["verdict"]["level"]
+    assert level < json.loads(first.stdout)["judgements"][0]["verdict"]["level"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--vary", "model.position=rope"], "at least two arms"),
+        (["--vary", "model.position=rope,rope"], "two arms are named"),
+        (["--vary", "optimizer.lr=1e-3,0.001"], "the same run"),
+        (["--vary", "model.position=rope,alibi", "--margin", "0"], "no number of seeds"),
+        (["--vary", "model.position=rope,alibi", "--baseline", "x"], "no arm 'x'"),
+        (["--vary", "model.position=rope,alibi", "--executor", "slurm"], "known are local, dask"),
+        (["--vary", "model.position=rope,alibi", "--correction", "magic"], "holm"),
+        (["--vary", "seed=1,2"], "same run"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["windtunnel", "compare", "names", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    told = capsys.readouterr().err.strip().splitlines()
+    assert stopped.value.code == 2, told
+    assert message in told[-1]
+    assert len(told) <= 2
+    assert list(tmp_path.iterdir()) == []
