@@ -14,7 +14,7 @@ import windtunnel
 PACKAGE = Path(windtunnel.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
-    "errors", "config", "text", "nn", "models", "train", "generate", "inspect", "stats", "compare", "scaling",
+    "errors", "config", "stats", "text", "nn", "models", "train", "generate", "inspect", "compare", "scaling",
     "label", "report", "serve", "experiments", "cli",
 ]  # fmt: skip
 HEAVY = ["torch", "numpy", "scipy", "matplotlib", "transformers", "safetensors", "tokenizers"]

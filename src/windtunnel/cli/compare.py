@@ -39,6 +39,9 @@ def compare(
     alpha: Annotated[float, typer.Option(help="The chance of a wrong winner among all arms.")] = 0.05,
     correction: Annotated[str, typer.Option(help="holm, dunnett, bonferroni or none.")] = "holm",
     recipe: Annotated[str, typer.Option(help="tiny, small, medium, llama or gpt2; by default one that fits.")] = "auto",
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="Begin every arm with the weights of this run.")
+    ] = None,
     set: Set = [],  # noqa: B006
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
     executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
@@ -58,15 +61,17 @@ def compare(
     from windtunnel.compare.execute import open_executor
     from windtunnel.compare.judging import conclude
     from windtunnel.compare.plan import make_plan
-    from windtunnel.compare.seeds import RUNS
+    from windtunnel.compare.seeds import RUNS, find_run
     from windtunnel.config import override
     from windtunnel.report.comparison import comparison_tables, save_report
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.train import recipes
+    from windtunnel.train.foreign import continue_from
 
     err = console()
     with err.status("reading the corpus"):
-        base = override(recipes.recipe(recipe, corpus), [*set, *([f"train.steps={steps}"] if steps else [])])
+        begun = continue_from(find_run(start), corpus, recipe) if start else recipes.recipe(recipe, corpus)
+        base = override(begun, [*set, *([f"train.steps={steps}"] if steps else [])])
         varied = arms_of(base, vary, zip) if vary else [Arm("base", base)]
         plan = make_plan(
             [*varied, *(arm_from_file(base, named) for named in arm)],

@@ -16,6 +16,9 @@ def train(
         str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
     ],
     recipe: Annotated[str, typer.Option(help="tiny, small, medium or gpt2; by default one that fits.")] = "auto",
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="Begin with the weights of this run, and its settings.")
+    ] = None,
     set: Set = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
@@ -26,13 +29,15 @@ def train(
 
     The same command again continues where it was stopped, or shows the result.
     """
-    from windtunnel.compare.seeds import create_seeds
+    from windtunnel.compare.seeds import create_seeds, find_run
     from windtunnel.config import override
-    from windtunnel.train import recipes
+    from windtunnel.train.foreign import continue_from
+    from windtunnel.train.recipes import recipe as settings_of
 
     assignments = [*set, *([f"train.steps={steps}"] if steps else [])]
     with console().status("reading the corpus"):
-        config = override(recipes.recipe(recipe, corpus), assignments)
+        base = continue_from(find_run(start), corpus, recipe) if start else settings_of(recipe, corpus)
+        config = override(base, assignments)
         folders = create_seeds(config, range(config.seed, config.seed + seeds), out)
     _train(folders, as_json)
 
@@ -60,10 +65,10 @@ def _train(folders: list[Path], as_json: bool) -> None:
     threads = runs[0].config.train.threads or cores()
     err.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
     local = open_executor("local", max(1, cores() // threads))
-    with asked_to_stop(err) as asked, local as executor, TrainingProgress(err, labels) as progress:
+    with asked_to_stop(err) as asked, local as executor, TrainingProgress(err) as progress:
         folders_to_train = [folder for _, folder in open_runs]
         for place, event in execute(folders_to_train, executor, should_stop=lambda: bool(asked)):
-            progress.show(place, event)
+            progress.show(labels[place], event)
             if isinstance(event, Stopped):
                 endings[open_runs[place][0]] = event
     summary = summarise(folders, endings)

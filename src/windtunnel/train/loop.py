@@ -37,7 +37,7 @@ from windtunnel.train.events import (
 )
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
-from windtunnel.train.run import METRICS, Run, create_run, open_run, resolve
+from windtunnel.train.run import METRICS, Run, create_run, open_run, open_start, resolve
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
 from windtunnel.train.step import LossSum, gradients, guard, update
@@ -101,18 +101,20 @@ def _train(
     log: FileIO,
 ) -> Iterator[Event]:
     train, context = run.config.train, run.config.model.context_length
-    source, loss = examples(store, "train", context), _loss_function(state.model, run.config)
+    source, loss = examples(store, "train", context), loss_function(state.model, run.config)
     new = log.tell() == 0
     yield _started(run, state, note)
     if new:
         yield from _look(run, store, state, write_sample)
+        if train.steps == 0:
+            yield _save(run, state, log)
     while state.step < train.steps:
         if should_stop():
             yield _save(run, state, log)
             yield Stopped(state.step, "interrupted", f"resume with: windtunnel resume {run.folder}")
             return
         try:
-            yield _advance(run.config, state, source, loss)
+            yield advance(run.config, state, source, loss)
         except NumericsError as error:
             # One more is kept: the loss of these weights may be past mending, that of those saved before is not.
             yield _save(run, state, log, train.keep + 1)
@@ -126,7 +128,7 @@ def _train(
     yield Stopped(state.step, "finished")
 
 
-def _advance(config: RunConfig, state: State, source: Examples, loss_of: LossSum) -> Step:
+def advance(config: RunConfig, state: State, source: Examples, loss_of: LossSum) -> Step:
     """One step: batch, gradient, guard, update."""
     train, begin = config.train, time.perf_counter()
     rows = batch(source, train.batch_size, config.seed, state.step).to(state.model.embedding.weight.device)
@@ -175,6 +177,8 @@ def _restore(run: Run) -> tuple[State, int, str]:
     optimizer = build_optimizer(model, run.config.optimizer)
     checkpoint = newest_checkpoint(run.folder)
     if checkpoint is None:
+        if run.config.start is not None:
+            load_weights(model, open_start(run.config.start)[1].weights)
         return State(model, optimizer, 0, None), 0, ""
     load_weights(model, checkpoint.weights)
     restore_optimizer(optimizer, model, checkpoint.optimizer)
@@ -209,7 +213,7 @@ def _open_log(path: Path, size: int) -> FileIO:
         return path.open("ab", buffering=0)
 
 
-def _loss_function(model: Transformer, config: RunConfig) -> LossSum:
+def loss_function(model: Transformer, config: RunConfig) -> LossSum:
     """(ids, targets) -> summed loss, in the run's precision and compiled when the run is."""
     kind, dtype = machine.device().type, machine.DTYPES[config.train.precision]
 

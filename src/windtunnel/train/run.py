@@ -18,21 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError
-from windtunnel.models import Transformer
+from windtunnel.models import ModelConfig, Transformer
 from windtunnel.models.cost import training_flops_per_token
+from windtunnel.models.pretrained.parts import listing
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.train import machine
-from windtunnel.train.checkpoint import load_weights, newest_checkpoint
+from windtunnel.train.checkpoint import WEIGHTS, Checkpoint, load_weights, newest_checkpoint
 from windtunnel.train.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.train.events import Event, read_events
-from windtunnel.train.run_config import RunConfig
+from windtunnel.train.run_config import RunConfig, Start
 
 METRICS = "metrics.jsonl"
 COMPILE_SECONDS = 600.0
@@ -66,7 +68,10 @@ class Run:
 
         Raises:
             ArtifactError: when the corpus is no longer the one that the run began with.
+            ConfigError: when the run was imported without one.
         """
+        if not self.config.corpus:
+            raise ConfigError(f"{self.folder} has no corpus; import its model again with --corpus CORPUS")
         corpus = open_corpus(self.config.corpus, self.config.text.unit)
         try:
             store = prepare(corpus, self.config.text, tokenizer=self.tokenizer)
@@ -129,17 +134,33 @@ def create_run(folder: Path, config: RunConfig, store: TokenStore) -> Run:
             listed = ", ".join(f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items())
             raise ConfigError(f"{folder} holds a run with other settings ({listed}); choose another folder with --out")
         return run
-    record = {
-        **machine.description(),
+    return write_run(folder, config, store.tokenizer, corpus_facts(store))
+
+
+def corpus_facts(store: TokenStore) -> dict[str, Any]:
+    """What a run's record says of its corpus."""
+    return {
         "corpus_sha256": store.sha256,
         "tokens": {name: len(split.ids) for name, split in store.splits.items()},
         "bytes": {name: split.n_bytes for name, split in store.splits.items()},
+    }
+
+
+def write_run(folder: Path, config: RunConfig, tokenizer: Tokenizer, facts: Mapping[str, Any]) -> Run:
+    """Write a new run folder with a resolved config; `facts` go into its record, the corpus' SHA-256 among them.
+
+    Raises:
+        SaveError: when the disk refuses, or the folder holds other files.
+    """
+    record = {
+        **machine.description(),
+        **facts,
         "config_sha256": fingerprint(config),
         "random": "every draw is a function of (seed, purpose, step); no generator state is kept",
     }
     files = {
         "config.json": to_json(config).encode(),
-        "tokenizer.json": store.tokenizer.to_json().encode(),
+        "tokenizer.json": tokenizer.to_json().encode(),
         "record.json": (json.dumps(record, indent=2) + "\n").encode(),
     }
     with saving(folder):
@@ -162,6 +183,7 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
             f"model.vocab_size {model.vocab_size} is smaller than the tokenizer's {store.tokenizer.vocab_size}; "
             "leave it out, or give at least as many"
         )
+    start = _resolve_start(config.start, model, store.tokenizer) if config.start else None
     threads = train.threads or (1 if side_by_side > 1 else machine.cores())
     precision = train.precision
     if precision == "auto":
@@ -180,7 +202,58 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
         text=config.text.replace(unit=store.corpus.unit, tokenizer=kind),
         model=model,
         train=train.replace(threads=threads, precision=precision, compile=compiled),
+        start=start,
     )
+
+
+def open_start(start: Start) -> tuple[Run, Checkpoint]:
+    """The run that another begins with, and its newest weights.
+
+    Raises:
+        ArtifactError: when the run is gone, or was altered or trained further since the config was resolved.
+    """
+    folder = Path(start.run)
+    try:
+        run, checkpoint = open_run(folder), newest_checkpoint(folder)
+    except ArtifactError as error:
+        raise ArtifactError(f"the run to start from cannot be used: {error}") from None
+    if checkpoint is None:
+        raise ArtifactError(f"{folder} has no checkpoint to start from; train it first: windtunnel resume {folder}")
+    sha256 = _sha256(checkpoint)
+    if start.weights_sha256 not in (None, sha256):
+        raise ArtifactError(
+            f"the newest weights of {folder} have the SHA-256 {sha256[:12]}, and this run was to "
+            f"start from {str(start.weights_sha256)[:12]}; restore them, or begin a new run with --from"
+        )
+    return run, checkpoint
+
+
+def _sha256(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.facts["files"][WEIGHTS]["sha256"])
+
+
+def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> Start:
+    """The start with its whole path and its weights' SHA-256.
+
+    Raises:
+        ConfigError: when the weights do not fit the model or mean other tokens.
+    """
+    run, checkpoint = open_start(start)
+    with torch.device("meta"):
+        expected = {name: parameter.shape for name, parameter in Transformer(model).named_parameters()}
+    given = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
+    wrong = [name for name in sorted({**expected, **given}) if expected.get(name) != given.get(name)]
+    if wrong:
+        raise ConfigError(
+            f"the weights of {start.run} do not fit the model's settings, which have other tensors: {listing(wrong)}; "
+            "leave out the settings of the model that differ from that run's"
+        )
+    if run.tokenizer.to_json() != tokenizer.to_json():
+        raise ConfigError(
+            f"the weights of {start.run} were trained with another tokenizer; use that one, as --from does: "
+            f"--set text.tokenizer={run.folder / 'tokenizer.json'}"
+        )
+    return Start(run=str(run.folder.resolve()), weights_sha256=_sha256(checkpoint))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from windtunnel.config import Config
 from windtunnel.models import ModelConfig, TransformerConfig
@@ -16,7 +23,8 @@ from windtunnel.train.schedule import ScheduleConfig
 class TrainConfig(Config):
     """How long, how much at once, how often to look and to save, and on what."""
 
-    steps: PositiveInt = 2000
+    steps: NonNegativeInt = 2000
+    """0 keeps the weights that the run begins with."""
     batch_size: PositiveInt = 12
     """Examples an optimizer step: windows of running text, or documents."""
     grad_accumulation: PositiveInt = 1
@@ -41,6 +49,20 @@ class TrainConfig(Config):
     """Training stops when the loss exceeds this many times the larger of its first value and ln(vocab_size)."""
 
 
+class Start(Config):
+    """The weights that a run begins with; in a file or after `--set start=` the other run's folder is enough."""
+
+    run: str
+    """The folder of the run whose newest weights they are; of an imported or altered run, what they were made of."""
+    weights_sha256: str | None = None
+    """Of those weights; None accepts what is there, and resolving the config fills it in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_folder(cls, data: Any) -> Any:
+        return {"run": data} if isinstance(data, str) else data
+
+
 class RunConfig(Config):
     """A run. Equal configs on the same corpus and machine give equal losses."""
 
@@ -51,3 +73,10 @@ class RunConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     seed: NonNegativeInt = 0
+    start: Start | None = None
+    """None begins with random weights."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_start(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No start is not written, so that runs from before there was one keep their fingerprints."""
+        return {key: value for key, value in rest(self).items() if key != "start" or value is not None}

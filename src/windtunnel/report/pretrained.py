@@ -1,0 +1,74 @@
+"""What an import, with its proof, and an alteration, with what it cost, say in lines."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from windtunnel.models.pretrained.proof import Proof
+from windtunnel.train.events import Evaluation
+from windtunnel.train.foreign import Altered, Imported
+
+
+def import_lines(found: Imported) -> list[str]:
+    """What was read, whether it is the same model as transformers', and where it is."""
+    tokenizer, model = found.run.tokenizer, found.run.config.model
+    folder = found.run.folder
+    return [
+        f"{found.origin}: {found.n_parameters:,} parameters, {model.n_layers} layers x {model.d_model}, context "
+        f"{model.context_length:,}; tokenizer {tokenizer.kind} with {tokenizer.vocab_size:,} tokens",
+        *(f"note: {note}" for note in found.notes),
+        *(
+            proof_lines(found.proof)
+            if found.proof
+            else ["not compared with transformers, which is not installed: pip install 'windtunnel[hf]'"]
+        ),
+        f"run: {folder}",
+        f"next: windtunnel generate {folder} 'your prompt', or windtunnel train CORPUS --from {folder}",
+    ]
+
+
+def proof_lines(proof: Proof) -> list[str]:
+    """Logits, loss and greedy text, ours and transformers'."""
+    n, same = len(proof.continuation), proof.continuation == proof.continuation_transformers
+    worst = max(proof.max_difference.values())
+    lengths = ", ".join(str(length) for length in proof.max_difference)
+    losses = "not compared, the tokenizer lacks characters of its text"
+    if proof.loss is not None and proof.loss_transformers is not None:
+        losses = f"{proof.loss:.6f} and {proof.loss_transformers:.6f} nats a token"
+    verdict = "the same model" if proof.holds else f"NOT the same within {proof.tolerance:g}"
+    return [
+        f"proof against transformers {proof.transformers_version}: {verdict}",
+        f"  logits: largest difference {worst:.1e} at lengths {lengths}",
+        f"  loss: {losses}",
+        f"  greedy continuation of {n} tokens: {'the same' if same else 'another'}",
+    ]
+
+
+def altered_to_dict(altered: Altered, trained: tuple[Path, Evaluation] | None) -> dict[str, Any]:
+    """An alteration as plain data for JSON."""
+    return {
+        "run": str(altered.run.folder),
+        "before": asdict(altered.before),
+        "after": asdict(altered.after),
+        "trained": trained and {"run": str(trained[0]), "dev": asdict(trained[1])},
+    }
+
+
+def alter_lines(altered: Altered, trained: tuple[Path, Evaluation] | None) -> list[str]:
+    """The loss before, after and, when it was trained further, then; and what to do next."""
+    before, after, folder = altered.before.loss, altered.after.loss, altered.run.folder
+    lines = [
+        f"dev loss before {before:.4f}, altered {after:.4f} nats a token ({after - before:+.4f}), on the whole "
+        f"dev split of {altered.before.n_tokens:,} tokens",
+        f"run: {folder}",
+    ]
+    if trained is None:
+        return [*lines, f"next: windtunnel train {altered.run.config.corpus} --from {folder} --steps 200"]
+    further, evaluation = trained
+    part = "" if evaluation.whole else ", on a sample of the dev split"
+    lines.append(
+        f"after {evaluation.step} steps more {evaluation.loss:.4f} ({evaluation.loss - before:+.4f} to before{part})"
+    )
+    return [*lines, f"trained further: {further}"]

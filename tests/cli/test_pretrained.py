@@ -1,0 +1,334 @@
+"""`windtunnel import`, `export`, `alter` and `train --from`: there and back, and a user's mistakes in one sentence."""
+
+import importlib.util
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from windtunnel import cli
+from windtunnel.config import override
+from windtunnel.text.tokenizers import characters_tokenizer
+from windtunnel.train.loop import fit
+from windtunnel.train.recipes import recipe
+from windtunnel.train.run import load, open_run
+
+WEIGHTS = "model.safetensors"
+SETTINGS = [
+    "model.n_layers=2", "model.d_model=16", "model.n_heads=4", "model.context_length=16", "train.threads=1",
+    "model.bias=true", "model.activation=gelu_tanh", "text.tokenizer=bytes", "train.steps=30", "train.sample_tokens=0",
+    "train.compile=false",
+]  # fmt: skip
+
+
+@pytest.fixture
+def windtunnel(capsys, monkeypatch, tmp_path):
+    """Run a command in this process, in an empty folder; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["windtunnel", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err + out
+        return code, out, " ".join(err.split())
+
+    def document(*words):
+        code, out, err = run(*words, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    run.json = document
+    return run
+
+
+@pytest.fixture(scope="session")
+def names(tmp_path_factory):
+    """700 names, so that a run on them is quick."""
+    path = tmp_path_factory.mktemp("corpus") / "names.txt"
+    path.write_text("\n".join(f"{a}{b}{c}{d}" for a in "abcdefg" for b in "aeiou" for c in "lmnrs" for d in "aeio"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(names, tmp_path_factory):
+    """A finished run of a model that GPT-2 has the settings of."""
+    folder = tmp_path_factory.mktemp("runs") / "trained" / "seed-0"
+    folder.parent.mkdir()
+    assert list(fit(override(recipe("tiny", str(names)), ["text.unit=line", *SETTINGS]), folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory):
+    from windtunnel.train.foreign import export_run
+
+    folder = tmp_path_factory.mktemp("exported") / "hf"
+    assert export_run(trained, folder, "hf") == ()
+    return folder
+
+
+@pytest.fixture
+def hf(exported, tmp_path):
+    """A copy of the exported folder, to be damaged."""
+    return shutil.copytree(exported, tmp_path / "hf")
+
+
+# --------------------------------------------------------------------------------------------------- there and back
+
+
+def test_there_and_back_is_the_same_model(windtunnel, trained, names, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    code, out, err = windtunnel("export", trained, "hf")
+    assert (code, out, err) == (0, "written: hf\n", "")
+    found = windtunnel.json("import", "hf", "--corpus", names, "--unit", "line")
+    assert (found["run"], found["origin"], found["tokenizer"]["kind"]) == ("runs/import-hf/seed-0", "gpt2", "bytes")
+    assert found["n_parameters"] == sum(p.numel() for p in load(trained).model.parameters())
+    assert found["proof"]["holds"]
+    assert max(found["proof"]["max_difference"].values()) < 1e-5
+    again = windtunnel.json("evaluate", "import-hf")["seeds"][0][1]
+    before = windtunnel.json("evaluate", trained)["seeds"][0][1]
+    assert (again["loss"], again["n_tokens"], again["whole"]) == (before["loss"], before["n_tokens"], True)
+
+    ours, theirs = load(trained), AutoModelForCausalLM.from_pretrained("hf").eval()
+    ids = torch.randint(257, (3, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(ours.model(ids), theirs(ids).logits, atol=1e-5)
+    assert AutoTokenizer.from_pretrained("hf")("anna").input_ids == ours.tokenizer.encode("anna").tolist()
+
+    assert windtunnel("export", "import-hf", "again")[0] == 0
+    for name in ("config.json", WEIGHTS, "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes(), name
+
+
+def test_the_run_tells_where_its_weights_are_from(windtunnel, exported):
+    code, out, err = windtunnel("import", exported, "--out", "mine")
+    assert code == 0
+    assert "gpt2: " in out
+    assert "the same model\n" in out
+    assert "greedy continuation of 15 tokens: the same" in out
+    shown = windtunnel.json("runs", "mine")
+    assert (shown["state"], shown["step"], shown["steps"]) == ("imported", 0, 0)
+    assert shown["record"]["proof"]["holds"]
+    assert sorted(shown["record"]["source"]["sha256"]) == ["config.json", WEIGHTS, "tokenizer.json"]
+    code, out, err = windtunnel("import", exported, "--out", "mine")
+    assert (code, out) == (2, "")
+    assert "mine/seed-0 is not empty; nothing is written over it" in err
+
+
+def test_every_command_works_on_it(windtunnel, exported, trained):
+    assert windtunnel("import", exported)[0] == 0
+    for words in (["generate", "import-hf", "an", "--tokens", 4], ["cost", "import-hf"], ["resume", "import-hf"],
+                  ["runs"], ["export", "import-hf", "out"], ["look", "import-hf", "anna"]):  # fmt: skip
+        assert windtunnel(*words)[0] == 0, words
+    greedy = ("anna", "--tokens", 6, "--temperature", 0)
+    assert (
+        windtunnel.json("generate", "import-hf", *greedy)["text"]
+        == windtunnel.json("generate", trained, *greedy)["text"]
+    )
+    code, out, err = windtunnel("evaluate", "import-hf")
+    assert (code, out) == (2, "")
+    assert "runs/import-hf/seed-0 has no corpus; import its model again with --corpus CORPUS" in err
+
+
+def test_without_transformers_it_says_that_nothing_was_compared(windtunnel, exported, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
+    code, out, _ = windtunnel("import", exported)
+    assert code == 0
+    assert "not compared with transformers, which is not installed: pip install 'windtunnel[hf]'" in out
+    assert windtunnel.json("runs", "import-hf")["record"]["proof"] is None
+
+
+def test_gguf_is_read_back(windtunnel, trained, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    found = windtunnel.json("export", trained, "out", "--format", "gguf")
+    assert found == {"folder": "out", "format": "gguf", "notes": []}
+    tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "out" / "model.gguf").tensors}
+    weights = load(trained).model.state_dict()
+    assert len(tensors) == len(weights)
+    assert (tensors["blk.1.attn_qkv.weight"] == weights["blocks.1.attention.qkv.weight"].numpy()).all()
+
+
+def test_seeds_start_from_an_imported_run(windtunnel, exported, names):
+    """In processes of their own, as `train` runs them."""
+    assert windtunnel("import", exported, "--corpus", names, "--unit", "line")[0] == 0
+    imported = windtunnel.json("evaluate", "import-hf")["loss"]["estimate"]
+    words = ["train", names, "--from", "import-hf", "--steps", 2, "--seeds", 2]
+    summary = windtunnel.json(*words, "--set", "train.sample_tokens=0", "--set", "train.threads=1")
+    assert [seed["reason"] for seed in summary["seeds"]] == ["finished", "finished"]
+    for seed in summary["seeds"]:
+        run = open_run(Path(seed["folder"]))
+        first = next(event for event in run.events() if hasattr(event, "split"))
+        assert first.loss == pytest.approx(imported, abs=1e-9)
+        assert run.config.optimizer.lr == 5e-5
+    code, _, err = windtunnel(*words, "--set", "model.d_ff=8")
+    assert code == 2
+    assert "other tensors: blocks.0.feed_forward.narrow.weight, blocks.0.feed_forward.widen.bias" in err
+
+
+def test_an_alteration_is_measured_before_after_and_later(windtunnel, trained):
+    code, out, _ = windtunnel("alter", trained, "--kv-heads", 2, "--rotary", "--out", "altered")
+    assert code == 0
+    assert "on the whole dev split" in out
+    assert "--from altered/seed-0 --steps 200" in out
+    measured = windtunnel.json("evaluate", "altered")["loss"]["estimate"]
+    found = windtunnel.json("alter", trained, "--kv-heads", 2, "--rotary", "--out", "other", "--steps", 20)
+    assert found["after"]["loss"] == pytest.approx(measured, abs=1e-9)
+    assert found["before"]["loss"] == windtunnel.json("evaluate", trained)["loss"]["estimate"]
+    assert found["trained"]["dev"]["loss"] < found["after"]["loss"]
+    assert windtunnel.json("runs", found["trained"]["run"])["config"]["start"]["run"].endswith("other/seed-0")
+
+
+# ---------------------------------------------------------------------------------------------------------- mistakes
+
+
+def tensors_changed(change):
+    def damage(folder):
+        tensors = safetensors.torch.load_file(folder / WEIGHTS)
+        change(tensors)
+        safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+    return damage
+
+
+def config_changed(**changes):
+    def damage(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return damage
+
+
+def pickled(folder):
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+
+
+def half_a_shard(folder):
+    content = (folder / WEIGHTS).read_bytes()
+    names = list(safetensors.torch.load(content))
+    shard = "model-00001-of-00001.safetensors"
+    (folder / WEIGHTS).unlink()
+    (folder / shard).write_bytes(content[: len(content) // 2])
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, shard)}))
+
+
+def header_of_ten_gigabytes(folder):
+    text = json.dumps(
+        {"transformer.wte.weight": {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}}
+    )
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text.encode() + bytes(900))
+
+
+def panicking_tokenizer(folder):
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    data["model"]["merges"] = [["a" * 40, "b"]]
+    path.write_text(json.dumps(data))
+
+
+def many_tokens(folder):
+    characters_tokenizer((chr(number) for number in range(32, 1032)), end=True).save(folder / "tokenizer.json")
+
+
+LAST = "transformer.h.1.mlp.c_proj.bias"
+FOLDERS = {
+    "no such folder": (shutil.rmtree, ["hf does not exist; expected the folder of a Hugging Face model"]),
+    "no Hugging Face folder": (lambda f: (f / "config.json").unlink(), ["config.json cannot be read"]),
+    "another model": (config_changed(model_type="bert"), ["model_type 'bert' is not one that can be read: gpt2"]),
+    "a field": (config_changed(add_cross_attention=True), ["add_cross_attention=True (there is no encoder"]),
+    "pickled": (pickled, ["only pickled weights (pytorch_model.bin)", "save_pretrained(NEW)"]),
+    "a tensor missing": (tensors_changed(lambda t: t.pop(LAST)), [f"1 missing: {LAST}"]),
+    "a tensor more": (tensors_changed(lambda t: t.update(extra=torch.ones(2))), ["1 unexpected: transformer.extra"]),
+    "NaN": (tensors_changed(lambda t: t[LAST].fill_(torch.nan)), [f"NaN or infinity in the weights {LAST}"]),
+    "half a shard": (half_a_shard, ["model-00001-of-00001.safetensors is incomplete", "download it again"]),
+    "a lying config": (config_changed(n_layer=10**6, n_embd=10**4), ["config.json says 1000000 layers"]),
+    "a lying vocabulary": (config_changed(vocab_size=10**9), ["transformer.wte.weight (expected (1000000000, 16)"]),
+    "a lying header": (header_of_ten_gigabytes, ["its header declares 10,000,000,"]),
+    "a tokenizer that panics": (panicking_tokenizer, ["merge 0 needs the token"]),
+    "too many tokens": (many_tokens, ["the tokenizer has 1,001 tokens, the model's embedding 257 rows"]),
+    "no tokenizer": (
+        lambda f: (f / "tokenizer.json").unlink(),
+        ["no tokenizer that can be read", "merges.txt, beside"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_a_folder_that_cannot_be_imported(windtunnel, hf, tmp_path, case):
+    damage, words = FOLDERS[case]
+    damage(hf)
+    code, out, err = windtunnel("import", "hf")
+    assert (code, out) == (3, "")
+    assert all(word in err for word in words), err
+    assert err.count("windtunnel: ") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_corpus_that_the_tokenizer_cannot_read(windtunnel, hf, tmp_path):
+    characters_tokenizer("abc", end=True).save(hf / "tokenizer.json")
+    (tmp_path / "text.txt").write_text("abcabc zebra " * 200)
+    code, out, err = windtunnel("import", "hf", "--corpus", "text.txt")
+    assert (code, out) == (3, "")
+    assert "no token for the character" in err
+
+
+def test_a_real_process_says_it_in_one_line(hf):
+    pickled(hf)
+    result = subprocess.run(
+        [sys.executable, "-m", "windtunnel", "import", "hf"], cwd=hf.parent, capture_output=True, text=True, timeout=120
+    )
+    assert (result.returncode, result.stdout) == (3, "")
+    assert result.stderr.startswith("windtunnel: hf has only pickled weights")
+    assert result.stderr.count("\n") == 1
+
+
+def test_exports_that_are_refused(windtunnel, trained, exported, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    (tmp_path / "file").write_text("keep")
+    assert windtunnel("alter", trained, "--rotary", "--out", "rotary")[0] == 0
+    for words, message in {
+        (trained, "full"): "full is not empty; nothing is written over it: choose another folder",
+        (trained, "file"): "file is a file; nothing is written over it",
+        (trained, "new", "--format", "onnx"): "there is no format 'onnx'; known are hf, gguf",
+        ("rotary", "new"): "no stock architecture of transformers is this model: GPT-2",
+        ("rotary", "new", "--format", "gguf"): "model.position=rope",
+    }.items():
+        code, out, err = windtunnel("export", *words)
+        assert (code, out) == (2, ""), words
+        assert message in err
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--kv-heads", 3), "4 key and value heads cannot become n_kv_heads=3; possible are 1, 2, 4"),
+        (("--window", 0), "Invalid value for '--window'"),
+        ((), "nothing to alter; give --kv-heads N, --rotary or --window W"),
+    ],
+)
+def test_alterations_that_are_refused(windtunnel, trained, words, message, tmp_path):
+    code, out, err = windtunnel("alter", trained, *words, "--out", "altered")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "altered").exists()
+
+
+def test_training_from_what_is_no_run(windtunnel, names):
+    code, _, err = windtunnel("train", names, "--from", "nowhere", "--steps", 2)
+    assert code == 3
+    assert "nowhere does not exist" in err
