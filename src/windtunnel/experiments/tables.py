@@ -1,0 +1,85 @@
+"""Experiments in the terminal: the list of them, progress, and what one found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table as Grid
+from rich.text import Text
+
+from windtunnel.experiments.frame import Experiment, Outcome, Progress
+from windtunnel.report.stats_rows import rows_table
+
+STYLES = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow"}
+
+
+def listing(experiments: Mapping[str, Experiment], rows: Mapping[str, str]) -> list[dict[str, str]]:
+    """Every row with its title and its experiment; a row without one is not built yet."""
+    built = {row: experiment for experiment in experiments.values() for row in experiment.rows}
+    found = []
+    for row, title in rows.items():
+        done = row in built
+        name, question = (built[row].name, built[row].question) if done else ("", "")
+        state = "done" if done else "not yet"
+        found.append({"row": row, "state": state, "name": name, "title": title, "question": question})
+    return found
+
+
+def listing_table(found: list[dict[str, str]]) -> Grid:
+    """What can be run first, then the rows to come."""
+    done = sum(row["state"] == "done" for row in found)
+    caption = f"{done} of {len(found)} rows are done; run one: windtunnel experiment NAME, or its row"
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=caption, caption_justify="left")
+    for name in ("row", "state", "name", "what"):
+        grid.add_column(name, no_wrap=name in ("row", "state", "name"))
+    for row in sorted(found, key=lambda row: row["state"]):
+        style = "" if row["state"] == "done" else "dim"
+        grid.add_row(row["row"], row["state"], row["name"], row["question"] or row["title"], style=style)
+    return grid
+
+
+def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
+    """The title, the claims with their verdicts, the tables, the signature."""
+    yield Text(f"{outcome.title}{' (a quick run: rougher numbers)' if outcome.quick else ''}", style="bold")
+    yield Text(outcome.what + "\n")
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("row", "claim", "source", "measured", "verdict"):
+        grid.add_column(name, no_wrap=name in ("row", "verdict"))
+    for claim in outcome.claims:
+        verdict = Text(claim.verdict, style=STYLES[claim.verdict])
+        grid.add_row(*map(Text, (claim.id, claim.statement, claim.published, claim.measured)), verdict)
+    yield grid
+    for table in outcome.tables:
+        yield Text()
+        yield rows_table(table.title, table.columns, table.rows)
+    yield Text(f"\n{outcome.signature}", style="dim")
+
+
+@contextmanager
+def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A bar on a terminal; elsewhere a line whenever something new begins."""
+    bars = Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    tasks = {}
+
+    def show(progress: Progress) -> None:
+        if progress.what not in tasks:
+            tasks[progress.what] = bars.add_task(progress.what)
+            if not console.is_terminal:
+                console.print(progress.what, highlight=False, markup=False)
+        bars.update(tasks[progress.what], completed=progress.done, total=progress.total)
+
+    with bars:
+        yield show
+        for task in bars.tasks:  # what was announced last has ended too
+            bars.update(task.id, completed=task.total)

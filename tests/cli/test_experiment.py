@@ -1,0 +1,71 @@
+"""windtunnel experiment: the list, a run with its files, and names that cannot be run."""
+
+import json
+import sys
+
+import pytest
+
+from windtunnel.cli import main
+
+
+@pytest.fixture
+def windtunnel(monkeypatch, capsys, tmp_path):
+    """Run the command line in this process and in an empty folder; gives the exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["windtunnel", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+def test_the_list(windtunnel):
+    code, out, _ = windtunnel("experiment")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["000-Q1", "000-Q2", "000-Q3", "000-Q5"]
+    assert sum(" not yet " in line for line in lines) >= 60
+    rows = json.loads(windtunnel("experiment", "--json")[1])
+    assert rows[1]["name"] == "email-ab-test"
+    assert {row["state"] for row in rows} == {"done", "not yet"}
+
+
+def test_a_run_prints_verdicts_and_writes_its_files(windtunnel, tmp_path):
+    code, out, err = windtunnel("experiment", "000-Q5", "--quick")
+    assert code == 0
+    assert "a quick run" in out
+    assert "does not hold" in out
+    assert "coverage of every interval" in err  # progress
+    folder = tmp_path / "runs" / "experiments" / "coin-estimators-quick"
+    assert {path.name for path in folder.iterdir()} == {
+        "posteriors.png", "posteriors.svg", "coverage.png", "coverage.svg", "outcome.json", "report.html",
+    }  # fmt: skip
+
+
+def test_json_is_one_document_and_out_is_the_folder(windtunnel, tmp_path):
+    code, out, _ = windtunnel("experiment", "coin-estimators", "--quick", "--json", "--out", "here", "--seed", "3")
+    found = json.loads(out)
+    assert code == 0
+    assert found["name"] == "coin-estimators"
+    assert found["quick"] is True
+    assert "seed 3" in found["signature"]
+    assert found["claims"][0] | {"values": {}} == {
+        "id": "000-Q5", "statement": "(a) the MLE is k/n", "published": "k/n", "verdict": "holds",
+        "measured": "0.7, 0, 1; apart by at most 1.1e-16", "values": {},
+    }  # fmt: skip
+    assert all((tmp_path / path).is_file() for path in found["files"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("000-T1", "is not built yet")]
+)
+def test_a_name_that_cannot_be_run(windtunnel, name, said):
+    code, out, err = windtunnel("experiment", name)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1

@@ -1,0 +1,160 @@
+"""windtunnel stats: the numbers of the README, JSON, figures, and input that cannot be used."""
+
+import json
+import sys
+
+import pytest
+
+from windtunnel.cli import main
+
+TEMPLATES = ["A=100/1000", "B=70/1000", "C=85/1000", "D=120/1000", "E=140/1000"]
+REPEATS = ["0.25373", "0.2584", "0.25489", "0.2568", "0.25732", "0.26765", "0.25119"]
+
+
+@pytest.fixture
+def stats(monkeypatch, capsys, tmp_path):
+    """Run `windtunnel stats` in this process and in an empty folder; gives the exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["windtunnel", "stats", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+def test_proportions(stats):
+    code, out, _ = stats("proportions", *TEMPLATES, "--control", "A")
+    assert code == 0
+    b = next(line.split() for line in out.splitlines() if line.startswith("B") and "0.0646" in line)
+    assert b == ["B", "0.0162", "0.0646", "0.0485", "0.0549", "1,355"]
+    assert out.splitlines()[-1] == (
+        "Against A, at 5 %: B is lower and E is higher (no correction, Holm); E is higher (Bonferroni, Dunnett); "
+        "C, D cannot be told from A yet."
+    )
+    found = json.loads(stats("proportions", *TEMPLATES, "--json")[1])
+    assert found["control"] == "A"
+    assert found["chi2"] == pytest.approx(33.34, abs=0.005)
+    assert [v["n_per_arm"] for v in found["variants"]] == [1355, 5855, 3841, 1035]
+
+
+def test_proportions_in_which_nothing_is_decided(stats):
+    out = stats("proportions", "new[1]=5/10", "old=5/10", "--control", "old")[1]
+    assert out.splitlines()[-1] == (
+        "Against old, at 5 %: nothing is decided (no correction, Bonferroni, Holm, Dunnett); "
+        "new[1] cannot be told from old yet."
+    )
+    assert "new[1]  0.5000" in out
+
+
+def test_coins(stats):
+    code, out, _ = stats("coin", "7/10")
+    assert code == 0
+    assert [number for number in out.split() if number in ("0.7000", "0.6667")] == ["0.7000", "0.6667", "0.7000"]
+    two = json.loads(stats("coin", "7/10", "12/15", "--json", "--prior", "2,3")[1])
+    assert [found["alpha"] for found in two["coins"]] == [9, 14]
+    assert 0.5 < two["probability_second_is_better"] < 1
+    assert "with probability" in stats("coin", "7/10", "12/15")[1]
+    assert "flat or unbounded" in stats("coin", "0/1", "--prior", "0.5,0.5")[1]
+
+
+def test_the_mean_of_the_leaderboard(stats):
+    code, out, _ = stats("mean", *REPEATS, "--above", "0.256525")
+    assert code == 0
+    assert out.splitlines() == [
+        "0.2571 [0.2523, 0.2620] (n=7, mean, 95 % t interval)",
+        "The 7 values do not show that the true mean is above 0.256525 (t test, greater: p = 0.3832).",
+    ]
+    below = json.loads(stats("mean", ",".join(REPEATS), "--below", "0.256525", "--json")[1])
+    assert below["test"]["p"] == pytest.approx(1 - 0.3832, abs=5e-5)
+    assert "is not 0" in stats("mean", "1", "1.1", "0.9", "--equal", "0")[1]
+    assert stats("mean", "-0.5", "-1.5")[1].startswith("-1.0000 [")
+    assert json.loads(stats("mean", "3", "--json")[1])["mean"]["low"] is None
+
+
+def test_pairs(stats, tmp_path):
+    lists = ["1,2,3,4.5", "1.1,2.3,3.2,4.9"]
+    code, out, _ = stats("paired", *lists, "--margin", "0.5")
+    assert code == 0
+    assert out.startswith("B minus A: 0.2500 [0.0446, 0.4554]")
+    assert "p = 0.125)" in out  # 2 of 16 sign patterns
+    assert "differ by less than 0.5" in out
+    rows = zip(*(text.split(",") for text in lists), strict=True)
+    for head in ("", "a,b\n"):
+        (tmp_path / "pairs.csv").write_text(head + "".join(f"{a},{b}\n" for a, b in rows))
+        rows = zip(*(text.split(",") for text in lists), strict=True)
+        assert stats("paired", "pairs.csv", "--margin", "0.5")[1] == out
+    found = json.loads(stats("paired", *lists, "--json")[1])
+    assert found["difference"]["estimate"] == pytest.approx(0.25)
+    assert len(found["tests"]) == len(found["sentences"]) == 2
+
+
+def test_power(stats):
+    code, out, _ = stats("power", "--effect", "0.5", "--sd", "1")
+    assert code == 0
+    assert out.splitlines()[-1] == "34 pairs find an effect of 0.5 with probability 0.8078."
+    found = json.loads(stats("power", "--effect", "-0.5", "--sd", "1", "--power", "0.5", "--json")[1])
+    assert found["power"][str(found["pairs_needed"])] >= 0.5 > found["power"][str(found["pairs_needed"] // 2)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["proportions", *TEMPLATES], ["coin", "7/10"], ["coin", "0/0"], ["mean", *REPEATS, "--equal", "0"], ["mean", "1"],
+     ["paired", "1,2,4", "2,3,4"], ["power", "--effect", "1", "--sd", "1"]],
+)  # fmt: skip
+def test_a_figure(stats, tmp_path, arguments):
+    if "0/0" in arguments:
+        assert stats(*arguments, "--figure", "f.png")[0] == 2
+        return
+    code, _, err = stats(*arguments, "--figure", "new/f.png")
+    assert (code, err) == (0, "written: new/f.png\n")
+    assert (tmp_path / "new" / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["proportions", "A=5/3", "B=1/2"], "given 5/3"),
+        (["proportions", "A=1/3"], "at least two arms"),
+        (["proportions", "A=1/3", "A=1/2"], "twice"),
+        (["proportions", "A=1/3", "1/2"], "expected NAME=SUCCESSES/N"),
+        (["proportions", "A=1/3", "B=x/2"], "'x/2'"),
+        (["proportions", "A=1/3", "B=nan/2"], "whole numbers"),
+        (["proportions", "A=1/3", "B=0/0"], "at least one trial"),
+        (["proportions", "A=1/3", "B=1/2", "--control", "Z"], "'Z' is not among the arms A, B"),
+        (["proportions", "A=1/3", "B=1/2", "--alpha", "0"], "confidence"),
+        (["coin", "7"], "SUCCESSES/N"),
+        (["coin", "3/7", "--prior", "0,1"], "prior above 0"),
+        (["coin", "3/7", "--prior", "1"], "prior of two numbers"),
+        (["mean", "1", "nan"], "given nan"),
+        (["mean", "1", "two"], "'two'"),
+        (["mean", "1", "--above", "0"], "at least two values"),
+        (["mean", "1", "2", "--above", "0", "--below", "0"], "choose one"),
+        (["paired", "1,2", "1"], "given 2 and 1"),
+        (["paired", "1,2", "1,2", "1,2"], "given 3 arguments"),
+        (["paired", "1,2", "2,4", "--margin", "0"], "margin above 0"),
+        (["power", "--effect", "0", "--sd", "1"], "other than 0"),
+        (["power", "--effect", "1", "--sd", "1", "--power", "1"], "0 < power < 1"),
+        (["power", "--effect", "0.0001", "--sd", "1"], "more than 100,000"),
+        (["mean", "1", "2", "--figure", "f.txt"], ".png"),
+    ],
+)
+def test_input_that_cannot_be_used(stats, arguments, said):
+    code, out, err = stats(*arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "said"), [("1,2,3\n4,5,6\n", "two columns"), ("1,2\n3,x\n", "'x'"), (None, "f.csv")])
+def test_a_table_that_cannot_be_used(stats, tmp_path, text, said):
+    if text is not None:
+        (tmp_path / "f.csv").write_text(text)
+    code, out, err = stats("paired", "f.csv")
+    assert code in (2, 3)
+    assert out == ""
+    assert said in err

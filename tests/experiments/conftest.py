@@ -1,0 +1,21 @@
+"""Quick outcomes of the experiments, each run once for all tests."""
+
+import pytest
+
+from windtunnel.experiments import EXPERIMENTS
+from windtunnel.experiments.frame import Setting, finish
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory):
+    """The outcome of an experiment by name and seed, and the progress that it showed."""
+    ran = {}
+
+    def run(name, seed=0):
+        if (name, seed) not in ran:
+            shown = []
+            setting = Setting(quick=True, seed=seed, out=tmp_path_factory.mktemp("experiment"))
+            ran[name, seed] = finish(EXPERIMENTS[name].run(setting), shown.append), shown
+        return ran[name, seed]
+
+    return run
