@@ -177,7 +177,7 @@ def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, un
     """The verdict as a sentence that can be quoted."""
     d = verdict.difference
     interval = "" if math.isnan(d.low) else f" [{d.low:+.4f}, {d.high:+.4f}]"
-    numbers = f"{d.estimate:+.4f}{interval} {unit} ({share:+.2%}) over {d.n} paired seeds"
+    numbers = f"{d.estimate:+.4f}{interval} {unit} ({share:+.2%}) over {d.n} paired seed{'s' * (d.n > 1)}"
     against = f"{verdict.arm} against {plan.arms[0].name}"
     if verdict.word == "no difference that matters":
         return f"{against}: no difference that matters: {numbers}, shown to be below {rule.margin:.4f}"

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from windtunnel import __version__
 from windtunnel.compare.comparison import ArmResult, Judgement
 from windtunnel.compare.plan import Plan
-from windtunnel.compare.verdict import FEWEST_SEEDS
 from windtunnel.train.evaluate import sum_of_targets
 
 SAVED = "comparison.json"
@@ -22,8 +21,6 @@ def notes(
         yield from _runs(arm)
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
     yield from (note for judgement in judgements for note in _chance(judgement))
-    if len(plan.seeds) < FEWEST_SEEDS:
-        yield f"{len(plan.seeds)} seeds never decide; {FEWEST_SEEDS} may"
     if len(versions) > 1:
         yield f"the runs come from different machines or versions: {'; '.join(versions)}"
     if not plan.until_decided and (before := [n for n in seeds_looked_at(plan) if n < len(plan.seeds)]):
