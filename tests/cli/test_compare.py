@@ -58,7 +58,9 @@ def test_the_verdicts(compared):
     assert fast["over_documents"]["estimate"] == pytest.approx(differences.mean(), abs=1e-9)
     for part in ("names sha256:", "lr=3e-2", "seeds 0-3", "paired t test", "holm", "margin 0.50%", "torch"):
         assert part in found["signature"]
-    assert all((folder / found["folder"] / name).exists() for name in ("comparison.json", "comparison.png", "report.html"))
+    assert all(
+        (folder / found["folder"] / name).exists() for name in ("comparison.json", "comparison.png", "report.html")
+    )
 
 
 def test_the_losses_are_those_of_the_runs(compared):

@@ -8,8 +8,14 @@ from typing import Annotated
 import typer
 
 from windtunnel import __version__
+from windtunnel.cli.check import check
+from windtunnel.cli.compare import compare
 from windtunnel.cli.corpora import corpora_app
+from windtunnel.cli.experiment import experiment
+from windtunnel.cli.explain import explain_app
 from windtunnel.cli.looking import cost, generate, look
+from windtunnel.cli.pretrained import alter, export, import_
+from windtunnel.cli.stats import stats_app
 from windtunnel.cli.training import evaluate, resume, runs, train
 from windtunnel.errors import WindtunnelError
 
@@ -37,9 +43,12 @@ def options(
     """A wind tunnel for language models: train small ones, look inside, trust the numbers."""
 
 
-for command in (train, resume, generate, look, cost, evaluate, runs):
+for command in (train, resume, check, compare, generate, look, cost, evaluate, runs, experiment, export, alter):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(corpora_app, name="corpora")
+app.add_typer(explain_app, name="explain")
+app.add_typer(stats_app, name="stats")
 
 
 def main() -> None:

@@ -73,7 +73,8 @@ def train_arms(
 
 def save_comparison(plan: Plan, found: Comparison) -> None:
     """Write `comparison.json` into the comparison's folder; it remembers with how many seeds the arms were judged."""
-    looked = sorted({*seeds_looked_at(plan), max((j.verdict.difference.n for j in found.judgements), default=0)} - {0})
+    judged = max((j.verdict.difference.n for j in found.judgements), default=0)
+    looked = sorted({*seeds_looked_at(plan), *([judged] if judged >= FEWEST_SEEDS else [])})
     with saving(plan.folder):
         plan.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**found.to_dict(), "seeds_looked_at": looked}, indent=2, ensure_ascii=False, allow_nan=False)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from windtunnel.compare.worker import lives, train_run
@@ -41,14 +43,35 @@ def open_executor(name: str, at_once: int) -> Iterator[Executor]:
         import distributed
     except ImportError:
         raise MissingExtra("distributed", "cluster", "--executor dask") from None
-    own = {"n_workers": at_once, "threads_per_worker": 1, "dashboard_address": None}
+    own = {"n_workers": at_once, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     try:
         client = distributed.Client(**({"address": address, "timeout": 10} if address else own))
     except (OSError, ValueError, RuntimeError) as error:
         what = f"no dask scheduler answers at {address}" if address else "no dask cluster could be started here"
         raise ConfigError(f"{what}: {error}") from None
-    with client:
+    with client, nullcontext() if address else kept_whole(client.cluster, at_once):
         yield client.get_executor(pure=False)  # pure: the same run asked for again would be answered from memory
+
+
+@contextmanager
+def kept_whole(cluster: Any, n: int) -> Iterator[None]:
+    """Replace workers that a dask cluster gives up for good, as it does with one that is killed while it starts."""
+    over = threading.Event()
+
+    def replace() -> None:
+        for name in [name for name, nanny in cluster.workers.items() if nanny.status.name in ("closed", "failed")]:
+            del cluster.workers[name]
+        cluster.scale(n)
+
+    def watch() -> None:
+        while not over.wait(2):
+            cluster.loop.add_callback(replace)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def execute(
@@ -67,11 +90,9 @@ def execute(
         return
     news = [_news(folder / "metrics.jsonl") for folder in folders]
     begin_again = [lives(folder) for folder in folders]
-    waiting: dict[Future[Stopped], int] = {}
     asked = False
     with _wanted(folders[0].absolute().parent) as wanted:
-        for i, folder in enumerate(folders):
-            waiting[_submit(executor, folder, patience, wanted)] = i
+        waiting = {_submit(executor, folder, patience, wanted): i for i, folder in enumerate(folders)}
         try:
             while waiting:
                 if not asked and should_stop():
@@ -123,12 +144,14 @@ def _submit(executor: Executor, folder: Path, patience: float, wanted: Path) -> 
 
 def _lost(future: Future[Stopped]) -> str:
     """Why a run has no ending of its own; nothing when it has one."""
-    if future.cancelled():
-        why = "the executor dropped it, as when a scheduler is gone"
-    elif error := future.exception():
-        why = f"its worker was lost ({str(error) or type(error).__name__})"
-    else:
+    error = None if future.cancelled() else future.exception()
+    if not future.cancelled() and error is None:
         return ""
+    why = (
+        f"its worker was lost ({str(error) or type(error).__name__})"
+        if error
+        else "the executor or its scheduler is gone"
+    )
     return f"{why}; what was saved is intact, and the same command goes on from there"
 
 
@@ -146,6 +169,6 @@ def _news(path: Path) -> Iterator[list[Event]]:
                 with suppress(ValueError):  # the middle of a line, when the log was cut back: this only shows progress
                     events.append(from_line(line.decode() + "\n"))
         last = {type(event): event for event in events}
-        kinds = Started, Step
-        yield [last[kind] for kind in kinds if kind in last] if first else [e for e in events if type(e) is not Stopped]
+        stands = [last[kind] for kind in (Started, Step) if kind in last]
+        yield stands if first else [event for event in events if not isinstance(event, Stopped)]
         first = False

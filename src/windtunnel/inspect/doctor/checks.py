@@ -1,0 +1,371 @@
+"""The checks: each takes what was measured and returns what is wrong. `CHECKS` is the list.
+
+A threshold states its reason beside it: a derivation, a source, or what healthy runs were measured at.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+
+from windtunnel.inspect.doctor.activations import Activations
+from windtunnel.inspect.doctor.exam import STEPS, Examination, measure, median_ratio
+from windtunnel.inspect.doctor.findings import Finding, Severity
+from windtunnel.inspect.doctor.gradients import State
+from windtunnel.inspect.doctor.history import best_and_last, late_fall, spikes
+from windtunnel.inspect.doctor.subject import Subject
+from windtunnel.stats.intervals import Estimate
+
+INITIAL_EXCESS = 0.5
+"""Nats above ln V: normal logits of standard deviation 1 cost so much, and 1 is a model that already takes sides."""
+SATURATED = 0.5
+"""Half of a layer passing on less than 6 % of its gradient (1 - .97^2)."""
+DEAD = 0.5
+"""Healthy runs of ReLU models here had up to a third of a layer's units dead."""
+SCALE = 100.0
+"""Between the first block and the last; a residual stream that sums L independent blocks grows as sqrt(L)."""
+TRAVEL = 0.1
+"""Of its own length: a matrix that a whole run cannot move further stays what it was at random."""
+CURVATURE = 10.0
+"""Times the limit of stability at the start. Warm-up exists to get past a few times it (Gilmer et al. 2021,
+arXiv 2110.04369); healthy runs here began at up to 3 times."""
+TOO_SMALL, TOO_LARGE = 0.5, 0.9
+"""A rate is too small when it makes less than half of the progress of one ten times larger, and too large when one ten
+times smaller makes more: few steps are in favour of large rates, so that one needs no such margin."""
+NOISE = 10.0
+"""A batch this many times below the noise scale makes a step worth less than 1/11 of one with the exact gradient."""
+NOT_CARRIED_OVER = 0.25
+"""Of the nats learnt beyond token frequencies: the share that holds on train only."""
+STILL_FALLING = 0.1
+"""Of the whole fall in the last quarter of the steps: a straight line has .25, a fall as 1 / steps .0003."""
+UNUSED = 0.5
+BYTE_ALPHABET = 256
+"""Ids that a byte-level tokenizer must have whatever the text; their rows being unused is no mistake."""
+COPIES, MANY_COPIES = 0.01, 0.1
+CLIPPED = 10.0
+"""Times that the gradient is longer than the clip in the middle: SGD then moves by a tenth of what lr says."""
+
+
+def initial_loss(exam: Examination) -> list[Finding]:
+    """The loss before training is that of a blind guess, or a cause is named."""
+    found, start = exam.initial, exam.config.start
+    if exam.config.train.steps == 0 or start is not None:  # trained weights know something
+        return []
+    evidence = f"loss before training {found.loss}, a blind guess has ln V = {found.blind:.4f}"
+    if found.loss.estimate < found.blind - INITIAL_EXCESS:
+        cure = "look for targets that are among the inputs, or weights that are not random"
+        return [Finding("initial loss below ln V", "problem", evidence, cure)]
+    if not _low(found.loss) > found.blind + INITIAL_EXCESS:
+        return []
+    name, without = exam.culprit
+    evidence += f"; the logits' standard deviation is {found.logit_std:.3g}, and {found.blind:.4f} needs it near 0"
+    evidence += f"; with {name} made ten times smaller the loss is {without:.4f}" if name else ""
+    cure = f"initialise {name or 'the head'} smaller, for example with N(0, 0.02)"
+    return [Finding("initial loss above ln V", "problem", evidence, cure)]
+
+
+def saturation(exam: Examination) -> list[Finding]:
+    """Layers of tanh or sigmoid whose values stand at the ends of their range."""
+    worst = _worst(exam, lambda a: a.saturated)
+    if worst is None or worst[0] < SATURATED:
+        return []
+    evidence = f"{_percent(worst[0])} of the values of {worst[1]} lie beyond .97 of their range {worst[2]}"
+    return [Finding("saturated units", "problem", evidence, "initialise the layer before it smaller: its weights "
+            "with a standard deviation of gain / sqrt(inputs), gain 5/3 for tanh (He et al. 2015)")]  # fmt: skip
+
+
+def dead_units(exam: Examination) -> list[Finding]:
+    """Units that are 0 for every token that was looked at."""
+    worst = _worst(exam, lambda a: a.dead if a.n_units >= 8 and (a.std > 0 or a.place.endswith("(input)")) else 0.0)
+    if worst is None or worst[0] < DEAD:
+        return []
+    evidence = f"{_percent(worst[0])} of the units of {worst[1]} are 0 for every token {worst[2]}"
+    cure = "a lower rate (--set optimizer.lr), biases that begin at 0, or --set model.activation=gelu_tanh"
+    return [Finding("dead units", "problem", evidence, cure)]
+
+
+def constant_layers(exam: Examination) -> list[Finding]:
+    """Modules that put out one and the same number whatever goes in."""
+    flat = [a.place for a in exam.activations_end if a.std == 0 and a.n_units > 1 and not a.place.endswith("(input)")]
+    if not flat:
+        return []
+    evidence = f"{_listed(flat)} put out the same number for every token and unit, also after training"
+    return [Finding("layer without output", "problem", evidence, "initialise its weights at random, not with 0")]
+
+
+def scale_across_layers(exam: Examination) -> list[Finding]:
+    """The scale of what equal blocks put out, from the first to the last."""
+    for activations, when in ((exam.activations_start, "before training"), (exam.activations_end, "after training")):
+        stds = [a.std for a in sorted((a for a in activations if a.depth is not None), key=lambda a: a.depth or 0)]
+        if len(stds) < 2 or min(stds[0], stds[-1]) == 0 or 1 / SCALE <= stds[-1] / stds[0] <= SCALE:
+            continue
+        name = "exploding scale" if stds[-1] > stds[0] else "vanishing scale"
+        evidence = f"standard deviation {stds[0]:.3g} after the first of {len(stds)} blocks, {stds[-1]:.3g} after the "
+        cure = "a norm in each block (--set model.norm=layer), or weights scaled by 1 / sqrt(inputs)"
+        return [Finding(name, "problem", evidence + f"last, {when}", cure)]
+    return []
+
+
+def gradient_states(exam: Examination) -> list[Finding]:
+    """Parameters that get no gradient, an exactly zero one, or one that cancels."""
+
+    def among(state: State) -> list[str]:
+        at_start = {g.name for g in exam.gradients_start if g.state == state}
+        return [g.name for g in exam.gradients_end if g.state == state and g.name in at_start]
+
+    found = []
+    if names := among("frozen"):
+        evidence = f"{_listed(names)} ask for no gradient, so training leaves them as they are"
+        found.append(Finding("frozen parameter", "warning", evidence, "requires_grad_(True), unless it is meant"))
+    if names := among("unused"):
+        evidence = f"the loss does not depend on {_listed(names)}: autograd gives no gradient"
+        found.append(Finding("unused parameter", "problem", evidence, "use it in forward, or remove it"))
+    if names := among("zero"):
+        evidence = f"the gradient of {_listed(names)} is exactly 0, before and after training"
+        cure = "initialise at random what lies between it and the loss, or revive units that never fire"
+        found.append(Finding("zero gradient", "problem", evidence, cure))
+    if names := among("cancels"):
+        g = next(g for g in exam.gradients_end if g.name == names[0])
+        evidence = f"the gradient of {_listed(names)} is rounding: {g.rms:.1e} in float32, {g.rms_64:.1e} in float64"
+        cure = "remove it (--set model.bias=false): what it adds, the norm behind it subtracts again"
+        found.append(Finding("gradient that cancels", "warning", evidence, cure))
+    return found
+
+
+def update_ratio(exam: Examination) -> list[Finding]:
+    """The size of an update against the size of the weights that it changes."""
+    flowing = {g.name for g in exam.gradients_start if len(g.shape) >= 2 and g.state == "flows"}
+    ratio, total = median_ratio(exam.training, flowing), max(exam.config.train.steps, exam.steps)
+    if ratio is None:
+        return []
+    evidence = f"an update is 10^{math.log10(max(ratio, 1e-30)):.1f} times as large as the weights, in the middle of "
+    evidence += f"{len(flowing)} matrices and {len(exam.training.ratio_steps)} steps"
+    if ratio * total < TRAVEL:
+        evidence += f"; {total} such updates in one direction would move them by {ratio * total:.2g} of their size"
+        cure = f"a larger rate (--set optimizer.lr={_lr(30 * exam.config.optimizer.lr)}), and no clip far below the "
+        return [Finding("weights hardly move", "problem", evidence, cure + "gradient's norm")]
+    if ratio > 1:
+        cure = f"a smaller rate: --set optimizer.lr={_lr(exam.config.optimizer.lr / 10)}"
+        return [Finding("updates larger than the weights", "problem", evidence, cure)]
+    return []
+
+
+def clipping(exam: Examination) -> list[Finding]:
+    """A clip so far below the gradient's norm that it decides how fast the model learns."""
+    clip, o = exam.config.train.clip, exam.config.optimizer
+    norms = exam.history.grad_norms if exam.history else exam.training.grad_norms
+    if clip is None or not norms:
+        return []
+    middle = statistics.median(norms)
+    evidence = f"the gradient's norm is {middle:.3g} in the middle of {len(norms)} steps, train.clip is {clip:g}"
+    if o.name == "adamw":
+        each = min(clip, middle) / math.sqrt(exam.n_parameters)
+        if each > o.epsilon or middle <= clip:  # Adam divides the scale out again, until epsilon outweighs it
+            return []
+        evidence += f": clipped, an element is about {each:.1e}, below Adam's epsilon {o.epsilon:g}"
+    elif middle <= CLIPPED * clip:
+        return []
+    cure = f"--set train.clip={_lr(max(1.0, 2 * middle))}, or --set train.clip=none"
+    return [Finding("clip too small", "problem", evidence, cure)]
+
+
+def spiking_or_diverging(exam: Examination) -> list[Finding]:
+    """Spikes and divergence in the run's history; of a recipe in the short training."""
+    past, found = exam.history, []
+    losses = past.losses if past else exam.training.losses
+    message = exam.training.message if past is None else "the run ended diverged" if past.ended == "diverged" else ""
+    lr, warmup = exam.config.optimizer.lr, exam.config.schedule.warmup
+    cure = f"--set optimizer.lr={_lr(lr / 3)}, a longer warm-up (--set schedule.warmup={max(100, 2 * warmup)}), or "
+    cure += "--set train.clip=1"
+    places = spikes(losses)
+    if places:
+        steps = [past.steps[i] if past else i + 1 for i in places]
+        worst = max(places, key=lambda i: losses[i])
+        evidence = f"{len(places)} of {len(losses)} steps stand more than 8 deviations above those just before them, "
+        evidence += f"the first at step {steps[0]}; the highest loss is {losses[worst]:.4g}"
+        found.append(Finding("loss spike", "warning", evidence, cure + "; look at the batch of that step"))
+    best, last = best_and_last(losses) if losses else (math.nan, math.nan)
+    if message or (losses and last > best + 0.25 * max(losses[0] - best, 0.1)):
+        evidence = (
+            f"the loss began at {losses[0]:.4g}, was {best:.4g} at its best and {last:.4g} at last" if losses else ""
+        )
+        evidence = "; ".join(part for part in (evidence, message) if part)
+        found.append(Finding("divergence", "problem", evidence, cure))
+    return found
+
+
+def learning_rate(exam: Examination) -> list[Finding]:
+    """A rate at which another, ten times smaller or larger, learns much more in the same steps."""
+    rival, lr, tried = exam.rival, exam.config.optimizer.lr, exam.range
+    found = []
+    limit = exam.curvature_start.largest_lr
+    kind = "preconditioned Hessian" if exam.curvature_start.preconditioned else "Hessian"
+    bound = f"the curvature at the start ({kind}, largest eigenvalue {exam.curvature_start.eigenvalue:.4g}) allows "
+    bound += f"{limit:.2g}"
+    size, share = ("small", TOO_SMALL) if rival and rival.factor > 1 else ("large", TOO_LARGE)
+    if rival and _low(rival.gain) > 0 and rival.own_progress < share * rival.progress:
+        evidence = f"in {exam.steps} steps the loss fell by {rival.own_progress:.4f} with lr {lr:g} and by "
+        evidence += f"{rival.progress:.4f} with {rival.lr:g} (difference {rival.gain}); the range test is best at "
+        evidence += f"{tried.best:.2g}; {bound}"
+        found.append(Finding(f"learning rate too {size}", "problem", evidence, f"--set optimizer.lr={_lr(rival.lr)}"))
+    elif lr > CURVATURE * limit:
+        evidence = f"lr {lr:g}; {bound}"
+        found.append(Finding("learning rate too large", "warning", evidence, f"--set optimizer.lr={_lr(limit)}"))
+    return found
+
+
+def fitting(exam: Examination) -> list[Finding]:
+    """Overfitting and underfitting."""
+    fit, past, found = exam.fit, exam.history, []
+    if fit is not None:
+        learnt = fit.unigram.estimate - fit.train.estimate
+        evidence = f"train {fit.train}, dev {fit.dev}, gap {fit.gap}"
+        rise = _dev_rise(exam)
+        if rise:
+            found.append(Finding("overfitting", "problem", f"{evidence}; {rise}", _against_overfitting(exam)))
+        elif fit.gap.low > NOT_CARRIED_OVER * max(learnt, 0.1):
+            evidence += f"; {_percent(fit.gap.estimate / learnt)} of what was learnt beyond token frequencies is lost"
+            found.append(Finding("overfitting", "warning", evidence, _against_overfitting(exam)))
+    if past and past.ended == "finished" and len(past.losses) >= 40:
+        fall, whole = late_fall(past.losses), past.losses[0] - best_and_last(past.losses)[1]
+        if fall.low > STILL_FALLING * whole > 0:
+            evidence = f"the last quarter of the steps brought {fall} of {whole:.4f} nats in all"
+            cure = f"--set train.steps={2 * exam.config.train.steps}"
+            found.append(Finding("underfitting", "warning", evidence, cure))
+    return found
+
+
+def batch_noise(exam: Examination) -> list[Finding]:
+    """A batch far below the gradient noise scale."""
+    size, noise = exam.config.train.batch_size, exam.noise
+    if not math.inf > _low(noise) > NOISE * size:  # infinite: no gradient at all
+        return []
+    evidence = f"noise scale {noise} examples after {exam.steps} steps, the batch has {size}"
+    cure = f"--set train.batch_size={2 ** math.ceil(math.log2(noise.low / 2))}, or a lower learning rate"
+    return [Finding("batch too small for its noise", "warning", evidence, cure)]
+
+
+def entropy_floor(exam: Examination) -> list[Finding]:
+    """Training that goes on at the lowest loss there is, and a loss below it."""
+    if exam.floor is None or exam.fit is None:
+        return []
+    dev, floor = exam.fit.dev, exam.floor
+    if dev.high < floor:
+        evidence = f"dev loss {dev}, the corpus's own entropy is {floor:.4f}"
+        cure = "find what tells the model the answers: dev text in train, targets among the inputs"
+        return [Finding("below the entropy floor", "problem", evidence, cure)]
+    past = exam.history
+    reached = [step for step, loss in past.dev if loss < floor + (dev.high - dev.estimate)] if past else []
+    if past and reached and reached[0] <= past.steps[-1] / 2:
+        evidence = f"dev loss {dev} at last, the corpus's own entropy is {floor:.4f}; it was as close at step "
+        evidence += f"{reached[0]} of {past.steps[-1]}"
+        cure = f"stop earlier: --set train.steps={reached[0]}"
+        return [Finding("at the entropy floor", "warning", evidence, cure)]
+    return []
+
+
+def frequencies(exam: Examination) -> list[Finding]:
+    """A model that knows no more than how often each token occurs."""
+    fit, losses = exam.fit, exam.training.losses
+    if fit is None or fit.better_than_unigram.low > 0 or math.isnan(fit.better_than_unigram.low):
+        return []
+    if not exam.is_run and len(losses) >= 40 and late_fall(losses, 0.5).low > 0:  # on its way
+        return []
+    evidence = f"dev loss {fit.dev}, token frequencies alone {fit.unigram}; better by {fit.better_than_unigram}"
+    evidence += f" after {exam.step if exam.is_run else exam.steps} steps"
+    cure = "the other findings say why; with none, train longer"
+    severity: Severity = "problem" if exam.is_run else "warning"
+    return [Finding("no better than token frequencies", severity, evidence, cure)]
+
+
+def data(exam: Examination) -> list[Finding]:
+    """Held-out text in train, and a vocabulary that the corpus does not use."""
+    found = []
+    same, of = exam.copies
+    if of and same / of > COPIES:
+        unit = "documents" if exam.config.text.unit in ("line", "file") else "windows of 50 tokens"
+        evidence = f"{same:,} of {of:,} dev {unit} ({_percent(same / of)}) are word for word in train"
+        cure = "remove copies from the corpus; the split by content keeps equal documents together (text.unit=line)"
+        found.append(Finding("dev in train", "problem" if same / of > MANY_COPIES else "warning", evidence, cure))
+    vocab = exam.config.model.vocab_size
+    if exam.unused_ids - BYTE_ALPHABET > UNUSED * vocab:
+        evidence = f"{exam.unused_ids:,} of {vocab:,} ids never occur in train"
+        cure = "leave model.vocab_size out, or take a tokenizer of this corpus: --set text.tokenizer=auto"
+        found.append(Finding("vocabulary mostly unused", "warning", evidence, cure))
+    return found
+
+
+def examine(subject: Subject, steps: int = STEPS) -> list[Finding]:
+    """What is wrong with a subject; nothing for a healthy one."""
+    return judge(measure(subject, steps))
+
+
+def judge(exam: Examination) -> list[Finding]:
+    """Everything that the checks find, problems first."""
+    found = [finding for check in CHECKS.values() for finding in check(exam)]
+    return sorted(found, key=lambda finding: finding.severity != "problem")
+
+
+def _dev_rise(exam: Examination) -> str:
+    """How the dev loss rose past chance while the train loss fell; "" when it did not."""
+    past, fit = exam.history, exam.fit
+    if past is None or fit is None or len(past.dev) < 2:
+        return ""
+    best_step, best = min(past.dev, key=lambda pair: pair[1])
+    last_step, last = past.dev[-1]
+    then = [loss for step, loss in zip(past.steps, past.losses, strict=True) if step <= best_step][-25:]
+    falls = bool(then) and statistics.fmean(past.losses[-25:]) < statistics.fmean(then)
+    if not (falls and last - best > fit.dev.high - fit.dev.estimate):
+        return ""
+    return f"dev rose from {best:.4f} at step {best_step} to {last:.4f} at step {last_step} while train fell"
+
+
+def _against_overfitting(exam: Examination) -> str:
+    dropout = getattr(exam.config.model, "dropout", 0.0)
+    smaller = f"--set model.dropout={min(0.5, dropout + 0.2):.1g}, " if dropout < 0.5 else ""
+    return f"more text, fewer steps, {smaller}or a smaller model"
+
+
+def _worst(exam: Examination, of: Callable[[Activations], float]) -> tuple[float, str, str] | None:
+    both = [(of(a), a.place, "before training") for a in exam.activations_start]
+    both += [(of(a), a.place, "after training") for a in exam.activations_end]
+    return max(both, key=lambda row: row[0], default=None)
+
+
+def _low(estimate: Estimate) -> float:
+    """The lower end; the estimate itself where one value gives no interval."""
+    return estimate.estimate if math.isnan(estimate.low) else estimate.low
+
+
+def _listed(names: Iterable[str], most: int = 4) -> str:
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _lr(value: float) -> str:
+    return f"{value:.1g}"
+
+
+CHECKS: dict[str, Callable[[Examination], list[Finding]]] = {
+    "the loss before training against ln V": initial_loss,
+    "saturated units": saturation,
+    "dead units": dead_units,
+    "layers without output": constant_layers,
+    "vanishing or exploding scale": scale_across_layers,
+    "parameters without a gradient, frozen, or whose gradient cancels": gradient_states,
+    "updates against weights": update_ratio,
+    "a clip too small": clipping,
+    "loss spikes and divergence": spiking_or_diverging,
+    "a learning rate too small or too large": learning_rate,
+    "overfitting and underfitting": fitting,
+    "a batch too small for its noise": batch_noise,
+    "the entropy floor": entropy_floor,
+    "a model no better than token frequencies": frequencies,
+    "dev text in train, ids that are never used": data,
+}

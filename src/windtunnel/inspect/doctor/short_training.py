@@ -1,0 +1,101 @@
+"""Train a copy for a short while, as the run would begin, and watch how far each parameter moves."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from windtunnel.errors import NumericsError
+from windtunnel.text.batches import Examples, batch
+from windtunnel.train.objective import loss_sum
+from windtunnel.train.optimizer import build_optimizer, optimizer_tensors
+from windtunnel.train.run_config import RunConfig
+from windtunnel.train.schedule import learning_rate
+from windtunnel.train.step import gradients, guard, update
+
+LOOKS = 12
+"""At so many steps the update is compared with the weights."""
+
+
+@dataclass(frozen=True)
+class ShortTraining:
+    """What a copy went through: one value a step that was done.
+
+    ratios: for each parameter, std(update) / std(weights) at the steps `ratio_steps` (root mean squares for tensors
+        that begin as constants).
+    message: why it stopped early; "" when it did not.
+    """
+
+    losses: tuple[float, ...]
+    lrs: tuple[float, ...]
+    grad_norms: tuple[float, ...]
+    ratio_steps: tuple[int, ...]
+    ratios: dict[str, tuple[float, ...]]
+    message: str
+    model: nn.Module
+    optimizer: dict[str, Tensor]
+
+
+def beginning(config: RunConfig, steps: int) -> Callable[[int], float]:
+    """The learning rate of the run's first steps, its warm-up squeezed into the first half of these `steps`."""
+    schedule = config.schedule.replace(warmup=min(config.schedule.warmup, steps // 2))
+    return lambda step: learning_rate(step, max(config.train.steps, steps), config.optimizer.lr, schedule)
+
+
+def train_copy(
+    model: nn.Module, config: RunConfig, source: Examples, steps: int, lr: Callable[[int], float]
+) -> ShortTraining:
+    """Train a copy of a model on the batches of the run's own first steps, in float32.
+
+    Args:
+        lr: the learning rate of each step from 0.
+    """
+    trial = copy.deepcopy(model).train()
+    optimizer = build_optimizer(trial, config.optimizer)
+    losses: list[float] = []
+    rates: list[float] = []
+    norms: list[float] = []
+    looks = sorted({max(1, round(steps * (i + 1) / LOOKS)) for i in range(LOOKS)})
+    ratios: dict[str, list[float]] = {name: [] for name, _ in trial.named_parameters()}
+    message = ""
+
+    def loss_of(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        return loss_sum(trial(ids_BT), targets_BT)
+
+    for step in range(steps):
+        rows = batch(source, config.train.batch_size, config.seed, step)
+        look = step + 1 in looks
+        try:
+            loss = gradients(loss_of, rows, config.train.grad_accumulation, config.seed, step)
+            first = losses[0] if losses else loss
+            guard(loss, config.train.explode * max(first, math.log(config.model.vocab_size)))
+            before = {name: p.detach().clone() for name, p in trial.named_parameters()} if look else {}
+            norms.append(update(trial, optimizer, lr(step), config.train.clip))
+        except NumericsError as error:
+            message = f"step {step + 1}: {error}"
+            break
+        losses.append(loss)
+        rates.append(lr(step))
+        for name, p in trial.named_parameters() if look else ():
+            ratios[name].append(_spread(p.detach() - before[name]) / max(_spread(before[name]), 1e-12))
+    return ShortTraining(
+        tuple(losses),
+        tuple(rates),
+        tuple(norms),
+        tuple(look for look in looks if look <= len(losses)),
+        {name: tuple(values) for name, values in ratios.items()},
+        message,
+        trial,
+        optimizer_tensors(optimizer, trial),
+    )
+
+
+def _spread(x: Tensor) -> float:
+    """The standard deviation, or the root mean square of what hardly varies (a norm's weights before training)."""
+    std, rms = torch.std(x, correction=0).item(), x.square().mean().sqrt().item()
+    return std if std > 1e-3 * rms else rms

@@ -1,0 +1,87 @@
+"""What is examined: a config, its corpus and the model that training begins with; of a run also what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from windtunnel.errors import ArtifactError
+from windtunnel.models import build
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.corpora.pets import entropy_floor
+from windtunnel.text.store import TokenStore, prepare
+from windtunnel.train.checkpoint import load_weights, newest_checkpoint
+from windtunnel.train.events import Event
+from windtunnel.train.run import open_run, open_start, resolve
+from windtunnel.train.run_config import RunConfig
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model before training and, of a run, its newest checkpoint and history.
+
+    model: as training begins. trained: the newest checkpoint after `step` steps; None for a recipe.
+    optimizer: the checkpoint's optimizer state by 'KIND/PARAMETER'. floor: the corpus's entropy in nats a token.
+    """
+
+    name: str
+    config: RunConfig
+    store: TokenStore
+    model: nn.Module
+    trained: nn.Module | None = None
+    step: int = 0
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    events: Sequence[Event] = ()
+    floor: float | None = None
+
+
+def recipe_subject(name: str, config: RunConfig) -> Subject:
+    """The subject of a config that was not trained yet.
+
+    Raises:
+        ConfigError, DataError: when the config and its corpus do not fit.
+    """
+    store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
+    resolved = resolve(config, store)
+    return Subject(name, resolved, store, _beginning(resolved), floor=_floor(resolved, store))
+
+
+def run_subject(folder: Path) -> Subject:
+    """The subject of a run folder.
+
+    Raises:
+        ArtifactError: when it is no run, was altered, or has no checkpoint yet.
+        ConfigError: when the run was imported without a corpus.
+    """
+    run = open_run(folder)
+    store, checkpoint = run.store(), newest_checkpoint(folder)
+    if checkpoint is None:
+        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+    trained = build(run.config.model, run.config.seed)
+    load_weights(trained, checkpoint.weights)
+    imported = run.config.train.steps == 0  # there was no random beginning
+    return Subject(
+        name=str(folder),
+        config=run.config,
+        store=store,
+        model=trained if imported else _beginning(run.config),
+        trained=trained,
+        step=checkpoint.step,
+        optimizer=checkpoint.optimizer,
+        events=run.events(),
+        floor=_floor(run.config, store),
+    )
+
+
+def _beginning(config: RunConfig) -> nn.Module:
+    model = build(config.model, config.seed)
+    if config.start is not None:
+        load_weights(model, open_start(config.start)[1].weights)
+    return model
+
+
+def _floor(config: RunConfig, store: TokenStore) -> float | None:
+    return entropy_floor(store.tokenizer) if config.corpus == "pets" else None
