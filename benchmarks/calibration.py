@@ -53,7 +53,7 @@ def simulate(name, experiments, seed):
 
 
 def promised(name):
-    n_arms, n_seeds, effect, rule = DESIGNS[name]
+    _, n_seeds, effect, rule = DESIGNS[name]
     if effect == 0:
         return "at most 0.05" if rule else "nothing"
     if rule.looks:

@@ -92,7 +92,7 @@ def test_arms_that_cannot_be_compared(base):
 
 def test_the_baseline_comes_first(base):
     arms = vary(base, ["model.position=learned,rope,none"])
-    assert [a.name for a in resolve_arms(arms, "position=none")][0] == "position=none"
+    assert resolve_arms(arms, "position=none")[0].name == "position=none"
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def winners(n_experiments, n_arms, n_seeds, rule, effect=0.0, seed=0):
     ids=["one arm", "three arms, Holm", "three arms, Dunnett", "until decided", "until decided, two arms"],
 )
 def test_without_a_difference_a_winner_is_named_in_at_most_5_percent(n_arms, n_seeds, rule):
-    n = 300 if rule.looks else 600  # benchmarks/calibration.py does the same at length
+    n = 250 if rule.looks else 400  # benchmarks/calibration.py does the same at length
     named = winners(n, n_arms, n_seeds, rule)
     assert stats.binom.sf(named - 1, n, 0.05) > 0.001  # not more than 5 % by more than chance
     assert named > 0.015 * n  # and the test is not one that never fires
@@ -141,7 +141,7 @@ def test_without_a_difference_a_winner_is_named_in_at_most_5_percent(n_arms, n_s
 def test_at_the_margin_equivalence_is_claimed_in_at_most_5_percent():
     rng = np.random.default_rng(5)
     for rule, n_seeds in ((Rule(1.0), 8), (Rule(1.0, looks=LOOKS), 16)):
-        n = 300 if rule.looks else 600
+        n = 250 if rule.looks else 400
         claimed = sum(
             words({"a": rng.normal(1.0, 0.7, n_seeds)}, rule) == {"a": "no difference that matters"} for _ in range(n)
         )

@@ -145,13 +145,9 @@ def _submit(executor: Executor, folder: Path, patience: float, wanted: Path) -> 
 def _lost(future: Future[Stopped]) -> str:
     """Why a run has no ending of its own; nothing when it has one."""
     error = None if future.cancelled() else future.exception()
-    if not future.cancelled() and error is None:
+    if not (future.cancelled() or error):
         return ""
-    why = (
-        f"its worker was lost ({str(error) or type(error).__name__})"
-        if error
-        else "the executor or its scheduler is gone"
-    )
+    why = f"its worker was lost ({str(error) or type(error).__name__})" if error else "the scheduler is gone"
     return f"{why}; what was saved is intact, and the same command goes on from there"
 
 
