@@ -6,9 +6,11 @@ executable; an unknown key is an error that names the nearest one.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -97,6 +99,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected settings by name, given {type(data).__name__}")
     return data
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, also inside dicts and lists, as plain data for JSON; NaN and infinity, which it lacks, as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _value(text: str, annotation: Any) -> Any:

@@ -2,33 +2,12 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 
-from windtunnel import cli
 from windtunnel.train.disk import locked
 
 TINY = ["--set", "model.n_layers=1", "--set", "model.d_model=8", "--set", "model.n_heads=2", "--set", "train.threads=1"]
-
-
-@pytest.fixture
-def windtunnel(capsys, monkeypatch, tmp_path):
-    """Run a command in this process, in an empty folder; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["windtunnel", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as exit:
-            code = exit.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err + out
-        return code, out, " ".join(err.split())
-
-    return run
 
 
 @pytest.fixture(scope="session")

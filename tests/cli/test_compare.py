@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from windtunnel.cli import main
 from windtunnel.compare.compare import compare
 from windtunnel.compare.design import arm_from_file, vary
 from windtunnel.compare.measure import read_measured
@@ -136,13 +135,10 @@ def test_until_decided_stops_when_all_are_decided(compared):
         (["--vary", "seed=1,2"], "same run"),
     ],
 )
-def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, words, message):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["windtunnel", "compare", "names", *words])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    told = capsys.readouterr().err.strip().splitlines()
-    assert stopped.value.code == 2, told
+def test_bad_input_is_one_sentence(tmp_path, command_line, words, message):
+    code, _, err = command_line("compare", "names", *words)
+    told = err.strip().splitlines()
+    assert code == 2, told
     assert message in told[-1]
     assert len(told) <= 2
     assert list(tmp_path.iterdir()) == []

@@ -1,27 +1,15 @@
 """windtunnel experiment: the list, a run with its files, and names that cannot be run."""
 
 import json
-import sys
 
 import pytest
 
-from windtunnel.cli import main
-
 
 @pytest.fixture
-def windtunnel(monkeypatch, capsys, tmp_path):
-    """Run the command line in this process and in an empty folder; gives the exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
+def windtunnel(command_line, monkeypatch):
+    """Run a command on a terminal of 140 columns; gives the exit code, stdout and stderr."""
     monkeypatch.setenv("COLUMNS", "140")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["windtunnel", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
+    return command_line
 
 
 def test_the_list(windtunnel):

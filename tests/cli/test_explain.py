@@ -1,34 +1,19 @@
 """`windtunnel explain`: the rows' numbers on the terminal, as JSON and on a page; bad input in one sentence."""
 
 import json
-import sys
 
 import pytest
 
-from windtunnel import cli
 from windtunnel.config import override
 from windtunnel.train.loop import fit
 from windtunnel.train.recipes import recipe
 
 
 @pytest.fixture
-def explain(capsys, monkeypatch, tmp_path):
-    """Run a subcommand in this process, in an empty folder; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
+def explain(windtunnel, monkeypatch):
+    """Run a subcommand on a wide terminal."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["windtunnel", "explain", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as exit:
-            code = exit.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err + out
-        return code, out, " ".join(err.split())
-
-    return run
+    return lambda *words: windtunnel("explain", *words)
 
 
 @pytest.fixture(scope="module")

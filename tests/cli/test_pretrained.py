@@ -12,7 +12,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from windtunnel import cli
 from windtunnel.config import override
 from windtunnel.text.tokenizers import characters_tokenizer
 from windtunnel.train.loop import fit
@@ -28,27 +27,14 @@ SETTINGS = [
 
 
 @pytest.fixture
-def windtunnel(capsys, monkeypatch, tmp_path):
-    """Run a command in this process, in an empty folder; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
+def document(windtunnel):
+    """Run a command that succeeds; gives the JSON that it prints."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["windtunnel", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err + out
-        return code, out, " ".join(err.split())
-
-    def document(*words):
-        code, out, err = run(*words, "--json")
+        code, out, err = windtunnel(*words, "--json")
         assert code == 0, err
         return json.loads(out)
 
-    run.json = document
     return run
 
 
@@ -87,18 +73,18 @@ def hf(exported, tmp_path):
 # --------------------------------------------------------------------------------------------------- there and back
 
 
-def test_there_and_back_is_the_same_model(windtunnel, trained, names, tmp_path):
+def test_there_and_back_is_the_same_model(windtunnel, trained, names, tmp_path, document):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     code, out, err = windtunnel("export", trained, "hf")
     assert (code, out, err) == (0, "written: hf\n", "")
-    found = windtunnel.json("import", "hf", "--corpus", names, "--unit", "line")
+    found = document("import", "hf", "--corpus", names, "--unit", "line")
     assert (found["run"], found["origin"], found["tokenizer"]["kind"]) == ("runs/import-hf/seed-0", "gpt2", "bytes")
     assert found["n_parameters"] == sum(p.numel() for p in load(trained).model.parameters())
     assert found["proof"]["holds"]
     assert max(found["proof"]["max_difference"].values()) < 1e-5
-    again = windtunnel.json("evaluate", "import-hf")["seeds"][0][1]
-    before = windtunnel.json("evaluate", trained)["seeds"][0][1]
+    again = document("evaluate", "import-hf")["seeds"][0][1]
+    before = document("evaluate", trained)["seeds"][0][1]
     assert (again["loss"], again["n_tokens"], again["whole"]) == (before["loss"], before["n_tokens"], True)
 
     ours, theirs = load(trained), AutoModelForCausalLM.from_pretrained("hf").eval()
@@ -112,13 +98,13 @@ def test_there_and_back_is_the_same_model(windtunnel, trained, names, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes(), name
 
 
-def test_the_run_tells_where_its_weights_are_from(windtunnel, exported):
+def test_the_run_tells_where_its_weights_are_from(windtunnel, exported, document):
     code, out, err = windtunnel("import", exported, "--out", "mine")
     assert code == 0
     assert "gpt2: " in out
     assert "the same model\n" in out
     assert "greedy continuation of 15 tokens: the same" in out
-    shown = windtunnel.json("runs", "mine")
+    shown = document("runs", "mine")
     assert (shown["state"], shown["step"], shown["steps"]) == ("imported", 0, 0)
     assert shown["record"]["proof"]["holds"]
     assert sorted(shown["record"]["source"]["sha256"]) == ["config.json", WEIGHTS, "tokenizer.json"]
@@ -127,33 +113,30 @@ def test_the_run_tells_where_its_weights_are_from(windtunnel, exported):
     assert "mine/seed-0 is not empty; nothing is written over it" in err
 
 
-def test_every_command_works_on_it(windtunnel, exported, trained):
+def test_every_command_works_on_it(windtunnel, exported, trained, document):
     assert windtunnel("import", exported)[0] == 0
     for words in (["generate", "import-hf", "an", "--tokens", 4], ["cost", "import-hf"], ["resume", "import-hf"],
                   ["runs"], ["export", "import-hf", "out"], ["look", "import-hf", "anna"]):  # fmt: skip
         assert windtunnel(*words)[0] == 0, words
     greedy = ("anna", "--tokens", 6, "--temperature", 0)
-    assert (
-        windtunnel.json("generate", "import-hf", *greedy)["text"]
-        == windtunnel.json("generate", trained, *greedy)["text"]
-    )
+    assert document("generate", "import-hf", *greedy)["text"] == document("generate", trained, *greedy)["text"]
     code, out, err = windtunnel("evaluate", "import-hf")
     assert (code, out) == (2, "")
     assert "runs/import-hf/seed-0 has no corpus; import its model again with --corpus CORPUS" in err
 
 
-def test_without_transformers_it_says_that_nothing_was_compared(windtunnel, exported, monkeypatch):
+def test_without_transformers_it_says_that_nothing_was_compared(windtunnel, exported, monkeypatch, document):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
     code, out, _ = windtunnel("import", exported)
     assert code == 0
     assert "not compared with transformers, which is not installed: pip install 'windtunnel[hf]'" in out
-    assert windtunnel.json("runs", "import-hf")["record"]["proof"] is None
+    assert document("runs", "import-hf")["record"]["proof"] is None
 
 
-def test_gguf_is_read_back(windtunnel, trained, tmp_path):
+def test_gguf_is_read_back(trained, tmp_path, document):
     gguf = pytest.importorskip("gguf")
-    found = windtunnel.json("export", trained, "out", "--format", "gguf")
+    found = document("export", trained, "out", "--format", "gguf")
     assert found == {"folder": "out", "format": "gguf", "notes": []}
     tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "out" / "model.gguf").tensors}
     weights = load(trained).model.state_dict()
@@ -161,12 +144,12 @@ def test_gguf_is_read_back(windtunnel, trained, tmp_path):
     assert (tensors["blk.1.attn_qkv.weight"] == weights["blocks.1.attention.qkv.weight"].numpy()).all()
 
 
-def test_seeds_start_from_an_imported_run(windtunnel, exported, names):
+def test_seeds_start_from_an_imported_run(windtunnel, exported, names, document):
     """In processes of their own, as `train` runs them."""
     assert windtunnel("import", exported, "--corpus", names, "--unit", "line")[0] == 0
-    imported = windtunnel.json("evaluate", "import-hf")["loss"]["estimate"]
+    imported = document("evaluate", "import-hf")["loss"]["estimate"]
     words = ["train", names, "--from", "import-hf", "--steps", 2, "--seeds", 2]
-    summary = windtunnel.json(*words, "--set", "train.sample_tokens=0", "--set", "train.threads=1")
+    summary = document(*words, "--set", "train.sample_tokens=0", "--set", "train.threads=1")
     assert [seed["reason"] for seed in summary["seeds"]] == ["finished", "finished"]
     for seed in summary["seeds"]:
         run = open_run(Path(seed["folder"]))
@@ -178,17 +161,17 @@ def test_seeds_start_from_an_imported_run(windtunnel, exported, names):
     assert "other tensors: blocks.0.feed_forward.narrow.weight, blocks.0.feed_forward.widen.bias" in err
 
 
-def test_an_alteration_is_measured_before_after_and_later(windtunnel, trained):
+def test_an_alteration_is_measured_before_after_and_later(windtunnel, trained, document):
     code, out, _ = windtunnel("alter", trained, "--kv-heads", 2, "--rotary", "--out", "altered")
     assert code == 0
     assert "on the whole dev split" in out
     assert "--from altered/seed-0 --steps 200" in out
-    measured = windtunnel.json("evaluate", "altered")["loss"]["estimate"]
-    found = windtunnel.json("alter", trained, "--kv-heads", 2, "--rotary", "--out", "other", "--steps", 20)
+    measured = document("evaluate", "altered")["loss"]["estimate"]
+    found = document("alter", trained, "--kv-heads", 2, "--rotary", "--out", "other", "--steps", 20)
     assert found["after"]["loss"] == pytest.approx(measured, abs=1e-9)
-    assert found["before"]["loss"] == windtunnel.json("evaluate", trained)["loss"]["estimate"]
+    assert found["before"]["loss"] == document("evaluate", trained)["loss"]["estimate"]
     assert found["trained"]["dev"]["loss"] < found["after"]["loss"]
-    assert windtunnel.json("runs", found["trained"]["run"])["config"]["start"]["run"].endswith("other/seed-0")
+    assert document("runs", found["trained"]["run"])["config"]["start"]["run"].endswith("other/seed-0")
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

@@ -1,30 +1,18 @@
 """windtunnel stats: the numbers of the README, JSON, figures, and input that cannot be used."""
 
 import json
-import sys
 
 import pytest
-
-from windtunnel.cli import main
 
 TEMPLATES = ["A=100/1000", "B=70/1000", "C=85/1000", "D=120/1000", "E=140/1000"]
 REPEATS = ["0.25373", "0.2584", "0.25489", "0.2568", "0.25732", "0.26765", "0.25119"]
 
 
 @pytest.fixture
-def stats(monkeypatch, capsys, tmp_path):
-    """Run `windtunnel stats` in this process and in an empty folder; gives the exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
+def stats(command_line, monkeypatch):
+    """Run a subcommand of `windtunnel stats`; gives the exit code, stdout and stderr."""
     monkeypatch.setenv("COLUMNS", "140")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["windtunnel", "stats", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
+    return lambda *words: command_line("stats", *words)
 
 
 def test_proportions(stats):

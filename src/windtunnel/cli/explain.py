@@ -164,11 +164,11 @@ def _show(
     title: str, parts: Sequence[Part], data: Any, html: Path | None, as_json: bool, on_page: Sequence[Part] = ()
 ) -> None:
     """Print the parts or the data, and write the page when it is asked for."""
-    from windtunnel.report.explain import explain_page, plain, terminal
+    from windtunnel.report.explain import explain_page, terminal
 
     if html is not None:
-        write_text(html, explain_page(title, on_page or parts, plain(data)))
+        write_text(html, explain_page(title, on_page or parts, data))
     if as_json:
-        print_json(plain(data))
+        print_json(data)
     else:
         console(stderr=False).print(terminal(parts), highlight=False)

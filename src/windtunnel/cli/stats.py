@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +34,7 @@ def proportions(
     as_json: Json = False,
 ) -> None:
     """Compare proportions with a control, under every correction."""
+    from windtunnel.config import plain
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import variants_figure
     from windtunnel.report.stats_rows import chi_square, correction_rows, decided, difference_rows
@@ -57,7 +57,7 @@ def proportions(
     if figure:
         _write(variants_figure(found), figure)
     if as_json:
-        print_json({**asdict(found), "decided": decided(found)})
+        print_json({**plain(found), "decided": decided(found)})
         return
     _print_rows("Uncorrected", difference_rows(found))
     _print_rows(f"p under each correction ({chi_square(found)})", correction_rows(found))
@@ -89,7 +89,7 @@ def coin(
     if figure:
         _write(posterior_figure(coins, (before[0], before[1])), figure)
     if as_json:
-        print_json({"coins": [asdict(found) for found in coins], "probability_second_is_better": better})
+        print_json({"coins": coins, "probability_second_is_better": better})
         return
     rows = []
     for found in coins:
@@ -141,8 +141,8 @@ def mean(
         _write(values_figure(numbers, found, asked[0][0] if asked else None), figure)
     sentences = [shown(test, claim, alpha) for test, claim in tests]
     if as_json:
-        test = asdict(tests[0][0]) if tests else None
-        print_json({"mean": _finite(asdict(found)), "test": test, "sentence": sentences[0] if sentences else None})
+        test = tests[0][0] if tests else None
+        print_json({"mean": found, "test": test, "sentence": sentences[0] if sentences else None})
         return
     _say(str(found))
     for sentence in sentences:
@@ -179,8 +179,8 @@ def paired(
         _write(values_figure(differences, found, 0.0, "B minus A"), figure)
     sentences = [shown(test, claim, alpha) for test, claim in tests]
     if as_json:
-        results = [asdict(test) for test, _ in tests]
-        print_json({"difference": asdict(found), "bca": asdict(bootstrap), "tests": results, "sentences": sentences})
+        results = [test for test, _ in tests]
+        print_json({"difference": found, "bca": bootstrap, "tests": results, "sentences": sentences})
         return
     for line in (f"B minus A: {found}", f"B minus A: {bootstrap}", *sentences):
         _say(line)
@@ -290,11 +290,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
-    """NaN, which JSON does not have, as null."""
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in numbers.items()}
 
 
 def _print_rows(title: str, rows: Rows) -> None:

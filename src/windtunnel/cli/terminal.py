@@ -68,4 +68,6 @@ def console(stderr: bool = True) -> Console:
 
 
 def print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    from windtunnel.config import plain
+
+    print(json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False, default=str))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from typing import Any
 
 from windtunnel.compare.comparison import Comparison
 from windtunnel.compare.design import Arm
 from windtunnel.compare.execute import execute, open_executor
-from windtunnel.compare.judging import conclude
+from windtunnel.compare.judging import conclude, undecided
 from windtunnel.compare.notes import SAVED, seeds_looked_at
 from windtunnel.compare.plan import Plan, is_settled, make_plan, run_folders
 from windtunnel.compare.verdict import FEWEST_SEEDS
@@ -34,13 +35,9 @@ def compare(
         ConfigError: for arms that cannot be compared, and for a rule that can decide nothing.
     """
     plan = make_plan(arms, seeds, **rule)
-    if executor is not None:
-        for _ in train_arms(plan, executor):
+    with nullcontext(executor) if executor else open_executor("local", at_once(plan)) as workers:
+        for _ in train_arms(plan, workers):
             pass
-    else:
-        with open_executor("local", at_once(plan)) as local:
-            for _ in train_arms(plan, local):
-                pass
     return conclude(plan)
 
 
@@ -65,10 +62,10 @@ def train_arms(
             yield arm.name, seed, event
         if lost or n >= len(plan.seeds):
             return
-        undecided = [j.arm for j in conclude(plan).judgements if j.verdict.word == "undecided"]
-        if not undecided:
+        still = undecided(plan)
+        if not still:
             return
-        arms, n = [plan.arms[0].name, *undecided], n + 1
+        arms, n = [plan.arms[0].name, *still], n + 1
 
 
 def save_comparison(plan: Plan, found: Comparison) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from windtunnel.compare.verdict import Rule, Verdict
+from windtunnel.config import plain
 from windtunnel.stats.intervals import Estimate
 
 Unit = Literal["nats a token", "bits a byte"]
@@ -109,12 +109,4 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data; NaN (an interval that one seed cannot give) and infinity become null."""
-        return _plain(asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return dict(plain(self))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,12 +156,6 @@ def _check(arms: Sequence[ResolvedArm]) -> None:
 def with_steps(arm: ResolvedArm, steps: int) -> ResolvedArm:
     """The arm with another number of steps; warm-up, evaluations and saves keep their numbers of steps."""
     return replace(arm, config=arm.config.replace(train=arm.config.train.replace(steps=steps)))
-
-
-def label(arm: ResolvedArm) -> str:
-    """The part of a folder's name that says which corpus and which config."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(arm.config.corpus).stem).strip("-") or "run"
-    return f"{stem}-{arm.key[:6]}"
 
 
 def _axis(variation: str) -> tuple[str, list[str]]:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from windtunnel.compare.design import ResolvedArm
 from windtunnel.compare.measure import Measured, read_measured
 from windtunnel.compare.notes import notes, signature
 from windtunnel.compare.pairing import pairing
-from windtunnel.compare.plan import Plan, is_settled, run_folders
+from windtunnel.compare.plan import Plan, has_settled, run_folders
 from windtunnel.compare.verdict import FEWEST_SEEDS, Rule, Verdict, judge, seeds_to_decide
 from windtunnel.config import flatten
 from windtunnel.models.cost import parameter_formulas
@@ -41,36 +42,36 @@ class _Found:
         return self.run.loss if unit == "nats a token" else self.run.bits_per_byte
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """The runs that are there, and the verdicts on them."""
+
+    found: dict[str, list[_Found]]
+    unit: Unit
+    rule: Rule
+    pairs: dict[str, tuple[tuple[int, float], ...]]
+    verdicts: list[Verdict]
+
+
+def undecided(plan: Plan) -> list[str]:
+    """The arms on which the runs that are there do not decide."""
+    return [verdict.arm for verdict in _judge(plan).verdicts if verdict.word == "undecided"]
+
+
 def conclude(plan: Plan) -> Comparison:
     """Judge the runs that are there; those that are missing are listed and take no part."""
-    folders = run_folders(plan)
-    found = {
-        arm.name: [
-            _read(arm, seed, folders[arm.name, seed])
-            for seed in plan.seeds
-            if is_run(folders[arm.name, seed]) or not plan.until_decided
-        ]
-        for arm in plan.arms
-    }
-    base = plan.arms[0]
-    alike = all(arm.store.folder == base.store.folder for arm in plan.arms)
-    unit: Unit = "nats a token" if alike else "bits a byte"
-    rule = _rule(plan, [value for f in found[base.name] if (value := f.value(unit)) is not None])
+    judged, base = _judge(plan), plan.arms[0]
+    found = judged.found
     arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.arms)
-    pairs = {arm.name: _pairs(found[base.name], found[arm.name], unit) for arm in plan.arms[1:]}
-    verdicts = judge({name: [d for _, d in own] for name, own in pairs.items() if own}, rule)
-    judgements = tuple(
-        _judgement(verdict, pairs[verdict.arm], rule, unit, plan, found[base.name], found[verdict.arm])
-        for verdict in verdicts
-    )
+    judgements = tuple(_judgement(verdict, judged, plan) for verdict in judged.verdicts)
     versions = sorted({f.versions for own in found.values() for f in own if f.versions})
     n_documents = next((len(f.measured.tokens) for own in found.values() for f in own if f.measured), 0)
     return Comparison(
         corpus=base.config.corpus,
-        unit=unit,
+        unit=judged.unit,
         arms=arms,
         judgements=judgements,
-        rule=rule,
+        rule=judged.rule,
         margin_share=plan.margin,
         n_documents=n_documents,
         n_tokens=sum_of_targets(base.store, "dev"),
@@ -79,6 +80,24 @@ def conclude(plan: Plan) -> Comparison:
         signature=signature(plan, n_documents, versions),
         folder=str(plan.folder),
     )
+
+
+def _judge(plan: Plan) -> _Judged:
+    folders, base = run_folders(plan), plan.arms[0]
+    found = {
+        arm.name: [
+            _read(arm, seed, folders[arm.name, seed])
+            for seed in plan.seeds
+            if is_run(folders[arm.name, seed]) or not plan.until_decided
+        ]
+        for arm in plan.arms
+    }
+    alike = all(arm.store.folder == base.store.folder for arm in plan.arms)
+    unit: Unit = "nats a token" if alike else "bits a byte"
+    rule = _rule(plan, [value for f in found[base.name] if (value := f.value(unit)) is not None])
+    pairs = {arm.name: _pairs(found[base.name], found[arm.name], unit) for arm in plan.arms[1:]}
+    verdicts = judge({name: [d for _, d in own] for name, own in pairs.items() if own}, rule)
+    return _Judged(found, unit, rule, pairs, verdicts)
 
 
 def _rule(plan: Plan, losses: Sequence[float]) -> Rule:
@@ -91,7 +110,8 @@ def _rule(plan: Plan, losses: Sequence[float]) -> Rule:
 def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
     if not is_run(folder):
         return _Found(SeedRun(seed, str(folder), "not begun", "", None, None), None, None, None, "")
-    run, events = open_run(folder), open_run(folder).events()
+    run = open_run(folder)
+    events = run.events()
     stopped = next((e for e in reversed(events) if isinstance(e, Stopped)), None)
     reason, message = (stopped.reason, stopped.message) if stopped else ("interrupted", "not finished yet")
     steps = [e for e in events if isinstance(e, Step)]
@@ -100,7 +120,7 @@ def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
     n_tokens, measured, nats = sum_of_targets(arm.store, "dev"), None, None
     if reason == "diverged":
         nats = n_tokens * math.log(arm.config.model.vocab_size)
-    elif is_settled(folder):
+    elif has_settled(folder, events):
         measured = read_measured(folder)
         nats = float(measured.losses.sum())
     return _Found(
@@ -126,16 +146,10 @@ def _pairs(base: Sequence[_Found], arm: Sequence[_Found], unit: Unit) -> tuple[t
     return tuple((seed, ours - theirs) for seed, ours, theirs in pairs if ours is not None and theirs is not None)
 
 
-def _judgement(
-    verdict: Verdict,
-    pairs: Sequence[tuple[int, float]],
-    rule: Rule,
-    unit: Unit,
-    plan: Plan,
-    base: Sequence[_Found],
-    arm: Sequence[_Found],
-) -> Judgement:
-    judged = tuple(pairs[: verdict.difference.n])
+def _judgement(verdict: Verdict, all_of: _Judged, plan: Plan) -> Judgement:
+    rule, unit = all_of.rule, all_of.unit
+    base, arm = all_of.found[plan.arms[0].name], all_of.found[verdict.arm]
+    judged = all_of.pairs[verdict.arm][: verdict.difference.n]
     values, seeds = [difference for _, difference in judged], {seed for seed, _ in judged}
     baseline = [value for f in base if f.run.seed in seeds and (value := f.value(unit)) is not None]
     bits = [d for seed, d in _pairs(base, arm, "bits a byte") if seed in seeds]
@@ -143,7 +157,7 @@ def _judgement(
     if over_documents is not None and unit == "bits a byte":
         over_documents = _times(over_documents, _bits_per_byte(plan))
     needed = seeds_to_decide(values, verdict, rule) if verdict.word == "undecided" else None
-    limited = None
+    limited: Literal["seeds", "documents"] | None = None
     if over_documents is not None and len(values) > 1:
         limited = "seeds" if _width(over_seeds) >= _width(over_documents) else "documents"
     share = verdict.difference.estimate / statistics.fmean(baseline)
@@ -155,7 +169,7 @@ def _judgement(
         mean_interval(bits, 1 - verdict.level),
         over_seeds,
         over_documents,
-        limited,  # type: ignore[arg-type]
+        limited,
         judged,
         _sentence(verdict, needed, share, rule, unit, plan),
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import get_args
 
 from windtunnel.compare.budget import within_budget
-from windtunnel.compare.design import Arm, ResolvedArm, label, resolve_arms
+from windtunnel.compare.design import Arm, ResolvedArm, resolve_arms
 from windtunnel.compare.measure import is_measured
-from windtunnel.compare.seeds import RUNS, find_runs
+from windtunnel.compare.seeds import RUNS, config_folder, corpus_label, find_runs
 from windtunnel.compare.verdict import FEWEST_SEEDS, Correction
 from windtunnel.config import fingerprint
 from windtunnel.errors import ArtifactError, ConfigError
-from windtunnel.train.events import Saved, Stopped
+from windtunnel.train.events import Event, Saved, Stopped
 from windtunnel.train.run import open_run
 
 MARGIN = 0.005
@@ -55,7 +55,7 @@ class Plan:
 def comparison_folder(arms: Sequence[ResolvedArm], root: Path) -> Path:
     """`compare-CORPUS-HASH` with a hash of all arms, the baseline apart."""
     keys = arms[0].key + "".join(sorted(arm.key for arm in arms[1:]))
-    return root / f"compare-{label(arms[0]).rsplit('-', 1)[0]}-{hashlib.sha256(keys.encode()).hexdigest()[:6]}"
+    return root / f"compare-{corpus_label(arms[0].config)}-{hashlib.sha256(keys.encode()).hexdigest()[:6]}"
 
 
 def make_plan(
@@ -99,7 +99,7 @@ def make_plan(
     resolved = resolve_arms(arms, baseline)
     if budget is not None:
         resolved = within_budget(resolved, *budget, comparison_folder(resolved, root))
-    return Plan(tuple(resolved), chosen, margin, alpha, 0.8, correction, until_decided, root)
+    return Plan(tuple(resolved), chosen, margin, alpha, correction=correction, until_decided=until_decided, root=root)
 
 
 def run_folders(plan: Plan) -> dict[tuple[str, int], Path]:
@@ -113,15 +113,17 @@ def run_folders(plan: Plan) -> dict[tuple[str, int], Path]:
     for arm in plan.arms:
         for seed in plan.seeds:
             key = fingerprint(arm.config.replace(seed=seed)), arm.store.sha256
-            folders[arm.name, seed] = known.get(key) or plan.root / label(arm) / f"seed-{seed}"
+            folders[arm.name, seed] = known.get(key) or plan.root / config_folder(arm.config) / f"seed-{seed}"
     return folders
 
 
 def is_settled(folder: Path) -> bool:
     """Whether a run has nothing left to do: it finished and was measured, or it diverged, as it would again."""
-    if not folder.exists():
-        return False
-    events = open_run(folder).events()
+    return folder.exists() and has_settled(folder, open_run(folder).events())
+
+
+def has_settled(folder: Path, events: Sequence[Event]) -> bool:
+    """`is_settled` for a run whose events have been read."""
     stopped = events[-1] if events and isinstance(events[-1], Stopped) else None
     if stopped is None or stopped.reason not in ("finished", "diverged"):
         return False

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from windtunnel.config import fingerprint, override
+from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.batches import examples
@@ -47,7 +47,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain data; `--json` prints it. An interval that one seed cannot give is null."""
-        return {**asdict(self), "loss": _plain(self.loss), "bits_per_byte": _plain(self.bits_per_byte)}
+        return dict(plain(self))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class SplitLoss:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data; an interval that one seed cannot give is null."""
-        return {**asdict(self), "loss": _plain(self.loss), "bits_per_byte": _plain(self.bits_per_byte)}
+        return dict(plain(self))
 
 
 def evaluate_seeds(folders: Sequence[Path], split: str) -> SplitLoss:
@@ -87,10 +87,14 @@ def evaluate_seeds(folders: Sequence[Path], split: str) -> SplitLoss:
     return SplitLoss(split, losses, mean_interval([e.bits_per_byte for _, e in rows]), tuple(rows), tuple(warnings))
 
 
-def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None:
-        return None
-    return {key: None if value != value else value for key, value in asdict(estimate).items()}  # NaN is not itself
+def corpus_label(config: RunConfig) -> str:
+    """The corpus as a part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.corpus).stem).strip("-") or "run"
+
+
+def config_folder(resolved: RunConfig) -> str:
+    """The name of the folder that holds all seeds of a config: CORPUS-HASH."""
+    return f"{corpus_label(resolved)}-{fingerprint(resolved, exclude=['seed'])[:6]}"
 
 
 def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = None) -> list[Path]:
@@ -104,8 +108,7 @@ def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = 
     resolved = resolve(config, store, side_by_side=len(seeds))
     examples(store, "train", resolved.model.context_length)  # a corpus too small for the context is told here
     if folder is None:
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.corpus).stem).strip("-") or "run"
-        folder = RUNS / f"{name}-{fingerprint(resolved, exclude=['seed'])[:6]}"
+        folder = RUNS / config_folder(resolved)
     return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store).folder for seed in seeds]
 
 

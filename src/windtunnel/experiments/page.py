@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
 from windtunnel.experiments.frame import Claim, Outcome
-from windtunnel.report.figures import DEV, QUIET, TRAIN, save_figure
-from windtunnel.report.page import page
+from windtunnel.report.figures import save_figures
+from windtunnel.report.html import cells, inline_svg, page, scrolling_table, table
 from windtunnel.train.disk import saving
 
-THEME = {"#000000": "ink", "#ffffff": "page", QUIET: "quiet", TRAIN: "bar", DEV: "truth"}
-"""Colours of a figure that become those of the page's theme."""
 STYLE = """
 :root { --holds: #00734f; --not: #b3470b; }
 @media (prefers-color-scheme: dark) { :root { --holds: #2fc99c; --not: #f2a05a; } }
@@ -39,15 +36,10 @@ def save_outcome(outcome: Outcome, folder: Path) -> tuple[Path, ...]:
     Raises:
         SaveError: when the disk refuses.
     """
-    with saving(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{name}{ending}" for name in outcome.figures for ending in (".png", ".svg")]
-    for path in files:
-        save_figure(outcome.figures[path.stem], path)
+    files, drawings = save_figures(outcome.figures, folder)
     data, report = folder / "outcome.json", folder / "report.html"
     with saving(folder):
         data.write_text(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False, default=str), encoding="utf-8")
-        drawings = {name: (folder / f"{name}.svg").read_text(encoding="utf-8") for name in outcome.figures}
         report.write_text(outcome_page(outcome, drawings), encoding="utf-8")
     return (*files, data, report)
 
@@ -59,8 +51,8 @@ def outcome_page(outcome: Outcome, drawings: Mapping[str, str]) -> str:
         drawings: the figures by name, as SVG.
     """
     quick = '<p class="warning">A quick run: smaller than the experiment, so its numbers are rougher.</p>'
-    figures = "".join(f"<figure>{_inline(name, svg)}</figure>" for name, svg in drawings.items())
-    tables = "".join(f"<h2>{escape(t.title)}</h2>{_table(t.columns, t.rows)}" for t in outcome.tables)
+    figures = "".join(f"<figure>{inline_svg(name, svg)}</figure>" for name, svg in drawings.items())
+    tables = "".join(f"<h2>{escape(t.title)}</h2>{table(t.columns, t.rows)}" for t in outcome.tables)
     settings = [(name, str(value)) for name, value in outcome.settings.items()]
     body = f"""\
 <h1>{escape(outcome.title)}</h1>
@@ -71,7 +63,7 @@ def outcome_page(outcome: Outcome, drawings: Mapping[str, str]) -> str:
 {figures}
 {tables}
 <h2>Settings</h2>
-<div class="settings">{_table(("setting", "value"), settings)}</div>
+<div class="settings">{table(("setting", "value"), settings)}</div>
 <section class="panel"><pre>{escape(outcome.signature)}</pre></section>"""
     return page(f"{outcome.title}: experiment", body, outcome.to_dict(), style=STYLE)
 
@@ -80,33 +72,7 @@ def _claims(claims: Iterable[Claim]) -> str:
     marks = {"holds": "holds", "does not hold": "not", "undecided": "open"}
     heads = ("row", "claim", "source", "measured", "verdict")
     rows = [
-        f'<tr class="{marks[c.verdict]}">{_cells((c.id, c.statement, c.published, c.measured, c.verdict))}</tr>'
+        f'<tr class="{marks[c.verdict]}">{cells((c.id, c.statement, c.published, c.measured, c.verdict))}</tr>'
         for c in claims
     ]
-    return (
-        f'<div class="scroll claims"><table><thead>{_heads(heads)}</thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead>{_heads(columns)}</thead><tbody>{body}</tbody></table></div>'
-
-
-def _heads(names: Iterable[str]) -> str:
-    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-    return f"<tr>{cells}</tr>"
-
-
-def _cells(row: Iterable[str]) -> str:
-    return "".join(f"<td>{escape(cell).replace(' %', '&nbsp;%')}</td>" for cell in row)
-
-
-def _inline(name: str, svg: str) -> str:
-    """The drawing alone, its ids made its own, in the page's colours."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for colour, variable in THEME.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(name)}: the numbers are in the tables below"', 1)
+    return scrolling_table("".join(f'<th scope="col">{name}</th>' for name in heads), rows, "claims")

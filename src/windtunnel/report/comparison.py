@@ -12,7 +12,7 @@ from windtunnel.compare.comparison import Comparison
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_page import comparison_page
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
-from windtunnel.report.figures import save_figure
+from windtunnel.report.figures import save_figures
 from windtunnel.train.disk import saving
 
 STYLES: dict[str, str] = {
@@ -42,15 +42,11 @@ def save_report(found: Comparison, folder: Path) -> list[Path]:
     Raises:
         SaveError: when the disk refuses.
     """
-    picture, drawing, page = (folder / name for name in ("comparison.png", "comparison.svg", "report.html"))
-    with saving(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    figure = comparison_figure(found)
-    for path in (picture, drawing):
-        save_figure(figure, path)
+    files, drawings = save_figures({"comparison": comparison_figure(found)}, folder)
+    page = folder / "report.html"
     with saving(page):
-        page.write_text(comparison_page(found, drawing.read_text(encoding="utf-8")), encoding="utf-8")
-    return [picture, drawing, page]
+        page.write_text(comparison_page(found, drawings["comparison"]), encoding="utf-8")
+    return [*files, page]
 
 
 def _table(rows: Rows) -> Table:

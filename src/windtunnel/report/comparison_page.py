@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from html import escape
 
@@ -10,7 +9,7 @@ from windtunnel.compare.comparison import Comparison
 from windtunnel.compare.verdict import Word
 from windtunnel.report.comparison_figure import COLOURS, INK
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
-from windtunnel.report.page import page
+from windtunnel.report.html import inline_svg, page, scrolling_table
 
 CLASSES: dict[Word, str] = {
     "better": "better",
@@ -18,6 +17,7 @@ CLASSES: dict[Word, str] = {
     "no difference that matters": "same",
     "undecided": "undecided",
 }
+THEME = {INK: "ink", "#ffffff": "page", "#b0b0b0": "quiet", **{COLOURS[word]: name for word, name in CLASSES.items()}}
 STYLE = """
 :root { --better: #00734f; --worse: #b3470b; --same: #0067a3; --undecided: #5d5d58; }
 @media (prefers-color-scheme: dark) {
@@ -50,7 +50,7 @@ def comparison_page(found: Comparison, svg: str) -> str:
 <h1>{escape(found.corpus)}: {len(found.arms)} arms, the baseline is {escape(found.baseline.name)}</h1>
 <p class="quiet">Judged on {found.n_documents:,} held-out documents of {found.n_tokens:,} tokens.</p>
 {_verdicts(found)}
-<div class="picture scroll">{_inline(svg)}</div>
+<div class="picture scroll">{inline_svg("comparison", svg, THEME)}</div>
 <h2>Arms</h2>
 <p class="quiet">±: 95 % interval of the mean over seeds; x: times the baseline's cost</p>
 {_table(arm_rows(found))}
@@ -77,22 +77,6 @@ def _verdicts(found: Comparison) -> str:
     return "\n".join(lines) or "<p>Nothing can be judged yet: no seed is there in both arms.</p>"
 
 
-def _inline(svg: str) -> str:
-    """The drawing alone, in the page's colours; without comments, in which matplotlib repeats the texts."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    colours = {
-        INK: "ink",
-        "#ffffff": "page",
-        "#b0b0b0": "quiet",
-        **{COLOURS[word]: name for word, name in CLASSES.items()},
-    }
-    for colour, name in colours.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return svg.replace("<svg", '<svg role="img" aria-label="the losses and differences of the tables below"', 1)
-
-
 def _setting_rows(found: Comparison) -> Rows:
     paths = list(dict.fromkeys(path for arm in found.arms for path in arm.settings))
     return ["arm", *paths], [[arm.name, *(str(arm.settings.get(p, "-")) for p in paths)] for arm in found.arms]
@@ -115,8 +99,7 @@ def _table(rows: Rows) -> str:
     heads, body = rows
     named = [escape(head).replace("-\n", "").replace("\n", "<br>") for head in heads]
     head = "".join(f'<th scope="col">{name}</th>' for name in named)
-    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in body)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return scrolling_table(head, (f"<tr>{''.join(map(_cell, row))}</tr>" for row in body))
 
 
 def _cell(text: str) -> str:

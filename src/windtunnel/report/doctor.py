@@ -14,13 +14,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from windtunnel.config import plain
 from windtunnel.inspect.doctor.checks import CHECKS
 from windtunnel.inspect.doctor.exam import Examination, median_ratio
 from windtunnel.inspect.doctor.findings import Finding
 from windtunnel.report.doctor_figures import activations_figure, training_figure
-from windtunnel.report.figures import DEV, QUIET, TRAIN, save_figure
-from windtunnel.report.page import page
-from windtunnel.stats.intervals import Estimate
+from windtunnel.report.figures import save_figures
+from windtunnel.report.html import inline_svg, page, table
 from windtunnel.train.disk import saving
 
 NOTHING = f"nothing found; looked for: {', '.join(CHECKS)}"
@@ -39,7 +39,6 @@ code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .92e
 figure { margin: 1rem 0; overflow-x: auto; }
 figure svg { fill: var(--ink); max-width: 100%; min-width: 44rem; height: auto; }
 """
-THEME = {"#000000": "ink", "#ffffff": "page", QUIET: "quiet", TRAIN: "bar", DEV: "truth"}
 
 
 def findings_tables(exam: Examination, findings: Sequence[Finding]) -> list[RenderableType]:
@@ -117,7 +116,7 @@ def to_dict(exam: Examination, findings: Sequence[Finding]) -> dict[str, Any]:
     left_out = {"config", "training", "history"}
     data = {f.name: getattr(exam, f.name) for f in dataclasses.fields(exam) if f.name not in left_out}
     kept = ("losses", "lrs", "grad_norms", "ratio_steps", "ratios", "message")
-    return _plain({
+    return plain({
         "healthy": not findings,
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "looked_for": list(CHECKS),
@@ -134,17 +133,9 @@ def save_report(exam: Examination, findings: Sequence[Finding], folder: Path) ->
     Raises:
         SaveError: when the disk refuses.
     """
-    with saving(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    figures = {"training": training_figure(exam), "activations": activations_figure(exam)}
-    files = []
-    for name, figure in figures.items():
-        for ending in (".png", ".svg"):
-            files.append(folder / f"{name}{ending}")
-            save_figure(figure, files[-1])
+    files, drawings = save_figures({"training": training_figure(exam), "activations": activations_figure(exam)}, folder)
     report = folder / "check.html"
     with saving(report):
-        drawings = {name: (folder / f"{name}.svg").read_text(encoding="utf-8") for name in figures}
         report.write_text(check_page(exam, findings, drawings), encoding="utf-8")
     return [*files, report]
 
@@ -153,15 +144,15 @@ def check_page(exam: Examination, findings: Sequence[Finding], drawings: dict[st
     """A page that needs no other file; `drawings` are the figures by name, as SVG."""
     heads = ("place", "std before", "std after", "mean", "zero", "dead", "saturated", "beyond 6 std")
     names = ("parameter", "shape", "gradient", "rms before", "rms after", "weights' rms", "log10 update / weights")
-    figures = "".join(f"<figure>{_inline(name, svg)}</figure>" for name, svg in drawings.items())
+    figures = "".join(f"<figure>{inline_svg(name, svg)}</figure>" for name, svg in drawings.items())
     body = f"""\
 <h1>{escape(exam.name)}: check</h1>
 <p class="quiet">{escape(headline(exam))}</p>
 {_findings(findings)}
-<h2>Measured</h2><div class="words">{_table(("what", "value"), measurements(exam))}</div>
+<h2>Measured</h2><div class="words">{table(("what", "value"), measurements(exam))}</div>
 {figures}
-<h2>What every layer puts out</h2>{_table(heads, activation_rows(exam))}
-<h2>Gradients</h2>{_table(names, gradient_rows(exam))}"""
+<h2>What every layer puts out</h2>{table(heads, activation_rows(exam))}
+<h2>Gradients</h2>{table(names, gradient_rows(exam))}"""
     return page(f"{exam.name}: check", body, to_dict(exam, findings), style=STYLE)
 
 
@@ -177,29 +168,3 @@ def _findings(findings: Sequence[Finding]) -> str:
 
 def _code(text: str) -> str:
     return re.sub(r"(--set [^\s,;)]+)", r"<code>\1</code>", escape(text))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _inline(name: str, svg: str) -> str:
-    """The drawing alone, its ids made its own, in the page's colours."""
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for colour, variable in THEME.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{name}: the numbers are in the tables"', 1)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Estimate) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from html import escape
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from windtunnel.inspect.explain_parameters import Parameters
 from windtunnel.inspect.explain_products import Product
 from windtunnel.inspect.explain_replay import Replay
 from windtunnel.inspect.explain_shapes import ShapeStep
-from windtunnel.report.page import page
+from windtunnel.report.html import page, scrolling_table
 from windtunnel.report.tables import clip
 
 MOST_COLUMNS = 8
@@ -253,9 +253,8 @@ def _html(part: Part) -> str:
     names = zip(part.columns, numeric, strict=True)
     head = "".join(f'<th scope="col"{"" if right else _LEFT}>{escape(name)}</th>' for name, right in names)
     rows = [[_cell(part, r, c, x, numeric[c]) for c, x in enumerate(row)] for r, row in enumerate(part.rows)]
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'{heading}<div class="scroll">{table}</div>{says}'
+    body = (f"<tr>{''.join(row)}</tr>" for row in rows)
+    return f"{heading}{scrolling_table(head, body)}{says}"
 
 
 _LEFT = ' style="text-align:left"'
@@ -275,12 +274,3 @@ def _is_numeric(part: Part, column: int) -> bool:
 
 def _reads_as_number(text: str) -> bool:
     return text == "-∞" or text.replace(",", "").replace(".", "").lstrip("-").isdigit()
-
-
-def plain(data: Any) -> Any:
-    """Dataclasses, also inside a dict, as plain data for JSON."""
-    if isinstance(data, dict):
-        return {key: plain(value) for key, value in data.items()}
-    if isinstance(data, tuple | list):
-        return [plain(value) for value in data]
-    return asdict(data) if is_dataclass(data) and not isinstance(data, type) else data

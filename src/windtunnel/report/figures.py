@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,19 @@ def curves_figure(
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="center right", bbox_to_anchor=(1, 0.58))
     return figure
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Write each figure as NAME.png and NAME.svg into a folder; returns their paths, and the SVGs' text by name."""
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, figure in figures.items():
+        for path in (folder / f"{name}.png", folder / f"{name}.svg"):
+            save_figure(figure, path)
+            files.append(path)
+    with saving(folder):
+        return files, {name: (folder / f"{name}.svg").read_text(encoding="utf-8") for name in figures}
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,23 +1,17 @@
-"""Self-contained HTML pages: no network, no library, light and dark, usable with the keyboard alone.
-
-Everything that comes from a corpus or a prompt goes through `html.escape`, or into a JSON block in which no `<`
-is left; scripts put it on the page as text, never as HTML.
-"""
+"""The pages of a trace and of attention."""
 
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
-from typing import Any
 
 import numpy as np
 
 from windtunnel.generate.trace import TokenTrace, Trace
 from windtunnel.inspect.attention import AttentionMap
+from windtunnel.report.html import page
 from windtunnel.report.tables import sampling_line, surprise_share, totals_line
 
 
@@ -64,36 +58,6 @@ aria-label="attention of the chosen layer and head; arrow keys move"></canvas></
 <h2>All heads</h2><div class="heads" id="heads"></div>"""
     data = {"labels": list(labels), "n_layers": n_layers, "n_heads": n_heads, "weights": _packed(found)}
     return page(f"{run}: attention", body, data, "attention.js", "body { --surprise: var(--bar); }")
-
-
-def page(title: str, body: str, data: Any, script: str | None = None, style: str = "") -> str:
-    """A whole page: the house style and `style`, the body, the data as a JSON block, one script from the assets."""
-    block = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    code = f'<script type="module">\n{_asset(script)}</script>' if script else ""
-    return f"""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'">
-<title>{escape(title)}</title>
-<style>
-{_asset("style.css")}{style}
-</style>
-</head>
-<body>
-{body}
-<script type="application/json" id="data">{block}</script>
-{code}
-</body>
-</html>
-"""
-
-
-def _asset(name: str) -> str:
-    return (files("windtunnel.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _how(trace: Trace) -> str:

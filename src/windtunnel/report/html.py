@@ -1,0 +1,80 @@
+"""Self-contained HTML pages: no network, no library, light and dark, usable with the keyboard alone.
+
+Everything that comes from a corpus or a prompt goes through `html.escape`, or into a JSON block in which no `<`
+is left; scripts put it on the page as text, never as HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from windtunnel.config import plain
+from windtunnel.report.figures import DEV, QUIET, TRAIN
+
+THEME = {"#000000": "ink", "#ffffff": "page", QUIET: "quiet", TRAIN: "bar", DEV: "truth"}
+"""Colours of a figure that become those of the page's theme."""
+
+
+def page(title: str, body: str, data: Any, script: str | None = None, style: str = "") -> str:
+    """A whole page: the house style and `style`, the body, the data as a JSON block, one script from the assets."""
+    block = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    code = f'<script type="module">\n{_asset(script)}</script>' if script else ""
+    return f"""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
+script-src 'unsafe-inline'">
+<title>{escape(title)}</title>
+<style>
+{_asset("style.css")}{style}
+</style>
+</head>
+<body>
+{body}
+<script type="application/json" id="data">{block}</script>
+{code}
+</body>
+</html>
+"""
+
+
+def _asset(name: str) -> str:
+    return (files("windtunnel.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts that scrolls sideways when it must."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    return scrolling_table(head, (f"<tr>{cells(row)}</tr>" for row in rows))
+
+
+def scrolling_table(head: str, rows: Iterable[str], kind: str = "") -> str:
+    """A table of cells and rows that are HTML already."""
+    inner = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="{f"scroll {kind}".strip()}">{inner}</div>'
+
+
+def cells(row: Iterable[str]) -> str:
+    """The cells of a row; a number and its per cent sign stay together."""
+    return "".join(f"<td>{escape(cell).replace(' %', '&nbsp;%')}</td>" for cell in row)
+
+
+def inline_svg(name: str, svg: str, colours: Mapping[str, str] = THEME) -> str:
+    """The drawing alone, its ids made its own, in the page's colours.
+
+    Without comments, in which matplotlib repeats the texts.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for colour, variable in colours.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(name)}: the numbers are in the tables below"', 1)
