@@ -10,6 +10,7 @@ import sys
 import time
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -44,8 +45,11 @@ def peak_memory() -> int:
     """The most memory, in bytes, that this process has held so far: on the accelerator if there is one, else in RAM."""
     if device().type != "cpu":
         return torch.accelerator.max_memory_allocated()
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss, which on Linux begins with what the process that started this one held.
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
 
 
 @cache
