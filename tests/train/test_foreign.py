@@ -13,6 +13,7 @@ from test_disk_failures import FailingOs
 from tiny_runs import final_hashes, finish, stop_after, store_of
 
 from windtunnel.compare.design import resolve_arms, vary
+from windtunnel.compare.pairing import pairing
 from windtunnel.compare.seeds import describe
 from windtunnel.config import fingerprint, override, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
@@ -22,7 +23,7 @@ from windtunnel.train.checkpoint import newest_checkpoint
 from windtunnel.train.events import Evaluation, Saved, Step
 from windtunnel.train.foreign import alter_run, continue_from, create_with_weights
 from windtunnel.train.loop import fit, resume
-from windtunnel.train.run import create_run, load, open_run, resolve
+from windtunnel.train.run import create_run, initial_model, load, open_run, resolve
 from windtunnel.train.run_config import RunConfig, Start
 
 SETTINGS = ["train.steps=8", "train.precision=fp32", "train.threads=1", "train.compile=false"]
@@ -144,6 +145,11 @@ def test_arms_of_a_comparison_start_from_runs(reference):
     assert [arm.config.start and arm.config.start.weights_sha256 for arm in arms] == [None, reference[2][0]]
     assert arms[0].config.replace(start=None) == arms[1].config.replace(start=None)
     assert arms[0].key != arms[1].key
+    _, trained = (dict(initial_model(arm.config).named_parameters()) for arm in arms)
+    assert "; 0 of its" in pairing(arms, 1)[1]
+    lr = resolve_arms(vary(continued(reference), ["optimizer.lr=1e-3,1e-2"]))
+    n = sum(tensor.numel() for tensor in trained.values())
+    assert f"; {n:,} of its {n:,} parameters" in pairing(lr, 1)[1]
 
 
 def test_no_steps_at_all_keep_the_weights(reference, tmp_path):

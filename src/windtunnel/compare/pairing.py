@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from windtunnel.compare.design import ResolvedArm
-from windtunnel.models import build
+from windtunnel.train.run import initial_model
 
 
 def pairing(arms: Sequence[ResolvedArm], n_documents: int) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ def _batches(base: ResolvedArm, arm: ResolvedArm) -> str:
 
 def _weights(base: ResolvedArm, arm: ResolvedArm) -> str:
     """How many of the arm's parameters begin with the baseline's values."""
-    ours, theirs = (dict(build(a.config.model, seed=0).named_parameters()) for a in (arm, base))
+    ours, theirs = (dict(initial_model(a.config).named_parameters()) for a in (arm, base))
     same = sum(p.numel() for name, p in ours.items() if name in theirs and torch.equal(p, theirs[name]))
     total = sum(p.numel() for p in ours.values())
     return f"{same:,} of its {total:,} parameters begin as the baseline's"

@@ -37,7 +37,7 @@ from windtunnel.train.events import (
 )
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
-from windtunnel.train.run import METRICS, Run, create_run, open_run, open_start, resolve
+from windtunnel.train.run import METRICS, Run, create_run, initial_model, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
 from windtunnel.train.step import LossSum, gradients, guard, update
@@ -173,12 +173,12 @@ def _save(run: Run, state: State, log: FileIO, keep: int | None = None) -> Saved
 
 def _restore(run: Run) -> tuple[State, int, str]:
     """The state to go on from, how much of the log belongs to it, and what is to be said about it."""
-    model = build(run.config.model, run.config.seed).to(machine.device()).train()
-    optimizer = build_optimizer(model, run.config.optimizer)
     checkpoint = newest_checkpoint(run.folder)
+    # A run that has saved needs the one that it started from no more.
+    model = build(run.config.model, run.config.seed) if checkpoint else initial_model(run.config)
+    model.to(machine.device()).train()
+    optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
-        if run.config.start is not None:
-            load_weights(model, open_start(run.config.start)[1].weights)
         return State(model, optimizer, 0, None), 0, ""
     load_weights(model, checkpoint.weights)
     restore_optimizer(optimizer, model, checkpoint.optimizer)

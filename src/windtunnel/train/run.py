@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError
-from windtunnel.models import ModelConfig, Transformer
+from windtunnel.models import ModelConfig, Transformer, build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.models.pretrained.parts import listing
 from windtunnel.text.corpora import open_corpus
@@ -204,6 +204,18 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
         train=train.replace(threads=threads, precision=precision, compile=compiled),
         start=start,
     )
+
+
+def initial_model(config: RunConfig) -> Transformer:
+    """The model as training begins: random weights, a function of the seed, or those of the run to start from.
+
+    Raises:
+        ArtifactError: when that run is gone, or was altered or trained further since the config was resolved.
+    """
+    model = build(config.model, config.seed)
+    if config.start is not None:
+        load_weights(model, open_start(config.start)[1].weights)
+    return model
 
 
 def open_start(start: Start) -> tuple[Run, Checkpoint]:

@@ -15,7 +15,7 @@ from windtunnel.text.corpora.pets import entropy_floor
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.train.checkpoint import load_weights, newest_checkpoint
 from windtunnel.train.events import Event
-from windtunnel.train.run import open_run, open_start, resolve
+from windtunnel.train.run import initial_model, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 
 
@@ -46,7 +46,7 @@ def recipe_subject(name: str, config: RunConfig) -> Subject:
     """
     store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
     resolved = resolve(config, store)
-    return Subject(name, resolved, store, _beginning(resolved), floor=_floor(resolved, store))
+    return Subject(name, resolved, store, initial_model(resolved), floor=_floor(resolved, store))
 
 
 def run_subject(folder: Path) -> Subject:
@@ -67,20 +67,13 @@ def run_subject(folder: Path) -> Subject:
         name=str(folder),
         config=run.config,
         store=store,
-        model=trained if imported else _beginning(run.config),
+        model=trained if imported else initial_model(run.config),
         trained=trained,
         step=checkpoint.step,
         optimizer=checkpoint.optimizer,
         events=run.events(),
         floor=_floor(run.config, store),
     )
-
-
-def _beginning(config: RunConfig) -> nn.Module:
-    model = build(config.model, config.seed)
-    if config.start is not None:
-        load_weights(model, open_start(config.start)[1].weights)
-    return model
 
 
 def _floor(config: RunConfig, store: TokenStore) -> float | None:
