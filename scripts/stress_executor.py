@@ -60,24 +60,13 @@ class Summary:
 
 def make_runs(folder: Path) -> list[Path]:
     """The folders of new runs of some seconds on made-up names."""
-    from windtunnel.compare.seeds import create_seeds
-    from windtunnel.models import TransformerConfig
-    from windtunnel.text.store import TextConfig
-    from windtunnel.train.optimizer import OptimizerConfig
-    from windtunnel.train.run_config import RunConfig, TrainConfig
+    from stress_kill import config_of  # beside this script
 
-    draw, corpus = random.Random(0), folder.parent / "names.txt"
-    corpus.write_text("\n".join("".join(draw.choices("abcdefghij", k=draw.randint(2, 12))) for _ in range(300)))
-    config = RunConfig(
-        corpus=str(corpus),
-        text=TextConfig(unit="line"),
-        model=TransformerConfig(context_length=8, n_layers=2, n_heads=2, d_model=16, dropout=0.1),
-        optimizer=OptimizerConfig(lr=3e-3),
-        train=TrainConfig(
-            steps=STEPS, batch_size=20, grad_accumulation=4, save_every=SAVE_EVERY, eval_every=100, threads=1,
-            precision="fp32", compile=False, sample_tokens=0,
-        ),
-    )  # fmt: skip
+    from windtunnel.compare.seeds import create_seeds
+    from windtunnel.config import override
+
+    settings = [f"train.save_every={SAVE_EVERY}", "train.eval_every=100"]
+    config = override(config_of(folder.parent, STEPS), settings)
     return create_seeds(config, SEEDS, folder)
 
 
