@@ -14,7 +14,7 @@ import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,6 +27,8 @@ class Config(BaseModel):
     """A frozen, keyword-only record of settings; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Settings that came later: at their defaults they do not change the fingerprint, so older runs keep theirs."""
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like a new one; explicitly set fields stay marked."""
@@ -51,9 +53,18 @@ def to_json(config: Config) -> str:
 
 
 def fingerprint(config: Config, exclude: Iterable[str] = ()) -> str:
-    """SHA-256 of the config's canonical JSON, without the named top-level settings."""
-    data = config.model_dump(mode="json", exclude=set(exclude))
+    """SHA-256 of the config's canonical JSON, without the named top-level settings and without unused later ones."""
+    data = _without_unused({name: value for name, value in config if name not in set(exclude)}, config)
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _without_unused(values: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    dumped, fields = config.model_dump(mode="json"), type(config).model_fields
+    return {
+        name: _without_unused(dict(value), value) if isinstance(value, Config) else dumped[name]
+        for name, value in values.items()
+        if name not in config.added or value != fields[name].default
+    }
 
 
 def flatten(config: Config) -> dict[str, Any]:

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from windtunnel.config import Config
 from windtunnel.models import ModelConfig, TransformerConfig
@@ -66,6 +59,7 @@ class Start(Config):
 class RunConfig(Config):
     """A run. Equal configs on the same corpus and machine give equal losses."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"start"})
     corpus: str
     text: TextConfig = TextConfig()
     model: ModelConfig = TransformerConfig()
@@ -75,8 +69,3 @@ class RunConfig(Config):
     seed: NonNegativeInt = 0
     start: Start | None = None
     """None begins with random weights."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_no_start(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """No start is not written, so that runs from before there was one keep their fingerprints."""
-        return {key: value for key, value in rest(self).items() if key != "start" or value is not None}
