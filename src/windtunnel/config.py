@@ -85,7 +85,7 @@ def override(config: C, assignments: Iterable[str]) -> C:
         ConfigError: for an assignment without `=`, an unknown path (the nearest one is offered) or a wrong value.
     """
     data = config.model_dump(exclude_unset=True)
-    known = _paths(type(config))
+    known = _paths(type(config), config)
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator:
@@ -142,16 +142,23 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _paths(kind: type[Config], prefix: str = "") -> dict[str, Any]:
-    """Every setting's dotted path with its type."""
+def _paths(kind: type[Config], config: Config | None = None, prefix: str = "") -> dict[str, Any]:
+    """Every setting's dotted path with its type; where a part is one of several kinds, that of `config`, or of all."""
     paths: dict[str, Any] = {}
     for name, field in kind.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Config):
-            paths.update(_paths(inner, f"{prefix}{name}."))
-        else:
-            paths[prefix + name] = inner
+        value = getattr(config, name, None)
+        kinds = _kinds(field.annotation)
+        for inner in [kind for kind in kinds if isinstance(value, kind)] or kinds:
+            paths.update(_paths(inner, value, f"{prefix}{name}."))
+        if not kinds:
+            paths[prefix + name] = field.annotation
     return paths
+
+
+def _kinds(annotation: Any) -> list[type[Config]]:
+    """The kinds of config that a part may be; none for a plain setting, and for a part that may be missing."""
+    inner = [get_args(one)[0] if hasattr(one, "__metadata__") else one for one in get_args(annotation) or [annotation]]
+    return inner if all(isinstance(one, type) and issubclass(one, Config) for one in inner) else []
 
 
 def _nearest(path: str, known: Collection[str]) -> str:
@@ -161,7 +168,11 @@ def _nearest(path: str, known: Collection[str]) -> str:
 
 
 def _sentence(kind: type[Config], item: dict[str, Any]) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    loc = item["loc"]
+    named = kind.model_fields.get(str(loc[0])) if loc else None
+    if named and len(_kinds(named.annotation)) > 1:  # pydantic names the kind, too, which is no part of a path
+        loc = (loc[0], *loc[2:])
+    path = ".".join(str(part) for part in loc)
     if item["type"] == "extra_forbidden":
         return f"there is no setting {path}{_nearest(path, _paths(kind))}"
     message = item["msg"].removeprefix("Value error, ")

@@ -21,12 +21,12 @@ from windtunnel.text.batches import (
     IGNORED,
     Batch,
     Documents,
+    Positions,
     Windows,
     batch,
     collate,
     examples,
     shuffled,
-    sweep,
 )
 from windtunnel.train.objective import loss_sum
 
@@ -45,6 +45,11 @@ def documents(lengths: list[int], context_length: int) -> Documents:
 def predicted(batches: list[Batch]) -> list[int]:
     """All targets that are not padding."""
     return [token for each in batches for token in each.targets[each.targets != IGNORED].tolist()]
+
+
+def swept(source: Documents | Positions) -> list[list[int]]:
+    """Context and targets of every row of a sweep, one row at a time."""
+    return [[*row.ids[0].tolist(), *row.targets[0, -1:].tolist()] for row in source.sweep(1)]
 
 
 def epoch(source: Windows | Documents, size: int, seed: int, number: int = 0) -> list[int]:
@@ -156,7 +161,7 @@ def test_each_token_of_each_document_once(lengths, context_length, size):
     expected = Counter({0: len(lengths), **dict.fromkeys(range(1, sum(lengths) + 1), 1)})
     assert Counter(epoch(source, size, 0)) == expected
     assert Counter(epoch(source, size, 3, number=1)) == expected
-    batches = list(sweep(source, size))
+    batches = list(source.sweep(size))
     assert Counter(predicted(batches)) == expected
     assert all(each.ids.shape[1] <= context_length for each in batches)
 
@@ -164,35 +169,74 @@ def test_each_token_of_each_document_once(lengths, context_length, size):
 def test_a_long_document_continues_where_it_was_cut():
     source = documents([7], 4)
     assert [source.sequence(i).tolist() for i in range(len(source))] == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 0]]
-    assert [row.tolist() for row in documents([3], 4).sweep()] == [[0, 1, 2, 3, 0]]
-    assert [row.tolist() for row in documents([4], 4).sweep()] == [[0, 1, 2, 3, 4], [4, 0]]
+    assert swept(documents([3], 4)) == [[0, 1, 2, 3, 0]]
+    assert swept(documents([4], 4)) == [[0, 1, 2, 3, 4], [4, 0]]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 100), st.integers(1, 5))
 def test_a_sweep_over_running_text_predicts_each_token_once(context_length, extra, size):
     source = windows(context_length + extra, context_length)
-    assert sorted(predicted(list(sweep(source, size)))) == list(range(1, context_length + extra))
+    assert sorted(predicted(list(source.sweep(size)))) == list(range(1, context_length + extra))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(1, 300))
 def test_a_sample_is_a_part_of_the_sweep(lengths, max_tokens):
     for source in (documents(lengths, 5), windows(sum(lengths) + 6, 5)):
-        whole = Counter(predicted(list(sweep(source, 3))))
-        part = Counter(predicted(list(sweep(source, 3, max_tokens))))
+        whole = Counter(predicted(list(source.sweep(3))))
+        part = Counter(predicted(list(source.sweep(3, max_tokens))))
         assert part <= whole
         assert min(max_tokens, whole.total()) <= part.total() < max_tokens + 13
 
 
 def test_a_sample_is_not_the_shortest_or_the_first():
     lengths = [1] * 200 + [9] * 200
-    part = list(sweep(documents(lengths, 10), 8, max_tokens=600))
+    part = list(documents(lengths, 10).sweep(8, max_tokens=600))
     tokens = Counter(len(row[row != IGNORED]) for each in part for row in each.targets)
     assert 0.6 < tokens[2] / tokens[10] < 1.6
-    starts = [int(each.ids[0, 0]) for each in sweep(windows(10_000, 10), 1, max_tokens=200)]
+    starts = [int(each.ids[0, 0]) for each in windows(10_000, 10).sweep(1, max_tokens=200)]
     assert max(starts) > 5000
     assert starts == sorted(starts)
+
+
+def positions(lengths: list[int], context_length: int) -> Positions:
+    """The predictions of the documents that `documents` makes."""
+    source = documents(lengths, context_length)
+    return Positions(source.ids, source.offsets, 0, context_length)
+
+
+def test_a_position_is_predicted_from_the_tokens_before_it():
+    assert swept(positions([3], 3)) == [[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 0]]
+    assert swept(positions([2, 0, 1], 2)) == [[0, 0, 0], [0, 0, 3], [0, 3, 0], [0, 0, 1], [0, 1, 2], [1, 2, 0]]
+    text = Positions(np.arange(5, 9, dtype=np.uint16), None, None, 2)
+    assert swept(text) == [[5, 5, 6], [5, 6, 7], [6, 7, 8]]
+    drawn = text.take(np.array([2, 0]))
+    assert (drawn.ids.tolist(), drawn.targets.tolist()) == ([[6, 7], [5, 5]], [[8], [6]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 25), min_size=1, max_size=20), st.integers(1, 9), st.integers(1, 7))
+def test_positions_are_the_targets_of_documents(lengths, context_length, size):
+    """In the same order in a sweep, which is what losses by document rest on; each once an epoch."""
+    whole, single = documents(lengths, context_length), positions(lengths, context_length)
+    assert len(single) == sum(lengths) + len(lengths)
+    assert predicted(list(single.sweep(size))) == predicted(list(whole.sweep(size)))
+    assert Counter(epoch(single, size, 0, number=1)) == Counter(epoch(whole, size, 0))
+
+
+def test_a_batch_of_positions_can_be_split():
+    drawn = batch(positions([3, 9, 1, 5], 4), 7, 0, 0)
+    parts = drawn.split(3)
+    assert torch.equal(torch.cat([part.ids for part in parts]), drawn.ids)
+    assert torch.equal(torch.cat([part.targets for part in parts]), drawn.targets)
+
+
+def test_nothing_to_predict_is_an_error_with_the_cure():
+    with pytest.raises(DataError, match="holds nothing to predict; give more text"):
+        Positions(np.zeros(0, np.uint16), np.zeros(1, np.int64), 0, 2)
+    with pytest.raises(DataError, match="holds nothing to predict; give more text"):
+        Positions(np.zeros(1, np.uint16), None, None, 2)
 
 
 @pytest.fixture(scope="module")

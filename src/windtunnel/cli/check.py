@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import Json, Set, console, print_json
+from windtunnel.cli.terminal import RECIPES, Json, Set, console, print_json
 
 
 def check(
-    what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="tiny, small, medium or gpt2; or a run.")],
+    what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help=f"{RECIPES}; or a run.")],
     corpus: Annotated[str, typer.Option(help="For a recipe: a corpus name, file, folder or glob.")] = "names",
     set: Set = [],  # noqa: B006
     steps: Annotated[int, typer.Option(min=20, help="Steps for which copies of the model are trained.")] = 120,

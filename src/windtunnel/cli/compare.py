@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import Json, Set, asked_to_stop, console, print_json
+from windtunnel.cli.terminal import RECIPES, Json, Set, asked_to_stop, console, print_json
 
 
 def compare(
@@ -38,7 +38,7 @@ def compare(
     ] = 0.005,
     alpha: Annotated[float, typer.Option(help="The chance of a wrong winner among all arms.")] = 0.05,
     correction: Annotated[str, typer.Option(help="holm, dunnett, bonferroni or none.")] = "holm",
-    recipe: Annotated[str, typer.Option(help="tiny, small, medium, llama or gpt2; by default one that fits.")] = "auto",
+    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
     start: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="Begin every arm with the weights of this run.")
     ] = None,

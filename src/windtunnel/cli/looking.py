@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import Json, RunName, Set, console, load_model, print_json, write_text
+from windtunnel.cli.terminal import RECIPES, Json, RunName, Set, console, load_model, print_json, write_text
 
 
 def generate(
@@ -85,7 +85,7 @@ def look(
 
 
 def cost(
-    recipe: Annotated[str, typer.Argument(help="tiny, small, medium or gpt2; or a run.")],
+    recipe: Annotated[str, typer.Argument(help=f"{RECIPES}; or a run.")],
     corpus: Annotated[str | None, typer.Option(help="Take the vocabulary of this corpus; else GPT-2's 50,257.")] = None,
     set: Set = [],  # noqa: B006
     as_json: Json = False,

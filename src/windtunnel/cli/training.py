@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import Json, RunName, Set, asked_to_stop, console, print_json
+from windtunnel.cli.terminal import RECIPES, Json, RunName, Set, asked_to_stop, console, print_json
 
 
 def train(
     corpus: Annotated[
         str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
     ],
-    recipe: Annotated[str, typer.Option(help="tiny, small, medium or gpt2; by default one that fits.")] = "auto",
+    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
     start: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="Begin with the weights of this run, and its settings.")
     ] = None,

@@ -19,6 +19,7 @@ from windtunnel.models.cost import training_flops_per_token
 from windtunnel.text.batches import examples
 from windtunnel.train import machine
 from windtunnel.train.disk import saving
+from windtunnel.train.draws import batches
 from windtunnel.train.evaluate import sum_of_targets
 from windtunnel.train.loop import State, advance, loss_function
 from windtunnel.train.optimizer import build_optimizer
@@ -79,9 +80,10 @@ def within_budget(arms: Sequence[ResolvedArm], kind: str, amount: float, folder:
 
 def _per_step(arm: ResolvedArm) -> tuple[float, float]:
     """Tokens predicted in a step, on average, and its FLOPs."""
-    context = arm.config.model.context_length
-    source = examples(arm.store, "train", context)
-    length = context if arm.store.corpus.unit != "line" else sum_of_targets(arm.store, "train") / len(source)
+    model = arm.config.model
+    source = examples(arm.store, "train", model.context_length, model.last_only)
+    all_equal = model.last_only or arm.store.corpus.unit != "line"
+    length = model.targets_per_example if all_equal else sum_of_targets(arm.store, "train") / len(source)
     tokens = arm.config.train.batch_size * length
     return tokens, tokens * training_flops_per_token(arm.config.model, max(1, round(length)))
 
@@ -110,7 +112,7 @@ def _racer(arm: ResolvedArm) -> Iterator[float]:
     torch.set_num_threads(config.train.threads or machine.cores())
     model = build(config.model, config.seed).to(machine.device()).train()
     state = State(model, build_optimizer(model, config.optimizer), 0, None)
-    source, loss = examples(arm.store, "train", config.model.context_length), loss_function(model, config)
+    batch_of, loss = batches(config, arm.store), loss_function(model, config)
     with suppress(NumericsError):
         while True:
-            yield advance(config, state, source, loss).seconds
+            yield advance(config, state, batch_of, loss).seconds

@@ -125,7 +125,7 @@ def _resolve(arm: Arm, stores: dict[str, TokenStore]) -> ResolvedArm:
         if key not in stores:
             stores[key] = prepare(open_corpus(config.corpus, config.text.unit), config.text)
         resolved = resolve(config, stores[key], side_by_side=2)
-        examples(stores[key], "train", resolved.model.context_length)  # a corpus too small for it is told here
+        examples(stores[key], "train", resolved.model.context_length, resolved.model.last_only)
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name}: {error}") from None
     except DataError as error:

@@ -39,7 +39,8 @@ def measure(folder: Path, peak_memory: int | None = None) -> None:
     if _step(folder) == trained.step:
         return
     store = trained.run.store()
-    losses, tokens = document_losses(trained.model, store, "dev", trained.run.config.model.context_length)
+    model = trained.run.config.model
+    losses, tokens = document_losses(trained.model, store, "dev", model.context_length, model.last_only)
     files = {"documents.safetensors": safetensors.numpy.save({"losses": losses, "tokens": tokens})}
     facts = {"kind": "measured", "step": trained.step, "peak_memory": peak_memory}
     write_folder(folder / FOLDER, files, facts, replace=True)

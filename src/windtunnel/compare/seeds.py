@@ -81,8 +81,9 @@ def evaluate_seeds(folders: Sequence[Path], split: str) -> SplitLoss:
         if split not in store.splits or len(store.splits[split].ids) == 0:
             there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
             raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {there}")
-        context = trained.run.config.model.context_length
-        rows.append((str(folder), evaluate(trained.model, store, split, context, trained.step)))
+        model = trained.run.config.model
+        measured = evaluate(trained.model, store, split, model.context_length, trained.step, last_only=model.last_only)
+        rows.append((str(folder), measured))
     losses = mean_interval([e.loss for _, e in rows])
     return SplitLoss(split, losses, mean_interval([e.bits_per_byte for _, e in rows]), tuple(rows), tuple(warnings))
 
@@ -106,7 +107,7 @@ def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = 
     """
     store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
     resolved = resolve(config, store, side_by_side=len(seeds))
-    examples(store, "train", resolved.model.context_length)  # a corpus too small for the context is told here
+    examples(store, "train", resolved.model.context_length, resolved.model.last_only)
     if folder is None:
         folder = RUNS / config_folder(resolved)
     return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store).folder for seed in seeds]

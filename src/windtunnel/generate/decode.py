@@ -4,7 +4,7 @@ The context limit. A model reads at most `context_length` tokens. Up to there th
 are kept in a cache, and a new token costs one position. Past it the window slides: the next token's distribution is
 exactly a full forward pass on the last context_length tokens. No cache can serve there, since every token of the
 window then stands at another position and above the first layer has seen other tokens; each new token costs a
-whole window.
+whole window. An mlp has no cache at all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.generate.sampling import Floats, SamplingConfig, adjust, choose, uniform
-from windtunnel.models import Transformer
+from windtunnel.models import Model
 from windtunnel.nn.cache import Cache
 
 
@@ -31,7 +31,7 @@ class Decoded:
 
 
 def decode(
-    model: Transformer,
+    model: Model,
     ids: Sequence[int],
     n_tokens: int,
     sampling: SamplingConfig,
@@ -57,31 +57,31 @@ def decode(
         read.append(new)
 
 
-def prefill(model: Transformer, ids: Sequence[int], cache: Cache) -> Floats:
+def prefill(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
     """Read the last context_length ids into an empty cache; the logits (V,) of the token after them."""
     return forward(model, ids, cache)[-1]
 
 
-def step(model: Transformer, ids: Sequence[int], cache: Cache) -> Floats:
+def step(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
     """Read the last id after those in the cache, or without it when it is full; the logits (V,) of the next."""
-    if cache.length < cache.capacity:
+    if cache is not None and cache.length < cache.capacity:
         return forward(model, ids[-1:], cache)[-1]
     return forward(model, ids)[-1]
 
 
-def beliefs(model: Transformer, ids: Sequence[int]) -> Iterator[Floats]:
+def beliefs(model: Model, ids: Sequence[int]) -> Iterator[Floats]:
     """For each id, the logits (V,) of the token after it, as `decode` would see them: the window slides."""
-    context = model.config.context_length
-    yield from forward(model, ids[:context])
-    for end in range(context + 1, len(ids) + 1):
+    first = 1 if model.config.last_only else model.config.context_length
+    yield from forward(model, ids[:first])
+    for end in range(first + 1, len(ids) + 1):
         yield forward(model, ids[:end])[-1]
 
 
-def forward(model: Transformer, ids: Sequence[int], cache: Cache | None = None) -> Floats:
+def forward(model: Model, ids: Sequence[int], cache: Cache | None = None) -> Floats:
     """The logits (T, V) of a forward pass on the last context_length ids, in float64."""
     ids_1T = torch.tensor([ids[-model.config.context_length :]], device=device_of(model))
     with torch.no_grad():
-        logits_1TV: Tensor = model(ids_1T, cache)
+        logits_1TV: Tensor = model(ids_1T) if cache is None else model(ids_1T, cache)
     return logits_1TV[0].double().cpu().numpy()
 
 
@@ -92,6 +92,6 @@ def forbid(logits_V: Floats, vocab_size: int | None) -> Floats:
     return np.where(np.arange(len(logits_V)) < vocab_size, logits_V, -np.inf)
 
 
-def device_of(model: Transformer) -> torch.device:
+def device_of(model: Model) -> torch.device:
     """Where the weights are."""
     return model.embedding.weight.device

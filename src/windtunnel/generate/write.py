@@ -8,14 +8,14 @@ from windtunnel.errors import DataError
 from windtunnel.generate.decode import decode
 from windtunnel.generate.prompt import end_mark
 from windtunnel.generate.sampling import SamplingConfig
-from windtunnel.models import Transformer
+from windtunnel.models import Model
 from windtunnel.nn.init import stream
 from windtunnel.train.run import Run
 
 SAMPLE = SamplingConfig(temperature=0.8)
 
 
-def write_sample(model: Transformer, run: Run) -> str:
+def write_sample(model: Model, run: Run) -> str:
     """`train.sample_tokens` tokens at temperature 0.8, drawn with the run's seed; the same numbers at every step.
 
     A model of documents begins from the end mark, and begins another document after each one it ends; documents
@@ -32,7 +32,7 @@ def write_sample(model: Transformer, run: Run) -> str:
         model.train(was_training)
 
 
-def _documents(model: Transformer, run: Run, end: int, n_tokens: int) -> Iterator[str]:
+def _documents(model: Model, run: Run, end: int, n_tokens: int) -> Iterator[str]:
     number = 0
     while n_tokens > 0:
         seed = stream(run.config.seed, "document", number)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import DataError
-from windtunnel.models import Transformer
+from windtunnel.models import Model, as_transformer
 from windtunnel.nn.attention import attend_reference
 
 
@@ -28,12 +28,14 @@ class AttentionMap:
     max_difference: float
 
 
-def attention(model: Transformer, ids: Sequence[int]) -> AttentionMap:
+def attention(model: Model, ids: Sequence[int]) -> AttentionMap:
     """Run a model on ids (T,) twice, with the fast attention and with the one that shows its weights.
 
     Raises:
+        ConfigError: for a model without attention.
         DataError: for no ids, or more than the model's context length.
     """
+    model = as_transformer(model, "attention")
     context = model.config.context_length
     if not 1 <= len(ids) <= context:
         raise DataError(

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from windtunnel.inspect.shapes import Intermediate, intermediates
-from windtunnel.models import Transformer, TransformerConfig
+from windtunnel.inspect.shapes import Intermediate, in_the_open, intermediates
+from windtunnel.models import ModelConfig, create
 from windtunnel.models.cost import (
     cache_elements_per_token,
     flops_by_part,
@@ -23,7 +23,6 @@ from windtunnel.models.cost import (
     parameter_formulas,
     training_flops_per_token,
 )
-from windtunnel.nn.attention import attend_reference
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import OptimizerConfig
 from windtunnel.train.run_config import RunConfig
@@ -118,26 +117,26 @@ def cost(config: RunConfig) -> Cost:
     )
 
 
-def parameter_shapes(config: TransformerConfig) -> list[torch.Size]:
+def parameter_shapes(config: ModelConfig) -> list[torch.Size]:
     """The shape of every parameter, shared ones once, from the model itself on the meta device."""
     with torch.device("meta"):
-        return [parameter.shape for parameter in Transformer(config).parameters()]
+        return [parameter.shape for parameter in create(config).parameters()]
 
 
-def count_forward_flops(config: TransformerConfig, length: int) -> int:
+def count_forward_flops(config: ModelConfig, length: int) -> int:
     """What torch's FlopCounterMode counts in one forward pass over a sequence, attention as plain matrix products.
 
     It does not know the fused attention kernel of CPUs, so `attend_reference` takes its place.
     """
     with torch.device("meta"):
-        model = Transformer(config).eval()
+        model = create(config).eval()
         ids_BT = torch.zeros(1, length, dtype=torch.int64)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(ids_BT, attend=lambda *qkv, dropout, **how: attend_reference(*qkv, **how)[0])
+        in_the_open(model, ids_BT)
     return int(counter.get_total_flops())
 
 
-def activation_bytes(config: TransformerConfig, batch_size: int, length: int, precision: str) -> int:
+def activation_bytes(config: ModelConfig, batch_size: int, length: int, precision: str) -> int:
     """Bytes that autograd keeps from a forward pass and its loss until the backward pass, as on a CPU.
 
     Counts each storage once and leaves out the weights; the bfloat16 copies of the weights do count. Runs the
@@ -145,7 +144,7 @@ def activation_bytes(config: TransformerConfig, batch_size: int, length: int, pr
     """
     kept: dict[int, torch.UntypedStorage] = {}
     with FakeTensorMode():
-        model = Transformer(config).train()
+        model = create(config).train()
         ids_BT = torch.zeros(batch_size, length, dtype=torch.int64)
         weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
@@ -158,7 +157,7 @@ def activation_bytes(config: TransformerConfig, batch_size: int, length: int, pr
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 logits_BTV = model(ids_BT)
-            loss_sum(logits_BTV, ids_BT)
+            loss_sum(logits_BTV, ids_BT[:, -logits_BTV.shape[1] :])
         return sum(storage.nbytes() for storage in kept.values())
 
 
@@ -171,13 +170,13 @@ def optimizer_bytes(config: OptimizerConfig, shapes: list[torch.Size]) -> int:
 
 
 def _flops(config: RunConfig) -> Flops:
-    model, length = config.model, config.model.context_length
+    model, length = config.model, config.model.targets_per_example
     parts = {part: flops / length for part, flops in flops_by_part(model, length).items()}
     training = training_flops_per_token(model, length)
     return Flops(
         forward=parts,
         forward_per_token=sum(parts.values()),
-        forward_counted=count_forward_flops(model, length) / length,
+        forward_counted=count_forward_flops(model, model.context_length) / length,
         training_per_token=training,
         training_per_step=training * length * config.train.batch_size,
     )

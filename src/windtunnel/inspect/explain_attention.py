@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.attention import attention
 from windtunnel.inspect.explain_head import Matrix, Weights, head_matrices, substituted, variances
-from windtunnel.models import Transformer
+from windtunnel.models import Model, Transformer, as_transformer
 from windtunnel.models.transformer import Block
 from windtunnel.nn.attention import distances, visible
 from windtunnel.nn.positions import Rotation
@@ -113,7 +113,7 @@ def variance_of_scores(d_head: int, n: int = 500, seed: int = 0) -> float:
 
 
 def explain_head(
-    model: nn.Module,
+    model: Model,
     ids: Sequence[int],
     tokens: Sequence[str],
     layer: int = 1,
@@ -132,8 +132,7 @@ def explain_head(
         ConfigError: for a model without attention, or a layer, head or place that is not there.
         DataError: for no ids, or more than the context.
     """
-    if not isinstance(model, Transformer):
-        raise ConfigError(f"attention can be explained of a transformer, and this model is a {type(model).__name__}")
+    model = as_transformer(model, "explain attention")
     config = model.config
     _within("layer", layer, config.n_layers, "the model")
     _within("head", head, config.n_heads, "the model")

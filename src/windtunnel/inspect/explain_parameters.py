@@ -89,14 +89,8 @@ def network_parameters(widths: list[int], bias: bool = True) -> Parameters:
 
 
 def run_parameters(name: str, config: RunConfig) -> Parameters:
-    """The parameters of a recipe's or a run's model by formula, with every setting of it that is not learned.
-
-    Raises:
-        ConfigError: for a family that has no formulas.
-    """
+    """The parameters of a recipe's or a run's model by formula, with every setting of it that is not learned."""
     model = config.model
-    if not isinstance(model, TransformerConfig):
-        raise ConfigError(f"{name} is no transformer, and only for those the parameters are known by formula")
     values = formula_names(model)
     terms = []
     for module, formula, n in parameter_formulas(model):
@@ -105,6 +99,6 @@ def run_parameters(name: str, config: RunConfig) -> Parameters:
     counted = sum(shape.numel() for shape in parameter_shapes(model))
     hyper = tuple(f"{path} = {value}" for path, value in flatten(config).items() if value not in (None, ""))
     notes = ["learned are the terms above, all of them, by gradient descent; nothing below is"]
-    if model.tie_embeddings:
+    if isinstance(model, TransformerConfig) and model.tie_embeddings:
         notes.append("the output head is the embedding matrix again (tied), so it is counted once")
     return Parameters(name, tuple(terms), sum(t.n_parameters for t in terms), counted, hyper, tuple(notes))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from windtunnel.models import Transformer, TransformerConfig
+from windtunnel.models import Model, ModelConfig, Transformer, create
 from windtunnel.nn.attention import attend_reference
 
 
@@ -33,18 +33,25 @@ class Intermediate:
     layers: int = 1
 
 
-def intermediates(config: TransformerConfig, batch_size: int, length: int) -> list[Intermediate]:
+def intermediates(config: ModelConfig, batch_size: int, length: int) -> list[Intermediate]:
     """Every tensor of a forward pass over ids (batch_size, length), in order, equal neighbouring layers as one.
 
     Runs on the meta device, which has shapes and no memory, through `attend_reference`: so the attention scores
     and weights are listed too, which the fused kernel never writes to memory. Types are those of float32 weights.
     """
     with torch.device("meta"):
-        model = Transformer(config).eval()
+        model = create(config).eval()
         ids_BT = torch.zeros(batch_size, length, dtype=torch.int64)
     with torch.no_grad(), _module_stack(model) as stack, _Recorder(stack) as recorder:
-        model(ids_BT, attend=lambda *qkv, dropout, **how: attend_reference(*qkv, **how)[0])
+        in_the_open(model, ids_BT)
     return collapse(recorder.rows)
+
+
+def in_the_open(model: Model, ids_BT: Tensor) -> Tensor:
+    """The logits of a model, a transformer's attention as plain matrix products."""
+    if not isinstance(model, Transformer):
+        return model(ids_BT)
+    return model(ids_BT, attend=lambda *qkv, dropout, **how: attend_reference(*qkv, **how)[0])
 
 
 class _Recorder(TorchFunctionMode):

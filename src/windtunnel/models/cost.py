@@ -1,16 +1,22 @@
-"""What a decoder costs, by formula: parameters by module, matrix-multiply FLOPs, and the cache's size."""
+"""What a model costs, by formula: parameters by module, matrix-multiply FLOPs, and the cache's size."""
 
 from __future__ import annotations
 
+from windtunnel.models import mlp
+from windtunnel.models.mlp import MLPConfig
 from windtunnel.models.transformer import TransformerConfig
 
+AnyConfig = TransformerConfig | MLPConfig
 
-def parameter_formulas(config: TransformerConfig) -> list[tuple[str, str, int]]:
+
+def parameter_formulas(config: AnyConfig) -> list[tuple[str, str, int]]:
     """Each kind of module with its formula and its number of parameters, all layers together.
 
     The names in a formula are those of `formula_names`; evaluated with them it gives the number. Modules without
     parameters are left out.
     """
+    if isinstance(config, MLPConfig):
+        return mlp.parameter_formulas(config)
     d, layers, v = config.d_model, config.n_layers, config.vocab_size
     q, kv, ff = config.n_heads * config.head_width, config.kv_heads * config.head_width, config.ff_width
     b = int(config.bias)
@@ -33,8 +39,11 @@ def parameter_formulas(config: TransformerConfig) -> list[tuple[str, str, int]]:
     return [row for row in rows if row[2]]
 
 
-def formula_names(config: TransformerConfig) -> dict[str, int]:
+def formula_names(config: AnyConfig) -> dict[str, int]:
     """The values of the names in the formulas, with what the config leaves open filled in."""
+    if isinstance(config, MLPConfig):
+        names = ("vocab_size", "context_length", "n_layers", "d_embedding", "d_hidden")
+        return {name: getattr(config, name) for name in names}
     return {
         "vocab_size": config.vocab_size,
         "context_length": config.context_length,
@@ -47,11 +56,13 @@ def formula_names(config: TransformerConfig) -> dict[str, int]:
     }
 
 
-def flops_by_part(config: TransformerConfig, length: int) -> dict[str, int]:
-    """Matrix-multiply FLOPs of one forward pass over a sequence, a multiply and an add counted as two.
+def flops_by_part(config: AnyConfig, length: int) -> dict[str, int]:
+    """Matrix-multiply FLOPs of predicting `length` tokens in a row, a multiply and an add counted as two.
 
     Attention is counted as all length x length scores, also those that the mask hides.
     """
+    if isinstance(config, MLPConfig):
+        return mlp.flops_by_part(config, length)
     d, layers = config.d_model, config.n_layers
     q, kv = config.n_heads * config.head_width, config.kv_heads * config.head_width
     matrices = 3 if config.activation == "swiglu" else 2
@@ -65,14 +76,16 @@ def flops_by_part(config: TransformerConfig, length: int) -> dict[str, int]:
     }
 
 
-def training_flops_per_token(config: TransformerConfig, length: int) -> float:
+def training_flops_per_token(config: AnyConfig, length: int) -> float:
     """Forward and backward matrix-multiply FLOPs a token: the backward pass costs twice the forward."""
     return 3 * sum(flops_by_part(config, length).values()) / length
 
 
-def cache_elements_per_token(config: TransformerConfig) -> int:
+def cache_elements_per_token(config: AnyConfig) -> int:
     """Numbers that the KV cache keeps for each token: a key and a value in every layer and key head.
 
-    Windows do not shorten it: the cache keeps all tokens.
+    Windows do not shorten it: the cache keeps all tokens. An mlp has none.
     """
+    if isinstance(config, MLPConfig):
+        return 0
     return 2 * config.n_layers * config.kv_heads * config.head_width

@@ -71,6 +71,21 @@ class TransformerConfig(Config):
         return self
 
     @property
+    def last_only(self) -> bool:
+        """An example of a batch predicts all of its tokens but the first."""
+        return False
+
+    @property
+    def targets_per_example(self) -> int:
+        """How many tokens an example of a batch predicts, at most."""
+        return self.context_length
+
+    @property
+    def widest(self) -> int:
+        """Width of the vectors that most of the arithmetic is made of."""
+        return self.d_model
+
+    @property
     def head_width(self) -> int:
         """Width of one head."""
         return self.d_head or self.d_model // self.n_heads

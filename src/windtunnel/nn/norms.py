@@ -1,4 +1,4 @@
-"""Normalisation of the residual stream: layer norm, RMS norm, or none."""
+"""Normalisation: of each token's vector by itself (layer norm, RMS norm, none), or of each unit over a batch."""
 
 from __future__ import annotations
 
@@ -40,6 +40,39 @@ class NoNorm(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return x_BTD
+
+
+class BatchNorm(nn.Module):
+    """Each unit minus its mean over the batch, divided by its standard deviation, scaled and shifted.
+
+    Ioffe & Szegedy 2015, arXiv 1502.03167. x (B, T, D) -> (B, T, D). In evaluation mode running statistics take the
+    batch's place; the standard deviation itself is averaged, as makemore has it, where torch averages the variance.
+
+    Args:
+        momentum: how far the running statistics go towards those of a batch.
+        unbiased: divide the squares by n - 1 instead of n.
+    """
+
+    running_mean: Tensor
+    running_std: Tensor
+
+    def __init__(self, d_model: int, epsilon: float, momentum: float, unbiased: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.register_buffer("running_mean", torch.zeros(d_model))
+        self.register_buffer("running_std", torch.ones(d_model))
+        self.epsilon, self.momentum, self.correction = epsilon, momentum, int(unbiased)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        mean_D, std_D = self.running_mean, self.running_std
+        if self.training:
+            variance_D, mean_D = torch.var_mean(x_BTD, dim=(0, 1), correction=self.correction)
+            std_D = (variance_D + self.epsilon).sqrt()
+            with torch.no_grad():
+                self.running_mean.lerp_(mean_D, self.momentum)
+                self.running_std.lerp_(std_D, self.momentum)
+        return self.weight * (x_BTD - mean_D) / std_D + self.bias
 
 
 NORMS: dict[str, type[LayerNorm] | type[RMSNorm] | type[NoNorm]] = {

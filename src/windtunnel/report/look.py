@@ -11,6 +11,7 @@ from windtunnel.generate.prompt import prompt_ids, token_text
 from windtunnel.generate.sampling import SamplingConfig
 from windtunnel.generate.trace import Trace, corpus_truth, trace
 from windtunnel.inspect.attention import AttentionMap, attention
+from windtunnel.models import as_transformer
 from windtunnel.report.figures import attention_figure, save_figure
 from windtunnel.report.page import attention_page, trace_page
 from windtunnel.train.disk import saving
@@ -58,8 +59,8 @@ def look_at(
         ConfigError: for a layer or head that the model does not have.
         DataError: for a text longer than the context, or with a character the tokenizer does not know.
     """
-    config = trained.run.config
-    for name, given, most in (("layer", layer, config.model.n_layers), ("head", head, config.model.n_heads)):
+    config, model = trained.run.config, as_transformer(trained.model, "look").config
+    for name, given, most in (("layer", layer, model.n_layers), ("head", head, model.n_heads)):
         if given is not None and not 1 <= given <= most:
             raise ConfigError(f"there is no {name} {given}; the model has 1 to {most}")
     ids = prompt_ids(trained.tokenizer, config.text.unit, text)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from windtunnel.models import TransformerConfig
 from windtunnel.models.pretrained.proof import Proof
 from windtunnel.train.events import Evaluation
 from windtunnel.train.foreign import Altered, Imported
@@ -14,6 +15,7 @@ from windtunnel.train.foreign import Altered, Imported
 def import_lines(found: Imported) -> list[str]:
     """What was read, whether it is the same model as transformers', and where it is."""
     tokenizer, model = found.run.tokenizer, found.run.config.model
+    assert isinstance(model, TransformerConfig)
     folder = found.run.folder
     return [
         f"{found.origin}: {found.n_parameters:,} parameters, {model.n_layers} layers x {model.d_model}, context "

@@ -1,8 +1,9 @@
 """A batch is a pure function of (seed, step): no iterator, no state, so every process and every resume sees the same.
 
-Two kinds of examples behind one contract. `Windows` cuts running text into windows of the context length; `Documents`
-keeps documents whole, each between two end marks. An example is a sequence of up to context_length + 1 tokens: all but
-the last are the input, all but the first are the targets.
+Three kinds of examples behind one contract. `Windows` cuts running text into windows of the context length; `Documents`
+keeps documents whole, each between two end marks. Such an example is a sequence of up to context_length + 1 tokens: all
+but the last are the input, all but the first are the targets. An example of `Positions` has the last of exactly
+context_length + 1 tokens as its only target, for models that see a fixed number of tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.errors import DataError
@@ -25,7 +27,10 @@ IGNORED = -1
 
 @dataclass(frozen=True)
 class Batch:
-    """ids (B, T) and targets (B, T), int64; a target of IGNORED is padding."""
+    """ids (B, T) and the targets of their last T' positions (B, T'), int64; a target of IGNORED is padding.
+
+    T' is T, and 1 for `Positions`.
+    """
 
     ids: Tensor
     targets: Tensor
@@ -55,12 +60,12 @@ class Examples(Protocol):
         """Number of examples in an epoch."""
         ...
 
-    def sequence(self, index: int, key: int) -> np.ndarray:
-        """The tokens of one example in the epoch of this key."""
+    def take(self, indices: np.ndarray, key: int) -> Batch:
+        """These examples as they are in the epoch of this key."""
         ...
 
-    def sweep(self, max_tokens: int | None = None) -> Iterator[np.ndarray]:
-        """Sequences that predict every token of the split exactly once, for evaluation.
+    def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
+        """Batches of `size` rows that predict every token of the split exactly once, for evaluation.
 
         With max_tokens a fixed random sample of them, of at least that many predicted tokens if there are so many.
         """
@@ -86,16 +91,17 @@ class Windows:
     def __len__(self) -> int:
         return self.n_windows
 
-    def sequence(self, index: int, key: int) -> np.ndarray:
-        start = key % self.n_offsets + index * self.context_length
-        return self.ids[start : start + self.context_length + 1]
+    def take(self, indices: np.ndarray, key: int) -> Batch:
+        starts = key % self.n_offsets + indices * self.context_length
+        return collate([self.ids[start : start + self.context_length + 1] for start in starts])
 
-    def sweep(self, max_tokens: int | None = None) -> Iterator[np.ndarray]:
+    def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
         lengths = np.minimum(
             self.context_length, len(self.ids) - 1 - np.arange(0, len(self.ids) - 1, self.context_length)
         )
-        for index in np.sort(sample(lengths, max_tokens)):
-            yield self.ids[index * self.context_length : (index + 1) * self.context_length + 1]
+        starts = np.sort(sample(lengths, max_tokens)) * self.context_length
+        for some in in_turn(starts, size):
+            yield collate([self.ids[start : start + self.context_length + 1] for start in some])
 
 
 class Documents:
@@ -115,7 +121,11 @@ class Documents:
     def __len__(self) -> int:
         return int(self.first_piece[-1])
 
-    def sequence(self, index: int, key: int = 0) -> np.ndarray:
+    def take(self, indices: np.ndarray, key: int = 0) -> Batch:
+        return collate([self.sequence(int(index)) for index in indices])
+
+    def sequence(self, index: int) -> np.ndarray:
+        """The tokens of one example, which are the same in every epoch."""
         document = int(self.first_piece.searchsorted(index, side="right")) - 1
         first, last = self.offsets[document : document + 2].tolist()
         start = (index - int(self.first_piece[document])) * self.context_length
@@ -123,44 +133,102 @@ class Documents:
         whole[1:-1] = self.ids[first:last]
         return whole[start : start + self.context_length + 1]
 
-    def sweep(self, max_tokens: int | None = None) -> Iterator[np.ndarray]:
+    def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
         lengths = np.diff(self.offsets) + 1
         chosen = sample(lengths, max_tokens)
-        for document in chosen[np.argsort(lengths[chosen], kind="stable")]:
-            for index in range(int(self.first_piece[document]), int(self.first_piece[document + 1])):
-                yield self.sequence(index)
+        ordered = chosen[np.argsort(lengths[chosen], kind="stable")]
+        for some in in_turn(ranges(self.first_piece[ordered], self.first_piece[ordered + 1]), size):
+            yield self.take(some)
 
 
-def examples(store: TokenStore, split: str, context_length: int) -> Windows | Documents:
-    """The examples of one split: documents for a corpus of lines, windows for running text and files."""
-    part = store.splits[split]
-    if store.corpus.unit == "line":
+class Positions:
+    """Every token once, each predicted from exactly the context_length tokens before it.
+
+    Where there are not so many, the first one is repeated: for documents that is the end mark, for running text its
+    first token, which itself is not predicted.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray | None,
+        end_id: int | None,
+        context_length: int,
+        name: str = "train",
+    ) -> None:
+        self.ids, self.offsets, self.end_id = ids.view(np.ndarray), offsets, end_id
+        self.reach = np.arange(-context_length, 1)
+        starts = np.array([0, len(ids) - 1]) if offsets is None else offsets.view(np.ndarray)
+        self.first = starts + np.arange(len(starts)) * (offsets is not None)  # a document also predicts its end mark
+        if len(self) < 1:
+            raise DataError(f"the {name} split holds nothing to predict; give more text or larger fractions of it")
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def take(self, indices: np.ndarray, key: int = 0) -> Batch:
+        rows = torch.from_numpy(self.rows(indices))
+        return Batch(rows[:, :-1], rows[:, -1:])
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Context and target of these predictions, (n, context_length + 1) int64."""
+        if self.offsets is None:
+            return self.ids[np.maximum(indices[:, None] + 1 + self.reach, 0)].astype(np.int64)
+        documents = self.first.searchsorted(indices, side="right") - 1
+        places = (indices - self.first[documents])[:, None] + self.reach
+        begins, lengths = self.offsets[documents], self.offsets[documents + 1] - self.offsets[documents]
+        outside = (places < 0) | (places == lengths[:, None])
+        rows = np.full(places.shape, self.end_id, np.int64)
+        rows[~outside] = self.ids[(places + begins[:, None])[~outside]]
+        return rows
+
+    def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
+        lengths = np.diff(self.first)
+        if self.offsets is None:
+            indices = np.sort(sample(np.ones(len(self), np.int64), max_tokens))
+        else:  # in the order in which `Documents` goes through them
+            chosen = sample(lengths, max_tokens)
+            ordered = chosen[np.argsort(lengths[chosen], kind="stable")]
+            indices = ranges(self.first[ordered], self.first[ordered + 1])
+        for some in in_turn(indices, size):
+            yield self.take(some)
+
+
+def examples(store: TokenStore, split: str, context_length: int, last_only: bool = False) -> Examples:
+    """The examples of one split: documents for a corpus of lines, windows for running text and files.
+
+    Args:
+        last_only: single predictions, from exactly context_length tokens each, whatever the corpus.
+    """
+    part, end_id = store.splits[split], store.tokenizer.end_id
+    by_line = store.corpus.unit == "line"
+    if last_only:
+        return Positions(part.ids, part.offsets if by_line else None, end_id, context_length, split)
+    if by_line:
         assert part.offsets is not None
-        assert store.tokenizer.end_id is not None
-        return Documents(part.ids, part.offsets, store.tokenizer.end_id, context_length, split)
+        assert end_id is not None
+        return Documents(part.ids, part.offsets, end_id, context_length, split)
     return Windows(part.ids, context_length, split)
 
 
 def batch(source: Examples, size: int, seed: int, step: int) -> Batch:
     """The batch of a step: examples step*size ... of an endless sequence of shuffled epochs."""
     epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), len(source))
-    rows = []
+    parts = []
     for epoch in np.unique(epochs):
         key = _key(seed, int(epoch))
-        rows += [source.sequence(int(i), key) for i in shuffled(places[epochs == epoch], len(source), key)]
-    return collate(rows)
+        parts.append(source.take(shuffled(places[epochs == epoch], len(source), key), key))
+    return parts[0] if len(parts) == 1 else join(parts)
 
 
-def sweep(source: Examples, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
-    """Batches that predict every token of the split exactly once, or a random sample of about max_tokens of them."""
-    rows: list[np.ndarray] = []
-    for row in source.sweep(max_tokens):
-        rows.append(row)
-        if len(rows) == size:
-            yield collate(rows)
-            rows = []
-    if rows:
-        yield collate(rows)
+def join(parts: Sequence[Batch]) -> Batch:
+    """The rows of several batches as one, padded to the widest."""
+
+    def padded(tensors: Sequence[Tensor], value: int) -> Tensor:
+        width = max(tensor.shape[1] for tensor in tensors)
+        return torch.cat([F.pad(tensor, (0, width - tensor.shape[1]), value=value) for tensor in tensors])
+
+    return Batch(padded([part.ids for part in parts], 0), padded([part.targets for part in parts], IGNORED))
 
 
 def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:
@@ -177,7 +245,19 @@ def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:
 def trim(ids: Tensor, targets: Tensor) -> Batch:
     """Cut the columns on the right that are padding in every row."""
     width = int((targets != IGNORED).any(dim=0).nonzero().max()) + 1
-    return Batch(ids[:, :width], targets[:, :width])
+    return Batch(ids[:, : ids.shape[1] - targets.shape[1] + width], targets[:, :width])
+
+
+def in_turn(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`size` values after another."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """All whole numbers from each start to before its end, in a row."""
+    lengths = ends - starts
+    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
 
 
 def sample(lengths: np.ndarray, max_tokens: int | None) -> np.ndarray:

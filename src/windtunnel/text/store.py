@@ -13,7 +13,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,13 +41,18 @@ class TextConfig(Config):
         256 different ones, else bpe.
     vocab_size: the most tokens a trained bpe may have; only for bpe.
     dev_fraction, test_fraction: the share of documents (running text: of bytes) held out.
+    shuffle_seed: None splits documents by a hash of their content. A number puts them into the order of Python's
+        `random.seed(number); random.shuffle(documents)` and cuts there, as published scripts do; all are then in
+        memory while the store is built, and equal documents may land in different splits.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"shuffle_seed"})
     unit: Literal["auto", "text", "file", "line"] = "auto"
     tokenizer: str = "auto"
     vocab_size: int = Field(4096, ge=257)
     dev_fraction: float = Field(0.05, ge=0, lt=1)
     test_fraction: float = Field(0.05, ge=0, lt=1)
+    shuffle_seed: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
     def _leave_some(self) -> Self:
@@ -137,6 +142,11 @@ def prepare(
 
     if config.unit not in ("auto", corpus.unit):
         raise ConfigError(f"text.unit is {config.unit} but {corpus.name} was opened by {corpus.unit}; open it so too")
+    if config.shuffle_seed is not None and corpus.unit == "text":
+        raise ConfigError(
+            f"text.shuffle_seed shuffles documents, and {corpus.name} is one running text; leave it out, or read it by "
+            "line: --set text.unit=line"
+        )
     content = survey(corpus)
     name = config.tokenizer
     if tokenizer is None or name == "auto":
@@ -175,6 +185,7 @@ def tokenizer_name(corpus: Corpus, config: TextConfig, n_characters: int) -> str
 def store_key(sha256: str, unit: str, config: TextConfig, tokenizer: str) -> str:
     """The folder name of a store: a hash of everything that decides what is in it."""
     parts = [FORMAT, sha256, unit, config.dev_fraction, config.test_fraction, tokenizer]
+    parts += [] if config.shuffle_seed is None else [config.shuffle_seed]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

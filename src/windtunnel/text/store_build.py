@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import shutil
 import tempfile
 import time
@@ -208,8 +209,8 @@ def _train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterat
         parts = split_text(corpus.read(), text_cuts(content.n_bytes, dev, test))
         yield from cut_pieces((text for name, text, _ in parts if name == "train"), GPT2_CUT, PIECE)
         return
-    for document in corpus.read():
-        if document_split(document, dev, test) == "train":
+    for split in _split(_batches(corpus.read()), config):
+        for document in split["train"]:
             yield from cut_pieces([document], GPT2_CUT, PIECE)
 
 
@@ -274,18 +275,14 @@ def _write_documents(
     content: Content,
     tokenizer: Tokenizer,
 ) -> None:
-    first = 0
-    for documents in batches:
-        parts: dict[str, list[str]] = {name: [] for name in SPLITS}
-        for document in documents:
-            parts[document_split(document, config.dev_fraction, config.test_fraction)].append(document)
+    for parts in _split(batches, config):
         for name, texts in parts.items():
             if not texts:
                 continue
             try:
                 ids, lengths = tokenizer.encode_documents(texts)
             except DataError:
-                _name_document(corpus, tokenizer, documents, first)
+                _name_document(corpus, tokenizer)
                 raise
             if corpus.unit == "file" and tokenizer.end_id is not None:
                 ids = np.insert(ids, np.cumsum(lengths), tokenizer.end_id)
@@ -293,12 +290,27 @@ def _write_documents(
             writers[name].add(ids, lengths)
             n_newlines = len(texts) if corpus.unit == "line" else 0
             writers[name].n_bytes += len("".join(texts).encode()) + n_newlines
-        first += len(documents)
 
 
-def _name_document(corpus: Corpus, tokenizer: Tokenizer, documents: list[str], first: int) -> None:
-    """Say which document of a batch cannot be encoded."""
-    for number, document in enumerate(documents, start=first + 1):
+def _split(batches: Iterator[list[str]], config: TextConfig) -> Iterator[dict[str, list[str]]]:
+    """The documents of each split, batch by batch; those that are shuffled all at once."""
+    dev, test = config.dev_fraction, config.test_fraction
+    if config.shuffle_seed is None:
+        for documents in batches:
+            parts: dict[str, list[str]] = {name: [] for name in SPLITS}
+            for document in documents:
+                parts[document_split(document, dev, test)].append(document)
+            yield parts
+        return
+    everything = [document for documents in batches for document in documents]
+    random.Random(config.shuffle_seed).shuffle(everything)
+    first, last = text_cuts(len(everything), dev, test)
+    yield {"train": everything[:first], "dev": everything[first:last], "test": everything[last:]}
+
+
+def _name_document(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """Say which document cannot be encoded."""
+    for number, document in enumerate(corpus.read(), start=1):
         try:
             tokenizer.encode(document)
         except DataError as error:

@@ -121,7 +121,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Raises:
         ArtifactError: listing what is missing, unexpected or of another shape.
     """
-    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     wrong = [
         f"{name}: expected {expected.get(name, 'no such tensor')}, given {given.get(name, 'nothing')}"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from windtunnel.text.batches import IGNORED, examples, sweep
+from windtunnel.text.batches import IGNORED, examples
 from windtunnel.text.store import TokenStore
 from windtunnel.train.events import Evaluation
 from windtunnel.train.objective import loss_sum
@@ -28,6 +28,7 @@ def evaluate(
     context_length: int,
     step: int,
     max_tokens: int | None = None,
+    last_only: bool = False,
 ) -> Evaluation:
     """Mean cross-entropy of a split in nats a token, and in bits a byte of its text; in the weights' own precision.
 
@@ -36,18 +37,18 @@ def evaluate(
     Args:
         max_tokens: read only about this many tokens, a random sample that is always the same; the result then
             has whole = False, and its bits a byte assume that its tokens are as long as those of the whole split.
+        last_only: for a model that predicts the token after exactly context_length ones.
 
     Raises:
         DataError: when the split holds nothing to predict.
     """
     total, n_targets = 0.0, 0
-    if store.corpus.unit != "line":
-        context_length = max(1, min(context_length, len(store.splits[split].ids) - 1))
+    context_length = shortened(store, split, context_length, last_only)
     was_training, device = model.training, next(model.parameters()).device
     rows = max(1, EVALUATION_TOKENS // context_length)
     model.eval()
     with torch.no_grad():
-        for batch in sweep(examples(store, split, context_length), rows, max_tokens):
+        for batch in examples(store, split, context_length, last_only).sweep(rows, max_tokens):
             there = batch.to(device)
             total += loss_sum(model(there.ids), there.targets).item()
             n_targets += batch.n_targets
@@ -59,18 +60,18 @@ def evaluate(
 
 
 def document_losses(
-    model: nn.Module, store: TokenStore, split: str, context_length: int
+    model: nn.Module, store: TokenStore, split: str, context_length: int, last_only: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Summed loss in nats (D,), float64, and number of predicted tokens (D,), int64, of each document of a split.
 
     The documents of running text are blocks of it, long enough to be nearly independent. The sums over all documents
     are those of `evaluate`.
     """
-    if store.corpus.unit != "line":
-        context_length = max(1, min(context_length, len(store.splits[split].ids) - 1))
+    context_length = shortened(store, split, context_length, last_only)
+    rows = max(1, EVALUATION_TOKENS // context_length)
     device, losses = next(model.parameters()).device, []
     with torch.no_grad():
-        for batch in sweep(examples(store, split, context_length), max(1, EVALUATION_TOKENS // context_length)):
+        for batch in examples(store, split, context_length, last_only).sweep(rows):
             there = batch.to(device)
             each = F.cross_entropy(model(there.ids).flatten(0, 1).float(), there.targets.flatten(), reduction="none",
                                    ignore_index=IGNORED)  # fmt: skip
@@ -79,6 +80,13 @@ def document_losses(
     up_to = np.concatenate([[0.0], np.cumsum(np.concatenate(losses))])
     ends = np.append(starts[1:], len(up_to) - 1)
     return (up_to[ends] - up_to[starts])[order], (ends - starts)[order]
+
+
+def shortened(store: TokenStore, split: str, context_length: int, last_only: bool = False) -> int:
+    """The context length, but for running text that is too short for one window of it that of its only window."""
+    if store.corpus.unit == "line" or last_only:
+        return context_length
+    return max(1, min(context_length, len(store.splits[split].ids) - 1))
 
 
 def _documents(store: TokenStore, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError, MissingExtra
+from windtunnel.models import as_transformer
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
 from windtunnel.models.pretrained.export import huggingface_files
 from windtunnel.models.pretrained.gguf import gguf_files
@@ -128,7 +129,8 @@ def export_run(run: Path, target: Path, format: str) -> tuple[str, ...]:
         raise ConfigError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
     _refuse_taken(target)
     trained = load(run)
-    exported = FORMATS[format](trained.run.config.model, _weights(trained), trained.tokenizer)
+    config = as_transformer(trained.model, f"--format {format}").config
+    exported = FORMATS[format](config, _weights(trained), trained.tokenizer)
     with saving(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     name = "/".join(run.absolute().parts[-2:])
@@ -160,7 +162,7 @@ def alter_run(
         raise ConfigError("nothing to alter; give --kv-heads N, --rotary or --window W, or several of them")
     _refuse_taken(folder)
     trained = load(run)
-    config, weights = trained.run.config.model, _weights(trained)
+    config, weights = as_transformer(trained.model, "alter").config, _weights(trained)
     changed = (config, weights)
     if n_kv_heads is not None:
         changed = to_grouped_queries(*changed, n_kv_heads)

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import ArtifactError, NumericsError
-from windtunnel.models import Transformer, build
+from windtunnel.models import Model, create
 from windtunnel.models.cost import training_flops_per_token
-from windtunnel.text.batches import Examples, batch, examples
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.train import machine
 from windtunnel.train.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
 from windtunnel.train.disk import discard, locked, saving, write_all
+from windtunnel.train.draws import BatchOf, batches
 from windtunnel.train.evaluate import evaluate
 from windtunnel.train.events import (
     Evaluation,
@@ -42,14 +42,14 @@ from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
 from windtunnel.train.step import LossSum, gradients, guard, update
 
-WriteSample = Callable[[Transformer, Run], str]
+WriteSample = Callable[[Model, Run], str]
 
 
 @dataclass
 class State:
     """What changes while training; all of it is in a checkpoint."""
 
-    model: Transformer
+    model: Model
     optimizer: torch.optim.Optimizer
     step: int
     first_loss: float | None
@@ -100,8 +100,8 @@ def _train(
     note: str,
     log: FileIO,
 ) -> Iterator[Event]:
-    train, context = run.config.train, run.config.model.context_length
-    source, loss = examples(store, "train", context), loss_function(state.model, run.config)
+    train = run.config.train
+    batch_of, loss = batches(run.config, store), loss_function(state.model, run.config)
     new = log.tell() == 0
     yield _started(run, state, note)
     if new:
@@ -114,7 +114,7 @@ def _train(
             yield Stopped(state.step, "interrupted", f"resume with: windtunnel resume {run.folder}")
             return
         try:
-            yield advance(run.config, state, source, loss)
+            yield advance(run.config, state, batch_of, loss)
         except NumericsError as error:
             # One more is kept: the loss of these weights may be past mending, that of those saved before is not.
             yield _save(run, state, log, train.keep + 1)
@@ -128,10 +128,10 @@ def _train(
     yield Stopped(state.step, "finished")
 
 
-def advance(config: RunConfig, state: State, source: Examples, loss_of: LossSum) -> Step:
+def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossSum) -> Step:
     """One step: batch, gradient, guard, update."""
     train, begin = config.train, time.perf_counter()
-    rows = batch(source, train.batch_size, config.seed, state.step).to(state.model.embedding.weight.device)
+    rows = batch_of(state.step).to(state.model.embedding.weight.device)
     loss = gradients(loss_of, rows, train.grad_accumulation, config.seed, state.step)
     first = state.first_loss if state.first_loss is not None else loss
     guard(loss, train.explode * max(first, math.log(config.model.vocab_size)))
@@ -143,9 +143,9 @@ def advance(config: RunConfig, state: State, source: Examples, loss_of: LossSum)
 
 def _look(run: Run, store: TokenStore, state: State, write_sample: WriteSample | None) -> Iterator[Evaluation | Sample]:
     """The dev loss, and a text from the model."""
-    train, context = run.config.train, run.config.model.context_length
+    train, model = run.config.train, run.config.model
     if len(store.splits["dev"].ids) > 0:
-        yield evaluate(state.model, store, "dev", context, state.step, train.eval_tokens)
+        yield evaluate(state.model, store, "dev", model.context_length, state.step, train.eval_tokens, model.last_only)
     if write_sample is not None and train.sample_tokens and state.step:
         yield Sample(state.step, write_sample(state.model, run))
 
@@ -165,7 +165,7 @@ def _save(run: Run, state: State, log: FileIO, keep: int | None = None) -> Saved
         "precision": run.config.train.precision,
         "random": run.record["random"],
     }
-    weights = dict(state.model.named_parameters())
+    weights = state.model.state_dict()
     path = save_checkpoint(run.folder, state.step, weights, optimizer_tensors(state.optimizer, state.model), facts)
     prune(run.folder, keep or run.config.train.keep)
     return Saved(state.step, path.name)
@@ -175,7 +175,7 @@ def _restore(run: Run) -> tuple[State, int, str]:
     """The state to go on from, how much of the log belongs to it, and what is to be said about it."""
     checkpoint = newest_checkpoint(run.folder)
     # A run that has saved needs the one that it started from no more.
-    model = build(run.config.model, run.config.seed) if checkpoint else initial_model(run.config)
+    model = create(run.config.model) if checkpoint else initial_model(run.config)
     model.to(machine.device()).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
@@ -213,7 +213,7 @@ def _open_log(path: Path, size: int) -> FileIO:
         return path.open("ab", buffering=0)
 
 
-def loss_function(model: Transformer, config: RunConfig) -> LossSum:
+def loss_function(model: Model, config: RunConfig) -> LossSum:
     """(ids, targets) -> summed loss, in the run's precision and compiled when the run is."""
     kind, dtype = machine.device().type, machine.DTYPES[config.train.precision]
 
@@ -232,7 +232,7 @@ def _started(run: Run, state: State, note: str) -> Started:
         step=state.step,
         steps=train.steps,
         n_parameters=sum(p.numel() for p in state.model.parameters()),
-        flops_per_token=training_flops_per_token(model, model.context_length),
+        flops_per_token=training_flops_per_token(model, model.targets_per_example),
         peak_flops=machine.peak_flops(train.precision, torch.get_num_threads()),
         note=note,
     )

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError
-from windtunnel.models import ModelConfig, Transformer, build
+from windtunnel.models import MLPConfig, Model, ModelConfig, create
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.models.pretrained.parts import listing
 from windtunnel.text.corpora import open_corpus
@@ -33,6 +33,7 @@ from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.train import machine
 from windtunnel.train.checkpoint import WEIGHTS, Checkpoint, load_weights, newest_checkpoint
 from windtunnel.train.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
+from windtunnel.train.draws import first_weights
 from windtunnel.train.events import Event, read_events
 from windtunnel.train.run_config import RunConfig, Start
 
@@ -156,7 +157,9 @@ def write_run(folder: Path, config: RunConfig, tokenizer: Tokenizer, facts: Mapp
         **machine.description(),
         **facts,
         "config_sha256": fingerprint(config),
-        "random": "every draw is a function of (seed, purpose, step); no generator state is kept",
+        "random": "every draw is a function of (seed, purpose, step); no generator state is kept"
+        if config.generator is None
+        else f"weights, then the examples of all steps, from torch.Generator().manual_seed({config.generator} + seed)",
     }
     files = {
         "config.json": to_json(config).encode(),
@@ -183,12 +186,13 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
             f"model.vocab_size {model.vocab_size} is smaller than the tokenizer's {store.tokenizer.vocab_size}; "
             "leave it out, or give at least as many"
         )
+    _check_family(config)
     start = _resolve_start(config.start, model, store.tokenizer) if config.start else None
     threads = train.threads or (1 if side_by_side > 1 else machine.cores())
     precision = train.precision
     if precision == "auto":
         # Below this width the casts cost more than bfloat16 saves; measured by benchmarks/step_vs_transformers.py.
-        precision = "bf16" if machine.has_fast_bf16() and model.d_model >= 128 else "fp32"
+        precision = "bf16" if machine.has_fast_bf16() and model.widest >= 128 else "fp32"
     if train.compile is True and not machine.has_compiler():
         raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")
     compiled = train.compile
@@ -206,13 +210,28 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     )
 
 
-def initial_model(config: RunConfig) -> Transformer:
+def _check_family(config: RunConfig) -> None:
+    """Refuse what only another family, or a larger batch, can do."""
+    model, train = config.model, config.train
+    if config.generator is not None and not isinstance(model, MLPConfig):
+        raise ConfigError(
+            f"generator={config.generator} replays scripts of the family mlp, and the model is a {model.family}; leave "
+            "it out, since without it every draw is a function of the seed already"
+        )
+    if isinstance(model, MLPConfig) and model.batch_norm and train.batch_size < 2 * train.grad_accumulation:
+        raise ConfigError(
+            f"batch norm needs at least two examples at once, and batch_size {train.batch_size} in "
+            f"{train.grad_accumulation} parts has fewer; give a larger batch, or --set model.batch_norm=false"
+        )
+
+
+def initial_model(config: RunConfig) -> Model:
     """The model as training begins: random weights, a function of the seed, or those of the run to start from.
 
     Raises:
         ArtifactError: when that run is gone, or was altered or trained further since the config was resolved.
     """
-    model = build(config.model, config.seed)
+    model = first_weights(config)
     if config.start is not None:
         load_weights(model, open_start(config.start)[1].weights)
     return model
@@ -252,7 +271,7 @@ def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> St
     """
     run, checkpoint = open_start(start)
     with torch.device("meta"):
-        expected = {name: parameter.shape for name, parameter in Transformer(model).named_parameters()}
+        expected = {name: tensor.shape for name, tensor in create(model).state_dict().items()}
     given = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
     wrong = [name for name in sorted({**expected, **given}) if expected.get(name) != given.get(name)]
     if wrong:
@@ -273,7 +292,7 @@ class TrainedModel:
     """A model as it was saved, ready to be used: in evaluation mode, in float32."""
 
     run: Run
-    model: Transformer
+    model: Model
     tokenizer: Tokenizer
     step: int
     warnings: tuple[str, ...]
@@ -294,12 +313,12 @@ def load(folder: Path) -> TrainedModel:
         read_events(folder / METRICS, checkpoint.facts["metrics_size"])
     except ArtifactError as error:
         warnings.append(str(error))
-    model = Transformer(run.config.model)
+    model = create(run.config.model)
     load_weights(model, checkpoint.weights)
     model.to(machine.device()).eval()
     return TrainedModel(run, model, run.tokenizer, checkpoint.step, tuple(warnings))
 
 
 def _training_flops(config: RunConfig) -> float:
-    length = config.model.context_length
+    length = config.model.targets_per_example
     return training_flops_per_token(config.model, length) * length * config.train.batch_size * config.train.steps

@@ -19,7 +19,7 @@ class TrainConfig(Config):
     steps: NonNegativeInt = 2000
     """0 keeps the weights that the run begins with."""
     batch_size: PositiveInt = 12
-    """Examples an optimizer step: windows of running text, or documents."""
+    """Examples an optimizer step: windows of running text, or documents; for an mlp predictions of one token."""
     grad_accumulation: PositiveInt = 1
     """Into how many micro-batches the batch is cut; the result does not depend on it."""
     clip: Annotated[float, Field(gt=0)] | None = 1.0
@@ -59,7 +59,7 @@ class Start(Config):
 class RunConfig(Config):
     """A run. Equal configs on the same corpus and machine give equal losses."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"start"})
+    added: ClassVar[frozenset[str]] = frozenset({"start", "generator"})
     corpus: str
     text: TextConfig = TextConfig()
     model: ModelConfig = TransformerConfig()
@@ -69,3 +69,7 @@ class RunConfig(Config):
     seed: NonNegativeInt = 0
     start: Start | None = None
     """None begins with random weights."""
+    generator: NonNegativeInt | None = None
+    """None: every draw is a function of (seed, purpose, step). A number replays a published script, which draws all
+    from one `torch.Generator().manual_seed(number)`: first the weights of an mlp, one matrix after another, then the
+    examples of every step, with replacement. The run's own `seed` is added to it, so seed 0 is the script itself."""

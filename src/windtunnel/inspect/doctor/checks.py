@@ -128,7 +128,8 @@ def gradient_states(exam: Examination) -> list[Finding]:
     if names := among("cancels"):
         g = next(g for g in exam.gradients_end if g.name == names[0])
         evidence = f"the gradient of {_listed(names)} is rounding: {g.rms:.1e} in float32, {g.rms_64:.1e} in float64"
-        cure = "remove it (--set model.bias=false): what it adds, the norm behind it subtracts again"
+        setting = "model.hidden_bias" if exam.config.model.family == "mlp" else "model.bias"
+        cure = f"remove it (--set {setting}=false): what it adds, the norm behind it subtracts again"
         found.append(Finding("gradient that cancels", "warning", evidence, cure))
     return found
 

@@ -79,8 +79,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         DataError: when the corpus is too small for the context.
     """
     config, store, model = subject.config, subject.store, subject.model.eval()
-    context = config.model.context_length
-    source = examples(store, "train", context)
+    source = examples(store, "train", config.model.context_length, config.model.last_only)
     if not subject.events and config.train.steps:
         steps = min(steps, config.train.steps)
     batches = [batch(source, config.train.batch_size, config.seed, step) for step in range(BATCHES)]
@@ -90,7 +89,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
     training = train_copy(model, config, source, steps, beginning(config, steps))
     moments = train_copy(model, config, source, MOMENT_STEPS, lambda step: 0.0).optimizer
     end, state = (subject.trained, subject.optimizer) if subject.trained else (training.model, training.optimizer)
-    early_fit = fit_of(training.model, store, context, sample_tokens)
+    early_fit = fit_of(training.model, store, config.model, sample_tokens)
     curvature, lr = sharpness(model, large, config.optimizer, moments), config.optimizer.lr
     idle = training.message != "" or (early_fit is not None and not early_fit.better_than_unigram.low > 0)
     suspicious = idle or lr > min(tried.best, curvature.largest_lr)
@@ -114,7 +113,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         curvature_start=curvature,
         curvature_end=sharpness(end, large, config.optimizer, state),
         noise=_noise(training, config, source),
-        fit=fit_of(end, store, context, sample_tokens) if subject.trained else early_fit,
+        fit=fit_of(end, store, config.model, sample_tokens) if subject.trained else early_fit,
         early_fit=early_fit,
         copies=copies(store.splits["train"], held_out),
         unused_ids=unused_ids(store, config.model.vocab_size),
@@ -143,7 +142,7 @@ def _rival(
         return None
     rate = beginning(config, steps)
     other = train_copy(subject.model, config, source, steps, lambda step: factor * rate(step))
-    rows: list[Batch] = split_sample(subject.store, "train", config.model.context_length, SAMPLE_TOKENS)
+    rows: list[Batch] = split_sample(subject.store, "train", config.model, SAMPLE_TOKENS)
     first, mine, theirs = (row_losses(m, rows) for m in (subject.model, own.model, other.model))
     start = first.mean.estimate
     return Rival(factor, factor * lr, start - mine.mean.estimate, start - theirs.mean.estimate, mine.minus(theirs))

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from windtunnel.inspect.doctor.activations import evaluating
 from windtunnel.inspect.doctor.data import unigram, unigram_nats
+from windtunnel.models import ModelConfig
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.intervals import Estimate
-from windtunnel.text.batches import IGNORED, Batch, examples, sweep
+from windtunnel.text.batches import IGNORED, Batch, examples
 from windtunnel.text.store import TokenStore
+from windtunnel.train.evaluate import shortened
 
 ROWS = 64
 
@@ -53,21 +55,20 @@ class Fit:
     """unigram - dev on the same rows."""
 
 
-def fit_of(model: nn.Module, store: TokenStore, context_length: int, max_tokens: int) -> Fit | None:
+def fit_of(model: nn.Module, store: TokenStore, config: ModelConfig, max_tokens: int) -> Fit | None:
     """The fit of a model; None without a dev split."""
     if len(store.splits["dev"].ids) < 2:
         return None
-    train = row_losses(model, split_sample(store, "train", context_length, max_tokens)).mean
-    batches = split_sample(store, "dev", context_length, max_tokens)
+    train = row_losses(model, split_sample(store, "train", config, max_tokens)).mean
+    batches = split_sample(store, "dev", config, max_tokens)
     dev, by_frequency = row_losses(model, batches), unigram_losses(store, batches)
     return Fit(train, dev.mean, difference(dev.mean, train), by_frequency.mean, by_frequency.minus(dev))
 
 
-def split_sample(store: TokenStore, split: str, context_length: int, max_tokens: int) -> list[Batch]:
-    """Batches of a fixed random sample of a split's documents, or windows of running text."""
-    if store.corpus.unit != "line":
-        context_length = max(1, min(context_length, len(store.splits[split].ids) - 1))
-    return list(sweep(examples(store, split, context_length), ROWS, max_tokens))
+def split_sample(store: TokenStore, split: str, config: ModelConfig, max_tokens: int) -> list[Batch]:
+    """Batches of a fixed random sample of a split's examples."""
+    context_length = shortened(store, split, config.context_length, config.last_only)
+    return list(examples(store, split, context_length, config.last_only).sweep(ROWS, max_tokens))
 
 
 def row_losses(model: nn.Module, batches: Sequence[Batch]) -> RowLosses:

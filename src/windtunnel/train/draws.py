@@ -1,0 +1,43 @@
+"""What a run draws: its initial weights, and the examples of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from windtunnel.models import Model, build
+from windtunnel.text.batches import Batch, batch, examples
+from windtunnel.text.store import TokenStore
+from windtunnel.train.run_config import RunConfig
+
+BatchOf = Callable[[int], Batch]
+"""step -> batch."""
+
+
+def first_weights(config: RunConfig) -> Model:
+    """The model with its random weights."""
+    return _replayed(config)[0] if config.generator is not None else build(config.model, config.seed)
+
+
+def batches(config: RunConfig, store: TokenStore) -> BatchOf:
+    """The batch of every step: of shuffled epochs, or as the script that is replayed draws them.
+
+    Raises:
+        DataError: when the corpus is too small for the context.
+    """
+    source = examples(store, "train", config.model.context_length, config.model.last_only)
+    size = config.train.batch_size
+    if config.generator is None:
+        return lambda step: batch(source, size, config.seed, step)
+    # One draw of all steps gives the numbers that the script draws step by step.
+    drawn = torch.randint(len(source), (config.train.steps, size), generator=_replayed(config)[1]).numpy()
+    return lambda step: source.take(drawn[step].astype(np.int64), key=0)
+
+
+def _replayed(config: RunConfig) -> tuple[Model, torch.Generator]:
+    """The weights that the script draws, and its generator as they leave it."""
+    assert config.generator is not None
+    generator = torch.Generator().manual_seed(config.generator + config.seed)
+    return build(config.model, config.seed, generator), generator
