@@ -70,8 +70,11 @@ def step(model: Transformer, ids: Sequence[int], cache: Cache) -> Floats:
 
 
 def beliefs(model: Transformer, ids: Sequence[int]) -> Iterator[Floats]:
-    """For each id, the logits (V,) of the token after it, as `decode` would see them: the window slides."""
-    context = model.config.context_length
+    """For each id, the logits (V,) of the token after it, as `decode` would see them: the window slides.
+
+    A model without a causal mask is shown each prefix by itself; read at once, the text would give away its tokens.
+    """
+    context = model.config.context_length if model.config.causal else 1
     yield from forward(model, ids[:context])
     for end in range(context + 1, len(ids) + 1):
         yield forward(model, ids[:end])[-1]
