@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from windtunnel.errors import DataError
+from windtunnel.errors import ConfigError, DataError
 from windtunnel.generate import decode as decoding
 from windtunnel.generate.decode import beliefs, decode, forward, prefill, step
 from windtunnel.generate.prompt import prompt_ids, spell
@@ -155,3 +155,15 @@ def test_a_sample_of_running_text_has_the_asked_length(make):
     trained = make("text", sample_tokens=25)
     assert len(write_sample(trained.model, trained.run)) == 25
     assert not trained.model.training
+
+
+def test_a_model_without_a_causal_mask_is_asked_prefix_by_prefix_and_cannot_write(make):
+    trained = make(causal=False)
+    ids = [0, 1, 2, 1, 0]
+    rows = list(beliefs(trained.model, ids))
+    for end, row in enumerate(rows, start=1):
+        np.testing.assert_array_equal(row, forward(trained.model, ids[:end])[-1])
+    assert np.abs(forward(trained.model, ids)[0] - rows[0]).max() > 1e-3  # read at once it sees what is to come
+    with pytest.raises(ConfigError, match="cannot write"):
+        next(decode(trained.model, ids, 2, WARM, seed=0))
+    assert write_sample(trained.model, trained.run) == "(no sample: a model without a causal mask cannot write)"

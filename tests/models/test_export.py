@@ -128,6 +128,7 @@ def test_auto_tokenizer_encodes_as_we_do(tokenizer, changes, tmp_path):
         ({"position": "sinusoidal"}, ["has not model.position=sinusoidal;"]),
         ({"position": "none", "norm": "none"}, ["has not model.position=none, model.norm=none;"]),
         ({"norm_position": "post"}, ["has not model.norm_position=post;"]),
+        ({"causal": False}, ["has not model.causal=False;"]),
         ({"n_kv_heads": 2}, ["has not model.n_kv_heads=2;"]),
         ({"window": 4}, ["has not model.window=4;"]),
         ({"d_head": 16}, ["has not model.d_head=16;"]),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from windtunnel.config import parse
+from windtunnel.config import fingerprint, parse
 from windtunnel.errors import ConfigError
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, formula_names, parameter_formulas
@@ -117,6 +117,57 @@ def test_a_config_from_before_heads_had_a_width_means_the_same():
     config = parse(TransformerConfig, kept)
     assert (config.head_width, config.d_head, config.rope_scaling) == (32, None, None)
     assert {name: getattr(config, name) for name in kept} == kept
+
+
+# ----------------------------------------------------------------------------------- what GPT-2 does not leave out
+
+
+def test_settings_that_came_later_leave_fingerprints_alone():
+    same = BASE.replace(causal=True, residual_scaling=True, zero_biases=True)
+    assert fingerprint(same) == fingerprint(BASE)
+    assert (
+        len({fingerprint(BASE.replace(**{name: False})) for name in TransformerConfig.added} | {fingerprint(BASE)}) == 4
+    )
+
+
+def test_without_a_causal_mask_every_token_sees_the_last():
+    model, ids = model_of({"causal": False}), random_ids()
+    last = ids.clone()
+    last[:, -1] = (last[:, -1] + 1) % 29
+    with torch.no_grad():
+        assert (model(last) - model(ids)).abs().amax(dim=-1).min() > 1e-4
+        slow = model(ids, attend=lambda *qkv, dropout, **how: attend_reference(*qkv, **how)[0])
+        assert torch.allclose(model(ids), slow, atol=1e-4)
+
+
+def test_a_model_without_a_causal_mask_cannot_be_given_a_cache():
+    with pytest.raises(ConfigError, match=r"model\.causal=false.* cannot write"):
+        model_of({"causal": False}).new_cache(1, 4)
+
+
+@pytest.mark.parametrize("changes", [{"window": 4}, {"position": "alibi"}])
+def test_what_is_measured_back_from_each_token_needs_a_causal_mask(changes):
+    with pytest.raises(ConfigError, match="causal=false does not go with"):
+        BASE.replace(causal=False, **changes)
+
+
+def test_unscaled_writers_into_the_residual_stream():
+    scaled, plain = (build(BASE.replace(residual_scaling=s), 0).state_dict() for s in (True, False))
+    for name in scaled:
+        writes = name.endswith(("attention.out.weight", "feed_forward.narrow.weight"))
+        assert torch.equal(plain[name], scaled[name] * 2 if writes else scaled[name]), name  # sqrt(2 n_layers) = 2
+
+
+def test_biases_as_torch_begins_them():
+    model, other = build(BASE.replace(zero_biases=False), 0), build(BASE, 0)
+    biases = model.blocks[0].attention.qkv.bias
+    assert 0.9 * 32**-0.5 < biases.abs().max() < 32**-0.5
+    assert abs(biases.std().item() * 96**0.5 - 1) < 0.2  # a uniform's deviation is its bound / sqrt(3)
+    assert model.blocks[0].feed_forward.narrow.bias.abs().max() < 128**-0.5
+    assert torch.equal(build(BASE.replace(zero_biases=False), 0).blocks[0].attention.qkv.bias, biases)
+    assert not torch.equal(build(BASE.replace(zero_biases=False), 1).blocks[0].attention.qkv.bias, biases)
+    assert torch.equal(model.blocks[0].attention.qkv.weight, other.blocks[0].attention.qkv.weight)
+    assert torch.equal(model.norm.bias, other.norm.bias)
 
 
 # ------------------------------------------------------------------------------ the contract of every variant

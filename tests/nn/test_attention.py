@@ -5,6 +5,7 @@ import torch
 
 from windtunnel.nn.attention import (
     attend,
+    attend_in_blocks,
     attend_plain,
     attend_reference,
     distances,
@@ -77,6 +78,70 @@ def test_attend_in_bfloat16_is_within_its_rounding_of_float32(case):
     assert (read.float() - exact).abs().max() < 0.03
     for ours, theirs in zip(gradients(trained, qkv), gradients(exact, exact_inputs), strict=True):
         assert (ours.float() - theirs).abs().max() <= 0.03 * theirs.abs().max()
+
+
+BLOCKED = {
+    "several blocks": {"window": 3},
+    "a window of one": {"window": 1},
+    "alibi": {"window": 4, "slopes": True},
+    "grouped": {"window": 3, "kv_heads": 2},
+    "grouped and alibi": {"window": 5, "kv_heads": 1, "slopes": True},
+    "one block": {"window": 20},
+}
+
+
+@pytest.mark.parametrize("n_keys", [9, 12, 13])
+@pytest.mark.parametrize("smallest", [1, 4])
+@pytest.mark.parametrize("case", BLOCKED.values(), ids=BLOCKED)
+def test_a_window_in_blocks_equals_the_reference_in_float64(case, smallest, n_keys):
+    """Also where the last block is not full, and where blocks are longer than the window."""
+    qkv, how = inputs(case, torch.float64, n_keys)
+    blocks, (slow, _) = attend_in_blocks(*qkv, **how, smallest=smallest), attend_reference(*qkv, **how)
+    assert torch.allclose(blocks, slow, atol=1e-12)
+    for ours, theirs in zip(gradients(blocks, qkv), gradients(slow, qkv), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("n_keys", "window", "scores"), [(512, 8, 32), (600, 256, 256), (511, 8, 511), (512, 257, 512)]
+)
+def test_a_short_window_in_a_long_text_never_makes_all_scores(monkeypatch, n_keys, window, scores):
+    """From 512 tokens that hold two windows on, the bias is that of a block and of the one before it."""
+    made = []
+    monkeypatch.setattr("windtunnel.nn.attention.score_bias", lambda *a: made.append(a[:2]) or score_bias(*a))
+    qkv, how = inputs({"window": window}, n_keys=n_keys)
+    assert torch.allclose(attend(*qkv, **how), attend_reference(*qkv, **how)[0], atol=2e-6)
+    assert max(n_queries for n_queries, _ in made) == scores
+
+
+def test_dropout_in_blocks_drops_in_every_block():
+    q, k, v = (torch.zeros(1, 4, 40, 8), torch.zeros(1, 4, 40, 8), torch.ones(1, 4, 40, 8))
+    torch.manual_seed(0)
+    mixed = attend_in_blocks(q, k, v, window=4, dropout=0.25, smallest=4)[0, :, :, 0]
+    assert abs(mixed.mean().item() - 1) < 0.1
+    assert all(block.std() > 0.1 for block in mixed.split(4, dim=1))
+
+
+def test_decoding_with_a_window_reads_no_more_keys_than_it_sees(monkeypatch):
+    read = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        "torch.nn.functional.scaled_dot_product_attention",
+        lambda q, k, v, **how: read.append((k.shape[2], how["attn_mask"])) or fused(q, k, v, **how),
+    )
+    for queries in (1, 2):
+        qkv, how = inputs({"queries": queries, "window": 4})
+        assert torch.allclose(attend(*qkv, **how), attend_reference(*qkv, **how)[0], atol=2e-6)
+    assert [n_keys for n_keys, _ in read] == [4, 5]
+    assert read[0][1] is None  # one query sees all that is left
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_a_causal_mask_every_query_sees_every_key(dtype):
+    qkv, _ = inputs({"kv_heads": 2}, dtype)
+    exact, weights = attend_reference(*(part.float() for part in qkv), causal=False)
+    assert weights.min() > 0
+    assert (attend(*qkv, causal=False).float() - exact).abs().max() < (2e-6 if dtype == torch.float32 else 0.03)
 
 
 def test_the_plain_way_is_taken_for_training_in_bfloat16_up_to_256_keys_on_a_cpu():

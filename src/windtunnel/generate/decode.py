@@ -70,8 +70,12 @@ def step(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
 
 
 def beliefs(model: Model, ids: Sequence[int]) -> Iterator[Floats]:
-    """For each id, the logits (V,) of the token after it, as `decode` would see them: the window slides."""
-    first = 1 if model.config.last_only else model.config.context_length
+    """For each id, the logits (V,) of the token after it, as `decode` would see them: the window slides.
+
+    A model without a causal mask is shown each prefix by itself; read at once, the text would give away its tokens.
+    """
+    at_once = model.config.causal and not model.config.last_only
+    first = model.config.context_length if at_once else 1
     yield from forward(model, ids[:first])
     for end in range(first + 1, len(ids) + 1):
         yield forward(model, ids[:end])[-1]

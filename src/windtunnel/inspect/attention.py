@@ -52,8 +52,11 @@ def attention(model: Model, ids: Sequence[int]) -> AttentionMap:
         window: int | None = None,
         slopes_H: Tensor | None = None,
         dropout: float = 0.0,
+        causal: bool = True,
     ) -> Tensor:
-        mixed_BHTK, weights_BHTS = attend_reference(q_BHTK, k_BGSK, v_BGSK, window=window, slopes_H=slopes_H)
+        mixed_BHTK, weights_BHTS = attend_reference(
+            q_BHTK, k_BGSK, v_BGSK, window=window, slopes_H=slopes_H, causal=causal
+        )
         weights.append(weights_BHTS[0])
         return mixed_BHTK
 

@@ -138,7 +138,7 @@ def explain_head(
     _within("head", head, config.n_heads, "the model")
     own_TS = torch.from_numpy(attention(model, ids).weights[layer - 1, head - 1])
     x_TD, turn, slopes_H = _inputs(model, layer - 1, ids)
-    hidden_TS = ~visible(distances(len(ids), len(ids)), config.windows[layer - 1])
+    hidden_TS = ~visible(distances(len(ids), len(ids)), config.windows[layer - 1], config.causal)
     slope = None if slopes_H is None else float(slopes_H[head - 1])
     matrices = head_matrices(x_TD, _weights(model, layer - 1, head - 1), hidden_TS, turn, slope)
     weights_TS = next(matrix.values for matrix in matrices if matrix.name == "weights")

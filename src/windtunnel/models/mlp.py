@@ -69,6 +69,11 @@ class MLPConfig(Config):
         return True
 
     @property
+    def causal(self) -> bool:
+        """A prediction sees nothing of the token it is of."""
+        return True
+
+    @property
     def targets_per_example(self) -> int:
         """How many tokens an example of a batch predicts, at most."""
         return 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,11 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from windtunnel.config import Config
+from windtunnel.errors import ConfigError
 from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.cache import Cache
 from windtunnel.nn.feedforward import FEED_FORWARDS
-from windtunnel.nn.init import initialise
+from windtunnel.nn.init import initialise, uniform_biases
 from windtunnel.nn.norms import NORMS
 from windtunnel.nn.positions import POSITIONS, RopeScaling, Rotation, rotate
 
@@ -26,6 +27,7 @@ from windtunnel.nn.positions import POSITIONS, RopeScaling, Rotation, rotate
 class TransformerConfig(Config):
     """A decoder-only transformer; the defaults are GPT-2's smallest model, 124,439,808 parameters."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"causal", "residual_scaling", "zero_biases"})
     family: Literal["transformer"] = "transformer"
     vocab_size: PositiveInt = 50257
     context_length: PositiveInt = 1024
@@ -50,6 +52,12 @@ class TransformerConfig(Config):
     bias: bool = True
     tie_embeddings: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    causal: bool = True
+    """False lets every token see those after it, which is what it is to predict: its loss is no prediction's."""
+    residual_scaling: bool = True
+    """Whether what writes into the residual stream begins smaller by sqrt(2 n_layers)."""
+    zero_biases: bool = True
+    """Whether biases begin at zero; False is torch's own, uniform up to 1 / sqrt(inputs)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -68,6 +76,9 @@ class TransformerConfig(Config):
             raise ValueError(f"rope turns pairs of columns, so {name} must be even, given {self.head_width}")
         if isinstance(self.window, Sequence) and len(self.window) != self.n_layers:
             raise ValueError(f"window lists {len(self.window)} layers, the model has {self.n_layers}")
+        if not self.causal and (self.window is not None or self.position == "alibi"):
+            what = "position=alibi" if self.position == "alibi" else f"window={self.window}"
+            raise ValueError(f"causal=false does not go with {what}, which is measured back from each token")
         return self
 
     @property
@@ -108,7 +119,7 @@ class TransformerConfig(Config):
 
 
 class Attention(nn.Module):
-    """Multi-head causal self-attention; queries, keys and values come from one packed matrix."""
+    """Multi-head self-attention, causal by default; queries, keys and values come from one packed matrix."""
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
@@ -116,7 +127,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.d_model, sum(self.sizes), bias=config.bias)
         self.out = nn.Linear(self.sizes[0], config.d_model, bias=config.bias)
         self.layer, self.window = layer, config.windows[layer]
-        self.d_head, self.dropout = config.head_width, config.dropout
+        self.d_head, self.dropout, self.causal = config.head_width, config.dropout, config.causal
 
     def forward(
         self,
@@ -134,7 +145,9 @@ class Attention(nn.Module):
         if cache is not None:
             k_BGTK, v_BGTK = cache.append(self.layer, k_BGTK, v_BGTK)
         dropout = self.dropout if self.training else 0.0
-        mixed_BHTK = attend(q_BHTK, k_BGTK, v_BGTK, window=self.window, slopes_H=slopes_H, dropout=dropout)
+        mixed_BHTK = attend(
+            q_BHTK, k_BGTK, v_BGTK, window=self.window, slopes_H=slopes_H, dropout=dropout, causal=self.causal
+        )
         return self.out(mixed_BHTK.transpose(1, 2).flatten(2))
 
 
@@ -211,8 +224,17 @@ class Transformer(nn.Module):
         return F.linear(self.norm(x_BTD), weight_VD)
 
     def new_cache(self, batch_size: int, capacity: int) -> Cache:
-        """An empty cache for this model, in the type and on the device of its weights."""
+        """An empty cache for this model, in the type and on the device of its weights.
+
+        Raises:
+            ConfigError: for a model without a causal mask.
+        """
         c = self.config
+        if not c.causal:
+            raise ConfigError(
+                "a model without a causal mask (model.causal=false) cannot write: what its earlier tokens see changes "
+                "with every new one, and in training it saw what it was to predict; train with model.causal=true"
+            )
         return Cache(c.n_layers, batch_size, c.kv_heads, capacity, c.head_width, like=self.embedding.weight)
 
 
@@ -220,7 +242,8 @@ def build(config: TransformerConfig, seed: int) -> Transformer:
     """A freshly initialised model: matrices N(0, .02), biases zero, norms one (GPT-2).
 
     The two projections of a block that write into the residual stream get .02 / sqrt(2 n_layers), so that the
-    stream's variance at the end does not grow with depth (Radford et al. 2019, section 2.3).
+    stream's variance at the end does not grow with depth (Radford et al. 2019, section 2.3). Two settings turn
+    either of these off: `residual_scaling`, `zero_biases`.
     """
     model = Transformer(config)
 
@@ -228,7 +251,9 @@ def build(config: TransformerConfig, seed: int) -> Transformer:
         if parameter.dim() < 2:
             return 0.0 if name.endswith("bias") else None
         writes_residual = name.endswith(("attention.out.weight", "feed_forward.narrow.weight"))
-        return 0.02 / math.sqrt(2 * config.n_layers) if writes_residual else 0.02
+        return 0.02 / math.sqrt(2 * config.n_layers) if writes_residual and config.residual_scaling else 0.02
 
     initialise(model, seed, std)
+    if not config.zero_biases:
+        uniform_biases(model, seed)
     return model

@@ -1,4 +1,4 @@
-"""Causal attention: `attend` is what training and decoding run, `attend_reference` is the same in the open.
+"""Attention: `attend` is what training and decoding run, `attend_reference` is the same in the open.
 
 Both take queries (B, H, T, K) and keys and values (B, G, S, K), where the T queries stand at the last T of the S
 positions, and query head h reads key head h // (H // G) (grouped queries, Ainslie et al. 2023, arXiv 2305.13245).
@@ -25,6 +25,7 @@ class Attend(Protocol):
         window: int | None = None,
         slopes_H: Tensor | None = None,
         dropout: float = 0.0,
+        causal: bool = True,
     ) -> Tensor: ...
 
 
@@ -34,17 +35,24 @@ def distances(n_queries: int, n_keys: int, device: torch.device | None = None) -
     return queries[:, None] - torch.arange(n_keys, device=device)[None, :]
 
 
-def visible(distances_TS: Tensor, window: int | None) -> Tensor:
+def visible(distances_TS: Tensor, window: int | None, causal: bool = True) -> Tensor:
     """Which keys a query may see, (T, S) bool: no future and, with a window w, only the last w tokens.
 
-    The window counts the token itself (Beltagy et al. 2020, arXiv 2004.05150, causal form).
+    The window counts the token itself (Beltagy et al. 2020, arXiv 2004.05150, causal form). Without `causal` the
+    future is seen, too.
     """
-    seen = distances_TS >= 0
+    seen = distances_TS >= 0 if causal else torch.ones_like(distances_TS, dtype=torch.bool)
     return seen if window is None else seen & (distances_TS < window)
 
 
 FUSED_FROM = 257
 """On a CPU in bfloat16, from how many keys on training takes the fused kernel; see `plain_is_faster`."""
+
+BLOCKS_FROM = 512
+"""From how many tokens on a window is computed block by block, if at least two windows fit; see `attend_in_blocks`."""
+
+SMALLEST_BLOCK = 32
+"""Smaller blocks cost more in calls than they save in scores."""
 
 
 def attend(
@@ -55,17 +63,24 @@ def attend(
     window: int | None = None,
     slopes_H: Tensor | None = None,
     dropout: float = 0.0,
+    causal: bool = True,
 ) -> Tensor:
-    """Scaled dot-product attention by the fastest of two exact ways (Vaswani et al. 2017, equation 1).
+    """Scaled dot-product attention by the fastest of three exact ways (Vaswani et al. 2017, equation 1).
 
     Args:
         window: how many tokens, itself included, a query sees; None is all before it.
         slopes_H: ALiBi slopes; the score of a key falls by slope x distance (Press et al. 2022, arXiv 2108.12409).
         dropout: probability of dropping an attention weight; those that stay are divided by 1 - dropout.
+        causal: False lets every query see every key; a window or slopes need True.
     """
     n_queries, n_keys = q_BHTK.shape[2], k_BGSK.shape[2]
+    if window is not None and n_queries == n_keys >= max(BLOCKS_FROM, 2 * window):
+        return attend_in_blocks(q_BHTK, k_BGSK, v_BGSK, window=window, slopes_H=slopes_H, dropout=dropout)
+    if window is not None and n_keys > n_queries + window - 1:  # decoding: what no query sees need not be read
+        n_keys = n_queries + window - 1
+        k_BGSK, v_BGSK = k_BGSK[:, :, -n_keys:], v_BGSK[:, :, -n_keys:]
     if plain_is_faster(q_BHTK, n_keys):
-        bias = score_bias(n_queries, n_keys, window, slopes_H, q_BHTK)
+        bias = score_bias(n_queries, n_keys, window, slopes_H, q_BHTK, causal)
         return attend_plain(q_BHTK, k_BGSK, v_BGSK, bias, dropout)
     # One query sees every key, and T queries on T keys are what the kernels call causal; the rest needs a bias.
     unbiased = slopes_H is None and (window is None or window >= n_keys) and n_queries in (1, n_keys)
@@ -73,11 +88,44 @@ def attend(
         q_BHTK,
         k_BGSK,
         v_BGSK,
-        attn_mask=None if unbiased else score_bias(n_queries, n_keys, window, slopes_H, q_BHTK),
+        attn_mask=None if unbiased else score_bias(n_queries, n_keys, window, slopes_H, q_BHTK, causal),
         dropout_p=dropout,
-        is_causal=unbiased and n_queries > 1,
+        is_causal=causal and unbiased and n_queries > 1,
         enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
     )
+
+
+def attend_in_blocks(
+    q_BHTK: Tensor,
+    k_BGTK: Tensor,
+    v_BGTK: Tensor,
+    *,
+    window: int,
+    slopes_H: Tensor | None = None,
+    dropout: float = 0.0,
+    smallest: int = SMALLEST_BLOCK,
+) -> Tensor:
+    """`attend` with a window in time and memory that grow with T x window, not T x T.
+
+    The tokens are cut into blocks as long as the window, or `smallest`; a block sees no further back than the block
+    before it. So the blocks become rows of the batch, each with its own keys and those of the block before: queries
+    that stand at the end of twice as many keys. The first block has none before it. benchmarks/attention.py measures
+    from where on this wins.
+    """
+    length, size = q_BHTK.shape[2], max(window, smallest)
+    n_blocks = -(-length // size)
+    if n_blocks == 1:
+        return attend(q_BHTK, k_BGTK, v_BGTK, window=window, slopes_H=slopes_H, dropout=dropout)
+    begin = [x[:, :, :size] for x in (q_BHTK, k_BGTK, v_BGTK)]
+    first = attend(*begin, window=window, slopes_H=slopes_H, dropout=dropout)
+    q, k, v = (  # (B, blocks, heads, size, K); what fills the last block up is seen by nobody who counts
+        torch.unflatten(F.pad(x, (0, 0, 0, n_blocks * size - length)), 2, (n_blocks, size)).transpose(1, 2)
+        for x in (q_BHTK, k_BGTK, v_BGTK)
+    )
+    k, v = (torch.cat((x[:, :-1], x[:, 1:]), dim=3).flatten(0, 1) for x in (k, v))
+    rest = attend(q[:, 1:].flatten(0, 1), k, v, window=window, slopes_H=slopes_H, dropout=dropout)
+    rest = torch.unflatten(rest, 0, (-1, n_blocks - 1)).transpose(1, 2).flatten(2, 3)
+    return torch.cat((first, rest[:, :, : length - size]), dim=2)
 
 
 def plain_is_faster(q_BHTK: Tensor, n_keys: int) -> bool:
@@ -90,10 +138,12 @@ def plain_is_faster(q_BHTK: Tensor, n_keys: int) -> bool:
     return on_cpu and q_BHTK.dtype == torch.bfloat16 and q_BHTK.requires_grad and n_keys < FUSED_FROM
 
 
-def score_bias(n_queries: int, n_keys: int, window: int | None, slopes_H: Tensor | None, like: Tensor) -> Tensor:
+def score_bias(
+    n_queries: int, n_keys: int, window: int | None, slopes_H: Tensor | None, like: Tensor, causal: bool = True
+) -> Tensor:
     """What is added to the scores: -inf on hidden keys, minus slope x distance on the others; (T, S) or (H, T, S)."""
     distances_TS = distances(n_queries, n_keys, like.device)
-    hidden_TS = ~visible(distances_TS, window)
+    hidden_TS = ~visible(distances_TS, window, causal)
     if slopes_H is None:
         return torch.zeros(n_queries, n_keys, dtype=like.dtype, device=like.device).masked_fill_(hidden_TS, -torch.inf)
     return (-slopes_H[:, None, None] * distances_TS).masked_fill(hidden_TS, -torch.inf).to(like.dtype)
@@ -118,6 +168,7 @@ def attend_reference(
     *,
     window: int | None = None,
     slopes_H: Tensor | None = None,
+    causal: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """`attend` step by step: the mixed values (B, H, T, K) and the attention weights (B, H, T, S)."""
     n_groups = q_BHTK.shape[1] // k_BGSK.shape[1]
@@ -127,6 +178,6 @@ def attend_reference(
     distances_TS = distances(q_BHTK.shape[2], k_BGSK.shape[2], q_BHTK.device)
     if slopes_H is not None:
         scores_BHTS = scores_BHTS - slopes_H[:, None, None] * distances_TS
-    scores_BHTS = scores_BHTS.masked_fill(~visible(distances_TS, window), float("-inf"))
+    scores_BHTS = scores_BHTS.masked_fill(~visible(distances_TS, window, causal), float("-inf"))
     weights_BHTS = scores_BHTS.softmax(dim=-1)
     return weights_BHTS @ v_BHSK, weights_BHTS

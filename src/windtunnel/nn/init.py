@@ -29,3 +29,12 @@ def initialise(model: nn.Module, seed: int, std: Callable[[str, Tensor], float |
             if spread is not None:
                 generator = torch.Generator().manual_seed(stream(seed, "weights", name))
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+
+
+def uniform_biases(model: nn.Module, seed: int) -> None:
+    """Fill the bias of each linear layer as `nn.Linear` does: uniform up to 1 / sqrt(inputs) on either side of 0."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and layer.bias is not None:
+            generator = torch.Generator().manual_seed(stream(seed, "weights", f"{name}.bias"))
+            bound = layer.in_features**-0.5
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

@@ -238,10 +238,10 @@ def _draw_close(axes: Axes, runs: Sequence[Sequence[Event]], smooth: int, floor:
 
 
 def _heat(axes: Axes, weights_TT: npt.NDArray[np.floating[Any]], labels: Sequence[str]) -> Any:
-    """One head; the future, which no token sees, is left white."""
+    """One head; the future, which no token sees where there is a causal mask, is left white."""
     n_tokens = len(weights_TT)
-    future = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), 1)
-    image = axes.imshow(np.ma.masked_array(weights_TT, future), cmap="cividis", vmin=0, vmax=1)
+    unseen = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), 1) & (weights_TT == 0)
+    image = axes.imshow(np.ma.masked_array(weights_TT, unseen), cmap="cividis", vmin=0, vmax=1)
     every = max(1, math.ceil(len(labels) / MOST_LABELS))
     places = range(0, len(labels), every)
     rotation = 90 if max((len(label) for label in labels), default=0) > 1 else 0

@@ -86,6 +86,7 @@ def obstacles(config: TransformerConfig) -> list[str]:
         "activation": ("gelu_tanh", "gelu", "relu"),
         "n_kv_heads": (None, config.n_heads),
         "d_head": (None, config.d_model / config.n_heads),
+        "causal": (True,),
     }
     found = [f"model.{name}={getattr(config, name)}" for name in wanted if getattr(config, name) not in wanted[name]]
     if any(window is not None and window < config.context_length for window in config.windows):

@@ -130,7 +130,7 @@ def rope(values: Mapping[str, Any], where: object) -> tuple[float, dict[str, Any
 
 def obstacles(config: TransformerConfig) -> list[str]:
     """The settings that neither Llama's nor Mistral's architecture has, as `model.x=y`."""
-    wanted = {"position": "rope", "norm": "rms", "norm_position": "pre", "activation": "swiglu"}
+    wanted = {"position": "rope", "norm": "rms", "norm_position": "pre", "activation": "swiglu", "causal": True}
     found = [f"model.{name}={getattr(config, name)}" for name in wanted if getattr(config, name) != wanted[name]]
     if len(set(config.windows)) > 1:
         found.append(f"model.window={config.window} (one for all layers)")
