@@ -16,7 +16,7 @@ from windtunnel.compare.design import ResolvedArm, with_steps
 from windtunnel.errors import ConfigError, NumericsError
 from windtunnel.models import build
 from windtunnel.models.cost import training_flops_per_token
-from windtunnel.text.batches import examples
+from windtunnel.text.batches import examples, train_examples
 from windtunnel.train import machine
 from windtunnel.train.disk import saving
 from windtunnel.train.evaluate import sum_of_targets
@@ -110,7 +110,8 @@ def _racer(arm: ResolvedArm) -> Iterator[float]:
     torch.set_num_threads(config.train.threads or machine.cores())
     model = build(config.model, config.seed).to(machine.device()).train()
     state = State(model, build_optimizer(model, config.optimizer), 0, None)
-    source, loss = examples(arm.store, "train", config.model.context_length), loss_function(model, config)
+    source = train_examples(arm.store, config.model.context_length, config.train.n_examples)
+    loss = loss_function(model, config)
     with suppress(NumericsError):
         while True:
             yield advance(config, state, source, loss).seconds

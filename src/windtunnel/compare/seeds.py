@@ -12,7 +12,7 @@ from typing import Any
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.text.batches import examples
+from windtunnel.text.batches import train_examples
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
 from windtunnel.train.evaluate import evaluate
@@ -106,7 +106,8 @@ def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = 
     """
     store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
     resolved = resolve(config, store, side_by_side=len(seeds))
-    examples(store, "train", resolved.model.context_length)  # a corpus too small for the context is told here
+    # A corpus too small for the context is told here.
+    train_examples(store, resolved.model.context_length, resolved.train.n_examples)
     if folder is None:
         folder = RUNS / config_folder(resolved)
     return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store).folder for seed in seeds]

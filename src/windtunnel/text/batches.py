@@ -131,6 +131,38 @@ class Documents:
                 yield self.sequence(index)
 
 
+class Subset:
+    """A random sample of so many examples of a source, the same for every seed and epoch."""
+
+    def __init__(self, source: Windows | Documents, size: int) -> None:
+        if size > len(source):
+            raise DataError(
+                f"train.n_examples is {size}, and the train split has only {len(source)} examples; give at most those"
+            )
+        self.source, self.chosen = source, shuffled(np.arange(size), len(source), key=0)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def sequence(self, index: int, key: int) -> np.ndarray:
+        return self.source.sequence(int(self.chosen[index]), key)
+
+    def sweep(self, max_tokens: int | None = None) -> Iterator[np.ndarray]:
+        lengths = np.array([len(self.sequence(index, 0)) - 1 for index in range(len(self))])
+        for index in np.sort(sample(lengths, max_tokens)):
+            yield self.sequence(int(index), 0)
+
+
+def train_examples(store: TokenStore, context_length: int, size: int | None) -> Examples:
+    """What a run trains on: the examples of the train split, or a random sample of `size` of them.
+
+    Raises:
+        DataError: when there are not so many, or none at all.
+    """
+    whole = examples(store, "train", context_length)
+    return whole if size is None else Subset(whole, size)
+
+
 def examples(store: TokenStore, split: str, context_length: int) -> Windows | Documents:
     """The examples of one split: documents for a corpus of lines, windows for running text and files."""
     part = store.splits[split]

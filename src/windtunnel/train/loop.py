@@ -17,7 +17,7 @@ from torch import Tensor
 from windtunnel.errors import ArtifactError, NumericsError
 from windtunnel.models import Transformer, build
 from windtunnel.models.cost import training_flops_per_token
-from windtunnel.text.batches import Examples, batch, examples
+from windtunnel.text.batches import Examples, batch, train_examples
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.train import machine
@@ -101,7 +101,7 @@ def _train(
     log: FileIO,
 ) -> Iterator[Event]:
     train, context = run.config.train, run.config.model.context_length
-    source, loss = examples(store, "train", context), loss_function(state.model, run.config)
+    source, loss = train_examples(store, context, train.n_examples), loss_function(state.model, run.config)
     new = log.tell() == 0
     yield _started(run, state, note)
     if new:

@@ -17,7 +17,7 @@ from windtunnel.inspect.doctor.noise import gradient_vectors, noise_scale
 from windtunnel.inspect.doctor.short_training import ShortTraining, beginning, train_copy
 from windtunnel.inspect.doctor.subject import Subject
 from windtunnel.stats.intervals import Estimate
-from windtunnel.text.batches import Batch, Examples, batch, examples
+from windtunnel.text.batches import Batch, Examples, batch, train_examples
 from windtunnel.train.run_config import RunConfig
 
 STEPS = 120
@@ -80,7 +80,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
     """
     config, store, model = subject.config, subject.store, subject.model.eval()
     context = config.model.context_length
-    source = examples(store, "train", context)
+    source = train_examples(store, context, config.train.n_examples)
     if not subject.events and config.train.steps:
         steps = min(steps, config.train.steps)
     batches = [batch(source, config.train.batch_size, config.seed, step) for step in range(BATCHES)]
