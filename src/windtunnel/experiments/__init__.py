@@ -17,6 +17,7 @@ from windtunnel.experiments.rows import ROWS
 from windtunnel.experiments.seed_42 import seed_42
 from windtunnel.experiments.sparse_logistic_cost import sparse_logistic_cost
 from windtunnel.experiments.tensor_shapes import tensor_shapes
+from windtunnel.experiments.weight_decay_groups import weight_decay_groups
 
 
 def find_experiment(name: str) -> Experiment:
@@ -48,5 +49,6 @@ EXPERIMENTS = {
         Experiment("tensor-shapes", ("002-1.1", "002-1.2", "002-1.3", "002-2"), tensor_shapes),
         Experiment("seed-42", ("002-3.1", "002-3.2", "E16", "E18"), seed_42),
         Experiment("attention-by-hand", ("002-4", "E17"), attention_by_hand),
+        Experiment("weight-decay-groups", ("E35",), weight_decay_groups),
     )
 }

@@ -161,14 +161,14 @@ def weight_figure(head: Head) -> Figure:
     }
     with drawing(7.6, 3.4) as figure:
         for axes, (title, values) in zip(figure.subplots(1, 2), weights.items(), strict=True):
-            axes.imshow(values.numpy(), cmap="Blues", vmin=0, vmax=1)
+            axes.pcolormesh(values.numpy(), cmap="Blues", vmin=0, vmax=1)
             for i, row in enumerate(values.tolist()):
                 for j, weight in enumerate(row):
-                    axes.text(j, i, f"{weight:.4f}", ha="center", va="center",
+                    axes.text(j + 0.5, i + 0.5, f"{weight:.4f}", ha="center", va="center",
                               color="white" if weight > 0.65 else "black")  # fmt: skip
-            axes.set_xticks(range(3), head.tokens)
-            axes.set_yticks(range(3), head.tokens)
-            axes.set(xlabel="looked at", title=title)
+            axes.set_xticks([0.5, 1.5, 2.5], head.tokens)
+            axes.set_yticks([0.5, 1.5, 2.5], head.tokens)
+            axes.set(xlabel="looked at", title=title, ylim=(3, 0), aspect="equal")
             axes.tick_params(length=0)
             axes.grid(False)
         figure.axes[0].set_ylabel("who looks")
