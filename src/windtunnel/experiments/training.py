@@ -7,17 +7,44 @@ from contextlib import suppress
 from typing import Any
 
 from windtunnel.compare.compare import at_once, save_comparison, train_arms
-from windtunnel.compare.comparison import Comparison
+from windtunnel.compare.comparison import Comparison, Judgement
 from windtunnel.compare.design import Arm
 from windtunnel.compare.execute import open_executor
 from windtunnel.compare.judging import conclude
 from windtunnel.compare.measure import measure
 from windtunnel.compare.plan import Plan, is_settled, make_plan, run_folders
+from windtunnel.compare.verdict import Word
 from windtunnel.errors import NumericsError
-from windtunnel.experiments.frame import Progress, Setting
+from windtunnel.experiments.frame import Progress, Setting, Verdict, exactly
+from windtunnel.text.corpora import open_corpus
+from windtunnel.train.disk import saving
 from windtunnel.train.events import Event, Step
 from windtunnel.train.loop import resume
+from windtunnel.train.recipes import tiny
 from windtunnel.train.run import create_run
+from windtunnel.train.run_config import RunConfig
+
+
+def small_names(setting: Setting) -> RunConfig:
+    """The recipe `tiny` on names with one layer x 32 and batches of 32, evaluated and saved at the end only.
+
+    A quick run takes a thirtieth of the names: every run reads its corpus through.
+    """
+    corpus = "names"
+    if setting.quick:
+        path = setting.out / "names.txt"
+        with saving(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(list(open_corpus("names").read())[::30]), encoding="utf-8")
+        corpus = str(path)
+    base, never = tiny(corpus), 10**9
+    return base.replace(
+        text=base.text.replace(unit="line"),
+        model=base.model.replace(n_layers=1, d_model=32, context_length=16),
+        train=base.train.replace(
+            batch_size=8 if setting.quick else 32, eval_every=never, save_every=never, sample_tokens=0
+        ),
+    )
 
 
 def compared(
@@ -59,3 +86,9 @@ def _here(plan: Plan) -> Iterator[tuple[str, int, Event]]:
         with suppress(NumericsError):  # it diverged: its last event says so, and there is nothing to measure
             yield from ((name, seed, event) for event in resume(folder))
             measure(folder)
+
+
+def is_judged(judgement: Judgement, *words: Word) -> Verdict:
+    """The verdict on the claim that an arm was judged with one of these words."""
+    word = judgement.verdict.word
+    return "undecided" if word == "undecided" else exactly(word in words)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, Verdict, exactly, signature
+from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, exactly, signature
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ def weight_decay_groups(setting: Setting) -> Generator[Progress, None, Outcome]:
     from windtunnel.models import build
     from windtunnel.report.comparison_figure import comparison_figure
 
-    base, seeds = problem(setting.quick), 2 if setting.quick else 6
+    base, seeds = problem(setting), 2 if setting.quick else 6
     model = build(base.model.replace(vocab_size=27), setting.seed)
     found = {}
     for strength in STRENGTHS[:1] if setting.quick else STRENGTHS:
@@ -50,15 +50,13 @@ def weight_decay_groups(setting: Setting) -> Generator[Progress, None, Outcome]:
     )
 
 
-def problem(quick: bool) -> RunConfig:
-    """Names, one layer x 32 with biases and the gains and biases of layer norms: 14 thousand parameters."""
-    from windtunnel.train.recipes import tiny
+def problem(setting: Setting) -> RunConfig:
+    """Names, one layer x 32 with biases and layer norms: 14 thousand parameters."""
+    from windtunnel.experiments.training import small_names
 
-    base, steps = tiny("names"), 5 if quick else 1000
-    return base.replace(
-        model=base.model.replace(n_layers=1, d_model=32, context_length=16, bias=True),
-        train=base.train.replace(steps=steps, batch_size=32, eval_every=steps, save_every=steps, sample_tokens=0),
-    )
+    base = small_names(setting)
+    steps = 5 if setting.quick else 1000
+    return base.replace(model=base.model.replace(bias=True), train=base.train.replace(steps=steps))
 
 
 def arms_of(base: RunConfig, strength: float) -> list[Arm]:
@@ -137,22 +135,16 @@ def group_claims(model: nn.Module, config: OptimizerConfig) -> list[Claim]:
 
 def loss_claims(found: dict[float, Comparison]) -> list[Claim]:
     """Whether the loss knows the difference."""
+    from windtunnel.experiments.training import is_judged
+
     claims = []
     for strength, comparison in found.items():
         for judgement in comparison.judgements:
-            word = judgement.verdict.word
+            verdict = is_judged(judgement, "better", "worse")
             statement = f"weight decay {strength:g} on {judgement.arm} instead of on matrices changes the loss"
-            values = {"difference": judgement.verdict.difference, "word": word}
-            claims.append(Claim("E35", statement, "", judgement.sentence, MATTERS[word], values))
+            values = {"difference": judgement.verdict.difference, "word": judgement.verdict.word}
+            claims.append(Claim("E35", statement, "", judgement.sentence, verdict, values))
     return claims
-
-
-MATTERS: dict[str, Verdict] = {
-    "better": "holds",
-    "worse": "holds",
-    "no difference that matters": "does not hold",
-    "undecided": "undecided",
-}
 
 
 def parameter_table(model: nn.Module, config: OptimizerConfig) -> Table:
