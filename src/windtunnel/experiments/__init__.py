@@ -10,6 +10,7 @@ import difflib
 from windtunnel.errors import ConfigError
 from windtunnel.experiments.attention_by_hand import attention_by_hand
 from windtunnel.experiments.coin_estimators import coin_estimators
+from windtunnel.experiments.descent import descent
 from windtunnel.experiments.duplicated_feature import duplicated_feature
 from windtunnel.experiments.email_ab_test import email_ab_test
 from windtunnel.experiments.frame import Experiment
@@ -50,6 +51,7 @@ EXPERIMENTS = {
         Experiment("tensor-shapes", ("002-1.1", "002-1.2", "002-1.3", "002-2"), tensor_shapes),
         Experiment("seed-42", ("002-3.1", "002-3.2", "E16", "E18"), seed_42),
         Experiment("attention-by-hand", ("002-4", "E17"), attention_by_hand),
+        Experiment("descent", ("002-5.1",), descent),
         Experiment("learning-rate", ("002-5.2",), learning_rate),
         Experiment("weight-decay-groups", ("E35",), weight_decay_groups),
     )
