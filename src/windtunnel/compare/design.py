@@ -12,9 +12,9 @@ from typing import Any
 
 from windtunnel.config import differences, fingerprint, override, parse, read_settings
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.text.batches import examples
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
+from windtunnel.train.draws import train_examples
 from windtunnel.train.run import resolve
 from windtunnel.train.run_config import RunConfig
 
@@ -125,7 +125,7 @@ def _resolve(arm: Arm, stores: dict[str, TokenStore]) -> ResolvedArm:
         if key not in stores:
             stores[key] = prepare(open_corpus(config.corpus, config.text.unit), config.text)
         resolved = resolve(config, stores[key], side_by_side=2)
-        examples(stores[key], "train", resolved.model.context_length, resolved.model.last_only)
+        train_examples(resolved, stores[key])  # a corpus too small for it is told here
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name}: {error}") from None
     except DataError as error:

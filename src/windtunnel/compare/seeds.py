@@ -12,9 +12,9 @@ from typing import Any
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.text.batches import examples
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
+from windtunnel.train.draws import train_examples
 from windtunnel.train.evaluate import evaluate
 from windtunnel.train.events import Evaluation, Event, Stopped
 from windtunnel.train.recipes import RECIPES, recipe
@@ -107,7 +107,7 @@ def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = 
     """
     store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
     resolved = resolve(config, store, side_by_side=len(seeds))
-    examples(store, "train", resolved.model.context_length, resolved.model.last_only)
+    train_examples(resolved, store)  # a corpus too small for it is told here
     if folder is None:
         folder = RUNS / config_folder(resolved)
     return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store).folder for seed in seeds]

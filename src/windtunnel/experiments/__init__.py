@@ -8,12 +8,18 @@ from __future__ import annotations
 import difflib
 
 from windtunnel.errors import ConfigError
+from windtunnel.experiments.attention_by_hand import attention_by_hand
 from windtunnel.experiments.coin_estimators import coin_estimators
+from windtunnel.experiments.descent import descent
 from windtunnel.experiments.duplicated_feature import duplicated_feature
 from windtunnel.experiments.email_ab_test import email_ab_test
 from windtunnel.experiments.frame import Experiment
+from windtunnel.experiments.learning_rate import learning_rate
 from windtunnel.experiments.rows import ROWS
+from windtunnel.experiments.seed_42 import seed_42
 from windtunnel.experiments.sparse_logistic_cost import sparse_logistic_cost
+from windtunnel.experiments.tensor_shapes import tensor_shapes
+from windtunnel.experiments.weight_decay_groups import weight_decay_groups
 
 
 def find_experiment(name: str) -> Experiment:
@@ -42,5 +48,11 @@ EXPERIMENTS = {
         Experiment("email-ab-test", ("000-Q2", "E2"), email_ab_test),
         Experiment("sparse-logistic-cost", ("000-Q3", "E3"), sparse_logistic_cost),
         Experiment("coin-estimators", ("000-Q5",), coin_estimators),
+        Experiment("tensor-shapes", ("002-1.1", "002-1.2", "002-1.3", "002-2"), tensor_shapes),
+        Experiment("seed-42", ("002-3.1", "002-3.2", "E16", "E18"), seed_42),
+        Experiment("attention-by-hand", ("002-4", "E17"), attention_by_hand),
+        Experiment("descent", ("002-5.1",), descent),
+        Experiment("learning-rate", ("002-5.2",), learning_rate),
+        Experiment("weight-decay-groups", ("E35",), weight_decay_groups),
     )
 }

@@ -194,6 +194,28 @@ class Positions:
             yield self.take(some)
 
 
+class Subset:
+    """A random sample of so many examples of a source, the same for every seed and epoch."""
+
+    def __init__(self, source: Examples, size: int) -> None:
+        if size > len(source):
+            raise DataError(
+                f"train.n_examples is {size}, and the train split has only {len(source)} examples; give at most those"
+            )
+        self.source, self.chosen = source, shuffled(np.arange(size), len(source), key=0)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def take(self, indices: np.ndarray, key: int) -> Batch:
+        return self.source.take(self.chosen[indices], key)
+
+    def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
+        lengths = np.array([self.take(np.array([index]), 0).n_targets for index in range(len(self))])
+        for some in in_turn(np.sort(sample(lengths, max_tokens)), size):
+            yield self.take(some, 0)
+
+
 def examples(store: TokenStore, split: str, context_length: int, last_only: bool = False) -> Examples:
     """The examples of one split: documents for a corpus of lines, windows for running text and files.
 

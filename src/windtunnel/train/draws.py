@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from windtunnel.models import Model, build
-from windtunnel.text.batches import Batch, batch, examples
+from windtunnel.text.batches import Batch, Examples, Subset, batch, examples
 from windtunnel.text.store import TokenStore
 from windtunnel.train.run_config import RunConfig
 
@@ -21,13 +21,23 @@ def first_weights(config: RunConfig) -> Model:
     return _replayed(config)[0] if config.generator is not None else build(config.model, config.seed)
 
 
+def train_examples(config: RunConfig, store: TokenStore) -> Examples:
+    """What a run trains on: the examples of the train split, or a random sample of `train.n_examples` of them.
+
+    Raises:
+        DataError: when there are not so many, or none at all.
+    """
+    whole = examples(store, "train", config.model.context_length, config.model.last_only)
+    return whole if config.train.n_examples is None else Subset(whole, config.train.n_examples)
+
+
 def batches(config: RunConfig, store: TokenStore) -> BatchOf:
     """The batch of every step: of shuffled epochs, or as the script that is replayed draws them.
 
     Raises:
         DataError: when the corpus is too small for the context.
     """
-    source = examples(store, "train", config.model.context_length, config.model.last_only)
+    source = train_examples(config, store)
     size = config.train.batch_size
     if config.generator is None:
         return lambda step: batch(source, size, config.seed, step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from windtunnel.errors import ArtifactError
 class OptimizerConfig(Config):
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) or SGD with momentum."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"decay_vectors"})
     name: Literal["adamw", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate; the schedule multiplies it."""
@@ -24,15 +25,16 @@ class OptimizerConfig(Config):
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """On matrices only: biases, norms and other vectors are not decayed."""
+    """On matrices; biases, norms and other vectors are decayed only with `decay_vectors`."""
+    decay_vectors: bool = False
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """An optimizer over all parameters of the model in two groups: matrices with decay, vectors without."""
+    """An optimizer over all parameters of the model in two groups: matrices with decay, vectors without or with."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": config.weight_decay * config.decay_vectors},
     ]
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":

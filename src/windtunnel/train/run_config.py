@@ -16,10 +16,13 @@ from windtunnel.train.schedule import ScheduleConfig
 class TrainConfig(Config):
     """How long, how much at once, how often to look and to save, and on what."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"n_examples"})
     steps: NonNegativeInt = 2000
     """0 keeps the weights that the run begins with."""
     batch_size: PositiveInt = 12
     """Examples an optimizer step: windows of running text, or documents; for an mlp predictions of one token."""
+    n_examples: PositiveInt | None = None
+    """Train on a random sample of so many examples, the same for every seed; None is all of them."""
     grad_accumulation: PositiveInt = 1
     """Into how many micro-batches the batch is cut; the result does not depend on it."""
     clip: Annotated[float, Field(gt=0)] | None = 1.0

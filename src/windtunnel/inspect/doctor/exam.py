@@ -17,7 +17,8 @@ from windtunnel.inspect.doctor.noise import gradient_vectors, noise_scale
 from windtunnel.inspect.doctor.short_training import ShortTraining, beginning, train_copy
 from windtunnel.inspect.doctor.subject import Subject
 from windtunnel.stats.intervals import Estimate
-from windtunnel.text.batches import Batch, Examples, batch, examples
+from windtunnel.text.batches import Batch, Examples, batch
+from windtunnel.train.draws import train_examples
 from windtunnel.train.run_config import RunConfig
 
 STEPS = 120
@@ -79,7 +80,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         DataError: when the corpus is too small for the context.
     """
     config, store, model = subject.config, subject.store, subject.model.eval()
-    source = examples(store, "train", config.model.context_length, config.model.last_only)
+    source = train_examples(config, store)
     if not subject.events and config.train.steps:
         steps = min(steps, config.train.steps)
     batches = [batch(source, config.train.batch_size, config.seed, step) for step in range(BATCHES)]
