@@ -11,6 +11,7 @@ from torch import nn
 
 from windtunnel.text.batches import IGNORED, examples, sweep
 from windtunnel.text.store import TokenStore
+from windtunnel.train.distributed import ALONE, Ranks
 from windtunnel.train.events import Evaluation
 from windtunnel.train.objective import loss_sum
 
@@ -28,6 +29,7 @@ def evaluate(
     context_length: int,
     step: int,
     max_tokens: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Mean cross-entropy of a split in nats a token, and in bits a byte of its text; in the weights' own precision.
 
@@ -40,22 +42,23 @@ def evaluate(
     Raises:
         DataError: when the split holds nothing to predict.
     """
-    total, n_targets = 0.0, 0
+    total, n_read = 0.0, 0
     if store.corpus.unit != "line":
         context_length = max(1, min(context_length, len(store.splits[split].ids) - 1))
     was_training, device = model.training, next(model.parameters()).device
     rows = max(1, EVALUATION_TOKENS // context_length)
     model.eval()
     with torch.no_grad():
-        for batch in sweep(examples(store, split, context_length), rows, max_tokens):
+        for batch in ranks.deal(sweep(examples(store, split, context_length), rows, max_tokens)):
             there = batch.to(device)
             total += loss_sum(model(there.ids), there.targets).item()
-            n_targets += batch.n_targets
+            n_read += batch.n_targets
     model.train(was_training)
+    total, n_targets = ranks.sum(total, n_read)
     n_all = sum_of_targets(store, split)
     n_bytes = store.splits[split].n_bytes * n_targets / n_all
     bits_per_byte = total / n_bytes / math.log(2)
-    return Evaluation(step, split, total / n_targets, bits_per_byte, n_targets, whole=n_targets == n_all)
+    return Evaluation(step, split, total / n_targets, bits_per_byte, int(n_targets), whole=n_targets == n_all)
 
 
 def document_losses(
