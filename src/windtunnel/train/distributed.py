@@ -209,7 +209,7 @@ class Replicated(_Together):
         # find_unused_parameters keeps the buckets as they are made: rebuilt after the first step, as they are without
         # it, they would sum in another order, and a resumed run would not equal the uninterrupted one bit for bit.
         self.ddp = DistributedDataParallel(model, gradient_as_bucket_view=True, find_unused_parameters=True)
-        self.ddp.register_comm_hook(None, _sum)
+        self.ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket.buffer()))
         return model
 
     def forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -258,10 +258,10 @@ class Sharded(_Together):
         return self._gather(weights), self._gather(state)
 
     def _gather(self, shards: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One tensor after another, so that only rank 0 ever holds more than one."""
+        """One tensor after another, so that only rank 0 ever holds more than one; by name, as a file's order varies."""
         kept = {}
-        for name, tensor in shards.items():
-            whole = self.full(tensor)
+        for name in sorted(shards):
+            whole = self.full(shards[name])
             if self.rank == 0:
                 kept[name] = whole.cpu()
         return kept
@@ -311,9 +311,10 @@ def code_sha256() -> str:
     return hashlib.sha256(b"".join(name.encode() + hashlib.sha256(data).digest() for name, data in files)).hexdigest()
 
 
-def _sum(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
-    """DDP's communication without its averaging."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
+def _summed(gradients: Tensor) -> torch.futures.Future[Tensor]:
+    """Their sum over all ranks, when it is there: DDP's communication without its averaging."""
+    work = dist.all_reduce(gradients, async_op=True)
+    assert work is not None
     return work.get_future().then(lambda done: done.value()[0])
 
 
