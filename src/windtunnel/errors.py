@@ -7,6 +7,7 @@
     ├── SaveError              1   the disk refused to keep what we wrote
     ├── BusyError              1   another process is writing this run
     ├── NumericsError          4   training diverged; the weights before it are kept
+    ├── LostRank              75   another process that trains the same run is gone; it can be resumed
     └── MissingExtra           1   an optional package is not installed
 
 A message says what happened, what was expected, what was given, and the cure.
@@ -51,6 +52,12 @@ class NumericsError(WindtunnelError):
     """Training produced a NaN or exploded; the weights were not touched by that step."""
 
     exit_code = 4
+
+
+class LostRank(WindtunnelError):
+    """Another process that trains the same run is gone; what had been saved is intact."""
+
+    exit_code = 75
 
 
 class MissingExtra(WindtunnelError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from windtunnel.config import override
-from windtunnel.text.batches import IGNORED, examples, sweep
+from windtunnel.text.batches import IGNORED, examples
 from windtunnel.train.events import Evaluation
 from windtunnel.train.loop import fit
 from windtunnel.train.recipes import recipe
@@ -35,7 +35,7 @@ def test_a_tiny_model_beats_the_unigram_entropy_of_names(tmp_path):
     store = run.store()
     counts = {name: np.zeros(store.tokenizer.vocab_size) for name in ("train", "dev")}
     for name, count in counts.items():
-        for batch in sweep(examples(store, name, 16), 512):
+        for batch in examples(store, name, 16).sweep(512):
             count += np.bincount(batch.targets[batch.targets != IGNORED].numpy(), minlength=len(count))
     chances = (counts["train"] + 1) / (counts["train"] + 1).sum()
     unigram = -(counts["dev"] * np.log(chances)).sum() / counts["dev"].sum()

@@ -46,8 +46,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def asked_to_stop(err: Console) -> Iterator[list[int]]:
-    """While this lasts, SIGINT and SIGTERM are collected instead of ending the process."""
+def asked_to_stop(err: Console, until_exit: bool = False) -> Iterator[list[int]]:
+    """While this lasts, or until the process ends, SIGINT and SIGTERM are collected instead of ending it."""
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -59,14 +59,14 @@ def asked_to_stop(err: Console) -> Iterator[list[int]]:
     try:
         yield asked
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if not until_exit else ():
             signal.signal(number, handler)
 
 
-def console(stderr: bool = True) -> Console:
+def console(stderr: bool = True, quiet: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console(stderr=stderr, quiet=quiet)
 
 
 def print_json(data: Any) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from windtunnel.cli.terminal import RECIPES, Json, RunName, Set, asked_to_stop, console, print_json
+from windtunnel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from windtunnel.compare.seeds import Summary
+    from windtunnel.train.distributed import Ranks
+    from windtunnel.train.events import Stopped
+    from windtunnel.train.run_config import RunConfig
+
+Parallel = Annotated[
+    str | None,
+    typer.Option(metavar="ddp|fsdp", help="Share the run among the processes of torchrun: whole copies, or shards."),
+]
 
 
 def train(
@@ -23,6 +36,7 @@ def train(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
+    parallel: Parallel = None,
     as_json: Json = False,
 ) -> None:
     """Train a language model on a corpus.
@@ -34,26 +48,58 @@ def train(
     from windtunnel.train.foreign import continue_from
     from windtunnel.train.recipes import recipe as settings_of
 
-    assignments = [*set, *([f"train.steps={steps}"] if steps else [])]
-    with console().status("reading the corpus"):
+    def settings() -> RunConfig:
         base = continue_from(find_run(start), corpus, recipe) if start else settings_of(recipe, corpus)
-        config = override(base, assignments)
+        return override(base, [*set, *([f"train.steps={steps}"] if steps else [])])
+
+    if parallel:
+        from windtunnel.compare.together import create_together
+
+        if seeds > 1:
+            raise ConfigError(f"--parallel trains one seed, given --seeds {seeds}; begin torchrun once for each seed")
+        _train_together(parallel, lambda ranks: create_together(settings, out, ranks), as_json)
+    with console().status("reading the corpus"):
+        config = settings()
         folders = create_seeds(config, range(config.seed, config.seed + seeds), out)
     _train(folders, as_json)
 
 
-def resume(run: RunName, as_json: Json = False) -> None:
+def resume(run: RunName, parallel: Parallel = None, as_json: Json = False) -> None:
     """Continue stopped runs to their last step."""
     from windtunnel.compare.seeds import find_seeds
 
+    if parallel:
+        from windtunnel.compare.together import find_together
+
+        _train_together(parallel, lambda ranks: find_together(run, ranks), as_json)
     _train(find_seeds(run), as_json)
+
+
+def _train_together(parallel: str, folder_of: Callable[[Ranks], Path], as_json: bool) -> NoReturn:
+    """Train one run in the processes of torchrun, of which this is one; rank 0 speaks for all."""
+    from windtunnel.compare.together import train_together
+    from windtunnel.report.progress import TrainingProgress
+    from windtunnel.train.distributed import open_ranks
+    from windtunnel.train.events import Stopped
+
+    ended = Stopped(0, "failed")
+    with open_ranks(parallel) as ranks:
+        err = console(quiet=ranks.rank > 0)
+        # Until the process ends: the first rank that exits has torchrun send SIGTERM to those that are not so far.
+        with asked_to_stop(err, until_exit=True) as asked, TrainingProgress(err) as progress:
+            folder = folder_of(ranks)
+            for event in train_together(folder, lambda: bool(asked), ranks):
+                progress.show(folder.name, event)
+                ended = event if isinstance(event, Stopped) else ended
+    if ranks.rank == 0:
+        _say_result([folder], {0: ended}, as_json)
+    _exit({ended.reason}, asked, folder)
 
 
 def _train(folders: list[Path], as_json: bool) -> None:
     from windtunnel.compare.execute import execute, open_executor
-    from windtunnel.compare.seeds import is_finished, summarise
+    from windtunnel.compare.seeds import is_finished
     from windtunnel.report.progress import TrainingProgress
-    from windtunnel.report.training import floor_line, save_curves, seeds_table, verdict_line
     from windtunnel.train.events import Stopped
     from windtunnel.train.machine import cores
     from windtunnel.train.run import open_run
@@ -71,7 +117,16 @@ def _train(folders: list[Path], as_json: bool) -> None:
             progress.show(labels[place], event)
             if isinstance(event, Stopped):
                 endings[open_runs[place][0]] = event
-    summary = summarise(folders, endings)
+    summary = _say_result(folders, endings, as_json)
+    _exit({result.reason for result in summary.seeds}, asked, folders[0].parent)
+
+
+def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool) -> Summary:
+    from windtunnel.compare.seeds import summarise
+    from windtunnel.report.training import floor_line, save_curves, seeds_table, verdict_line
+    from windtunnel.train.run import open_run
+
+    summary, text = summarise(folders, endings), open_run(folders[0]).config.text
     picture = save_curves(folders, folders[0].parent / "curves.png")
     if as_json:
         print_json(summary.to_dict())
@@ -82,11 +137,14 @@ def _train(folders: list[Path], as_json: bool) -> None:
         if floor := floor_line(folders[0]):
             out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
-        prompt = "'your prompt'" if runs[0].config.text.unit == "text" else "''"
+        prompt = "'your prompt'" if text.unit == "text" else "''"
         out.print(f"next: windtunnel generate {folders[0]} {prompt}", highlight=False, soft_wrap=True)
-    reasons = {result.reason for result in summary.seeds}
+    return summary
+
+
+def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
     if "interrupted" in reasons:
-        err.print(f"stopped and saved; go on with: windtunnel resume {folders[0].parent}", highlight=False)
+        console().print(f"stopped and saved; go on with: windtunnel resume {folder}", highlight=False, soft_wrap=True)
         raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
     raise typer.Exit(4 if "diverged" in reasons else 1 if "failed" in reasons else 0)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from windtunnel.text.batches import IGNORED, examples
 from windtunnel.text.store import TokenStore
+from windtunnel.train.distributed import ALONE, Ranks
 from windtunnel.train.events import Evaluation
 from windtunnel.train.objective import loss_sum
 
@@ -29,6 +30,7 @@ def evaluate(
     step: int,
     max_tokens: int | None = None,
     last_only: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Mean cross-entropy of a split in nats a token, and in bits a byte of its text; in the weights' own precision.
 
@@ -42,21 +44,22 @@ def evaluate(
     Raises:
         DataError: when the split holds nothing to predict.
     """
-    total, n_targets = 0.0, 0
+    total, n_read = 0.0, 0
     context_length = shortened(store, split, context_length, last_only)
     was_training, device = model.training, next(model.parameters()).device
     rows = max(1, EVALUATION_TOKENS // context_length)
     model.eval()
     with torch.no_grad():
-        for batch in examples(store, split, context_length, last_only).sweep(rows, max_tokens):
+        for batch in ranks.deal(examples(store, split, context_length, last_only).sweep(rows, max_tokens)):
             there = batch.to(device)
             total += loss_sum(model(there.ids), there.targets).item()
-            n_targets += batch.n_targets
+            n_read += batch.n_targets
     model.train(was_training)
+    total, n_targets = ranks.sum(total, n_read)
     n_all = sum_of_targets(store, split)
     n_bytes = store.splits[split].n_bytes * n_targets / n_all
     bits_per_byte = total / n_bytes / math.log(2)
-    return Evaluation(step, split, total / n_targets, bits_per_byte, n_targets, whole=n_targets == n_all)
+    return Evaluation(step, split, total / n_targets, bits_per_byte, int(n_targets), whole=n_targets == n_all)
 
 
 def document_losses(

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -22,6 +22,7 @@ from windtunnel.text.store import TokenStore, prepare
 from windtunnel.train import machine
 from windtunnel.train.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
 from windtunnel.train.disk import discard, locked, saving, write_all
+from windtunnel.train.distributed import ALONE, Ranks
 from windtunnel.train.draws import BatchOf, batches
 from windtunnel.train.evaluate import evaluate
 from windtunnel.train.events import (
@@ -36,7 +37,7 @@ from windtunnel.train.events import (
     to_line,
 )
 from windtunnel.train.objective import loss_sum
-from windtunnel.train.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from windtunnel.train.optimizer import build_optimizer, restore_optimizer
 from windtunnel.train.run import METRICS, Run, create_run, initial_model, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
@@ -68,95 +69,107 @@ def fit(config: RunConfig, folder: Path) -> Iterator[Event]:
 
 
 def resume(
-    folder: Path, should_stop: Callable[[], bool] = lambda: False, write_sample: WriteSample | None = None
+    folder: Path,
+    should_stop: Callable[[], bool] = lambda: False,
+    write_sample: WriteSample | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Train the run in a folder from its newest verified checkpoint to its last step.
 
     Args:
         should_stop: asked before every step; when it says yes the state is saved and the run can be resumed.
         write_sample: writes the text of the Sample events; None writes none.
+        ranks: the processes that train this run together, each of which calls this; rank 0 alone writes the folder.
     """
     open_run(folder)  # before a lock file appears in a folder that is no run
-    with locked(folder):
-        run = open_run(folder)
-        store = run.store()
-        torch.set_num_threads(run.config.train.threads or machine.cores())
-        state, size, note = _restore(run)
-        with _open_log(run.folder / METRICS, size) as log:
-            for event in _train(run, store, state, should_stop, write_sample, note, log):
-                with saving(run.folder / METRICS):
-                    write_all(log.fileno(), to_line(event).encode())
-                yield event
-                if isinstance(event, Stopped) and event.reason == "diverged":
-                    raise NumericsError(event.message)
+    with ExitStack() as held:
+        with ranks.together():
+            if ranks.rank == 0:
+                held.enter_context(locked(folder))
+            run = open_run(folder)
+            ranks.check(run.config)
+            store = run.store()
+        torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
+        state, size, note = _restore(run, ranks)
+        ranks.listen(should_stop)
+        with ranks.together():
+            log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
+        for event in _train(run, store, state, ranks, write_sample, note, log, new=size == 0):
+            with saving(run.folder / METRICS):
+                write_all(log.fileno(), to_line(event).encode())
+            yield event
+            if isinstance(event, Stopped) and event.reason == "diverged":
+                raise NumericsError(event.message)
 
 
 def _train(
     run: Run,
     store: TokenStore,
     state: State,
-    should_stop: Callable[[], bool],
+    ranks: Ranks,
     write_sample: WriteSample | None,
     note: str,
     log: FileIO,
+    new: bool,
 ) -> Iterator[Event]:
     train = run.config.train
-    batch_of, loss = batches(run.config, store), loss_function(state.model, run.config)
-    new = log.tell() == 0
-    yield _started(run, state, note)
+    batch_of, loss = batches(run.config, store), loss_function(ranks.forward(state.model), run.config)
+    yield _started(run, state, ranks, note)
     if new:
-        yield from _look(run, store, state, write_sample)
+        yield from _look(run, store, state, ranks, write_sample)
         if train.steps == 0:
-            yield _save(run, state, log)
+            yield _save(run, state, ranks, log)
     while state.step < train.steps:
-        if should_stop():
-            yield _save(run, state, log)
+        if ranks.should_stop():
+            yield _save(run, state, ranks, log)
             yield Stopped(state.step, "interrupted", f"resume with: windtunnel resume {run.folder}")
             return
         try:
-            yield advance(run.config, state, batch_of, loss)
+            yield advance(run.config, state, batch_of, loss, ranks)
         except NumericsError as error:
             # One more is kept: the loss of these weights may be past mending, that of those saved before is not.
-            yield _save(run, state, log, train.keep + 1)
+            yield _save(run, state, ranks, log, train.keep + 1)
             yield Stopped(state.step, "diverged", _advice(error, state.step, run.config))
             return
         last = state.step == train.steps
         if state.step % train.eval_every == 0 or last:
-            yield from _look(run, store, state, write_sample)
+            yield from _look(run, store, state, ranks, write_sample)
         if state.step % train.save_every == 0 or last:
-            yield _save(run, state, log)
+            yield _save(run, state, ranks, log)
     yield Stopped(state.step, "finished")
 
 
-def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossSum) -> Step:
+def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossSum, ranks: Ranks = ALONE) -> Step:
     """One step: batch, gradient, guard, update."""
     train, begin = config.train, time.perf_counter()
     rows = batch_of(state.step).to(state.model.embedding.weight.device)
-    loss = gradients(loss_of, rows, train.grad_accumulation, config.seed, state.step)
+    loss = gradients(loss_of, rows, train.grad_accumulation, config.seed, state.step, ranks)
     first = state.first_loss if state.first_loss is not None else loss
     guard(loss, train.explode * max(first, math.log(config.model.vocab_size)))
     lr = learning_rate(state.step, train.steps, config.optimizer.lr, config.schedule)
-    norm = update(state.model, state.optimizer, lr, train.clip)
+    norm = update(state.model, state.optimizer, lr, train.clip, ranks)
     state.step, state.first_loss = state.step + 1, first
     return Step(state.step, loss, lr, norm, rows.n_targets, time.perf_counter() - begin)
 
 
-def _look(run: Run, store: TokenStore, state: State, write_sample: WriteSample | None) -> Iterator[Evaluation | Sample]:
+def _look(
+    run: Run, store: TokenStore, state: State, ranks: Ranks, write_sample: WriteSample | None
+) -> Iterator[Evaluation | Sample]:
     """The dev loss, and a text from the model."""
     train, model = run.config.train, run.config.model
     if len(store.splits["dev"].ids) > 0:
-        yield evaluate(state.model, store, "dev", model.context_length, state.step, train.eval_tokens, model.last_only)
+        last_only = model.last_only
+        yield evaluate(state.model, store, "dev", model.context_length, state.step, train.eval_tokens, last_only, ranks)
     if write_sample is not None and train.sample_tokens and state.step:
         yield Sample(state.step, write_sample(state.model, run))
 
 
-def _save(run: Run, state: State, log: FileIO, keep: int | None = None) -> Saved:
+def _save(run: Run, state: State, ranks: Ranks, log: FileIO, keep: int | None = None) -> Saved:
     """Save the state together with how long the log was, so that a resume can cut the log back to here.
 
     Only the newest `keep` checkpoints stay; None is as many as the config says.
     """
-    with saving(run.folder / METRICS):
-        os.fsync(log.fileno())
+    weights, optimizer = ranks.gather(state.model, state.optimizer)
     facts = {
         "first_loss": state.first_loss,
         "metrics_size": log.tell(),
@@ -164,25 +177,33 @@ def _save(run: Run, state: State, log: FileIO, keep: int | None = None) -> Saved
         "threads": run.config.train.threads,
         "precision": run.config.train.precision,
         "random": run.record["random"],
+        "ranks": ranks.size,
+        "parallel": ranks.mode,
     }
-    weights = state.model.state_dict()
-    path = save_checkpoint(run.folder, state.step, weights, optimizer_tensors(state.optimizer, state.model), facts)
-    prune(run.folder, keep or run.config.train.keep)
-    return Saved(state.step, path.name)
+    with ranks.together():
+        if ranks.rank == 0:
+            with saving(run.folder / METRICS):
+                os.fsync(log.fileno())
+            save_checkpoint(run.folder, state.step, weights, optimizer, facts)
+            prune(run.folder, keep or run.config.train.keep)
+    return Saved(state.step, f"step-{state.step}")
 
 
-def _restore(run: Run) -> tuple[State, int, str]:
+def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
     """The state to go on from, how much of the log belongs to it, and what is to be said about it."""
-    checkpoint = newest_checkpoint(run.folder)
-    # A run that has saved needs the one that it started from no more.
-    model = create(run.config.model) if checkpoint else initial_model(run.config)
-    model.to(machine.device()).train()
+    with ranks.together():
+        checkpoint = newest_checkpoint(run.folder)
+        # A run that has saved needs the one that it started from no more.
+        model = create(run.config.model) if checkpoint else initial_model(run.config)
+        if checkpoint:
+            load_weights(model, checkpoint.weights)
+    ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
+    ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
         return State(model, optimizer, 0, None), 0, ""
-    load_weights(model, checkpoint.weights)
-    restore_optimizer(optimizer, model, checkpoint.optimizer)
-    for step, folder in checkpoints(run.folder):
+    restore_optimizer(optimizer, model, checkpoint.optimizer, ranks.shard)
+    for step, folder in checkpoints(run.folder) if ranks.rank == 0 else ():
         if step > checkpoint.step:
             with saving(folder):
                 discard(folder)
@@ -213,7 +234,11 @@ def _open_log(path: Path, size: int) -> FileIO:
         return path.open("ab", buffering=0)
 
 
-def loss_function(model: Model, config: RunConfig) -> LossSum:
+def _no_log() -> FileIO:
+    return Path(os.devnull).open("ab", buffering=0)
+
+
+def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossSum:
     """(ids, targets) -> summed loss, in the run's precision and compiled when the run is."""
     kind, dtype = machine.device().type, machine.DTYPES[config.train.precision]
 
@@ -225,7 +250,7 @@ def loss_function(model: Model, config: RunConfig) -> LossSum:
     return torch.compile(total) if config.train.compile else total
 
 
-def _started(run: Run, state: State, note: str) -> Started:
+def _started(run: Run, state: State, ranks: Ranks, note: str) -> Started:
     model, train = run.config.model, run.config.train
     assert train.precision != "auto"
     return Started(
@@ -233,8 +258,8 @@ def _started(run: Run, state: State, note: str) -> Started:
         steps=train.steps,
         n_parameters=sum(p.numel() for p in state.model.parameters()),
         flops_per_token=training_flops_per_token(model, model.targets_per_example),
-        peak_flops=machine.peak_flops(train.precision, torch.get_num_threads()),
-        note=note,
+        peak_flops=machine.peak_flops(train.precision, torch.get_num_threads()) * ranks.size,
+        note="; ".join(said for said in (note, ranks.description) if said),
     )
 
 

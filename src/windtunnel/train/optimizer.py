@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -53,8 +53,16 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    place: Callable[[Tensor, Tensor], Tensor] = lambda value, parameter: value.to(parameter.device, copy=True),
+) -> None:
     """Put back what `optimizer_tensors` gave.
+
+    Args:
+        place: (value, its parameter) -> a copy of the value that lies as the parameter does.
 
     Raises:
         ArtifactError: when a tensor belongs to no parameter of the model or has another shape than it, or when
@@ -70,7 +78,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
             expected, given = tuple(parameters[name].shape), tuple(value.shape)
             raise ArtifactError(f"the saved optimizer state {key} does not fit: expected {expected}, given {given}")
         named.setdefault(kind, set()).add(name)
-        optimizer.state[parameters[name]][kind] = value.to(parameters[name].device, copy=True)
+        optimizer.state[parameters[name]][kind] = place(value, parameters[name])
     for kind, names in named.items():
         if missing := sorted(parameters.keys() - names):
             raise ArtifactError(f"the saved optimizer state lacks {', '.join(f'{kind}/{name}' for name in missing)}")

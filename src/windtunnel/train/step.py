@@ -11,25 +11,30 @@ from torch import Tensor, nn
 from windtunnel.errors import NumericsError
 from windtunnel.nn.init import stream
 from windtunnel.text.batches import Batch
+from windtunnel.train.distributed import ALONE, Ranks
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
 """(ids, targets) -> summed loss in nats; the model is inside."""
 
 
-def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int) -> float:
+def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int, ranks: Ranks = ALONE) -> float:
     """Accumulate the gradient of the batch's mean loss over `parts` micro-batches; return that loss.
 
     Each micro-batch's summed loss is divided by the targets of the whole batch, so the result does not depend
-    on how the batch is cut. Dropout is drawn from (seed, step, micro-batch) and needs no saved state.
+    on how the batch is cut. Dropout is drawn from (seed, step, micro-batch) and needs no saved state. Of several ranks
+    each takes its rows of every micro-batch; gradients and loss are the sums over all of them.
     """
     n_targets = batch.n_targets
     total = 0.0
-    for part, micro_batch in enumerate(batch.split(parts)):
-        seed_all(stream(seed, "dropout", step, part), batch.ids.device)
-        loss = loss_sum(micro_batch.ids, micro_batch.targets) / n_targets
-        loss.backward()  # type: ignore[no-untyped-call]
+    micro_batches = batch.split(parts)
+    for part, micro_batch in enumerate(micro_batches):
+        rows = ranks.share(micro_batch)
+        seed_all(stream(seed, "dropout", step, part, *ranks.labels), batch.ids.device)
+        with ranks.micro_batch(last=part == len(micro_batches) - 1):
+            loss = loss_sum(rows.ids, rows.targets) / n_targets
+            loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
-    return total
+    return ranks.loss(total)
 
 
 def seed_all(number: int, device: torch.device) -> None:
@@ -44,7 +49,9 @@ LONGEST_UPDATE = 10.0
 """An update longer than this many times the weights themselves is an explosion, whatever the loss says so far."""
 
 
-def update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, clip: float | None) -> float:
+def update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, clip: float | None, ranks: Ranks = ALONE
+) -> float:
     """Clip the gradient to the given norm, update the weights, forget the gradient; return its norm before clipping.
 
     Raises:
@@ -52,10 +59,13 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, clip: 
             untouched.
     """
     limit = math.inf if clip is None else clip
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    total = ranks.full(torch.nn.utils.get_total_norm(gradients))
+    norm = total.item()
     if not math.isfinite(norm):
         raise NumericsError(f"the gradient's norm is {norm}")
-    guard_update(model, optimizer, lr, min(norm, limit))
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, total)
+    guard_update(model, optimizer, lr, min(norm, limit), ranks)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
@@ -63,7 +73,9 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, clip: 
     return norm
 
 
-def guard_update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, grad_norm: float) -> None:
+def guard_update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, grad_norm: float, ranks: Ranks = ALONE
+) -> None:
     """Refuse an update that would be far longer than the weights it changes.
 
     SGD moves by lr x gradient, AdamW by at most about lr in each weight (Kingma & Ba 2015, section 2.1). Weights
@@ -75,7 +87,7 @@ def guard_update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, 
     parameters = [p.detach() for p in model.parameters()]
     root = math.sqrt(sum(p.numel() for p in parameters))
     length = lr * (grad_norm if isinstance(optimizer, torch.optim.SGD) else root)
-    own = max(torch.nn.utils.get_total_norm(parameters).item(), 0.02 * root)
+    own = max(ranks.full(torch.nn.utils.get_total_norm(parameters)).item(), 0.02 * root)
     if length > LONGEST_UPDATE * own:
         raise NumericsError(f"the update would be {length / own:.3g} times as long as the weights themselves")
 
