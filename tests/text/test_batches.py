@@ -95,7 +95,7 @@ def test_a_subset_is_the_same_for_every_seed_and_grows():
     assert sorted(epoch(all_of, 3, 0)) == sorted(epoch(source, 3, 0))
     swept = predicted(list(sweep(five, 2)))
     assert sorted(swept) == sorted(epoch(five, 2, 0))
-    with pytest.raises(DataError, match="train.n_examples is 9, and the train split has only 8"):
+    with pytest.raises(DataError, match=r"train\.n_examples is 9, and the train split has only 8"):
         Subset(source, 9)
 
 
