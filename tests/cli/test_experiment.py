@@ -17,10 +17,9 @@ def test_the_list(windtunnel):
     assert code == 0
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[1:5]] == ["000-Q1", "000-Q2", "000-Q3", "000-Q5"]
-    assert sum(" not yet " in line for line in lines) >= 60
     rows = json.loads(windtunnel("experiment", "--json")[1])
     assert rows[1]["name"] == "email-ab-test"
-    assert {row["state"] for row in rows} == {"done", "not yet"}
+    assert sum(" not yet " in line for line in lines) == sum(row["state"] == "not yet" for row in rows) > 0
 
 
 def test_a_run_prints_verdicts_and_writes_its_files(windtunnel, tmp_path):

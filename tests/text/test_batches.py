@@ -22,6 +22,7 @@ from windtunnel.text.batches import (
     Batch,
     Documents,
     Positions,
+    Subset,
     Windows,
     batch,
     collate,
@@ -52,7 +53,7 @@ def swept(source: Documents | Positions) -> list[list[int]]:
     return [[*row.ids[0].tolist(), *row.targets[0, -1:].tolist()] for row in source.sweep(1)]
 
 
-def epoch(source: Windows | Documents, size: int, seed: int, number: int = 0) -> list[int]:
+def epoch(source: Windows | Documents | Subset, size: int, seed: int, number: int = 0) -> list[int]:
     """The targets of one epoch, whose ends may lie inside batches, in order."""
     first, last = number * len(source), (number + 1) * len(source)
     rows: list[torch.Tensor] = []
@@ -85,6 +86,21 @@ def test_a_batch_is_equal_in_another_process():
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digest(windows(1003, 10), 5, 123)
+
+
+def test_a_subset_is_the_same_for_every_seed_and_grows():
+    source = documents([3, 9, 1, 5, 0, 2, 12, 4], 20)
+    two, five, all_of = (Subset(source, size) for size in (2, 5, 8))
+    seen = {source.sequence(i).tobytes() for i in two.chosen}
+    for seed in (0, 1):
+        rows = [batch(two, 1, seed, step) for step in range(6)]
+        assert len({row.targets.numpy().tobytes() for row in rows}) == 2
+        assert sorted(epoch(two, 1, seed)) == sorted(epoch(two, 1, 7))
+    assert len(seen) == 2 == len(set(two.chosen) & set(five.chosen))
+    assert sorted(epoch(all_of, 3, 0)) == sorted(epoch(source, 3, 0))
+    assert sorted(predicted(list(five.sweep(2)))) == sorted(epoch(five, 2, 0))
+    with pytest.raises(DataError, match=r"train\.n_examples is 9, and the train split has only 8"):
+        Subset(source, 9)
 
 
 def test_batches_are_those_of_before():

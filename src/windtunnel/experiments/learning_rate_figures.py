@@ -33,8 +33,8 @@ def path_figure(paths: Mapping[float, np.ndarray]) -> Figure:
 
 def examination_figure(exams: Mapping[float, Examination]) -> Figure:
     """Left the doctor's range test with the rates that were tried; right its short training at each of them."""
-    colours = dict(zip(exams, (TRAIN, GREEN, DEV), strict=True))
-    lines = dict(zip(exams, (":", "-", "--"), strict=True))
+    colours = dict(zip(exams, (TRAIN, DEV, GREEN), strict=False))
+    lines = dict(zip(exams, (":", "--", "-"), strict=False))
     tried = next(iter(exams.values())).range
     with drawing(9.4, 3.6) as figure:
         left, right = figure.subplots(1, 2)

@@ -141,7 +141,9 @@ def loss_claims(found: dict[float, Comparison]) -> list[Claim]:
     for strength, comparison in found.items():
         for judgement in comparison.judgements:
             verdict = is_judged(judgement, "better", "worse")
-            statement = f"weight decay {strength:g} on {judgement.arm} instead of on matrices changes the loss"
+            statement = (
+                f"weight decay {strength:g} on {judgement.arm} instead of on matrices makes a difference that matters"
+            )
             values = {"difference": judgement.verdict.difference, "word": judgement.verdict.word}
             claims.append(Claim("E35", statement, "", judgement.sentence, verdict, values))
     return claims
