@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from windtunnel.compare.compare import at_once, save_comparison, train_arms
-from windtunnel.compare.comparison import Comparison
+from windtunnel.compare.comparison import Comparison, Judgement
 from windtunnel.compare.design import Arm
 from windtunnel.compare.execute import open_executor
 from windtunnel.compare.judging import conclude
-from windtunnel.compare.plan import is_settled, make_plan, run_folders
-from windtunnel.experiments.frame import Progress, Setting
-from windtunnel.train.events import Step
+from windtunnel.compare.measure import measure
+from windtunnel.compare.plan import Plan, is_settled, make_plan, run_folders
+from windtunnel.compare.verdict import Word
+from windtunnel.errors import NumericsError
+from windtunnel.experiments.frame import Progress, Setting, Verdict, exactly
+from windtunnel.train.events import Event, Step
+from windtunnel.train.loop import resume
+from windtunnel.train.run import create_run
 
 
 def compared(
@@ -29,11 +35,34 @@ def compared(
     done = {(name, seed): steps[name] * is_settled(folder) for (name, seed), folder in run_folders(plan).items()}
     total = sum(steps[name] for name, _ in done)
     yield Progress(what, sum(done.values()), total)
-    with open_executor("local", at_once(plan)) as executor:
-        for name, seed, event in train_arms(plan, executor):
-            if isinstance(event, Step):
-                done[name, seed] = event.step
-                yield Progress(what, min(sum(done.values()), total), total)
+    for name, seed, event in (_here if setting.quick else _in_processes)(plan):
+        if isinstance(event, Step):
+            done[name, seed] = event.step
+            yield Progress(what, min(sum(done.values()), total), total)
     found = conclude(plan)
     save_comparison(plan, found)
     return found
+
+
+def _in_processes(plan: Plan) -> Iterator[tuple[str, int, Event]]:
+    with open_executor("local", at_once(plan)) as executor:
+        yield from train_arms(plan, executor)
+
+
+def _here(plan: Plan) -> Iterator[tuple[str, int, Event]]:
+    """One run after another in this process: those of a quick experiment are shorter than the start of a process."""
+    arms = {arm.name: arm for arm in plan.arms}
+    for (name, seed), folder in run_folders(plan).items():
+        if is_settled(folder):
+            continue
+        arm = arms[name]
+        create_run(folder, arm.config.replace(seed=seed), arm.store)
+        with suppress(NumericsError):  # it diverged: its last event says so, and there is nothing to measure
+            yield from ((name, seed, event) for event in resume(folder))
+            measure(folder)
+
+
+def is_judged(judgement: Judgement, *words: Word) -> Verdict:
+    """The verdict on the claim that an arm was judged with one of these words."""
+    word = judgement.verdict.word
+    return "undecided" if word == "undecided" else exactly(word in words)
