@@ -12,6 +12,7 @@ from windtunnel.experiments.coin_estimators import coin_estimators
 from windtunnel.experiments.duplicated_feature import duplicated_feature
 from windtunnel.experiments.email_ab_test import email_ab_test
 from windtunnel.experiments.frame import Experiment
+from windtunnel.experiments.gpt2_kv_heads import gpt2_kv_heads
 from windtunnel.experiments.gpt2_positions import gpt2_positions
 from windtunnel.experiments.rows import ROWS
 from windtunnel.experiments.sparse_logistic_cost import sparse_logistic_cost
@@ -44,5 +45,6 @@ EXPERIMENTS = {
         Experiment("sparse-logistic-cost", ("000-Q3", "E3"), sparse_logistic_cost),
         Experiment("coin-estimators", ("000-Q5",), coin_estimators),
         Experiment("gpt2-positions", ("000-T2a",), gpt2_positions),
+        Experiment("gpt2-kv-heads", ("000-T2b",), gpt2_kv_heads),
     )
 }

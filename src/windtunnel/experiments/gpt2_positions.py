@@ -151,10 +151,11 @@ def _cell(values: list[float]) -> str:
 
 def window_figure(losses: Losses) -> Figure:
     """Loss against the length of the windows, with 95 % intervals over the seeds."""
-    looks = (("#000000", "o"), ("#d55e00", "s"), ("#0072b2", "D"), ("#009e73", "^"), ("#cc79a7", "v"))  # Okabe & Ito
+    from windtunnel.experiments.speed import LOOKS
+
     with drawing(6.8, 3.8) as figure:
         axes = figure.subplots()
-        for (kind, own), (colour, marker) in zip(losses.items(), looks, strict=False):
+        for (kind, own), (colour, marker) in zip(losses.items(), LOOKS, strict=False):
             read = {times: mean_interval(values) for times, values in own.items() if values}
             means = [found.estimate for found in read.values()]
             spans = [[found.estimate - found.low for found in read.values()]] * 2  # a t interval is symmetric
