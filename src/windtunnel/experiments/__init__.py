@@ -14,6 +14,8 @@ from windtunnel.experiments.email_ab_test import email_ab_test
 from windtunnel.experiments.frame import Experiment
 from windtunnel.experiments.gpt2_kv_heads import gpt2_kv_heads
 from windtunnel.experiments.gpt2_positions import gpt2_positions
+from windtunnel.experiments.gpt2_source import gpt2_source
+from windtunnel.experiments.gpt2_windows import gpt2_windows
 from windtunnel.experiments.rows import ROWS
 from windtunnel.experiments.sparse_logistic_cost import sparse_logistic_cost
 
@@ -44,7 +46,9 @@ EXPERIMENTS = {
         Experiment("email-ab-test", ("000-Q2", "E2"), email_ab_test),
         Experiment("sparse-logistic-cost", ("000-Q3", "E3"), sparse_logistic_cost),
         Experiment("coin-estimators", ("000-Q5",), coin_estimators),
+        Experiment("gpt2-source", ("000-T1", "E5"), gpt2_source),
         Experiment("gpt2-positions", ("000-T2a",), gpt2_positions),
         Experiment("gpt2-kv-heads", ("000-T2b",), gpt2_kv_heads),
+        Experiment("gpt2-windows", ("000-T2c",), gpt2_windows),
     )
 }
