@@ -6,18 +6,17 @@ Its attention has no causal mask; what it adds to the scores is mask x -1e9, of 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, exactly, signature, within
-from windtunnel.report.stats_figures import drawing
-from windtunnel.stats.intervals import Estimate, mean_interval, paired_difference
+from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, exactly, signature, within
+from windtunnel.stats.intervals import paired_difference
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
 
     from windtunnel.compare.comparison import Comparison
+    from windtunnel.experiments.honest_loss import Honest
     from windtunnel.models import Transformer
 
 OURS, LEAKING, ALL = "GPT-2", "no causal mask", "the source"
@@ -32,14 +31,12 @@ FLAWS: dict[str, dict[str, Any]] = {
 """Each with the settings that make it; the source has them all."""
 SOURCE = {name: value for flaw in FLAWS.values() for name, value in flaw.items()}
 
-Honest = Mapping[str, list[tuple[float, float]]]
-"""Of some arms, for each seed: the loss that training prints, and that of each token given only those before it."""
-
 
 def gpt2_source(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What is wrong with a GPT-2 written from memory, and what does each flaw cost?"""
     from windtunnel.compare.design import Arm
     from windtunnel.experiments.altered import arms_table, n_seeds, settings_of, small_gpt2
+    from windtunnel.experiments.honest_loss import honest_figure, honest_losses, honest_table
     from windtunnel.experiments.training import compared
     from windtunnel.report.comparison_figure import comparison_figure
 
@@ -48,7 +45,7 @@ def gpt2_source(setting: Setting) -> Generator[Progress, None, Outcome]:
     changes: dict[str, dict[str, Any]] = {OURS: {}, **flaws, ALL: SOURCE}
     arms = [Arm(name, small_gpt2(setting, **own)) for name, own in changes.items()]
     found = yield from compared("flaws", arms, n_seeds(setting), setting)
-    honest = yield from honest_losses(found, base.model.context_length, 40 if setting.quick else 400)
+    honest = yield from honest_losses(found, (OURS, LEAKING, ALL), 40 if setting.quick else 400)
     return Outcome(
         title="GPT-2 as it was handed in",
         what="From GPT-2 as published one thing at a time was changed to what the source has, and at last all of "
@@ -221,50 +218,6 @@ def spread(model: Transformer) -> float:
     return float(torch.stack([p for n, p in model.state_dict().items() if n.endswith("attention.out.weight")]).std())
 
 
-def honest_losses(found: Comparison, context_length: int, n: int) -> Generator[Progress, None, Honest]:
-    """The loss on the same n dev tokens: in whole windows, as training reads them, and from their prefixes alone."""
-    from pathlib import Path
-
-    from windtunnel.train.run import load
-
-    arms = [arm for arm in found.arms if arm.name in (OURS, LEAKING, ALL)]
-    runs = [(arm.name, run) for arm in arms for run in arm.seeds if run.reason == "finished"]
-    asked: list[tuple[Any, int]] = []
-    losses: dict[str, list[tuple[float, float]]] = {}
-    for i, (name, run) in enumerate(runs):
-        yield Progress("asked from prefixes", i, len(runs))
-        trained = load(Path(run.folder))
-        asked = asked or questions(trained.run.store(), context_length, n)
-        losses.setdefault(name, []).append(both_losses(trained.model, asked))
-    yield Progress("asked from prefixes", len(runs), len(runs))
-    return losses
-
-
-def questions(store: Any, context_length: int, n: int) -> list[tuple[Any, int]]:
-    """n random windows of the dev split, (context_length + 1,) ids each, with a place in each to be predicted."""
-    import numpy as np
-
-    rng, ids = np.random.default_rng(0), store.splits["dev"].ids.astype(np.int64)
-    starts = rng.integers(0, len(ids) - context_length, n)
-    places = rng.integers(1, context_length + 1, n)
-    return [(ids[a : a + context_length + 1], int(t)) for a, t in zip(starts, places, strict=True)]
-
-
-def both_losses(model: Transformer, asked: Sequence[tuple[Any, int]]) -> tuple[float, float]:
-    """Mean loss in nats of the tokens asked for: in their whole windows, and after their prefixes."""
-    import torch
-    import torch.nn.functional as F
-
-    windows = torch.stack([torch.from_numpy(ids) for ids, _ in asked])
-    places = torch.tensor([t for _, t in asked])
-    targets = windows.gather(1, places[:, None])[:, 0]
-    rows = torch.arange(len(asked))
-    with torch.no_grad():
-        whole = torch.cat([model(part) for part in torch.split(windows[:, :-1], 64)])[rows, places - 1]
-        alone = torch.cat([model(ids[None, :t])[:, -1] for ids, t in zip(windows, places.tolist(), strict=True)])
-    return float(F.cross_entropy(whole, targets)), float(F.cross_entropy(alone, targets))
-
-
 def cost_claims(found: Comparison, honest: Honest) -> list[Claim]:
     """What each flaw costs in loss; of the leak, what it prints and what it is worth."""
     from windtunnel.experiments.training import is_judged
@@ -285,34 +238,3 @@ def cost_claims(found: Comparison, honest: Honest) -> list[Claim]:
         statement = f"{name}: from the tokens before alone it predicts worse than GPT-2"
         claims.append(Claim("E5", statement, "", shown, within(worse, 0, math.inf), {"difference": worse}))
     return claims
-
-
-def _both(own: Sequence[tuple[float, float]]) -> tuple[Estimate, Estimate]:
-    return mean_interval([whole for whole, _ in own]), mean_interval([alone for _, alone in own])
-
-
-def honest_table(honest: Honest) -> Table:
-    """The loss of the same tokens both ways."""
-    rows = tuple(
-        (name, *(f"{e.estimate:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in _both(own))) for name, own in honest.items()
-    )
-    heads = ("arm", "read in whole windows, as training prints it", "read from the tokens before it alone")
-    return Table("Loss of the same held-out tokens, nats a token, 95 % t intervals over the seeds", heads, rows)
-
-
-def honest_figure(honest: Honest) -> Figure:
-    """The same two losses side by side."""
-    with drawing(6.8, 3.4) as figure:
-        axes = figure.subplots()
-        looks = (("#d55e00", "o", "in whole windows, as training prints it"), ("#0072b2", "D", "from the prefix alone"))
-        for which, (colour, marker, label) in enumerate(looks):
-            for row, own in enumerate(honest.values()):
-                e = _both(own)[which]
-                axes.errorbar(e.estimate, row + 0.12 * (2 * which - 1), xerr=e.high - e.estimate, fmt=marker,
-                              color=colour, capsize=4, label=label if row == 0 else None)  # fmt: skip
-        axes.set_yticks(range(len(honest)), list(honest))
-        axes.set(
-            ylim=(len(honest) - 0.5, -0.5), xlim=(0, None), xlabel="loss of the same held-out tokens, nats a token"
-        )
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
