@@ -14,6 +14,10 @@ from windtunnel.experiments.descent import descent
 from windtunnel.experiments.duplicated_feature import duplicated_feature
 from windtunnel.experiments.email_ab_test import email_ab_test
 from windtunnel.experiments.frame import Experiment
+from windtunnel.experiments.gpt2_kv_heads import gpt2_kv_heads
+from windtunnel.experiments.gpt2_positions import gpt2_positions
+from windtunnel.experiments.gpt2_source import gpt2_source
+from windtunnel.experiments.gpt2_windows import gpt2_windows
 from windtunnel.experiments.learning_rate import learning_rate
 from windtunnel.experiments.rows import ROWS
 from windtunnel.experiments.seed_42 import seed_42
@@ -54,5 +58,9 @@ EXPERIMENTS = {
         Experiment("descent", ("002-5.1",), descent),
         Experiment("learning-rate", ("002-5.2",), learning_rate),
         Experiment("weight-decay-groups", ("E35",), weight_decay_groups),
+        Experiment("gpt2-source", ("000-T1", "E5"), gpt2_source),
+        Experiment("gpt2-positions", ("000-T2a",), gpt2_positions),
+        Experiment("gpt2-kv-heads", ("000-T2b",), gpt2_kv_heads),
+        Experiment("gpt2-windows", ("000-T2c",), gpt2_windows),
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import torch
 from pydantic import Discriminator, Tag
@@ -30,6 +30,10 @@ def create(config: TransformerConfig | MLPConfig) -> Model:
     return MLP(config) if isinstance(config, MLPConfig) else Transformer(config)
 
 
+@overload
+def build(config: TransformerConfig, seed: int) -> Transformer: ...
+@overload
+def build(config: ModelConfig, seed: int, generator: torch.Generator | None = None) -> Model: ...
 def build(config: TransformerConfig | MLPConfig, seed: int, generator: torch.Generator | None = None) -> Model:
     """A freshly initialised model; the weights are a function of (seed, their names, their shapes).
 

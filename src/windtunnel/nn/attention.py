@@ -49,7 +49,7 @@ FUSED_FROM = 257
 """On a CPU in bfloat16, from how many keys on training takes the fused kernel; see `plain_is_faster`."""
 
 BLOCKS_FROM = 512
-"""From how many tokens on a window is computed block by block, if at least two windows fit; see `attend_in_blocks`."""
+"""From how many tokens on a window is computed block by block, if at least four windows fit; see `attend_in_blocks`."""
 
 SMALLEST_BLOCK = 32
 """Smaller blocks cost more in calls than they save in scores."""
@@ -74,7 +74,7 @@ def attend(
         causal: False lets every query see every key; a window or slopes need True.
     """
     n_queries, n_keys = q_BHTK.shape[2], k_BGSK.shape[2]
-    if window is not None and n_queries == n_keys >= max(BLOCKS_FROM, 2 * window):
+    if window is not None and n_queries == n_keys >= max(BLOCKS_FROM, 4 * window):
         return attend_in_blocks(q_BHTK, k_BGSK, v_BGSK, window=window, slopes_H=slopes_H, dropout=dropout)
     if window is not None and n_keys > n_queries + window - 1:  # decoding: what no query sees need not be read
         n_keys = n_queries + window - 1
