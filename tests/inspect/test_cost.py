@@ -100,6 +100,15 @@ def test_activations_are_those_that_a_real_step_keeps(changes, precision):
     assert activation_bytes(config, 3, 16, precision) == real > 0
 
 
+def test_recomputed_blocks_keep_what_goes_into_them_and_the_inside_of_one():
+    config = TransformerConfig(vocab_size=50, context_length=32, n_layers=6, n_heads=4, d_model=64)
+    kept, whole = (activation_bytes(config, 2, 32, "fp32", recompute) for recompute in (True, False))
+    stream = 4 * 2 * 32 * 64
+    shallow = activation_bytes(config.replace(n_layers=1), 2, 32, "fp32")
+    assert kept == shallow + 5 * stream
+    assert kept < 0.35 * whole
+
+
 @pytest.mark.parametrize("settings", [{}, {"name": "sgd"}, {"name": "sgd", "momentum": 0.0}])
 def test_the_optimizer_keeps_as_many_bytes_as_stated(settings):
     config, model = OptimizerConfig(**settings), build(BASE, 0)

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from tiny_runs import final_hashes, finish, losses, stop_after, store_of
 
-from windtunnel.config import override
+from windtunnel.config import fingerprint, override
 from windtunnel.errors import ConfigError, NumericsError
 from windtunnel.models import build
 from windtunnel.text.batches import batch, examples
@@ -119,6 +119,14 @@ def test_accumulation_is_exact_for_unequal_token_counts(config):
         other_loss, other_gradient = gradient_of(config, rows, parts)
         assert other_loss == pytest.approx(loss, abs=1e-6)
         assert (other_gradient - gradient).abs().max() < 1e-6
+
+
+def test_recomputed_blocks_give_the_same_numbers_bit_for_bit(config, reference, tmp_path):
+    """With dropout and accumulation; and the fingerprints of runs from before the setting stay."""
+    recomputed = override(config, ["train.recompute=true"])
+    assert fingerprint(override(config, ["train.recompute=false"])) == fingerprint(config) != fingerprint(recomputed)
+    assert finish(recomputed, tmp_path / "run") == reference[1]
+    assert final_hashes(tmp_path / "run") == reference[2]
 
 
 def test_the_seeds_are_those_of_manual_seed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from windtunnel.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +64,12 @@ def asked_to_stop(err: Console, until_exit: bool = False) -> Iterator[list[int]]
     finally:
         for number, handler in before.items() if not until_exit else ():
             signal.signal(number, handler)
+
+
+def refuse_torchrun() -> None:
+    """Raises ConfigError in one of several processes that torchrun started: each would train the same."""
+    if "RANK" in os.environ and (size := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise ConfigError(f"torchrun started {size} processes; say how they share the run: --parallel ddp or fsdp")
 
 
 def console(stderr: bool = True, quiet: bool = False) -> Console:

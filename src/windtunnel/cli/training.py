@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from windtunnel.cli.terminal import RECIPES, Json, RunName, Set, asked_to_stop, console, print_json
+from windtunnel.cli.terminal import (
+    RECIPES,
+    Json,
+    RunName,
+    Set,
+    asked_to_stop,
+    console,
+    print_json,
+    refuse_torchrun,
+)
 from windtunnel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,6 +67,7 @@ def train(
         if seeds > 1:
             raise ConfigError(f"--parallel trains one seed, given --seeds {seeds}; begin torchrun once for each seed")
         _train_together(parallel, lambda ranks: create_together(settings, out, ranks), as_json)
+    refuse_torchrun()
     with console().status("reading the corpus"):
         config = settings()
         folders = create_seeds(config, range(config.seed, config.seed + seeds), out)
@@ -72,6 +82,7 @@ def resume(run: RunName, parallel: Parallel = None, as_json: Json = False) -> No
         from windtunnel.compare.together import find_together
 
         _train_together(parallel, lambda ranks: find_together(run, ranks), as_json)
+    refuse_torchrun()
     _train(find_seeds(run), as_json)
 
 

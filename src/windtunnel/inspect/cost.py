@@ -26,6 +26,7 @@ from windtunnel.models.cost import (
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import OptimizerConfig
 from windtunnel.train.run_config import RunConfig
+from windtunnel.train.step import recompute_blocks
 
 FLOAT32 = 4
 """Bytes of a weight, a gradient and an optimizer's number; bf16 runs keep these in float32 too."""
@@ -136,15 +137,26 @@ def count_forward_flops(config: ModelConfig, length: int) -> int:
     return int(counter.get_total_flops())
 
 
-def activation_bytes(config: ModelConfig, batch_size: int, length: int, precision: str) -> int:
+def activation_bytes(config: ModelConfig, batch_size: int, length: int, precision: str, recompute: bool = False) -> int:
     """Bytes that autograd keeps from a forward pass and its loss until the backward pass, as on a CPU.
 
     Counts each storage once and leaves out the weights; the bfloat16 copies of the weights do count. Runs the
-    training code on fake tensors, which have shapes, types and a device, and no memory.
+    training code on fake tensors, which have shapes, types and a device, and no memory. With `recompute` what goes
+    into each block is kept, and what is inside of one block at a time.
     """
+    whole = _kept_bytes(config, batch_size, length, precision, False)
+    if not recompute:
+        return whole
+    inputs = _kept_bytes(config, batch_size, length, precision, True)
+    return inputs + (whole - inputs) // config.n_layers
+
+
+def _kept_bytes(config: ModelConfig, batch_size: int, length: int, precision: str, recompute: bool) -> int:
     kept: dict[int, torch.UntypedStorage] = {}
     with FakeTensorMode():
         model = create(config).train()
+        if recompute:
+            recompute_blocks(model)
         ids_BT = torch.zeros(batch_size, length, dtype=torch.int64)
         weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
@@ -191,7 +203,7 @@ def _memory(config: RunConfig, micro_batch: int, precision: str) -> Memory:
         weights=weights,
         gradients=weights,
         optimizer=optimizer_bytes(config.optimizer, shapes),
-        activations=activation_bytes(model, micro_batch, model.context_length, precision),
+        activations=activation_bytes(model, micro_batch, model.context_length, precision, config.train.recompute),
         kv_cache_per_token=cache,
         kv_cache_full_context=cache * model.context_length,
     )

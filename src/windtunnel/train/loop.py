@@ -41,7 +41,7 @@ from windtunnel.train.optimizer import build_optimizer, restore_optimizer
 from windtunnel.train.run import METRICS, Run, create_run, initial_model, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
-from windtunnel.train.step import LossSum, gradients, guard, update
+from windtunnel.train.step import LossSum, gradients, guard, recompute_blocks, update
 
 WriteSample = Callable[[Model, Run], str]
 
@@ -198,6 +198,8 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
+    if run.config.train.recompute:
+        recompute_blocks(model)
     ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
@@ -243,7 +245,8 @@ def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossS
     kind, dtype = machine.device().type, machine.DTYPES[config.train.precision]
 
     def total(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        # Every weight is cast once in a pass, so a cache would only keep the copies of whole blocks that are sharded.
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=False):
             logits_BTV = model(ids_BT)
         return loss_sum(logits_BTV, targets_BT)
 

@@ -218,6 +218,8 @@ def _check_family(config: RunConfig) -> None:
             f"generator={config.generator} replays scripts of the family mlp, and the model is a {model.family}; leave "
             "it out, since without it every draw is a function of the seed already"
         )
+    if isinstance(model, MLPConfig) and train.recompute:
+        raise ConfigError("train.recompute computes a transformer's blocks again, and an mlp has none; leave it out")
     if isinstance(model, MLPConfig) and model.batch_norm and train.batch_size < 2 * train.grad_accumulation:
         raise ConfigError(
             f"batch norm needs at least two examples at once, and batch_size {train.batch_size} in "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from windtunnel.errors import NumericsError
 from windtunnel.nn.init import stream
@@ -35,6 +37,15 @@ def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int,
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return ranks.loss(total)
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Keep only what goes into each block for the backward pass, and compute the rest again there, dropout included.
+
+    Chen et al. 2016, arXiv 1604.06174.
+    """
+    for block in getattr(model, "blocks", ()):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def seed_all(number: int, device: torch.device) -> None:
