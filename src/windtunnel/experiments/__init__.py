@@ -9,11 +9,16 @@ import difflib
 
 from windtunnel.errors import ConfigError
 from windtunnel.experiments.coin_estimators import coin_estimators
+from windtunnel.experiments.direct_connections import direct_connections
 from windtunnel.experiments.duplicated_feature import duplicated_feature
 from windtunnel.experiments.email_ab_test import email_ab_test
+from windtunnel.experiments.fold_batch_norm import fold_batch_norm
 from windtunnel.experiments.frame import Experiment
+from windtunnel.experiments.initial_loss import initial_loss
+from windtunnel.experiments.makemore_ladder import makemore_ladder
 from windtunnel.experiments.rows import ROWS
 from windtunnel.experiments.sparse_logistic_cost import sparse_logistic_cost
+from windtunnel.experiments.zero_init import zero_init
 
 
 def find_experiment(name: str) -> Experiment:
@@ -42,5 +47,10 @@ EXPERIMENTS = {
         Experiment("email-ab-test", ("000-Q2", "E2"), email_ab_test),
         Experiment("sparse-logistic-cost", ("000-Q3", "E3"), sparse_logistic_cost),
         Experiment("coin-estimators", ("000-Q5",), coin_estimators),
+        Experiment("makemore-ladder", ("003-1.E01", "E19"), makemore_ladder),
+        Experiment("initial-loss", ("003-1.E02", "E20"), initial_loss),
+        Experiment("direct-connections", ("003-1.E03", "E21"), direct_connections),
+        Experiment("zero-init", ("003-2.E01", "E23"), zero_init),
+        Experiment("fold-batch-norm", ("003-2.E02", "E22", "E24"), fold_batch_norm),
     )
 }

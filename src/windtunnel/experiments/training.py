@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from windtunnel.compare.compare import at_once, save_comparison, train_arms
@@ -10,9 +12,13 @@ from windtunnel.compare.comparison import Comparison
 from windtunnel.compare.design import Arm
 from windtunnel.compare.execute import open_executor
 from windtunnel.compare.judging import conclude
-from windtunnel.compare.plan import is_settled, make_plan, run_folders
+from windtunnel.compare.measure import measure
+from windtunnel.compare.plan import Plan, is_settled, make_plan, run_folders
+from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Progress, Setting
-from windtunnel.train.events import Step
+from windtunnel.train.events import Event, Step
+from windtunnel.train.loop import resume
+from windtunnel.train.run import create_run
 
 
 def compared(
@@ -30,10 +36,27 @@ def compared(
     total = sum(steps[name] for name, _ in done)
     yield Progress(what, sum(done.values()), total)
     with open_executor("local", at_once(plan)) as executor:
-        for name, seed, event in train_arms(plan, executor):
+        for name, seed, event in train_here(plan) if setting.quick else train_arms(plan, executor):
             if isinstance(event, Step):
                 done[name, seed] = event.step
                 yield Progress(what, min(sum(done.values()), total), total)
     found = conclude(plan)
     save_comparison(plan, found)
     return found
+
+
+def train_here(plan: Plan) -> Iterator[tuple[str, int, Event]]:
+    """`train_arms` in this process, run after run: the runs of a quick experiment are shorter than a process' start."""
+    arms = {arm.name: arm for arm in plan.arms}
+    for (name, seed), folder in run_folders(plan).items():
+        if is_settled(folder):
+            continue
+        create_run(folder, arms[name].config.replace(seed=seed), arms[name].store)
+        with suppress(NumericsError):  # told by the Stopped event before it
+            yield from ((name, seed, event) for event in resume(folder))
+            measure(folder)
+
+
+def folders_of(found: Comparison, arm: str) -> list[Path]:
+    """The run folders of one arm, in the order of its seeds."""
+    return [Path(run.folder) for one in found.arms if one.name == arm for run in one.seeds]

@@ -130,5 +130,6 @@ def fold_run(run: Path, folder: Path) -> Folded:
     start = Start(run=str(run.resolve()), weights_sha256=weights_sha256(weights))
     new = old.replace(model=model.config, train=old.train.replace(steps=0), start=start)
     made = create_with_weights(folder, new, weights, trained.tokenizer, store, facts, [after])
-    counts = [sum(p.numel() for p in m.parameters()) for m in (trained.model, model)]
-    return Folded(made, before, after, agreement(trained.model, model, store), *counts, trained.warnings)
+    n_before, n_after = (sum(p.numel() for p in m.parameters()) for m in (trained.model, model))
+    same = agreement(trained.model, model, store)
+    return Folded(made, before, after, same, n_before, n_after, trained.warnings)
