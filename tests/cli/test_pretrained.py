@@ -315,3 +315,19 @@ def test_training_from_what_is_no_run(windtunnel, names):
     code, _, err = windtunnel("train", names, "--from", "nowhere", "--steps", 2)
     assert code == 3
     assert "nowhere does not exist" in err
+
+
+def test_folding_says_that_nothing_changed(windtunnel, document, trained, names, tmp_path):
+    changes = ["model.d_hidden=8", "train.steps=30", "train.sample_tokens=0", "train.compile=false", "text.unit=line"]
+    folder = tmp_path / "mlp" / "seed-0"
+    list(fit(override(recipe("mlp", str(names)), changes), folder))
+    found = document("fold", folder, "--out", "folded")
+    assert found["agreement"]["same"] == found["agreement"]["n"] == found["after"]["n_tokens"]
+    assert found["n_before"] == found["n_after"] + 8
+    code, out, _ = windtunnel("fold", folder, "--out", "other")
+    assert code == 0
+    assert f"the same in {found['agreement']['n']:,} of them" in out
+    code, _, err = windtunnel("fold", trained, "--out", "third")
+    assert code == 2
+    assert err.startswith("windtunnel: nothing to fold: ")
+    assert "the model is a transformer" in err

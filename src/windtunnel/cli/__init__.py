@@ -14,7 +14,7 @@ from windtunnel.cli.corpora import corpora_app
 from windtunnel.cli.experiment import experiment
 from windtunnel.cli.explain import explain_app
 from windtunnel.cli.looking import cost, generate, look
-from windtunnel.cli.pretrained import alter, export, import_
+from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.stats import stats_app
 from windtunnel.cli.training import evaluate, resume, runs, train
 from windtunnel.errors import WindtunnelError
@@ -43,7 +43,7 @@ def options(
     """A wind tunnel for language models: train small ones, look inside, trust the numbers."""
 
 
-for command in (train, resume, check, compare, generate, look, cost, evaluate, runs, experiment, export, alter):
+for command in (train, resume, check, compare, generate, look, cost, evaluate, runs, experiment, export, alter, fold):
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(corpora_app, name="corpora")

@@ -1,4 +1,4 @@
-"""import, export, alter: other programs' models in and out, and a trained model made into another one."""
+"""import, export, alter, fold: other programs' models in and out, and a trained model made into another one."""
 
 from __future__ import annotations
 
@@ -85,6 +85,23 @@ def alter(
         print_json(altered_to_dict(altered, trained))
     else:
         _print(alter_lines(altered, trained))
+
+
+def fold(
+    run: RunName,
+    out: Annotated[Path, typer.Option(help="Folder for the folded run.")],
+    as_json: Json = False,
+) -> None:
+    """Fold a trained model's batch norm into its weights, and show that it stays the same function."""
+    from windtunnel.compare.seeds import find_run
+    from windtunnel.inspect.fold import fold_run
+    from windtunnel.report.pretrained import fold_lines
+
+    with console().status("folding, and comparing the two on the dev split"):
+        folded = fold_run(find_run(run), out / "seed-0")
+    for warning in folded.warnings:
+        print(f"windtunnel: {warning}", file=sys.stderr)
+    print_json(folded.to_dict()) if as_json else _print(fold_lines(folded))
 
 
 def _train_further(start: Path, corpus: str, steps: int) -> tuple[Path, Evaluation]:

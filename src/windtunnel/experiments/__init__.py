@@ -11,19 +11,24 @@ from windtunnel.errors import ConfigError
 from windtunnel.experiments.attention_by_hand import attention_by_hand
 from windtunnel.experiments.coin_estimators import coin_estimators
 from windtunnel.experiments.descent import descent
+from windtunnel.experiments.direct_connections import direct_connections
 from windtunnel.experiments.duplicated_feature import duplicated_feature
 from windtunnel.experiments.email_ab_test import email_ab_test
+from windtunnel.experiments.fold_batch_norm import fold_batch_norm
 from windtunnel.experiments.frame import Experiment
 from windtunnel.experiments.gpt2_kv_heads import gpt2_kv_heads
 from windtunnel.experiments.gpt2_positions import gpt2_positions
 from windtunnel.experiments.gpt2_source import gpt2_source
 from windtunnel.experiments.gpt2_windows import gpt2_windows
+from windtunnel.experiments.initial_loss import initial_loss
 from windtunnel.experiments.learning_rate import learning_rate
+from windtunnel.experiments.makemore_ladder import makemore_ladder
 from windtunnel.experiments.rows import ROWS
 from windtunnel.experiments.seed_42 import seed_42
 from windtunnel.experiments.sparse_logistic_cost import sparse_logistic_cost
 from windtunnel.experiments.tensor_shapes import tensor_shapes
 from windtunnel.experiments.weight_decay_groups import weight_decay_groups
+from windtunnel.experiments.zero_init import zero_init
 
 
 def find_experiment(name: str) -> Experiment:
@@ -62,5 +67,10 @@ EXPERIMENTS = {
         Experiment("gpt2-positions", ("000-T2a",), gpt2_positions),
         Experiment("gpt2-kv-heads", ("000-T2b",), gpt2_kv_heads),
         Experiment("gpt2-windows", ("000-T2c",), gpt2_windows),
+        Experiment("makemore-ladder", ("003-1.E01", "E19"), makemore_ladder),
+        Experiment("initial-loss", ("003-1.E02", "E20"), initial_loss),
+        Experiment("direct-connections", ("003-1.E03", "E21"), direct_connections),
+        Experiment("zero-init", ("003-2.E01", "E23"), zero_init),
+        Experiment("fold-batch-norm", ("003-2.E02", "E22", "E24"), fold_batch_norm),
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from windtunnel.compare.compare import at_once, save_comparison, train_arms
@@ -92,3 +93,8 @@ def is_judged(judgement: Judgement, *words: Word) -> Verdict:
     """The verdict on the claim that an arm was judged with one of these words."""
     word = judgement.verdict.word
     return "undecided" if word == "undecided" else exactly(word in words)
+
+
+def folders_of(found: Comparison, arm: str) -> list[Path]:
+    """The run folders of one arm, in the order of its seeds."""
+    return [Path(run.folder) for one in found.arms if one.name == arm for run in one.seeds]

@@ -1,4 +1,4 @@
-"""What an import, with its proof, and an alteration, with what it cost, say in lines."""
+"""What an import with its proof, an alteration with what it cost, and a folding say in lines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from windtunnel.inspect.fold import Folded
 from windtunnel.models import TransformerConfig
 from windtunnel.models.pretrained.proof import Proof
 from windtunnel.train.events import Evaluation
@@ -74,3 +75,15 @@ def alter_lines(altered: Altered, trained: tuple[Path, Evaluation] | None) -> li
         f"after {evaluation.step} steps more {evaluation.loss:.4f} ({evaluation.loss - before:+.4f} to before{part})"
     )
     return [*lines, f"trained further: {further}"]
+
+
+def fold_lines(folded: Folded) -> list[str]:
+    """How far the folded model differs, the loss and the parameters before and after, and where it is."""
+    found, before, after = folded.agreement, folded.before.loss, folded.after.loss
+    return [
+        f"logits: largest difference {found.largest:.1e} over {found.n:,} predictions of the dev split; the most "
+        f"probable token is the same in {found.same:,} of them",
+        f"dev loss before {before:.6f}, folded {after:.6f} nats a token ({after - before:+.1e})",
+        f"parameters before {folded.n_before:,}, folded {folded.n_after:,}",
+        f"run: {folded.run.folder}",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,26 @@ def summarise(place: str, value: Tensor, depth: int | None = None) -> Activation
         counts=tuple(counts.tolist()),
         edges=tuple(edges.tolist()),
     )
+
+
+def settled(model: nn.Module, ids: Tensor) -> nn.Module:
+    """A copy whose running statistics are those of one batch of ids; the model itself where it keeps none.
+
+    Before training, and for long after with a small momentum, they are not those of any data.
+    """
+    keeping = [name for name, m in model.named_modules() if "running_mean" in dict(m.named_buffers(recurse=False))]
+    if not keeping:
+        return model
+    trial = copy.deepcopy(model).eval()
+    momenta = {}
+    for norm in map(trial.get_submodule, keeping):
+        momenta[norm], norm.momentum = norm.momentum, 1.0  # type: ignore[assignment]
+        norm.train()
+    with torch.no_grad():
+        trial(ids)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
+    return trial.train(model.training)
 
 
 @contextmanager

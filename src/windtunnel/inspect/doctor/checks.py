@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 from windtunnel.inspect.doctor.activations import Activations
 from windtunnel.inspect.doctor.exam import STEPS, Examination, measure, median_ratio
@@ -33,8 +34,12 @@ arXiv 2110.04369); healthy runs here began at up to 3 times."""
 TOO_SMALL, TOO_LARGE = 0.5, 0.9
 """A rate is too small when it makes less than half of the progress of one ten times larger, and too large when one ten
 times smaller makes more: few steps are in favour of large rates, so that one needs no such margin."""
-NOISE = 10.0
-"""A batch this many times below the noise scale makes a step worth less than 1/11 of one with the exact gradient."""
+NOISE, NOISE_SINGLE = 10.0, 50.0
+"""A batch this many times below the noise scale makes a step worth less than 1/11 of one with the exact gradient. Of an
+example that predicts a single token less can be asked: published mlps of 32 a batch, healthy here, lay 7 to 13 times
+below by the lower end."""
+LAG = 0.05
+"""Of their first values that running statistics may still hold at the end."""
 NOT_CARRIED_OVER = 0.25
 """Of the nats learnt beyond token frequencies: the share that holds on train only."""
 STILL_FALLING = 0.1
@@ -77,7 +82,17 @@ def saturation(exam: Examination) -> list[Finding]:
 
 def dead_units(exam: Examination) -> list[Finding]:
     """Units that are 0 for every token that was looked at."""
-    worst = _worst(exam, lambda a: a.dead if a.n_units >= 8 and (a.std > 0 or a.place.endswith("(input)")) else 0.0)
+    fed = {
+        a.place
+        for all_of in (exam.activations_start, exam.activations_end)
+        for before, a in pairwise(all_of)
+        if before.std > 0
+    }  # a function of zeros has nothing to pass on
+
+    def dead(a: Activations) -> float:
+        return a.dead if a.n_units >= 8 and (a.std > 0 or (a.place.endswith("(input)") and a.place in fed)) else 0.0
+
+    worst = _worst(exam, dead)
     if worst is None or worst[0] < DEAD:
         return []
     evidence = f"{_percent(worst[0])} of the units of {worst[1]} are 0 for every token {worst[2]}"
@@ -240,11 +255,26 @@ def fitting(exam: Examination) -> list[Finding]:
 def batch_noise(exam: Examination) -> list[Finding]:
     """A batch far below the gradient noise scale."""
     size, noise = exam.config.train.batch_size, exam.noise
-    if not math.inf > _low(noise) > NOISE * size:  # infinite: no gradient at all
+    most = NOISE if exam.config.model.targets_per_example > 1 else NOISE_SINGLE
+    if not math.inf > _low(noise) > most * size:  # infinite: no gradient at all
         return []
     evidence = f"noise scale {noise} examples after {exam.steps} steps, the batch has {size}"
     cure = f"--set train.batch_size={2 ** math.ceil(math.log2(noise.low / 2))}, or a lower learning rate"
     return [Finding("batch too small for its noise", "warning", evidence, cure)]
+
+
+def running_statistics(exam: Examination) -> list[Finding]:
+    """Running statistics that a run of this length does not bring from where they begin to those of the data."""
+    model, steps = exam.config.model, exam.config.train.steps
+    if model.family != "mlp" or not model.batch_norm or steps == 0:
+        return []
+    left = (1 - model.batch_norm_momentum) ** steps
+    if left <= LAG:
+        return []
+    evidence = f"with batch_norm_momentum {model.batch_norm_momentum:g} the running statistics of batch norm still are "
+    evidence += f"{_percent(left)} what they began as after {steps} steps, and every loss but train's is made with them"
+    cure = f"--set model.batch_norm_momentum={_lr(min(0.1, 10 / steps))}, or more steps"
+    return [Finding("running statistics lag behind", "warning", evidence, cure)]
 
 
 def entropy_floor(exam: Examination) -> list[Finding]:
@@ -366,6 +396,7 @@ CHECKS: dict[str, Callable[[Examination], list[Finding]]] = {
     "a learning rate too small or too large": learning_rate,
     "overfitting and underfitting": fitting,
     "a batch too small for its noise": batch_noise,
+    "running statistics of batch norm that lag behind": running_statistics,
     "the entropy floor": entropy_floor,
     "a model no better than token frequencies": frequencies,
     "dev text in train, ids that are never used": data,

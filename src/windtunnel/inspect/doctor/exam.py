@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from windtunnel.inspect.doctor.activations import Activations, activations
+from torch import Tensor
+
+from windtunnel.inspect.doctor.activations import Activations, activations, settled
 from windtunnel.inspect.doctor.curvature import Curvature, sharpness
 from windtunnel.inspect.doctor.data import copies, unused_ids
 from windtunnel.inspect.doctor.fit import Fit, fit_of, row_losses, split_sample
@@ -24,6 +26,8 @@ from windtunnel.train.run_config import RunConfig
 STEPS = 120
 """Steps of the short training when nothing else is asked for."""
 BATCHES, MOMENT_STEPS, CHUNKS, SAMPLE_TOKENS = 8, 10, 32, 8192
+STATISTICS = 512
+"""Examples whose statistics batch norm is given, where its running ones are not yet those of the data."""
 FAR = 100.0
 """A rate this many times below the best of the range test is tried against one ten times as large. Healthy runs here
 lay 3 to 76 times below. One above the best, above what the curvature allows, or under which the model learns nothing,
@@ -79,15 +83,18 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
     Raises:
         DataError: when the corpus is too small for the context.
     """
-    config, store, model = subject.config, subject.store, subject.model.eval()
+    config, store = subject.config, subject.store
     source = train_examples(config, store)
     if not subject.events and config.train.steps:
         steps = min(steps, config.train.steps)
     batches = [batch(source, config.train.batch_size, config.seed, step) for step in range(BATCHES)]
     large = batch(source, max(64, config.train.batch_size), config.seed, 0)
+    many = batch(source, STATISTICS, config.seed, 0).ids
+    model = settled(subject.model.eval(), many)
     initial = initial_loss(model, batches)
     tried = range_test(model, config, source)
     training = train_copy(model, config, source, steps, beginning(config, steps))
+    training = replace(training, model=settled(training.model, many))
     moments = train_copy(model, config, source, MOMENT_STEPS, lambda step: 0.0).optimizer
     end, state = (subject.trained, subject.optimizer) if subject.trained else (training.model, training.optimizer)
     early_fit = fit_of(training.model, store, config.model, sample_tokens)
@@ -110,7 +117,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         gradients_end=gradient_flow(end, batches[0]),
         training=training,
         range=tried,
-        rival=_rival(subject, source, steps, training, tried, suspicious),
+        rival=_rival(replace(subject, model=model), source, steps, training, tried, suspicious, many),
         curvature_start=curvature,
         curvature_end=sharpness(end, large, config.optimizer, state),
         noise=_noise(training, config, source),
@@ -131,7 +138,13 @@ def _noise(training: ShortTraining, config: RunConfig, source: Examples) -> Esti
 
 
 def _rival(
-    subject: Subject, source: Examples, steps: int, own: ShortTraining, tried: RangeTest, suspicious: bool
+    subject: Subject,
+    source: Examples,
+    steps: int,
+    own: ShortTraining,
+    tried: RangeTest,
+    suspicious: bool,
+    many: Tensor,
 ) -> Rival | None:
     """Train again with a tenth or ten times the rate when the range test or the short training calls for it."""
     config, lr = subject.config, subject.config.optimizer.lr
@@ -144,7 +157,7 @@ def _rival(
     rate = beginning(config, steps)
     other = train_copy(subject.model, config, source, steps, lambda step: factor * rate(step))
     rows: list[Batch] = split_sample(subject.store, "train", config.model, SAMPLE_TOKENS)
-    first, mine, theirs = (row_losses(m, rows) for m in (subject.model, own.model, other.model))
+    first, mine, theirs = (row_losses(m, rows) for m in (subject.model, own.model, settled(other.model, many)))
     start = first.mean.estimate
     return Rival(factor, factor * lr, start - mine.mean.estimate, start - theirs.mean.estimate, mine.minus(theirs))
 
