@@ -15,7 +15,7 @@ from windtunnel.compare.judging import conclude
 from windtunnel.compare.measure import measure
 from windtunnel.compare.plan import Plan, is_settled, make_plan, run_folders
 from windtunnel.errors import NumericsError
-from windtunnel.experiments.frame import Progress, Setting
+from windtunnel.experiments.frame import Progress, Setting, Table
 from windtunnel.train.events import Event, Step
 from windtunnel.train.loop import resume
 from windtunnel.train.run import create_run
@@ -60,3 +60,12 @@ def train_here(plan: Plan) -> Iterator[tuple[str, int, Event]]:
 def folders_of(found: Comparison, arm: str) -> list[Path]:
     """The run folders of one arm, in the order of its seeds."""
     return [Path(run.folder) for one in found.arms if one.name == arm for run in one.seeds]
+
+
+def laid(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of a comparison in a table of one line a row."""
+    return Table(
+        title,
+        tuple(head.replace("-\n", "").replace("/\n", "/").replace("\n", " ") for head in heads),
+        tuple(tuple(cell.replace("\n", " ") for cell in row) for row in rows),
+    )
