@@ -19,7 +19,7 @@ from windtunnel.inspect.doctor.history import history
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.text.store import Split
 from windtunnel.train.events import Evaluation, Started, Step, Stopped
-from windtunnel.train.recipes import tiny
+from windtunnel.train.recipes import mlp, tiny
 from windtunnel.train.run_config import RunConfig
 
 SMALL = [
@@ -36,6 +36,11 @@ def config_of(*changes: str, corpus: str = "names") -> RunConfig:
 
 def subject_of(*changes: str, corpus: str = "names") -> Subject:
     return recipe_subject("planted", config_of(*changes, corpus=corpus))
+
+
+def mlp_subject(*changes: str) -> Subject:
+    fixed = ["model.d_hidden=48", "train.threads=1", "train.precision=fp32", "train.compile=false"]
+    return recipe_subject("planted", override(mlp("names"), [*fixed, *changes]))
 
 
 def findings(subject: Subject) -> dict[str, str]:
@@ -75,6 +80,10 @@ def bench(norm, act, scale: float = 0.15):
     return lambda model: Bench(model.config.vocab_size, norm, act, scale)
 
 
+PLAIN = ["model.batch_norm=false", "model.hidden_bias=true"]
+NAIVE = [*PLAIN, *(f"model.init_{part}=1" for part in ("hidden", "hidden_bias", "output", "output_bias"))]
+ZERO = [*PLAIN, *(f"model.init_{part}=0" for part in ("embedding", "hidden", "hidden_bias", "output"))]
+
 HEALTHY = {
     "two layers": lambda: subject_of(*TWO),
     "another seed": lambda: subject_of("seed=7"),
@@ -91,6 +100,8 @@ HEALTHY = {
     "a relu bench with batch norm and a gain": lambda: with_model(
         lambda model: without_bias(bench(nn.BatchNorm1d(32), nn.ReLU())(model))
     ),
+    "an mlp with batch norm": mlp_subject,
+    "an mlp without batch norm": lambda: mlp_subject(*PLAIN, "seed=2"),
 }
 
 
@@ -175,6 +186,17 @@ PLANTED = {
     "a stream that explodes": (
         lambda: with_model(grow_each_block, "model.norm=none", "model.n_layers=3"), "exploding scale", "blocks",
     ),
+    "makemore's naive start": (lambda: mlp_subject(*NAIVE), "initial loss above ln V", "output.weight"),
+    "makemore with a small last layer only": (
+        lambda: mlp_subject(*NAIVE, "model.init_output=0.01", "model.init_output_bias=0"),
+        "saturated units", "layers.0.tanh",
+    ),
+    "an mlp's bias before batch norm": (
+        lambda: mlp_subject("model.hidden_bias=true"), "gradient that cancels", "layers.0.linear.bias",
+    ),
+    "running statistics that lag": (
+        lambda: mlp_subject("train.steps=1000"), "running statistics lag behind", "36.8 %",
+    ),
 }  # fmt: skip
 
 
@@ -183,6 +205,21 @@ def test_what_was_planted_is_found_and_named(make, name, evidence):
     found = findings(make())
     assert name in found
     assert evidence in found[name]
+
+
+def test_an_mlp_of_zeros_has_no_dead_units():
+    """Zeros are what goes in; that nothing fires is not the units' own."""
+    found = findings(mlp_subject(*ZERO))
+    assert set(found) == {"zero gradient", "layer without output"}
+    assert "embedding.weight, layers.0.linear.weight, layers.0.linear.bias, output.weight is" in found["zero gradient"]
+
+
+def test_before_training_batch_norm_is_looked_at_with_the_statistics_of_data():
+    exam = measure(mlp_subject("model.init_hidden=20"), 20, 500)
+    norm = next(a for a in exam.activations_start if a.place == "layers.0.norm")
+    assert norm.std == pytest.approx(1, abs=0.15)
+    assert "saturated units" not in named(exam)
+    assert exam.initial.loss.estimate == pytest.approx(exam.training.losses[0], abs=0.05)
 
 
 def test_a_corpus_of_fifty_lines_is_learnt_by_heart(tmp_path):

@@ -13,7 +13,7 @@ from windtunnel.compare.comparison import Comparison
 from windtunnel.compare.design import Arm
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, Verdict, signature, within
 from windtunnel.experiments.makemore import HERE, config_of
-from windtunnel.experiments.training import compared, folders_of
+from windtunnel.experiments.training import compared, folders_of, laid
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import arm_rows, verdict_rows
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
@@ -112,15 +112,6 @@ def claims(found: Comparison, last: LastBatches) -> tuple[Claim, ...]:
 def share_beyond(last: LastBatches, size: float) -> Estimate:
     """The share of minibatch differences at least so large, over seeds."""
     return mean_interval((np.abs(last.differences) >= size).mean(axis=1).tolist())
-
-
-def laid(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Rows of a comparison in a table of one line a row."""
-    return Table(
-        title,
-        tuple(head.replace("-\n", "").replace("/\n", "/").replace("\n", " ") for head in heads),
-        tuple(tuple(cell.replace("\n", " ") for cell in row) for row in rows),
-    )
 
 
 def minibatch_table(last: LastBatches) -> Table:

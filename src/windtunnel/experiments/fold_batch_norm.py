@@ -13,7 +13,7 @@ import torch
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature, within
 from windtunnel.experiments.makemore import HERE, config_of
-from windtunnel.inspect.doctor.activations import activations
+from windtunnel.inspect.doctor.activations import activations, settled
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.short_training import beginning, train_copy
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
@@ -60,7 +60,8 @@ def fold_batch_norm(setting: Setting) -> Generator[Progress, None, Outcome]:
         assert isinstance(done, MLP)
         trained.append(done)
         found["trained"].append(compare(done, subject))
-        found["untrained"].append(compare(subject.model, subject))
+        some = batch(source, 2048, setting.seed + i, 0)
+        found["untrained"].append(compare(settled(subject.model.eval(), some.ids), subject))
         useless = build(config_of({"hidden_bias": True}).model, setting.seed + i)
         flow = gradient_flow(useless, batch(source, 32, setting.seed + i, 0))
         biases.append(next(g for g in flow if g.name == "layers.0.linear.bias"))
@@ -209,5 +210,5 @@ def layer_figure(model: MLP, subject: Subject) -> Figure:
             axes.stairs(one.counts, one.edges, fill=True, color=TRAIN, alpha=0.4, label="linear, then batch norm")
             axes.stairs(other.counts, other.edges, color=DEV, label="folded: linear")
             axes.set(title=f"layer {i}", xlabel="before tanh", yticks=[])
-        panels[0].legend(fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -16,7 +16,7 @@ from windtunnel.compare.measure import measure
 from windtunnel.compare.plan import Plan, is_settled, make_plan, run_folders
 from windtunnel.compare.verdict import Word
 from windtunnel.errors import NumericsError
-from windtunnel.experiments.frame import Progress, Setting, Verdict, exactly
+from windtunnel.experiments.frame import Progress, Setting, Table, Verdict, exactly
 from windtunnel.text.corpora import open_corpus
 from windtunnel.train.disk import saving
 from windtunnel.train.events import Event, Step
@@ -98,3 +98,12 @@ def is_judged(judgement: Judgement, *words: Word) -> Verdict:
 def folders_of(found: Comparison, arm: str) -> list[Path]:
     """The run folders of one arm, in the order of its seeds."""
     return [Path(run.folder) for one in found.arms if one.name == arm for run in one.seeds]
+
+
+def laid(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of a comparison in a table of one line a row."""
+    return Table(
+        title,
+        tuple(head.replace("-\n", "").replace("/\n", "/").replace("\n", " ") for head in heads),
+        tuple(tuple(cell.replace("\n", " ") for cell in row) for row in rows),
+    )

@@ -12,7 +12,6 @@ from torch import Tensor
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, exactly, signature, within
 from windtunnel.experiments.makemore import HERE, config_of
 from windtunnel.inspect.doctor.activations import activations
-from windtunnel.inspect.doctor.data import unigram
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.short_training import beginning, train_copy
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
@@ -53,7 +52,7 @@ def filled(value: float) -> dict[str, object]:
 
 def zero_init(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What trains when all weights begin at zero?"""
-    n_seeds, steps = (2, 150) if setting.quick else (8, STEPS)
+    n_seeds, steps, more = (2, 100, 60) if setting.quick else (8, STEPS, RANK_STEPS)
     zeros: list[Subject] = []
     losses, ends, gaps = [], [], []
     for i in range(n_seeds):
@@ -69,7 +68,7 @@ def zero_init(setting: Setting) -> Generator[Progress, None, Outcome]:
     for name in VARIANTS:
         yield Progress("a constant with one part random", len(found), len(VARIANTS))
         subject = recipe_subject(name, config_of(filled(CONSTANT)).replace(seed=setting.seed))
-        found[name] = train(subject, RANK_STEPS, partly_random(subject, VARIANTS[name]))[0]
+        found[name] = train(subject, more, partly_random(subject, VARIANTS[name]))[0]
     start, gap = gradient_flow(zeros[0].model, rows), mean_interval(gaps)
     moved = [name for end in ends for name, p in end.named_parameters() if bool(p.detach().any())]
     values = {name: singular_values(model) for name, model in found.items()}
@@ -77,15 +76,15 @@ def zero_init(setting: Setting) -> Generator[Progress, None, Outcome]:
         title="All weights zero, or all the same",
         what="An mlp without batch norm was trained from zero everywhere, and from one constant everywhere but for one "
         f"part drawn at random; {HERE}.",
-        settings={"steps from zero": steps, "seeds": n_seeds, "constant": CONSTANT, "steps from it": RANK_STEPS},
-        tables=(gradient_table(start, ends[0]), rank_table(found, values)),
+        settings={"steps from zero": steps, "seeds": n_seeds, "constant": CONSTANT, "steps from it": more},
+        tables=(gradient_table(start, ends[0]), rank_table(found, values, more)),
         figures={
             "loss": loss_figure(losses, entropy(zeros[0])),
-            "singular-values": rank_figure(values),
+            "singular-values": rank_figure(values, more),
             "histograms": histogram_figure({"zero": ends[0], "constant": found[EQUAL], "random": found["all random"]},
                                            rows),
         },
-        claims=(*zero_claims(start, moved, gap, bias_gradients(zeros[0])), *rank_claims(values)),
+        claims=(*zero_claims(start, moved, gap, bias_gradients(zeros[0])), *rank_claims(values, more)),
         quick=setting.quick,
         signature=signature(setting, ("numpy", "torch")),
     )  # fmt: skip
@@ -111,9 +110,11 @@ def partly_random(subject: Subject, names: tuple[str, ...]) -> MLP:
 
 
 def entropy(subject: Subject) -> float:
-    """Of the tokens of train by their frequencies, in nats."""
-    log_p = unigram(subject.store)
-    return float(-(log_p.exp() * log_p).sum())
+    """Of the targets of train by their frequencies, in nats."""
+    source = examples(subject.store, "train", subject.config.model.context_length, last_only=True)
+    targets = source.take(np.arange(len(source)), key=0).targets.flatten()
+    p = targets.bincount().double() / len(targets)
+    return float(torch.special.entr(p).sum())
 
 
 def first_batch(subject: Subject, size: int) -> Batch:
@@ -168,7 +169,7 @@ def zero_claims(start: tuple[Gradient, ...], moved: list[str], gap: Estimate, bi
     )  # fmt: skip
 
 
-def rank_claims(values: Mapping[str, Tensor]) -> tuple[Claim, ...]:
+def rank_claims(values: Mapping[str, Tensor], steps: int) -> tuple[Claim, ...]:
     """What a constant that is not zero does, and what ends it."""
     ranks = {name: rank(own) for name, own in values.items()}
 
@@ -177,7 +178,7 @@ def rank_claims(values: Mapping[str, Tensor]) -> tuple[Claim, ...]:
 
     return (
         Claim(
-            "E23", f"from a constant that is not 0, W1 has rank 1 after {RANK_STEPS} steps: one effective neuron", "1",
+            "E23", f"from a constant that is not 0, W1 has rank 1 after {steps} steps: one effective neuron", "1",
             f"{said((EQUAL,))}; second singular value {float(values[EQUAL][1]):.1e} of the first",
             exactly(ranks[EQUAL] == 1), ranks,
         ),
@@ -198,7 +199,7 @@ def gradient_table(start: tuple[Gradient, ...], end: MLP) -> Table:
     return Table("From zero", ("parameter", "shape", "gradient", "its root mean square", "largest value at last"), rows)
 
 
-def rank_table(found: Mapping[str, MLP], values: Mapping[str, Tensor]) -> Table:
+def rank_table(found: Mapping[str, MLP], values: Mapping[str, Tensor], steps: int) -> Table:
     def spread(model: MLP) -> float:
         return float(model.get_parameter("layers.0.linear.weight").detach().std(0).max())
 
@@ -207,7 +208,7 @@ def rank_table(found: Mapping[str, MLP], values: Mapping[str, Tensor]) -> Table:
         for name, model in found.items()
     )
     heads = ("beginning", "rank of W1", "second singular value / first", "largest deviation between units")
-    return Table(f"From a constant, after {RANK_STEPS} steps", heads, rows)
+    return Table(f"From a constant, after {steps} steps", heads, rows)
 
 
 def loss_figure(losses: list[tuple[float, ...]], floor: float) -> Figure:
@@ -224,7 +225,7 @@ def loss_figure(losses: list[tuple[float, ...]], floor: float) -> Figure:
     return figure
 
 
-def rank_figure(values: Mapping[str, Tensor]) -> Figure:
+def rank_figure(values: Mapping[str, Tensor], steps: int) -> Figure:
     """The singular values of W1 from every beginning; what float32 rounds away lies below the line."""
     with drawing(7.0, 4.2) as figure:
         axes = figure.subplots()
@@ -234,7 +235,7 @@ def rank_figure(values: Mapping[str, Tensor]) -> Figure:
             axes.plot(range(1, 31), own.clamp(min=1e-18), marker=marker, markersize=4, color=colour, label=name)
         axes.axhline(200 * torch.finfo(torch.float32).eps, color=QUIET, linestyle="--", linewidth=1)
         axes.set(yscale="log", xlabel="singular value of W1", ylabel="of the largest", ylim=(1e-12, 3))
-        axes.set_title(f"After {RANK_STEPS} steps; dashed: rounding of float32", loc="left")
+        axes.set_title(f"After {steps} steps; dashed: rounding of float32", loc="left")
         axes.legend(ncols=2)
     return figure
 
