@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from windtunnel.compare.comparison import ArmResult, Comparison
+from windtunnel.compare.comparison import Comparison
 from windtunnel.compare.design import Arm
 from windtunnel.compare.verdict import Word
 from windtunnel.experiments.frame import Claim, Setting, Table
 from windtunnel.experiments.speed import DECODED, decoding, take_turns
 from windtunnel.experiments.training import is_judged
-from windtunnel.models import Transformer, TransformerConfig, build
+from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
 from windtunnel.report.comparison_rows import signed
 from windtunnel.text.store import TextConfig
 from windtunnel.train.optimizer import OptimizerConfig
-from windtunnel.train.run import load
 from windtunnel.train.run_config import RunConfig, TrainConfig
 from windtunnel.train.schedule import ScheduleConfig
 
@@ -55,11 +53,6 @@ def settings_of(config: RunConfig, setting: Setting) -> dict[str, Any]:
     shape = f"{model.n_layers} layers x {model.d_model}, {model.n_heads} heads, context {model.context_length} bytes"
     training = f"{train.steps} steps of {train.batch_size} windows, lr {config.optimizer.lr:g}"
     return {"corpus": config.corpus, "model": shape, "training": training, "paired seeds": n_seeds(setting)}
-
-
-def models_of(arm: ArmResult) -> list[Transformer]:
-    """The trained model of every seed that finished."""
-    return [load(Path(run.folder)).model for run in arm.seeds if run.reason == "finished"]
 
 
 def n_parameters(config: TransformerConfig) -> int:
