@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from windtunnel.compare.comparison import ArmResult, Comparison
+from windtunnel.compare.comparison import Comparison
 from windtunnel.compare.design import Arm
 from windtunnel.compare.verdict import Word
 from windtunnel.experiments.frame import Claim, Setting, Table
 from windtunnel.experiments.speed import DECODED, decoding, take_turns
 from windtunnel.experiments.training import is_judged
-from windtunnel.models import Transformer, TransformerConfig, as_transformer, build
+from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
 from windtunnel.report.comparison_rows import signed
 from windtunnel.text.store import TextConfig
 from windtunnel.train.optimizer import OptimizerConfig
-from windtunnel.train.run import load
 from windtunnel.train.run_config import RunConfig, TrainConfig
 from windtunnel.train.schedule import ScheduleConfig
 
@@ -62,12 +60,6 @@ def transformer_of(arm: Arm) -> TransformerConfig:
     """The model of an arm of these experiments."""
     assert isinstance(arm.config.model, TransformerConfig)
     return arm.config.model
-
-
-def models_of(arm: ArmResult) -> list[Transformer]:
-    """The trained model of every seed that finished."""
-    models = [load(Path(run.folder)).model for run in arm.seeds if run.reason == "finished"]
-    return [as_transformer(model, "decoding") for model in models]
 
 
 def n_parameters(config: TransformerConfig) -> int:
