@@ -3,7 +3,7 @@
     python -m benchmarks.parallel
     python -m benchmarks.parallel --paper
 
-The first trains a decoder of 6 layers x 384 (14.8M parameters) for a few steps in real processes with gloo, one thread
+The first trains a decoder of 6 layers x 384 (14.5M parameters) for a few steps in real processes with gloo, one thread
 each, and counts the bytes of weights, gradients and optimizer state that a rank holds, beside the most memory that its
 process ever held and what it held before it built the model. More ranks than cores say nothing about speed. The second
 computes memory and communication for 124M, 1.5B and 70B parameters on 8 and 1,024 GPUs, from `windtunnel cost`'s own
@@ -41,7 +41,7 @@ from windtunnel.train.step import gradients, update
 WAYS = (("one process", 1), ("ddp", 2), ("ddp", 4), ("fsdp", 2), ("fsdp", 4))
 MODEL = TransformerConfig(vocab_size=10000, context_length=64, n_layers=6, n_heads=6, d_model=384, dropout=0.0)
 TRAIN = TrainConfig(batch_size=16, grad_accumulation=2, precision="fp32", compile=False)
-STEPS = 5
+STEPS = 3
 
 PAPER = {
     "GPT-2, 124M": TransformerConfig(),
