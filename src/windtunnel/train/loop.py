@@ -55,6 +55,10 @@ class State:
     first_loss: float | None
 
 
+Stepping = Callable[[RunConfig, TokenStore, State], Callable[[], Step]]
+"""(config, corpus, state) -> what takes the state one step further; it may raise NumericsError instead."""
+
+
 def fit(config: RunConfig, folder: Path) -> Iterator[Event]:
     """Train a config in a folder; continues where the folder's run stands if it is the same run.
 
@@ -68,22 +72,30 @@ def fit(config: RunConfig, folder: Path) -> Iterator[Event]:
 
 
 def resume(
-    folder: Path, should_stop: Callable[[], bool] = lambda: False, write_sample: WriteSample | None = None
+    folder: Path,
+    should_stop: Callable[[], bool] = lambda: False,
+    write_sample: WriteSample | None = None,
+    stepping: Stepping | None = None,
+    note: str = "",
 ) -> Iterator[Event]:
     """Train the run in a folder from its newest verified checkpoint to its last step.
 
     Args:
         should_stop: asked before every step; when it says yes the state is saved and the run can be resumed.
         write_sample: writes the text of the Sample events; None writes none.
+        stepping: what makes its steps; None is `alone`.
+        note: what else is to be said when it starts.
     """
     open_run(folder)  # before a lock file appears in a folder that is no run
     with locked(folder):
         run = open_run(folder)
         store = run.store()
         torch.set_num_threads(run.config.train.threads or machine.cores())
-        state, size, note = _restore(run)
+        state, size, warnings = _restore(run)
+        step = (stepping or alone)(run.config, store, state)
         with _open_log(run.folder / METRICS, size) as log:
-            for event in _train(run, store, state, should_stop, write_sample, note, log):
+            note = "; ".join(filter(None, (warnings, note)))
+            for event in _train(run, store, state, step, should_stop, write_sample, note, log):
                 with saving(run.folder / METRICS):
                     write_all(log.fileno(), to_line(event).encode())
                 yield event
@@ -95,13 +107,13 @@ def _train(
     run: Run,
     store: TokenStore,
     state: State,
+    step: Callable[[], Step],
     should_stop: Callable[[], bool],
     write_sample: WriteSample | None,
     note: str,
     log: FileIO,
 ) -> Iterator[Event]:
     train = run.config.train
-    batch_of, loss = batches(run.config, store), loss_function(state.model, run.config)
     new = log.tell() == 0
     yield _started(run, state, note)
     if new:
@@ -114,7 +126,7 @@ def _train(
             yield Stopped(state.step, "interrupted", f"resume with: windtunnel resume {run.folder}")
             return
         try:
-            yield advance(run.config, state, batch_of, loss)
+            yield step()
         except NumericsError as error:
             # One more is kept: the loss of these weights may be past mending, that of those saved before is not.
             yield _save(run, state, log, train.keep + 1)
@@ -126,6 +138,12 @@ def _train(
         if state.step % train.save_every == 0 or last:
             yield _save(run, state, log)
     yield Stopped(state.step, "finished")
+
+
+def alone(config: RunConfig, store: TokenStore, state: State) -> Callable[[], Step]:
+    """What makes the steps of a run that no other trains together with."""
+    batch_of, loss = batches(config, store), loss_function(state.model, config)
+    return lambda: advance(config, state, batch_of, loss)
 
 
 def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossSum) -> Step:
