@@ -93,10 +93,11 @@ def resume(
         torch.set_num_threads(run.config.train.threads or machine.cores())
         state, size, warnings = _restore(run)
         step = (stepping or alone)(run.config, store, state)
-        with _open_log(run.folder / METRICS, size) as log:
+        path = run.folder / METRICS
+        with _open_log(path, size) as log:
             note = "; ".join(filter(None, (warnings, note)))
             for event in _train(run, store, state, step, should_stop, write_sample, note, log):
-                with saving(run.folder / METRICS):
+                with saving(path):
                     write_all(log.fileno(), to_line(event).encode())
                 yield event
                 if isinstance(event, Stopped) and event.reason == "diverged":

@@ -35,7 +35,7 @@ from windtunnel.train.schedule import learning_rate
 from windtunnel.train.step import LONGEST_UPDATE, SHORTEST_WEIGHT
 
 BLOCK = 100
-"""Steps between two readings of the losses. Blocks end at multiples of it, so that a resumed stack has the same ones."""
+"""Steps between two readings of the losses. Blocks end at its multiples, so that a resumed stack has the same ones."""
 
 
 def resume_together(
@@ -244,7 +244,7 @@ def _flat(state: State, config: OptimizerConfig) -> dict[str, Tensor]:
 
 def _restore(state: State, flat: Mapping[str, Tensor], config: OptimizerConfig, step: int) -> None:
     """The inverse of `_flat`; `step` is how many steps lie behind."""
-    own = {}
+    own: dict[str, Tensor] = {}
     for kind in _moments(config):
         own |= {f"{kind}/{name}": value.clone() for name, value in _unflat(flat[kind], state.model).items()}
     if config.name == "adamw":
@@ -261,12 +261,12 @@ def _restore(state: State, flat: Mapping[str, Tensor], config: OptimizerConfig, 
 def _unflat(flat: Tensor, model: Model) -> dict[str, Tensor]:
     """(..., P) -> (..., *shape) of each parameter by name."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    parts = flat.split([shape.numel() for shape in shapes.values()], dim=-1)
+    parts = torch.split(flat, [shape.numel() for shape in shapes.values()], dim=-1)
     return {name: part.unflatten(-1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 StackedStep = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(tensors, which change in place, ids (S, B, T), targets (S, B, 1), rates (3,)) -> losses (S,), gradient norms (S,)."""
+"""(tensors, which it changes, ids (S, B, T), targets (S, B, 1), rates (3,)) -> losses (S,), gradient norms (S,)."""
 
 
 def _rates(config: RunConfig, start: int, end: int) -> Tensor:
