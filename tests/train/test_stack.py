@@ -129,7 +129,7 @@ def test_one_that_diverges_ends_as_alone_and_the_others_go_on(make, tmp_path):
 
 def test_where_a_guard_might_refuse_every_step_is_taken_alone(make, tmp_path):
     """AdamW may move by more than ten times the shortest weights: only the weights as they are tell."""
-    settings = ["optimizer.name=adamw", "optimizer.lr=0.5", "train.explode=100"]
+    settings = ["optimizer.name=adamw", "optimizer.lr=0.5", "train.explode=100", "schedule.curve=constant"]
     stacked, alone = (make(tmp_path / name, mlp, *settings, seeds=2) for name in ("stacked", "alone"))
     list(resume_together(stacked))
     for run, oracle in zip(stacked, alone, strict=True):

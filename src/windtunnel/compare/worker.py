@@ -5,7 +5,8 @@
 One run trains alone, several together, stacked. SECONDS is how long to wait while another process trains one of them.
 The last lines of the output are their ends, Stopped events as JSON. SIGTERM, SIGINT and a byte in the file WANTED end
 the step (of a stack the block of steps), save, and stop. So do the end of the standard input and the end of WANTED's
-lock, since then nobody waits for the run any more and the next may come for it at once: what has not been saved after SECONDS / 2 is given up.
+lock, since then nobody waits for the run any more and the next may come for it at once: what has not been saved after
+SECONDS / 2 is given up.
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ class Seat:
     def __init__(self, place: int) -> None:
         self.place, self.ended = place, False
         self.coming: deque[Step | NumericsError] = deque()
+        self.again: dict[str, Tensor] = {}
         self.events: Iterator[Event] = iter(())
         self.stack: Stack
 
@@ -103,12 +104,15 @@ class Seat:
 
     def should_stop(self) -> bool:
         """Whether this run is to stop before its next step; inside a block nobody does."""
-        return not self.coming and self.stack.stops()
+        return self.state.step == self.stack.at and self.stack.stops()
 
     def step(self) -> Step:
         """The next step; the last one of a block leaves the run's own model and optimizer as they are then."""
-        if not self.coming:
+        if self.state.step == self.stack.at:
             self.stack.advance()
+        if self.again:
+            self.stack.repeat(self, self.again)
+            self.again = {}
         event = self.coming.popleft()
         if isinstance(event, NumericsError):
             raise event
@@ -155,7 +159,7 @@ class Stack:
     def advance(self) -> None:
         """Compute a block of steps for all runs.
 
-        One that its guards could refuse takes the block once more by itself, from where it stood, as a run alone does.
+        One that its guards could refuse takes the block again by itself, from where it stood, as a run alone does.
         """
         begin, start, end = time.perf_counter(), self.at, self.next_end()
         before = {name: tensor.clone() for name, tensor in self.tensors.items()}
@@ -167,7 +171,7 @@ class Stack:
             if seat.ended:
                 continue
             if self._doubtful(seat, losses[i], norms[i], rates):
-                self._repeat(i, before, start, end)
+                seat.again = {name: tensor[i] for name, tensor in before.items()}
             else:
                 numbers = zip(range(start + 1, end + 1), losses[i], rates, norms[i], strict=True)
                 n_targets = config.train.batch_size
@@ -207,13 +211,12 @@ class Stack:
             for loss, norm, rate in zip(losses, norms, rates, strict=True)
         )
 
-    def _repeat(self, i: int, before: Mapping[str, Tensor], start: int, end: int) -> None:
-        """The block once more for one run by itself, from where it stood."""
-        seat, state = self.seats[i], self.seats[i].state
-        _restore(state, {name: tensor[i] for name, tensor in before.items()}, self.config.optimizer, start)
-        state.step = start
+    def repeat(self, seat: Seat, before: Mapping[str, Tensor]) -> None:
+        """The block once more for one run by itself, from where it stood; called when it is that run's turn."""
+        state, i = seat.state, self.seats.index(seat)
+        _restore(state, before, self.config.optimizer, state.step)
         try:
-            while state.step < end:
+            while state.step < self.at:
                 seat.coming.append(seat.by_itself())
         except NumericsError as error:
             seat.coming.append(error)
