@@ -265,7 +265,9 @@ def _unflat(flat: Tensor, model: Model) -> dict[str, Tensor]:
     """(..., P) -> (..., *shape) of each parameter by name."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     parts = torch.split(flat, [shape.numel() for shape in shapes.values()], dim=-1)
-    return {name: part.unflatten(-1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    return {
+        name: part.reshape(*part.shape[:-1], *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
 
 
 StackedStep = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
