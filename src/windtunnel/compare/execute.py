@@ -1,9 +1,10 @@
 """Runs on any `concurrent.futures.Executor`: threads of this process by default, or a cluster that shares the folders.
 
-What an executor is given is `train_run`, which trains one run in a process of its own: one that fails, or is killed,
-takes no other with it. The folders carry everything else. A run's lock makes sure that nobody trains it twice, its
-checkpoint is where the next process goes on, and its `metrics.jsonl` is what progress is read from. A file `.wanted-*`
-beside the runs is locked by the one who waits for them: when it says stop, or its lock is gone, the processes end.
+What an executor is given is `train_runs`, which trains one run in a process of its own, or several seeds of one tiny
+model together: a process that fails, or is killed, takes no other with it. The folders carry everything else. A run's
+lock makes sure that nobody trains it twice, its checkpoint is where the next process goes on, and its `metrics.jsonl`
+is what progress is read from. A file `.wanted-*` beside the runs is locked by the one who waits for them: when it says
+stop, or its lock is gone, the processes end.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from windtunnel.compare.worker import lives, train_run
-from windtunnel.errors import ConfigError, MissingExtra
+from windtunnel.compare.worker import lives, train_runs
+from windtunnel.config import to_json
+from windtunnel.errors import ArtifactError, ConfigError, MissingExtra
+from windtunnel.train import machine
 from windtunnel.train.disk import saving
 from windtunnel.train.events import Event, Started, Step, Stopped, from_line
+from windtunnel.train.run import is_tiny, open_run
+
+STEP = b'{"event": "step"'
+"""How the line of a Step event begins."""
+MOST_TOGETHER = 8
+"""Runs in one process: with more, a step is no longer overhead."""
 
 
 @contextmanager
@@ -89,30 +98,55 @@ def execute(
     if not folders:
         return
     news = [_news(folder / "metrics.jsonl") for folder in folders]
-    begin_again = [lives(folder) for folder in folders]
+    tasks = together(folders)
+    begin_again = {task: lives([folders[i] for i in task]) for task in tasks}
     asked = False
     with _wanted(folders[0].absolute().parent) as wanted:
-        waiting = {_submit(executor, folder, patience, wanted): i for i, folder in enumerate(folders)}
+        waiting = {_submit(executor, [folders[i] for i in task], patience, wanted): task for task in tasks}
         try:
             while waiting:
                 if not asked and should_stop():
                     asked = True
                     os.truncate(wanted, 1)
                 done, _ = wait(waiting, timeout=0.2, return_when="FIRST_COMPLETED")
-                for i in sorted(waiting.values()):
+                for i in sorted(i for task in waiting.values() for i in task):
                     yield from ((i, event) for event in next(news[i]))
                 for future in done:
-                    i, lost = waiting.pop(future), _lost(future)
+                    task, lost = waiting.pop(future), _lost(future)
                     if not lost:
-                        yield i, future.result()
-                    elif not asked and not future.cancelled() and next(begin_again[i]):
-                        waiting[_submit(executor, folders[i], patience, wanted)] = i
+                        yield from zip(task, future.result(), strict=True)
+                    elif not asked and not future.cancelled() and next(begin_again[task]):
+                        waiting[_submit(executor, [folders[i] for i in task], patience, wanted)] = task
                     else:
-                        yield i, Stopped(0, "interrupted" if asked else "failed", lost)
+                        yield from ((i, Stopped(0, "interrupted" if asked else "failed", lost)) for i in task)
         finally:
             if waiting:  # the caller listens no more
                 os.truncate(wanted, 1)
                 wait(waiting, timeout=patience)
+
+
+def together(folders: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Which of the runs (their indices) train in one process: seeds of one tiny model, as many as leave no core idle.
+
+    See `windtunnel.train.run.is_tiny`; any other run, and one that cannot be read, has a process of its own.
+    """
+    alike: dict[str, list[int]] = {}
+    for i, folder in enumerate(folders):
+        with suppress(ArtifactError):
+            run = open_run(folder)
+            if is_tiny(run.config):
+                alike.setdefault(to_json(run.config.replace(seed=0)), []).append(i)
+    n = sum(len(group) for group in alike.values())
+    size = min(MOST_TOGETHER, max(1, -(-n // machine.cores())))
+    tasks = [tuple(part) for group in alike.values() for part in _even(group, size)]
+    return sorted([*tasks, *((i,) for i in set(range(len(folders))).difference(*tasks))])
+
+
+def _even(group: list[int], size: int) -> Iterator[list[int]]:
+    """Cut into as few parts as have at most so many members, of nearly equal length."""
+    n_parts = -(-len(group) // size)
+    for part in range(n_parts):
+        yield group[part * len(group) // n_parts : (part + 1) * len(group) // n_parts]
 
 
 @contextmanager
@@ -133,16 +167,16 @@ def _wanted(folder: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _submit(executor: Executor, folder: Path, patience: float, wanted: Path) -> Future[Stopped]:
+def _submit(executor: Executor, folders: Sequence[Path], patience: float, wanted: Path) -> Future[list[Stopped]]:
     try:
-        return executor.submit(train_run, str(folder.absolute()), patience, str(wanted))
+        return executor.submit(train_runs, [str(folder.absolute()) for folder in folders], patience, str(wanted))
     except RuntimeError as error:  # the executor is broken or was shut down
-        failed: Future[Stopped] = Future()
+        failed: Future[list[Stopped]] = Future()
         failed.set_exception(error)
         return failed
 
 
-def _lost(future: Future[Stopped]) -> str:
+def _lost(future: Future[list[Stopped]]) -> str:
     """Why a run has no ending of its own; nothing when it has one."""
     error = None if future.cancelled() else future.exception()
     if not (future.cancelled() or error):
@@ -152,7 +186,8 @@ def _lost(future: Future[Stopped]) -> str:
 
 
 def _news(path: Path) -> Iterator[list[Event]]:
-    """What was added to a run's log since the last time, but for its end; at first its last Started and last Step."""
+    """What was added to a run's log since the last time, but for its end and all steps except the last: this shows
+    progress, and tiny models take thousands of steps a second. At first its last Started and last Step."""
     offset, first = 0, True
     while True:
         events: list[Event] = []
@@ -161,8 +196,9 @@ def _news(path: Path) -> Iterator[list[Event]]:
             file.seek(offset)
             *lines, _ = file.read().split(b"\n")
             offset += sum(len(line) + 1 for line in lines)
-            for line in lines:
-                with suppress(ValueError):  # the middle of a line, when the log was cut back: this only shows progress
+            last_step = max((i for i, line in enumerate(lines) if line.startswith(STEP)), default=0)
+            for line in (line for i, line in enumerate(lines) if i == last_step or not line.startswith(STEP)):
+                with suppress(ValueError):  # the middle of a line, when the log was cut back
                     events.append(from_line(line.decode() + "\n"))
         last = {type(event): event for event in events}
         stands = [last[kind] for kind in (Started, Step) if kind in last]

@@ -1,11 +1,12 @@
-"""One run in a process of its own: `train_run` starts it, again when it is killed, and `main` is what it does.
+"""Runs in a process of their own: `train_runs` starts it, again when it is killed, and `main` is what it does.
 
-    python -m windtunnel.compare.worker RUN SECONDS [WANTED]
+    python -m windtunnel.compare.worker RUN ... SECONDS WANTED
 
-SECONDS is how long to wait while another process trains the run. The last line of the output is the end: a Stopped
-event as JSON, or, when nothing could be begun, one sentence. SIGTERM, SIGINT and a byte in the file WANTED end the
-step, save, and stop. So do the end of the standard input and the end of WANTED's lock, since then nobody waits for the
-run any more and the next may come for it at once: what has not been saved after SECONDS / 2 is given up.
+One run trains alone, several together, stacked. SECONDS is how long to wait while another process trains one of them.
+The last lines of the output are their ends, Stopped events as JSON. SIGTERM, SIGINT and a byte in the file WANTED end
+the step (of a stack the block of steps), save, and stop. So do the end of the standard input and the end of WANTED's
+lock, since then nobody waits for the run any more and the next may come for it at once: what has not been saved after
+SECONDS / 2 is given up.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
@@ -29,19 +30,20 @@ from windtunnel.train.events import Step, Stopped, from_line, to_line
 MOST_DEATHS = 3
 """A run whose process died this often without a new checkpoint between is given up."""
 
+NOT_BEGUN = Stopped(0, "interrupted", "not begun")
 EXIT_CODES = {"finished": 0, "interrupted": 75, "diverged": 4, "failed": 1}
 
 
-def train_run(folder: str, patience: float, wanted: str | None = None) -> Stopped:
-    """Train the run in a folder to its end in a process of its own; when that is killed, go on with another.
+def train_runs(folders: Sequence[str], patience: float, wanted: str) -> list[Stopped]:
+    """Train the runs in these folders to their ends in one process; when that is killed, go on with another.
 
     The process watches the pipe that it gets as its input, whose other end is gone with the one who waits here.
     """
-    command = [sys.executable, "-m", "windtunnel.compare.worker", folder, str(patience), *([wanted] if wanted else [])]
-    begin_again = lives(Path(folder))
+    command = [sys.executable, "-m", "windtunnel.compare.worker", *folders, str(patience), wanted]
+    begin_again = lives([Path(folder) for folder in folders])
     while True:
-        if wanted and _says_stop(Path(wanted)):
-            return Stopped(0, "interrupted", "not begun")
+        if _says_stop(Path(wanted)):
+            return len(folders) * [NOT_BEGUN]
         with tempfile.TemporaryFile() as file:  # not a pipe: what the process started could keep it open
             # A session of its own: Ctrl-C reaches only the parent, which passes it on.
             with Popen(command, stdin=PIPE, stdout=file, stderr=STDOUT, start_new_session=True) as process:
@@ -49,56 +51,70 @@ def train_run(folder: str, patience: float, wanted: str | None = None) -> Stoppe
             file.seek(0)
             said = file.read().decode(errors="replace").strip().splitlines() or [f"its process exited with code {code}"]
         with suppress(ValueError):
-            event = from_line(said[-1] + "\n")
-            assert isinstance(event, Stopped)
-            return event
+            ends = [from_line(line + "\n") for line in said[-len(folders) :]]
+            if len(ends) == len(folders):
+                return [end for end in ends if isinstance(end, Stopped)]
         if code >= 0:
-            return Stopped(0, "failed", said[-1])
+            return len(folders) * [Stopped(0, "failed", said[-1])]
         if code in (-signal.SIGTERM, -signal.SIGINT):  # before it could take it up: nothing was begun, nothing is lost
-            return Stopped(0, "interrupted", "its process was ended")
+            return len(folders) * [Stopped(0, "interrupted", "its process was ended")]
         if not next(begin_again):
             why = "; the system sends it when memory runs out" if code == -signal.SIGKILL else ""
             killed = f"its process was killed by signal {-code}, {MOST_DEATHS} times without a new checkpoint{why}"
-            return Stopped(0, "failed", killed)
+            return len(folders) * [Stopped(0, "failed", killed)]
 
 
-def lives(folder: Path) -> Iterator[bool]:
-    """After each death of a run: whether to begin it again. Always when it saved something since, and thrice if not."""
+def lives(folders: Sequence[Path]) -> Iterator[bool]:
+    """After each death of a process: whether to begin its runs again. Always when it saved something since, and thrice
+    if not."""
     deaths, saved = 0, None
     while True:
-        before, saved = saved, sorted(path.name for path in folder.glob("step-*"))
+        before, saved = saved, sorted(str(path) for folder in folders for path in folder.glob("step-*"))
         deaths = deaths + 1 if saved == before else 1
         yield deaths < MOST_DEATHS
 
 
-def main(folder: Path, patience: float, wanted: Path | None = None) -> int:
-    """Train until finished or asked to stop; returns the exit code, as the command line has them."""
+def main(folders: Sequence[Path], patience: float, wanted: Path) -> int:
+    """Train until finished or asked to stop; returns the exit code of the worst end, as the command line has them."""
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: asked.append(received))
     threading.Thread(target=_watch, args=(asked, wanted, patience / 2), daemon=True).start()
-    try:
-        ended = _train(folder, asked, patience)
-    except WindtunnelError as error:
-        print(error, flush=True)
-        return error.exit_code
-    print(to_line(ended), end="", flush=True)
-    return EXIT_CODES[ended.reason]
+    ends = _train_together(folders, asked, patience) if len(folders) > 1 else {}
+    for folder in folders:
+        if ends.get(folder, NOT_BEGUN).reason in ("finished", "interrupted"):
+            ends[folder] = _train(folder, asked, patience, ends.get(folder, NOT_BEGUN))
+    for folder in folders:
+        print(to_line(ends[folder]), end="", flush=True)
+    return max(EXIT_CODES[ended.reason] for ended in ends.values())
 
 
-def _train(folder: Path, asked: list[int], patience: float) -> Stopped:
-    """Train and measure, each as soon as no other process has the run's lock."""
+def _train_together(folders: Sequence[Path], asked: list[int], patience: float) -> dict[Path, Stopped]:
+    """Train them stacked, as soon as no other process has one of their locks; how each ended."""
+    from windtunnel.generate.write import write_sample
+    from windtunnel.train.disk import is_locked
+    from windtunnel.train.stack import resume_together
+
+    deadline = time.monotonic() + patience
+    while not asked and time.monotonic() < deadline and any(is_locked(folder) for folder in folders):
+        time.sleep(0.3)
+    events = resume_together(folders, lambda: bool(asked), write_sample)
+    return {folders[place]: event for place, event in events if isinstance(event, Stopped)}
+
+
+def _train(folder: Path, asked: list[int], patience: float, ended: Stopped) -> Stopped:
+    """Train what did not end yet and measure, each as soon as no other process has the run's lock."""
     from windtunnel.compare.measure import measure
     from windtunnel.generate.write import write_sample
     from windtunnel.train import machine
     from windtunnel.train.disk import locked
     from windtunnel.train.loop import resume
 
-    ended, trained, before = Stopped(0, "interrupted", "not begun"), False, machine.peak_memory()
+    trained, before = False, machine.peak_memory()
     deadline = time.monotonic() + patience
     while True:
         try:
-            if ended.reason == "interrupted":
+            if ended == NOT_BEGUN:
                 for event in resume(folder, lambda: bool(asked), write_sample):
                     trained = trained or isinstance(event, Step)
                     ended = event if isinstance(event, Stopped) else ended
@@ -109,18 +125,20 @@ def _train(folder: Path, asked: list[int], patience: float) -> Stopped:
             return ended
         except NumericsError:  # told by the Stopped event before it
             return ended
-        except BusyError:
+        except BusyError as error:
             if asked:
                 return ended
             if time.monotonic() > deadline:
-                raise
+                return Stopped(0, "failed", str(error))
+        except WindtunnelError as error:
+            return Stopped(0, "failed", str(error))
         time.sleep(0.3)
 
 
-def _watch(asked: list[int], wanted: Path | None, grace: float) -> None:
+def _watch(asked: list[int], wanted: Path, grace: float) -> None:
     """Ask the training to stop when the one who waits for it says so, or is gone; then end the process in any case."""
-    while _input_open() and (wanted is None or _held(wanted)):
-        if wanted is not None and not asked and _says_stop(wanted):
+    while _input_open() and _held(wanted):
+        if not asked and _says_stop(wanted):
             asked.append(signal.SIGTERM)
     asked.append(signal.SIGTERM)
     time.sleep(grace)
@@ -157,4 +175,4 @@ def _held(wanted: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), *map(Path, sys.argv[3:4])))
+    sys.exit(main([Path(name) for name in sys.argv[1:-2]], float(sys.argv[-2]), Path(sys.argv[-1])))

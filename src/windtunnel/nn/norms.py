@@ -70,8 +70,9 @@ class BatchNorm(nn.Module):
             variance_D, mean_D = torch.var_mean(x_BTD, dim=(0, 1), correction=self.correction)
             std_D = (variance_D + self.epsilon).sqrt()
             with torch.no_grad():
-                self.running_mean.lerp_(mean_D, self.momentum)
-                self.running_std.lerp_(std_D, self.momentum)
+                # Not lerp_, for which torch.func.vmap has no rule.
+                self.running_mean.add_(mean_D - self.running_mean, alpha=self.momentum)
+                self.running_std.add_(std_D - self.running_std, alpha=self.momentum)
         return self.weight * (x_BTD - mean_D) / std_D + self.bias
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -141,6 +142,10 @@ class Documents:
             yield self.take(some)
 
 
+LARGEST_TABLE = 1 << 20
+"""Up to so many tokens in all, `Positions` looks its rows up instead of making them."""
+
+
 class Positions:
     """Every token once, each predicted from exactly the context_length tokens before it.
 
@@ -167,8 +172,14 @@ class Positions:
         return int(self.first[-1])
 
     def take(self, indices: np.ndarray, key: int = 0) -> Batch:
-        rows = torch.from_numpy(self.rows(indices))
+        known = len(self) * len(self.reach) <= LARGEST_TABLE
+        rows = torch.from_numpy(self.table[indices] if known else self.rows(indices))
         return Batch(rows[:, :-1], rows[:, -1:])
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """All rows, (len, context_length + 1) int64."""
+        return self.rows(np.arange(len(self)))
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Context and target of these predictions, (n, context_length + 1) int64."""
@@ -235,12 +246,29 @@ def examples(store: TokenStore, split: str, context_length: int, last_only: bool
 
 def batch(source: Examples, size: int, seed: int, step: int) -> Batch:
     """The batch of a step: examples step*size ... of an endless sequence of shuffled epochs."""
-    epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), len(source))
+    return in_epochs(source, seed, step * size, (step + 1) * size)
+
+
+def in_epochs(source: Examples, seed: int, start: int, end: int) -> Batch:
+    """Examples start ... end - 1 of an endless sequence of shuffled epochs."""
+    epochs, places = np.divmod(np.arange(start, end), len(source))
     parts = []
-    for epoch in np.unique(epochs):
-        key = _key(seed, int(epoch))
-        parts.append(source.take(shuffled(places[epochs == epoch], len(source), key), key))
+    for epoch in range(epochs[0], epochs[-1] + 1):
+        key, own = _key(seed, epoch), places[epochs == epoch]
+        known = len(source) <= LONGEST_ORDER
+        parts.append(source.take(order(len(source), key)[own] if known else shuffled(own, len(source), key), key))
     return parts[0] if len(parts) == 1 else join(parts)
+
+
+LONGEST_ORDER = 1 << 18
+"""Up to so many examples the order of an epoch is kept: to compute it batch by batch takes longer than a step of a
+model of 12 thousand parameters."""
+
+
+@lru_cache(maxsize=32)
+def order(n: int, key: int) -> np.ndarray:
+    """All of `shuffled`, (n,) int64, kept for a few epochs of a few seeds."""
+    return shuffled(np.arange(n), n, key)
 
 
 def join(parts: Sequence[Batch]) -> Batch:

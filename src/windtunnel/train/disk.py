@@ -242,5 +242,16 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the folder's lock; False also for what is no folder."""
+    try:
+        with locked(folder):
+            return False
+    except BusyError:
+        return True
+    except SaveError:
+        return False
+
+
 def _canonical(data: Mapping[str, Any]) -> bytes:
     return (json.dumps(data, sort_keys=True, indent=1) + "\n").encode()

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 
 from windtunnel.models import Model, build
-from windtunnel.text.batches import Batch, Examples, Subset, batch, examples
+from windtunnel.text.batches import Batch, Examples, Subset, examples, in_epochs
 from windtunnel.text.store import TokenStore
 from windtunnel.train.run_config import RunConfig
 
 BatchOf = Callable[[int], Batch]
 """step -> batch."""
+RowsOf = Callable[[int, int], Batch]
+"""(first step, step after the last) -> their batches, one below the other."""
 
 
 def first_weights(config: RunConfig) -> Model:
@@ -37,13 +39,18 @@ def batches(config: RunConfig, store: TokenStore) -> BatchOf:
     Raises:
         DataError: when the corpus is too small for the context.
     """
-    source = train_examples(config, store)
-    size = config.train.batch_size
+    rows = rows_of_steps(config, store)
+    return lambda step: rows(step, step + 1)
+
+
+def rows_of_steps(config: RunConfig, store: TokenStore) -> RowsOf:
+    """The batches of several steps, one below the other; raises as `batches` does."""
+    source, size = train_examples(config, store), config.train.batch_size
     if config.generator is None:
-        return lambda step: batch(source, size, config.seed, step)
+        return lambda start, end: in_epochs(source, config.seed, start * size, end * size)
     # One draw of all steps gives the numbers that the script draws step by step.
-    drawn = torch.randint(len(source), (config.train.steps, size), generator=_replayed(config)[1]).numpy()
-    return lambda step: source.take(drawn[step].astype(np.int64), key=0)
+    drawn = torch.randint(len(source), (config.train.steps * size,), generator=_replayed(config)[1]).int().numpy()
+    return lambda start, end: source.take(drawn[start * size : end * size].astype(np.int64), key=0)
 
 
 def _replayed(config: RunConfig) -> tuple[Model, torch.Generator]:

@@ -3,7 +3,6 @@ and the run folder keeps it, one JSON object a line."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import zlib
 from dataclasses import dataclass
@@ -90,8 +89,8 @@ EVENTS: dict[str, type[Any]] = {
 
 def to_line(event: Event) -> str:
     """One line of JSON with the event's kind first and a CRC-32 of the rest last."""
-    data = {"event": type(event).__name__.lower(), **dataclasses.asdict(event)}
-    return json.dumps({**data, "crc": _crc(data)}) + "\n"
+    text = json.dumps({"event": type(event).__name__.lower(), **vars(event)})
+    return f'{text[:-1]}, "crc": {zlib.crc32(text.encode())}}}\n'
 
 
 def from_line(line: str) -> Event:
@@ -135,7 +134,3 @@ def read_events(path: Path, at_least: int = 0) -> list[Event]:
     if tail[:-1].endswith(b"}") or len(data) - len(tail) < at_least:
         raise ArtifactError(f"{path} was altered in its last line: the end of the line is damaged")
     return events
-
-
-def _crc(data: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(data).encode())

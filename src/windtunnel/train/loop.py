@@ -56,6 +56,10 @@ class State:
     first_loss: float | None
 
 
+Stepping = Callable[[RunConfig, TokenStore, State], Callable[[], Step]]
+"""(config, corpus, state) -> what takes the state one step further; it may raise NumericsError instead."""
+
+
 def fit(config: RunConfig, folder: Path) -> Iterator[Event]:
     """Train a config in a folder; continues where the folder's run stands if it is the same run.
 
@@ -73,6 +77,8 @@ def resume(
     should_stop: Callable[[], bool] = lambda: False,
     write_sample: WriteSample | None = None,
     ranks: Ranks = ALONE,
+    stepping: Stepping | None = None,
+    note: str = "",
 ) -> Iterator[Event]:
     """Train the run in a folder from its newest verified checkpoint to its last step.
 
@@ -80,6 +86,8 @@ def resume(
         should_stop: asked before every step; when it says yes the state is saved and the run can be resumed.
         write_sample: writes the text of the Sample events; None writes none.
         ranks: the processes that train this run together, each of which calls this; rank 0 alone writes the folder.
+        stepping: what makes its steps; None is `alone`.
+        note: what else is to be said when it starts.
     """
     open_run(folder)  # before a lock file appears in a folder that is no run
     with ExitStack() as held:
@@ -90,11 +98,13 @@ def resume(
             ranks.check(run.config)
             store = run.store()
         torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
-        state, size, note = _restore(run, ranks)
+        state, size, warnings = _restore(run, ranks)
+        step = stepping(run.config, store, state) if stepping else alone(run.config, store, state, ranks)
         ranks.listen(should_stop)
         with ranks.together():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
-        for event in _train(run, store, state, ranks, write_sample, note, log, new=size == 0):
+        note = "; ".join(filter(None, (warnings, note)))
+        for event in _train(run, store, state, step, ranks, write_sample, note, log, new=size == 0):
             with saving(run.folder / METRICS):
                 write_all(log.fileno(), to_line(event).encode())
             yield event
@@ -106,6 +116,7 @@ def _train(
     run: Run,
     store: TokenStore,
     state: State,
+    step: Callable[[], Step],
     ranks: Ranks,
     write_sample: WriteSample | None,
     note: str,
@@ -113,7 +124,6 @@ def _train(
     new: bool,
 ) -> Iterator[Event]:
     train = run.config.train
-    batch_of, loss = batches(run.config, store), loss_function(ranks.forward(state.model), run.config)
     yield _started(run, state, ranks, note)
     if new:
         yield from _look(run, store, state, ranks, write_sample)
@@ -125,7 +135,7 @@ def _train(
             yield Stopped(state.step, "interrupted", f"resume with: windtunnel resume {run.folder}")
             return
         try:
-            yield advance(run.config, state, batch_of, loss, ranks)
+            yield step()
         except NumericsError as error:
             # One more is kept: the loss of these weights may be past mending, that of those saved before is not.
             yield _save(run, state, ranks, log, train.keep + 1)
@@ -137,6 +147,12 @@ def _train(
         if state.step % train.save_every == 0 or last:
             yield _save(run, state, ranks, log)
     yield Stopped(state.step, "finished")
+
+
+def alone(config: RunConfig, store: TokenStore, state: State, ranks: Ranks = ALONE) -> Callable[[], Step]:
+    """What makes the steps of a run that no other trains together with."""
+    batch_of, loss = batches(config, store), loss_function(ranks.forward(state.model), config)
+    return lambda: advance(config, state, batch_of, loss, ranks)
 
 
 def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossSum, ranks: Ranks = ALONE) -> Step:

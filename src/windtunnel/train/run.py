@@ -40,6 +40,9 @@ from windtunnel.train.run_config import RunConfig, Start
 METRICS = "metrics.jsonl"
 COMPILE_SECONDS = 600.0
 """Runs that would take longer than this are compiled when `train.compile` is auto."""
+TINY, TINY_STEPS = 5e7, 100_000
+"""A step of less than TINY FLOPs, about a millisecond of arithmetic, is nearly all overhead. Such runs are compiled
+from TINY_STEPS steps on."""
 
 
 class Record(BaseModel):
@@ -198,7 +201,9 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     compiled = train.compile
     if compiled == "auto":
         seconds = _training_flops(config.replace(model=model)) / (3e10 * threads)
-        compiled = machine.has_compiler() and seconds > COMPILE_SECONDS
+        settled = config.replace(model=model, train=train.replace(threads=threads, precision=precision))
+        pays = seconds > COMPILE_SECONDS or (is_tiny(settled) and train.steps >= TINY_STEPS)
+        compiled = machine.has_compiler() and pays
     corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
     return config.replace(
@@ -208,6 +213,18 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
         train=train.replace(threads=threads, precision=precision, compile=compiled),
         start=start,
     )
+
+
+def is_tiny(config: RunConfig) -> bool:
+    """Whether runs of this resolved config that differ only in the seed train together (`windtunnel.train.stack`).
+
+    An mlp whose step is overhead, in float32 on one thread of a CPU, with its batch in one part: batch norm sees parts.
+    Measured by benchmarks/stacked_seeds.py for 2e6 FLOPs a step.
+    """
+    train, model = config.train, config.model
+    plain = train.grad_accumulation == 1 and train.threads == 1 and train.precision == "fp32"
+    flops = training_flops_per_token(model, model.targets_per_example) * model.targets_per_example * train.batch_size
+    return isinstance(model, MLPConfig) and plain and flops < TINY and machine.device().type == "cpu"
 
 
 def _check_family(config: RunConfig) -> None:

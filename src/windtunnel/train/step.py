@@ -58,6 +58,8 @@ def seed_all(number: int, device: torch.device) -> None:
 
 LONGEST_UPDATE = 10.0
 """An update longer than this many times the weights themselves is an explosion, whatever the loss says so far."""
+SHORTEST_WEIGHT = 0.02
+"""Weights shorter than N(0, .02) count as that long there, so that a model may begin at zero."""
 
 
 def update(
@@ -89,8 +91,7 @@ def guard_update(
 ) -> None:
     """Refuse an update that would be far longer than the weights it changes.
 
-    SGD moves by lr x gradient, AdamW by at most about lr in each weight (Kingma & Ba 2015, section 2.1). Weights
-    shorter than N(0, .02) count as that long, so that a model may begin at zero.
+    SGD moves by lr x gradient, AdamW by at most about lr in each weight (Kingma & Ba 2015, section 2.1).
 
     Raises:
         NumericsError: before the weights are touched.
@@ -98,7 +99,7 @@ def guard_update(
     parameters = [p.detach() for p in model.parameters()]
     root = math.sqrt(sum(p.numel() for p in parameters))
     length = lr * (grad_norm if isinstance(optimizer, torch.optim.SGD) else root)
-    own = max(ranks.full(torch.nn.utils.get_total_norm(parameters)).item(), 0.02 * root)
+    own = max(ranks.full(torch.nn.utils.get_total_norm(parameters)).item(), SHORTEST_WEIGHT * root)
     if length > LONGEST_UPDATE * own:
         raise NumericsError(f"the update would be {length / own:.3g} times as long as the weights themselves")
 
