@@ -42,6 +42,6 @@ def config_of(settings: Mapping[str, Any], steps: int = 20_000, evaluations: int
     """
     config = mlp(CORPUS)
     model = {"batch_norm_momentum": max(0.001, 10 / steps), **settings}
-    train = {"steps": steps, "eval_every": max(1, steps // evaluations), "save_every": steps}
-    fixed = {"sample_tokens": 0, "compile": False, "precision": "fp32"}
+    train = {"steps": steps, "eval_every": max(1, steps // evaluations), "save_every": max(1, steps // 4)}
+    fixed = {"sample_tokens": 0, "precision": "fp32"}
     return config.replace(model=config.model.replace(**model), train=config.train.replace(**fixed, **train))
