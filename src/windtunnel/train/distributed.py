@@ -147,6 +147,7 @@ class _Together(Ranks):
 
     def __init__(self, control: dist.ProcessGroup) -> None:
         self.rank, self.size, self.control = dist.get_rank(), dist.get_world_size(), control
+        self.asked_here = self.should_stop
 
     def listen(self, should_stop: Callable[[], bool]) -> None:
         self.asked_here = should_stop
