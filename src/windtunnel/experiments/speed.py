@@ -150,7 +150,8 @@ def rates_figure(seconds: Seconds) -> Figure:
         for axes, what in zip(figure.subplots(1, 2), seconds, strict=True):
             for (name, own), (colour, marker) in zip(rates(seconds, what).items(), LOOKS, strict=False):
                 axes.plot(list(own), list(own.values()), color=colour, marker=marker, label=name)
-            axes.set(xscale="log", yscale="log", xlabel="length of the context, tokens", title=what)
+            axes.set(xscale="log", ylim=(0, None), xlabel="length of the context, tokens", title=what)
+            axes.yaxis.set_major_formatter("{x:,.0f}")
             axes.set_xticks([*seconds[what]], [f"{length:,}" for length in seconds[what]])
             axes.minorticks_off()
         figure.axes[0].set_ylabel("tokens a second")
