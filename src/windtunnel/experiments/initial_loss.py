@@ -175,7 +175,7 @@ def loss_figure(found: Mapping[str, Start]) -> Figure:
         axes.axvline(INITIAL_EXCESS, color=QUIET, linestyle="--", label=f"the doctor speaks up from {INITIAL_EXCESS:g}")
         axes.set_yticks(range(len(found)), list(found))
         axes.set(xscale="log", xlim=(5e-6, 60), ylim=(len(found) - 0.5, -0.5))
-        axes.set_xlabel(f"loss before training above ln 27 = {BLIND:.4f}, nats; one dot a seed")
+        axes.set_xlabel(f"loss before training above ln 27 = {BLIND:.4f}, nats; one dot a seed, at the left edge: not above")
         axes.legend(loc="lower right")
     return figure
 
