@@ -12,7 +12,7 @@ import torch
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, exactly, signature, within
 from windtunnel.experiments.makemore import GENERATOR, HERE, LADDER, config_of
-from windtunnel.inspect.doctor.checks import INITIAL_EXCESS
+from windtunnel.inspect.doctor.checks_of_layers import INITIAL_EXCESS
 from windtunnel.inspect.doctor.initial_loss import culprit
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.models import MLP, build
@@ -175,7 +175,7 @@ def loss_figure(found: Mapping[str, Start]) -> Figure:
         axes.axvline(INITIAL_EXCESS, color=QUIET, linestyle="--", label=f"the doctor speaks up from {INITIAL_EXCESS:g}")
         axes.set_yticks(range(len(found)), list(found))
         axes.set(xscale="log", xlim=(5e-6, 60), ylim=(len(found) - 0.5, -0.5))
-        axes.set_xlabel(f"loss before training above ln 27 = {BLIND:.4f}, nats; one dot a seed, at the left edge: not above")
+        axes.set_xlabel(f"loss before training above ln 27 = {BLIND:.4f}, nats; one dot a seed; at the edge: not above")
         axes.legend(loc="lower right")
     return figure
 

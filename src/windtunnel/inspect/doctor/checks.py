@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable
 
-from windtunnel.inspect.doctor.activations import Activations
+from windtunnel.inspect.doctor.checks_of_layers import (
+    constant_layers,
+    dead_units,
+    gradient_states,
+    initial_loss,
+    running_statistics,
+    saturation,
+    scale_across_layers,
+)
 from windtunnel.inspect.doctor.exam import STEPS, Examination, measure, median_ratio
-from windtunnel.inspect.doctor.findings import Finding, Severity
-from windtunnel.inspect.doctor.gradients import State
+from windtunnel.inspect.doctor.findings import Finding, Severity, low, one_digit, percent
 from windtunnel.inspect.doctor.history import best_and_last, late_fall, spikes
 from windtunnel.inspect.doctor.subject import Subject
-from windtunnel.stats.intervals import Estimate
 
-INITIAL_EXCESS = 0.5
-"""Nats above ln V: normal logits of standard deviation 1 cost so much, and 1 is a model that already takes sides."""
-SATURATED = 0.5
-"""Half of a layer passing on less than 6 % of its gradient (1 - .97^2)."""
-DEAD = 0.5
-"""Healthy runs of ReLU models here had up to a third of a layer's units dead."""
-SCALE = 100.0
-"""Between the first block and the last; a residual stream that sums L independent blocks grows as sqrt(L)."""
 TRAVEL = 0.1
 """Of its own length: a matrix that a whole run cannot move further stays what it was at random."""
 CURVATURE = 10.0
@@ -38,8 +35,6 @@ NOISE, NOISE_SINGLE = 10.0, 50.0
 """A batch this many times below the noise scale makes a step worth less than 1/11 of one with the exact gradient. Of an
 example that predicts a single token less can be asked: published mlps of 32 a batch, healthy here, lay 7 to 13 times
 below by the lower end."""
-LAG = 0.05
-"""Of their first values that running statistics may still hold at the end."""
 NOT_CARRIED_OVER = 0.25
 """Of the nats learnt beyond token frequencies: the share that holds on train only."""
 STILL_FALLING = 0.1
@@ -52,103 +47,6 @@ CLIPPED = 10.0
 """Times that the gradient is longer than the clip in the middle: SGD then moves by a tenth of what lr says."""
 
 
-def initial_loss(exam: Examination) -> list[Finding]:
-    """The loss before training is that of a blind guess, or a cause is named."""
-    found, start = exam.initial, exam.config.start
-    if exam.config.train.steps == 0 or start is not None:  # trained weights know something
-        return []
-    evidence = f"loss before training {found.loss}, a blind guess has ln V = {found.blind:.4f}"
-    if found.loss.estimate < found.blind - INITIAL_EXCESS:
-        cure = "look for targets that are among the inputs, or weights that are not random"
-        return [Finding("initial loss below ln V", "problem", evidence, cure)]
-    if not _low(found.loss) > found.blind + INITIAL_EXCESS:
-        return []
-    name, without = exam.culprit
-    evidence += f"; the logits' standard deviation is {found.logit_std:.3g}, and {found.blind:.4f} needs it near 0"
-    evidence += f"; with {name} made ten times smaller the loss is {without:.4f}" if name else ""
-    cure = f"initialise {name or 'the head'} smaller, for example with N(0, 0.02)"
-    return [Finding("initial loss above ln V", "problem", evidence, cure)]
-
-
-def saturation(exam: Examination) -> list[Finding]:
-    """Layers of tanh or sigmoid whose values stand at the ends of their range."""
-    worst = _worst(exam, lambda a: a.saturated)
-    if worst is None or worst[0] < SATURATED:
-        return []
-    evidence = f"{_percent(worst[0])} of the values of {worst[1]} lie beyond .97 of their range {worst[2]}"
-    return [Finding("saturated units", "problem", evidence, "initialise the layer before it smaller: its weights "
-            "with a standard deviation of gain / sqrt(inputs), gain 5/3 for tanh (He et al. 2015)")]  # fmt: skip
-
-
-def dead_units(exam: Examination) -> list[Finding]:
-    """Units that are 0 for every token that was looked at."""
-    fed = {
-        a.place
-        for all_of in (exam.activations_start, exam.activations_end)
-        for before, a in pairwise(all_of)
-        if before.std > 0
-    }  # a function of zeros has nothing to pass on
-
-    def dead(a: Activations) -> float:
-        return a.dead if a.n_units >= 8 and (a.std > 0 or (a.place.endswith("(input)") and a.place in fed)) else 0.0
-
-    worst = _worst(exam, dead)
-    if worst is None or worst[0] < DEAD:
-        return []
-    evidence = f"{_percent(worst[0])} of the units of {worst[1]} are 0 for every token {worst[2]}"
-    cure = "a lower rate (--set optimizer.lr), biases that begin at 0, or --set model.activation=gelu_tanh"
-    return [Finding("dead units", "problem", evidence, cure)]
-
-
-def constant_layers(exam: Examination) -> list[Finding]:
-    """Modules that put out one and the same number whatever goes in."""
-    flat = [a.place for a in exam.activations_end if a.std == 0 and a.n_units > 1 and not a.place.endswith("(input)")]
-    if not flat:
-        return []
-    evidence = f"{_listed(flat)} put out the same number for every token and unit, also after training"
-    return [Finding("layer without output", "problem", evidence, "initialise its weights at random, not with 0")]
-
-
-def scale_across_layers(exam: Examination) -> list[Finding]:
-    """The scale of what equal blocks put out, from the first to the last."""
-    for activations, when in ((exam.activations_start, "before training"), (exam.activations_end, "after training")):
-        stds = [a.std for a in sorted((a for a in activations if a.depth is not None), key=lambda a: a.depth or 0)]
-        if len(stds) < 2 or min(stds[0], stds[-1]) == 0 or 1 / SCALE <= stds[-1] / stds[0] <= SCALE:
-            continue
-        name = "exploding scale" if stds[-1] > stds[0] else "vanishing scale"
-        evidence = f"standard deviation {stds[0]:.3g} after the first of {len(stds)} blocks, {stds[-1]:.3g} after the "
-        cure = "a norm in each block (--set model.norm=layer), or weights scaled by 1 / sqrt(inputs)"
-        return [Finding(name, "problem", evidence + f"last, {when}", cure)]
-    return []
-
-
-def gradient_states(exam: Examination) -> list[Finding]:
-    """Parameters that get no gradient, an exactly zero one, or one that cancels."""
-
-    def among(state: State) -> list[str]:
-        at_start = {g.name for g in exam.gradients_start if g.state == state}
-        return [g.name for g in exam.gradients_end if g.state == state and g.name in at_start]
-
-    found = []
-    if names := among("frozen"):
-        evidence = f"{_listed(names)} ask for no gradient, so training leaves them as they are"
-        found.append(Finding("frozen parameter", "warning", evidence, "requires_grad_(True), unless it is meant"))
-    if names := among("unused"):
-        evidence = f"the loss does not depend on {_listed(names)}: autograd gives no gradient"
-        found.append(Finding("unused parameter", "problem", evidence, "use it in forward, or remove it"))
-    if names := among("zero"):
-        evidence = f"the gradient of {_listed(names)} is exactly 0, before and after training"
-        cure = "initialise at random what lies between it and the loss, or revive units that never fire"
-        found.append(Finding("zero gradient", "problem", evidence, cure))
-    if names := among("cancels"):
-        g = next(g for g in exam.gradients_end if g.name == names[0])
-        evidence = f"the gradient of {_listed(names)} is rounding: {g.rms:.1e} in float32, {g.rms_64:.1e} in float64"
-        setting = "model.hidden_bias" if exam.config.model.family == "mlp" else "model.bias"
-        cure = f"remove it (--set {setting}=false): what it adds, the norm behind it subtracts again"
-        found.append(Finding("gradient that cancels", "warning", evidence, cure))
-    return found
-
-
 def update_ratio(exam: Examination) -> list[Finding]:
     """The size of an update against the size of the weights that it changes."""
     flowing = {g.name for g in exam.gradients_start if len(g.shape) >= 2 and g.state == "flows"}
@@ -159,10 +57,12 @@ def update_ratio(exam: Examination) -> list[Finding]:
     evidence += f"{len(flowing)} matrices and {len(exam.training.ratio_steps)} steps"
     if ratio * total < TRAVEL:
         evidence += f"; {total} such updates in one direction would move them by {ratio * total:.2g} of their size"
-        cure = f"a larger rate (--set optimizer.lr={_lr(30 * exam.config.optimizer.lr)}), and no clip far below the "
+        cure = (
+            f"a larger rate (--set optimizer.lr={one_digit(30 * exam.config.optimizer.lr)}), and no clip far below the "
+        )
         return [Finding("weights hardly move", "problem", evidence, cure + "gradient's norm")]
     if ratio > 1:
-        cure = f"a smaller rate: --set optimizer.lr={_lr(exam.config.optimizer.lr / 10)}"
+        cure = f"a smaller rate: --set optimizer.lr={one_digit(exam.config.optimizer.lr / 10)}"
         return [Finding("updates larger than the weights", "problem", evidence, cure)]
     return []
 
@@ -182,7 +82,7 @@ def clipping(exam: Examination) -> list[Finding]:
         evidence += f": clipped, an element is about {each:.1e}, below Adam's epsilon {o.epsilon:g}"
     elif middle <= CLIPPED * clip:
         return []
-    cure = f"--set train.clip={_lr(max(1.0, 2 * middle))}, or --set train.clip=none"
+    cure = f"--set train.clip={one_digit(max(1.0, 2 * middle))}, or --set train.clip=none"
     return [Finding("clip too small", "problem", evidence, cure)]
 
 
@@ -192,7 +92,9 @@ def spiking_or_diverging(exam: Examination) -> list[Finding]:
     losses = past.losses if past else exam.training.losses
     message = exam.training.message if past is None else "the run ended diverged" if past.ended == "diverged" else ""
     lr, warmup = exam.config.optimizer.lr, exam.config.schedule.warmup
-    cure = f"--set optimizer.lr={_lr(lr / 3)}, a longer warm-up (--set schedule.warmup={max(100, 2 * warmup)}), or "
+    cure = (
+        f"--set optimizer.lr={one_digit(lr / 3)}, a longer warm-up (--set schedule.warmup={max(100, 2 * warmup)}), or "
+    )
     cure += "--set train.clip=1"
     places = spikes(losses)
     if places:
@@ -220,14 +122,16 @@ def learning_rate(exam: Examination) -> list[Finding]:
     bound = f"the curvature at the start ({kind}, largest eigenvalue {exam.curvature_start.eigenvalue:.4g}) allows "
     bound += f"{limit:.2g}"
     size, share = ("small", TOO_SMALL) if rival and rival.factor > 1 else ("large", TOO_LARGE)
-    if rival and _low(rival.gain) > 0 and rival.own_progress < share * rival.progress:
+    if rival and low(rival.gain) > 0 and rival.own_progress < share * rival.progress:
         evidence = f"in {exam.steps} steps the loss fell by {rival.own_progress:.4f} with lr {lr:g} and by "
         evidence += f"{rival.progress:.4f} with {rival.lr:g} (difference {rival.gain}); the range test is best at "
         evidence += f"{tried.best:.2g}; {bound}"
-        found.append(Finding(f"learning rate too {size}", "problem", evidence, f"--set optimizer.lr={_lr(rival.lr)}"))
+        found.append(
+            Finding(f"learning rate too {size}", "problem", evidence, f"--set optimizer.lr={one_digit(rival.lr)}")
+        )
     elif lr > CURVATURE * limit:
         evidence = f"lr {lr:g}; {bound}"
-        found.append(Finding("learning rate too large", "warning", evidence, f"--set optimizer.lr={_lr(limit)}"))
+        found.append(Finding("learning rate too large", "warning", evidence, f"--set optimizer.lr={one_digit(limit)}"))
     return found
 
 
@@ -241,7 +145,7 @@ def fitting(exam: Examination) -> list[Finding]:
         if rise:
             found.append(Finding("overfitting", "problem", f"{evidence}; {rise}", _against_overfitting(exam)))
         elif fit.gap.low > NOT_CARRIED_OVER * max(learnt, 0.1):
-            evidence += f"; {_percent(fit.gap.estimate / learnt)} of what was learnt beyond token frequencies is lost"
+            evidence += f"; {percent(fit.gap.estimate / learnt)} of what was learnt beyond token frequencies is lost"
             found.append(Finding("overfitting", "warning", evidence, _against_overfitting(exam)))
     if past and past.ended == "finished" and len(past.losses) >= 40:
         fall, whole = late_fall(past.losses), past.losses[0] - best_and_last(past.losses)[1]
@@ -256,25 +160,11 @@ def batch_noise(exam: Examination) -> list[Finding]:
     """A batch far below the gradient noise scale."""
     size, noise = exam.config.train.batch_size, exam.noise
     most = NOISE if exam.config.model.targets_per_example > 1 else NOISE_SINGLE
-    if not math.inf > _low(noise) > most * size:  # infinite: no gradient at all
+    if not math.inf > low(noise) > most * size:  # infinite: no gradient at all
         return []
     evidence = f"noise scale {noise} examples after {exam.steps} steps, the batch has {size}"
     cure = f"--set train.batch_size={2 ** math.ceil(math.log2(noise.low / 2))}, or a lower learning rate"
     return [Finding("batch too small for its noise", "warning", evidence, cure)]
-
-
-def running_statistics(exam: Examination) -> list[Finding]:
-    """Running statistics that a run of this length does not bring from where they begin to those of the data."""
-    model, steps = exam.config.model, exam.config.train.steps
-    if model.family != "mlp" or not model.batch_norm or steps == 0:
-        return []
-    left = (1 - model.batch_norm_momentum) ** steps
-    if left <= LAG:
-        return []
-    evidence = f"with batch_norm_momentum {model.batch_norm_momentum:g} the running statistics of batch norm still are "
-    evidence += f"{_percent(left)} what they began as after {steps} steps, and every loss but train's is made with them"
-    cure = f"--set model.batch_norm_momentum={_lr(min(0.1, 10 / steps))}, or more steps"
-    return [Finding("running statistics lag behind", "warning", evidence, cure)]
 
 
 def entropy_floor(exam: Examination) -> list[Finding]:
@@ -316,7 +206,7 @@ def data(exam: Examination) -> list[Finding]:
     same, of = exam.copies
     if of and same / of > COPIES:
         unit = "documents" if exam.config.text.unit in ("line", "file") else "windows of 50 tokens"
-        evidence = f"{same:,} of {of:,} dev {unit} ({_percent(same / of)}) are word for word in train"
+        evidence = f"{same:,} of {of:,} dev {unit} ({percent(same / of)}) are word for word in train"
         cure = "remove copies from the corpus; the split by content keeps equal documents together (text.unit=line)"
         found.append(Finding("dev in train", "problem" if same / of > MANY_COPIES else "warning", evidence, cure))
     vocab = exam.config.model.vocab_size
@@ -356,31 +246,6 @@ def _against_overfitting(exam: Examination) -> str:
     dropout = getattr(exam.config.model, "dropout", 0.0)
     smaller = f"--set model.dropout={min(0.5, dropout + 0.2):.1g}, " if dropout < 0.5 else ""
     return f"more text, fewer steps, {smaller}or a smaller model"
-
-
-def _worst(exam: Examination, of: Callable[[Activations], float]) -> tuple[float, str, str] | None:
-    both = [(of(a), a.place, "before training") for a in exam.activations_start]
-    both += [(of(a), a.place, "after training") for a in exam.activations_end]
-    return max(both, key=lambda row: row[0], default=None)
-
-
-def _low(estimate: Estimate) -> float:
-    """The lower end; the estimate itself where one value gives no interval."""
-    return estimate.estimate if math.isnan(estimate.low) else estimate.low
-
-
-def _listed(names: Iterable[str], most: int = 4) -> str:
-    names = list(names)
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _lr(value: float) -> str:
-    return f"{value:.1g}"
 
 
 CHECKS: dict[str, Callable[[Examination], list[Finding]]] = {
