@@ -119,7 +119,7 @@ def run_folders(plan: Plan) -> dict[tuple[str, int], Path]:
 
 def is_settled(folder: Path) -> bool:
     """Whether a run has nothing left to do: it finished and was measured, or it diverged, as it would again."""
-    return folder.exists() and has_settled(folder, open_run(folder).events())
+    return folder.exists() and has_settled(folder, open_run(folder).events("saved", "stopped"))
 
 
 def has_settled(folder: Path, events: Sequence[Event]) -> bool:

@@ -62,10 +62,10 @@ class Run:
     tokenizer: Tokenizer
     record: Mapping[str, Any]
 
-    def events(self) -> list[Event]:
-        """The events of its training so far. Raises ArtifactError for an altered `metrics.jsonl`."""
+    def events(self, *kinds: str) -> list[Event]:
+        """The events of its training so far, or those of some kinds. Raises ArtifactError for an altered log."""
         path = self.folder / METRICS
-        return read_events(path) if path.exists() else []
+        return read_events(path, kinds=kinds) if path.exists() else []
 
     def store(self) -> TokenStore:
         """Its corpus as tokens.
