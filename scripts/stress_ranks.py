@@ -136,7 +136,8 @@ def stress(kills: int, seed: int, work: Path) -> Summary:
     summary, draw, beginning = Summary(), random.Random(seed), time.perf_counter()
     config = one.config_of(work, STEPS)
     store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
-    for number, (mode, size) in enumerate(WAYS[: max(1, kills)], start=1):
+    ways = WAYS[: max(1, kills)]
+    for number, (mode, size) in enumerate(ways, start=1):
 
         def make(name: str, way: str = f"{mode}-{size}") -> Path:
             return create_run(work / way / name, resolve(config, store), store).folder
@@ -145,7 +146,7 @@ def stress(kills: int, seed: int, work: Path) -> Summary:
         assert wait(begin(make("whole"), mode, size))[0] == [0] * size
         duration, rounds = 0.7 * (time.perf_counter() - since), 0
         expected, folder = one.result(work / f"{mode}-{size}" / "whole"), make("run-0")
-        while summary.kills < kills * number // len(WAYS):
+        while summary.kills < kills * number // len(ways):
             if one_life(folder, mode, size, draw, duration, summary):
                 wait(begin(folder, mode, size))
                 one.finished(folder, expected, summary)

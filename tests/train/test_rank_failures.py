@@ -41,7 +41,7 @@ def test_a_killed_rank_ends_the_others_and_loses_nothing():
     summary = json.loads(ended.stdout)
     assert (summary["kills"], summary["wrong_exits"], summary["unreadable_runs"]) == (1, 0, 0)
     assert summary["slowest_exit"] < 30
-    assert summary["equal_to_uninterrupted"] == summary["finished_runs"] == 1
+    assert summary["equal_to_uninterrupted"] == summary["finished_runs"] >= 1
 
 
 def test_sigterm_to_one_rank_saves_on_all(tmp_path):
