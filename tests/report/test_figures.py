@@ -79,7 +79,9 @@ def test_smoothing_has_no_bias_at_the_start_and_halves_after_the_half_life():
 
 
 def test_one_head_is_drawn_with_every_weight_and_every_label():
-    weights = np.random.default_rng(0).random((2, 3, 4, 4))
+    everything = np.random.default_rng(0).random((2, 3, 4, 4))  # as of a model without a causal mask
+    assert not attention_figure(everything, LABELS, 1, 2).axes[0].images[0].get_array().mask.any()
+    weights = np.tril(everything)
     axes = attention_figure(weights, LABELS, 1, 2).axes[0]
     drawn = axes.images[0].get_array()
     np.testing.assert_array_equal(drawn[np.tril_indices(4)], weights[1, 2][np.tril_indices(4)])
