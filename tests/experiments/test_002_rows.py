@@ -27,9 +27,10 @@ from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctor
 from windtunnel.experiments.training import compared, is_judged, small_names
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed
 from windtunnel.models import TransformerConfig, build
-from windtunnel.text.batches import batch, train_examples
+from windtunnel.text.batches import batch
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
+from windtunnel.train.draws import train_examples
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
 
@@ -135,7 +136,8 @@ def few(tmp_path_factory):
     config = small_names(setting)
     store = prepare(open_corpus(config.corpus, "line"), config.text)
     model = build(config.model.replace(vocab_size=store.tokenizer.vocab_size), seed=1)
-    return setting, config, model, train_examples(store, config.model.context_length, 16)
+    sampled = config.replace(train=config.train.replace(n_examples=16))
+    return setting, config, model, train_examples(sampled, store)
 
 
 def per_example(model, source):

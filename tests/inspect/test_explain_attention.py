@@ -5,13 +5,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.inspect import explain_attention as rows
 from windtunnel.inspect.explain_attention import explain_head, explain_row, variance_of_scores
 from windtunnel.inspect.explain_head import variances
-from windtunnel.models import TransformerConfig, build
+from windtunnel.models import MLPConfig, TransformerConfig, build
 
 SMALL = {"vocab_size": 20, "context_length": 16, "n_layers": 2, "n_heads": 4, "d_model": 32}
 VARIANTS = {
@@ -134,7 +133,7 @@ def test_what_is_not_there_is_refused(asked, words):
 
 
 def test_a_model_without_attention_and_a_long_text_are_refused():
-    with pytest.raises(ConfigError, match="this model is a Linear"):
-        explain_head(nn.Linear(2, 2), IDS, TOKENS)
+    with pytest.raises(ConfigError, match="needs a transformer, and this model is an mlp"):
+        explain_head(build(MLPConfig(), 0), IDS, TOKENS)
     with pytest.raises(DataError, match=r"21 tokens.*1 to 16"):
         explain_head(large(), IDS * 3, TOKENS * 3)
