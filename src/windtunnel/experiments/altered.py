@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
@@ -103,3 +103,12 @@ def judged_claims(id: str, found: Comparison, says: Says) -> Iterator[Claim]:
         statement, words = says[judgement.arm]
         verdict, values = is_judged(judgement, *words), {"difference": judgement.verdict.difference}
         yield Claim(id, statement, "", judgement.sentence.partition(": ")[2], verdict, values)
+
+
+def as_good_claims(
+    id: str, found: Comparison, arms: Sequence[Arm], named: Callable[[TransformerConfig], str]
+) -> Iterator[Claim]:
+    """For each arm that it loses nothing that matters."""
+    good: tuple[Word, ...] = ("better", "no difference that matters")
+    says: Says = {arm.name: (f"{named(transformer_of(arm))}: no loss that matters", good) for arm in arms}
+    return judged_claims(id, found, says)

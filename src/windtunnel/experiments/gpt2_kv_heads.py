@@ -25,13 +25,11 @@ def gpt2_kv_heads(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What do fewer key and value heads cost in loss, and what do they save?"""
     from windtunnel.compare.design import Arm, vary
     from windtunnel.experiments.altered import (
-        Says,
         arms_table,
-        judged_claims,
+        as_good_claims,
         n_seeds,
         settings_of,
         small_gpt2,
-        transformer_of,
     )
     from windtunnel.experiments.speed import at_lengths, rates_figure, rates_table
     from windtunnel.experiments.training import compared
@@ -42,13 +40,7 @@ def gpt2_kv_heads(setting: Setting) -> Generator[Progress, None, Outcome]:
     found = yield from compared("key and value heads", arms, n_seeds(setting), setting)
     groups = (8, 1) if setting.quick else (8, 4, 2, 1)
     seconds = yield from at_lengths({f"n_kv_heads={g}": {"n_kv_heads": g} for g in groups}, setting)
-    as_good: Says = {
-        arm.name: (
-            f"{transformer_of(arm).kv_heads} of 8: no loss that matters",
-            ["better", "no difference that matters"],
-        )
-        for arm in arms
-    }
+    as_good = as_good_claims("000-T2b", found, arms, lambda model: f"{model.kv_heads} of 8")
     return Outcome(
         title="Grouped queries: fewer key and value heads",
         what="The same small GPT-2 with 8 query heads was trained with 8, 4, 2 and 1 key and value heads, on paired "
@@ -56,7 +48,7 @@ def gpt2_kv_heads(setting: Setting) -> Generator[Progress, None, Outcome]:
         settings={**settings_of(base, setting), "timed": "2 layers x 256, 8 heads, rotary positions, random weights"},
         tables=(arms_table(found, arms, 3 if setting.quick else 15), rates_table(seconds)),
         figures={"loss": comparison_figure(found), "speed": rates_figure(seconds)},
-        claims=(*size_claims(), *equality_claims(), *judged_claims("000-T2b", found, as_good), faster_claim(seconds)),
+        claims=(*size_claims(), *equality_claims(), *as_good, faster_claim(seconds)),
         quick=setting.quick,
         signature=signature(setting, ("numpy", "torch")),
     )

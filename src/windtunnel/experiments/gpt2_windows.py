@@ -29,13 +29,11 @@ def gpt2_windows(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What does a sliding window cost in loss, and do time and memory grow with T·w?"""
     from windtunnel.compare.design import Arm, vary
     from windtunnel.experiments.altered import (
-        Says,
         arms_table,
-        judged_claims,
+        as_good_claims,
         n_seeds,
         settings_of,
         small_gpt2,
-        transformer_of,
     )
     from windtunnel.experiments.speed import at_lengths, rates_figure, rates_table
     from windtunnel.experiments.training import compared
@@ -45,13 +43,7 @@ def gpt2_windows(setting: Setting) -> Generator[Progress, None, Outcome]:
     found = yield from compared("windows", arms, n_seeds(setting), setting)
     rates = yield from at_lengths({"full": {}, **{f"window {w}": {"window": w} for w in (256, 64)}}, setting)
     seconds, held = yield from attention_costs(setting)
-    as_good: Says = {
-        arm.name: (
-            f"window {transformer_of(arm).window}: no loss that matters",
-            ["better", "no difference that matters"],
-        )
-        for arm in arms
-    }
+    as_good = as_good_claims("000-T2c", found, arms, lambda model: f"window {model.window}")
     return Outcome(
         title="Sliding windows",
         what="The same small GPT-2 was trained with full attention and with windows of the last w bytes, on paired "
@@ -62,7 +54,7 @@ def gpt2_windows(setting: Setting) -> Generator[Progress, None, Outcome]:
         claims=(
             *equality_claims(),
             receptive_field_claim(),
-            *judged_claims("000-T2c", found, as_good),
+            *as_good,
             *growth_claims(seconds, held),
         ),
         quick=setting.quick,

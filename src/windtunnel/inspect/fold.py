@@ -14,12 +14,10 @@ from windtunnel.nn.norms import BatchNorm
 from windtunnel.text.batches import examples
 from windtunnel.text.store import TokenStore
 from windtunnel.train import machine
-from windtunnel.train.checkpoint import weights_sha256
 from windtunnel.train.evaluate import EVALUATION_TOKENS, evaluate
 from windtunnel.train.events import Evaluation
-from windtunnel.train.foreign import create_with_weights
+from windtunnel.train.foreign import create_from
 from windtunnel.train.run import Run, load
-from windtunnel.train.run_config import Start
 
 
 @dataclass(frozen=True)
@@ -111,25 +109,14 @@ def fold_run(run: Path, folder: Path) -> Folded:
     """
     trained = load(run)
     model = fold(trained.model).to(machine.device())
-    store, old = trained.run.store(), trained.run.config
+    store = trained.run.store()
     if len(store.splits["dev"].ids) == 0:
-        raise DataError(f"nothing of {old.corpus} is held out, so the two models cannot be compared")
+        raise DataError(f"nothing of {trained.run.config.corpus} is held out, so the two models cannot be compared")
     context, last_only = model.config.context_length, model.config.last_only
     before = evaluate(trained.model, store, "dev", context, trained.step, last_only=last_only)
     after = evaluate(model, store, "dev", context, 0, last_only=last_only)
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    facts = {
-        "made": "folded",
-        "folded_from": {
-            "run": str(run.resolve()),
-            "step": trained.step,
-            "weights_sha256": weights_sha256(trained.model.state_dict()),
-            "dev": asdict(before),
-        },
-    }
-    start = Start(run=str(run.resolve()), weights_sha256=weights_sha256(weights))
-    new = old.replace(model=model.config, train=old.train.replace(steps=0), start=start)
-    made = create_with_weights(folder, new, weights, trained.tokenizer, store, facts, [after])
+    made = create_from(trained, folder, "folded", model.config, weights, store, before, after)
     n_before, n_after = (sum(p.numel() for p in m.parameters()) for m in (trained.model, model))
     same = agreement(trained.model, model, store)
     return Folded(made, before, after, same, n_before, n_after, trained.warnings)

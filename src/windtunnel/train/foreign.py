@@ -17,7 +17,7 @@ from torch import Tensor
 
 from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError, MissingExtra
-from windtunnel.models import as_transformer
+from windtunnel.models import ModelConfig, as_transformer
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
 from windtunnel.models.pretrained.export import huggingface_files
 from windtunnel.models.pretrained.gguf import gguf_files
@@ -176,19 +176,7 @@ def alter_run(
     before = evaluate(trained.model, store, "dev", config.context_length, trained.step)
     model = to_model(*changed).to(machine.device())
     after = evaluate(model, store, "dev", config.context_length, 0)
-    facts = {
-        "made": "altered",
-        "altered_from": {
-            "run": str(run.resolve()),
-            "step": trained.step,
-            "weights_sha256": weights_sha256(weights),
-            "dev": asdict(before),
-        },
-    }
-    start = Start(run=str(run.resolve()), weights_sha256=weights_sha256(changed[1]))
-    old = trained.run.config
-    new = old.replace(model=changed[0], train=old.train.replace(steps=0), start=start)
-    made = create_with_weights(folder, new, changed[1], trained.tokenizer, store, facts, [after])
+    made = create_from(trained, folder, "altered", *changed, store, before, after)
     return Altered(made, before, after, trained.warnings)
 
 
@@ -213,6 +201,35 @@ def continue_from(run: Path, corpus: str, recipe_name: str = "auto") -> RunConfi
         train=train if train.steps else train.replace(steps=TrainConfig().steps),
         start=Start(run=str(run)),
     )
+
+
+def create_from(
+    trained: TrainedModel,
+    folder: Path,
+    made: str,
+    model: ModelConfig,
+    weights: Mapping[str, Tensor],
+    store: TokenStore,
+    before: Evaluation,
+    after: Evaluation,
+) -> Run:
+    """Write a run whose model was made of another run's; `made` says how, and the record what it was made of.
+
+    Raises as `create_with_weights` does.
+    """
+    source, old = str(trained.run.folder.resolve()), trained.run.config
+    facts = {
+        "made": made,
+        f"{made}_from": {
+            "run": source,
+            "step": trained.step,
+            "weights_sha256": weights_sha256(trained.model.state_dict()),
+            "dev": asdict(before),
+        },
+    }
+    start = Start(run=source, weights_sha256=weights_sha256(weights))
+    new = old.replace(model=model, train=old.train.replace(steps=0), start=start)
+    return create_with_weights(folder, new, weights, trained.tokenizer, store, facts, [after])
 
 
 def create_with_weights(
