@@ -23,7 +23,7 @@ from windtunnel.train.draws import batches
 from windtunnel.train.evaluate import sum_of_targets
 from windtunnel.train.loop import State, advance, loss_function
 from windtunnel.train.optimizer import build_optimizer
-from windtunnel.train.step import recompute_blocks
+from windtunnel.train.step import prepare_blocks
 
 KINDS = ("steps", "tokens", "flops", "seconds")
 ROUNDS, STEPS_A_ROUND = 5, 8
@@ -112,8 +112,7 @@ def _racer(arm: ResolvedArm) -> Iterator[float]:
     config = arm.config
     torch.set_num_threads(config.train.threads or machine.cores())
     model = build(config.model, config.seed).to(machine.device()).train()
-    if config.train.recompute:
-        recompute_blocks(model)
+    prepare_blocks(model, config.train.compile is True, config.train.recompute)
     state = State(model, build_optimizer(model, config.optimizer), 0, None)
     batch_of, loss = batches(config, arm.store), loss_function(model, config)
     with suppress(NumericsError):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import ArtifactError, NumericsError
-from windtunnel.models import Model, create
+from windtunnel.models import Model, TransformerConfig, create
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
@@ -36,12 +36,12 @@ from windtunnel.train.events import (
     from_line,
     to_line,
 )
-from windtunnel.train.objective import loss_sum
+from windtunnel.train.objective import training_loss_sum
 from windtunnel.train.optimizer import build_optimizer, restore_optimizer
 from windtunnel.train.run import METRICS, Run, create_run, initial_model, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
-from windtunnel.train.step import LossSum, gradients, guard, recompute_blocks, update
+from windtunnel.train.step import LossSum, gradients, guard, prepare_blocks, update
 
 WriteSample = Callable[[Model, Run], str]
 
@@ -214,8 +214,7 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
-    if run.config.train.recompute:
-        recompute_blocks(model)
+    prepare_blocks(model, run.config.train.compile is True, run.config.train.recompute)
     ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
@@ -257,16 +256,17 @@ def _no_log() -> FileIO:
 
 
 def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossSum:
-    """(ids, targets) -> summed loss, in the run's precision and compiled when the run is."""
+    """(ids, targets) -> summed loss, in the run's precision."""
     kind, dtype = machine.device().type, machine.DTYPES[config.train.precision]
 
     def total(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         # Every weight is cast once in a pass, so a cache would only keep the copies of whole blocks that are sharded.
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=False):
             logits_BTV = model(ids_BT)
-        return loss_sum(logits_BTV, targets_BT)
+        return training_loss_sum(logits_BTV, targets_BT)
 
-    return torch.compile(total) if config.train.compile else total
+    whole = config.train.compile and not isinstance(config.model, TransformerConfig)  # that one's blocks are compiled
+    return torch.compile(total) if whole else total
 
 
 def _started(run: Run, state: State, ranks: Ranks, note: str) -> Started:

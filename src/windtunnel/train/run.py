@@ -194,7 +194,7 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     threads = train.threads or (1 if side_by_side > 1 else machine.cores())
     precision = train.precision
     if precision == "auto":
-        # Below this width the casts cost more than bfloat16 saves; measured by benchmarks/step_vs_transformers.py.
+        # Below this width the casts cost more than bfloat16 saves; measured by benchmarks/training_speed.py.
         precision = "bf16" if machine.has_fast_bf16() and model.widest >= 128 else "fp32"
     if train.compile is True and not machine.has_compiler():
         raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")

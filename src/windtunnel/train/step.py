@@ -39,6 +39,27 @@ def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int,
     return ranks.loss(total)
 
 
+def prepare_blocks(model: nn.Module, compiled: bool, recompute: bool) -> None:
+    """Let a model's blocks train as the run's settings say."""
+    if compiled:
+        compile_blocks(model)
+    if recompute:
+        recompute_blocks(model)
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile the blocks for training; all of a kind share one graph, so that a deep model compiles in the time of one.
+
+    Without gradients a block runs as it is: an evaluation has other shapes, and would have them compiled, too.
+    """
+    for block in getattr(model, "blocks", ()):
+        block.forward = partial(_in_training, torch.compile(block.forward), block.forward)
+
+
+def _in_training(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: object) -> Tensor:
+    return compiled(*inputs) if torch.is_grad_enabled() else plain(*inputs)
+
+
 def recompute_blocks(model: nn.Module) -> None:
     """Keep only what goes into each block for the backward pass, and compute the rest again there, dropout included.
 
@@ -77,7 +98,8 @@ def update(
     norm = total.item()
     if not math.isfinite(norm):
         raise NumericsError(f"the gradient's norm is {norm}")
-    torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, total)
+    if norm > limit:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, total)
     guard_update(model, optimizer, lr, min(norm, limit), ranks)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -99,6 +121,8 @@ def guard_update(
     parameters = [p.detach() for p in model.parameters()]
     root = math.sqrt(sum(p.numel() for p in parameters))
     length = lr * (grad_norm if isinstance(optimizer, torch.optim.SGD) else root)
+    if length <= LONGEST_UPDATE * SHORTEST_WEIGHT * root:  # short enough for any weights, so theirs need not be read
+        return
     own = max(ranks.full(torch.nn.utils.get_total_norm(parameters)).item(), SHORTEST_WEIGHT * root)
     if length > LONGEST_UPDATE * own:
         raise NumericsError(f"the update would be {length / own:.3g} times as long as the weights themselves")

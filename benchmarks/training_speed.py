@@ -1,0 +1,244 @@
+"""Claim: a training step is faster than that of transformers' GPT-2 and of nanoGPT, each at its best setting.
+
+    python -m benchmarks.training_speed [--quick] [--threads N] [--repeats N] [--nanogpt PATH/TO/model.py]
+
+A step is forward, cross-entropy over all tokens, backward, clipping to norm 1 and fused AdamW, without dropout, in
+bfloat16 with weights in float32. All models have GPT-2's architecture and numbers and begin from the same weights; the
+losses of their first steps must agree before the clock counts. They take turns in one process. nanoGPT is timed if the
+path of its model.py is given. A share of the machine's peak is FLOPs (6 a parameter and token, and attention) over time
+over the measured bfloat16 matrix product of 2048 x 2048.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from benchmarks.timing import alternate, as_dict, ratio, report
+from windtunnel.models import Transformer, TransformerConfig, build
+from windtunnel.models.cost import training_flops_per_token
+from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
+from windtunnel.train.objective import training_loss_sum
+from windtunnel.train.step import prepare_blocks, update
+
+CLAIM = "a training step takes less time than transformers' GPT-2 and nanoGPT, each at its best setting"
+OURS, THEIRS, NANO = "windtunnel", "transformers", "nanogpt"
+FIRST_STEPS = 3
+"""So many losses of each rival must agree, to half a hundredth: bfloat16 rounds each implementation differently."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape of the model and of its batch."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    batch_size: int
+    context_length: int
+    vocab_size: int = 65
+
+    @property
+    def config(self) -> TransformerConfig:
+        return TransformerConfig(
+            vocab_size=self.vocab_size,
+            context_length=self.context_length,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            d_model=self.d_model,
+            dropout=0.0,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.n_layers} x {self.d_model}, {self.batch_size} x {self.context_length}, vocab {self.vocab_size}"
+
+
+CASES = [Case(4, 128, 4, 12, 64), Case(6, 384, 6, 16, 256), Case(12, 768, 12, 4, 256, 50257)]
+
+
+def copy_weights(ours: Transformer, theirs: Any, transposed: bool) -> nn.Module:
+    """Our weights in a model with GPT-2's names; transformers stores the matrices transposed."""
+    pairs = [(theirs.transformer.wte, ours.embedding), (theirs.transformer.wpe, ours.position.embedding)]
+    pairs += [(theirs.transformer.ln_f, ours.norm)]
+    for its, block in zip(theirs.transformer.h, ours.blocks, strict=True):
+        pairs += [
+            (its.ln_1, block.norm_1),
+            (its.attn.c_attn, block.attention.qkv),
+            (its.attn.c_proj, block.attention.out),
+            (its.ln_2, block.norm_2),
+            (its.mlp.c_fc, block.feed_forward.widen),
+            (its.mlp.c_proj, block.feed_forward.narrow),
+        ]
+    with torch.no_grad():
+        for to, source in pairs:
+            turned = transposed and isinstance(source, nn.Linear)
+            to.weight.copy_(source.weight.T if turned else source.weight)
+            if getattr(source, "bias", None) is not None:
+                to.bias.copy_(source.bias)
+    return theirs.train()
+
+
+def our_rival(case: Case, compiled: bool, ids: Tensor, targets: Tensor) -> Callable[[], float]:
+    """What `windtunnel train` runs."""
+    model = build(case.config, seed=0)
+    prepare_blocks(model, compiled, recompute=False)
+    optimizer = build_optimizer(model, OptimizerConfig())
+
+    def step() -> float:
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+            logits_BTV = model(ids)
+        loss = training_loss_sum(logits_BTV, targets) / targets.numel()
+        loss.backward()
+        update(model, optimizer, lr=1e-3, clip=1.0)
+        return loss.item()
+
+    return step
+
+
+def rival(model: nn.Module, logits: Callable[[Tensor], Tensor], compiled: bool, ids: Tensor, targets: Tensor) -> Any:
+    """A rival's model in the same step as its own scripts write it."""
+    optimizer = build_optimizer(model, OptimizerConfig())
+
+    def loss_of(ids: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits_BTV = logits(ids)
+            return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets.flatten())
+
+    forward = torch.compile(loss_of) if compiled else loss_of
+
+    def step() -> float:
+        loss = forward(ids, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
+def transformers_model(case: Case) -> nn.Module:
+    config = GPT2Config(
+        vocab_size=case.vocab_size,
+        n_positions=case.context_length,
+        n_embd=case.d_model,
+        n_layer=case.n_layers,
+        n_head=case.n_heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        use_cache=False,
+    )
+    return copy_weights(build(case.config, seed=0), GPT2LMHeadModel(config), transposed=True)
+
+
+def nanogpt_model(case: Case, path: Path) -> nn.Module:
+    spec = importlib.util.spec_from_file_location("nanogpt_model", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["nanogpt_model"] = module
+    spec.loader.exec_module(module)
+    sizes = dict(block_size=case.context_length, vocab_size=case.vocab_size, n_layer=case.n_layers)
+    config = module.GPTConfig(**sizes, n_head=case.n_heads, n_embd=case.d_model, dropout=0.0, bias=True)
+    return copy_weights(build(case.config, seed=0), module.GPT(config), transposed=False)
+
+
+def rivals(case: Case, nanogpt: Path | None, ids: Tensor, targets: Tensor) -> dict[str, Callable[[], float]]:
+    steps = {f"{OURS} {name}": our_rival(case, name == "compiled", ids, targets) for name in ("compiled", "eager")}
+    for name in ("compiled", "eager"):
+        model: Any = transformers_model(case)
+        steps[f"{THEIRS} {name}"] = rival(model, lambda ids, m=model: m(ids).logits, name == "compiled", ids, targets)
+        if nanogpt:
+            # It returns the logits of all tokens only when it is given targets.
+            model = nanogpt_model(case, nanogpt)
+            logits = lambda ids, m=model: m(ids, targets)[0]  # noqa: E731
+            steps[f"{NANO} {name}"] = rival(model, logits, name == "compiled", ids, targets)
+    return steps
+
+
+def peak_flops() -> float:
+    """The best rate of a bfloat16 product of 2048 x 2048, FLOP/s."""
+    a = torch.randn(2048, 2048).bfloat16()
+    best = float("inf")
+    for _ in range(20):
+        begin = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - begin)
+    return 2 * 2048**3 / best
+
+
+def compare(case: Case, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
+    tokens = torch.randint(0, case.vocab_size, (case.batch_size, case.context_length + 1))
+    ids, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    steps = rivals(case, nanogpt, ids, targets)
+    losses = {name: [step() for _ in range(FIRST_STEPS)] for name, step in steps.items()}
+    reference = losses[f"{THEIRS} eager"]
+    for name, given in losses.items():
+        if max(abs(a - b) for a, b in zip(given, reference, strict=True)) > 0.05:
+            raise RuntimeError(f"{name} does not compute the same as {THEIRS}: first losses {given} and {reference}")
+    seconds = alternate(steps, repeats)
+    medians = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
+
+    def best(of: str) -> str:
+        return min((name for name in medians if name.startswith(of)), key=lambda name: medians[name])
+
+    ours = best(OURS)
+    ratios = [ratio(seconds, best(of), ours) for of in (THEIRS, *([NANO] if nanogpt else []))]
+    flops = training_flops_per_token(case.config, case.context_length) * ids.numel()
+    peak = peak_flops()
+    return {
+        "case": str(case),
+        "first_losses": losses,
+        "peak_flops": peak,
+        "share_of_peak": flops / medians[ours] / peak,
+        **as_dict(seconds, *ratios),
+    }
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    shown = Table(title="one training step in bfloat16: how many times as long the rival's best takes [95 %]")
+    for column in ("model, batch x context", "ms (compiled, eager)", THEIRS, NANO, "share of peak"):
+        shown.add_column(column, justify="left" if column.startswith("model") else "right")
+    for result in results:
+        times = " / ".join(f"{result['milliseconds'][f'{OURS} {n}']['median']:.0f}" for n in ("compiled", "eager"))
+        found = [f"{r['estimate']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in result["ratios"]]
+        found += ["-"] * (2 - len(found))
+        shown.add_row(result["case"], times, *found, f"{result['share_of_peak']:.0%}")
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the small shape only, few repeats")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, help="turns a row; 9 unless told, 3 with --quick")
+    parser.add_argument("--nanogpt", type=Path, help="nanoGPT's model.py, to be timed, too")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    repeats = given.repeats or (3 if given.quick else 9)
+    results = [compare(case, given.nanogpt, repeats) for case in (CASES[:1] if given.quick else CASES)]
+    Console(file=sys.stderr).print(table(results))
+    document = report(CLAIM, results, repeats)
+    document["holds"] = all(r["low"] >= 1 for result in results for r in result["ratios"])
+    print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    main()

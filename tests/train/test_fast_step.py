@@ -1,0 +1,87 @@
+"""The fast way to train against its slow twin: the loss with its gradient, compiled blocks, the guard that looks less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_runs import config_of, final_hashes, finish, names_file, stop_after
+
+from windtunnel.models import TransformerConfig, build
+from windtunnel.nn.feedforward import gelu_tanh
+from windtunnel.text.batches import IGNORED
+from windtunnel.train import machine, objective
+from windtunnel.train.objective import loss_sum, training_loss_sum
+from windtunnel.train.step import prepare_blocks
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 5 * 11, 2**22])
+def test_the_training_loss_and_its_gradient_are_those_of_the_plain_loss(
+    dtype: torch.dtype, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In chunks of one row, of five rows and at once; padding counts nothing and gets no gradient."""
+    monkeypatch.setattr(objective, "CHUNK", chunk)
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(3, 4, 11)).to(dtype)
+    targets = torch.randint(0, 11, (3, 4))
+    targets[1, 2:] = IGNORED
+    found = {}
+    for function in (loss_sum, training_loss_sum):
+        leaf = logits.clone().requires_grad_()
+        loss = function(leaf, targets)
+        (loss / 7).backward()
+        found[function] = loss.detach(), leaf.grad
+    torch.testing.assert_close(found[training_loss_sum][0], found[loss_sum][0], rtol=1e-6, atol=0)
+    tolerance = 1e-6 if dtype == torch.float32 else 2**-7
+    torch.testing.assert_close(found[training_loss_sum][1], found[loss_sum][1], rtol=tolerance, atol=1e-8)
+    assert found[training_loss_sum][1][1, 2:].abs().max() == 0
+
+
+@pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")
+class TestCompiled:
+    """Compiled for real; each test compiles one small block."""
+
+    def test_gelu_is_the_same_function_and_so_is_its_slope(self) -> None:
+        x = torch.linspace(-8, 8, 999)
+        results = []
+        for function in (gelu_tanh, torch.compile(gelu_tanh)):
+            leaf = x.clone().requires_grad_()
+            y = function(leaf)
+            y.sum().backward()
+            results.append((y.detach(), leaf.grad))
+        torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=3e-6)
+        torch.testing.assert_close(results[0][0], F.gelu(x, approximate="tanh"))
+
+    def test_blocks_compute_the_same_and_share_one_graph(self) -> None:
+        config = TransformerConfig(
+            vocab_size=13, context_length=8, n_layers=3, n_heads=2, d_model=16, position="rope", dropout=0.0
+        )
+        ids = torch.randint(0, 13, (4, 8))
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        gradients = []
+        for compiled in (False, True):
+            model = build(config, seed=0)
+            prepare_blocks(model, compiled, recompute=False)
+            loss_sum(model(ids), ids).backward()
+            gradients.append({name: p.grad for name, p in model.named_parameters()})
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+        with torch.no_grad():  # another shape, without gradients: nothing more is compiled
+            model(ids[:3, :5])
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+    def test_a_compiled_run_with_dropout_resumes_bit_for_bit(self, tmp_path: Path) -> None:
+        changes = ["train.compile=true", "train.steps=6", "train.save_every=3", "train.grad_accumulation=1"]
+        changes += ["text.unit=text", "model.n_layers=1"]
+        compiled = config_of(names_file(tmp_path), *changes)
+        whole = finish(compiled, tmp_path / "whole")
+        stop_after(compiled, tmp_path / "parts", 3)
+        torch._dynamo.reset()  # as in another process
+        assert finish(compiled, tmp_path / "parts") == whole
+        assert final_hashes(tmp_path / "parts") == final_hashes(tmp_path / "whole")
+        eager = finish(compiled.replace(train=compiled.train.replace(compile=False)), tmp_path / "eager")
+        assert whole[0] == pytest.approx(eager[0], rel=1e-2) and len(whole) == 6
