@@ -31,8 +31,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.timing import alternate, as_dict, ratio, report
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
-from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
 from windtunnel.train.objective import training_loss_sum
+from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
 from windtunnel.train.step import prepare_blocks, update
 
 CLAIM = "a training step takes less time than transformers' GPT-2 and nanoGPT, each at its best setting"
@@ -150,11 +150,12 @@ def transformers_model(case: Case) -> nn.Module:
 
 def nanogpt_model(case: Case, path: Path) -> nn.Module:
     spec = importlib.util.spec_from_file_location("nanogpt_model", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["nanogpt_model"] = module
     spec.loader.exec_module(module)
-    sizes = dict(block_size=case.context_length, vocab_size=case.vocab_size, n_layer=case.n_layers)
+    sizes = {"block_size": case.context_length, "vocab_size": case.vocab_size, "n_layer": case.n_layers}
     config = module.GPTConfig(**sizes, n_head=case.n_heads, n_embd=case.d_model, dropout=0.0, bias=True)
     return copy_weights(build(case.config, seed=0), module.GPT(config), transposed=False)
 
