@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import config_of, final_hashes, finish, names_file, stop_after
+from tiny_runs import config_of, final_hashes, finish, names_file, stop_after, store_of
 
+from windtunnel.errors import ConfigError
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn.feedforward import gelu_tanh
 from windtunnel.text.batches import IGNORED
 from windtunnel.train import machine, objective
+from windtunnel.train.loop import fit, resume
 from windtunnel.train.objective import loss_sum, training_loss_sum
+from windtunnel.train.run import resolve
 from windtunnel.train.step import prepare_blocks
 
 
@@ -86,3 +89,24 @@ class TestCompiled:
         eager = finish(compiled.replace(train=compiled.train.replace(compile=False)), tmp_path / "eager")
         assert whole[0] == pytest.approx(eager[0], rel=1e-2)
         assert len(whole) == 6
+
+
+@pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")
+def test_without_a_compiler_a_compiled_run_goes_on_uncompiled_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was made where there was one; `auto` does not ask for one that is not there."""
+    config = config_of(names_file(tmp_path), "train.compile=true", "train.steps=2")
+    begun = fit(config, tmp_path / "run")
+    next(begun)
+    begun.close()
+    monkeypatch.setenv("PATH", "")
+    started, *_, stopped = resume(tmp_path / "run")
+    assert "no C++ compiler" in started.note
+    assert stopped.reason == "finished"
+    with pytest.raises(ConfigError, match=r"train.compile=true needs a C\+\+ compiler"):
+        resolve(config, store_of(config))
+    long = config.replace(train=config.train.replace(compile="auto", steps=10**9))
+    assert resolve(long, store_of(long)).train.compile is False
+    monkeypatch.undo()
+    assert resolve(long, store_of(long)).train.compile is True

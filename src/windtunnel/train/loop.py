@@ -38,7 +38,7 @@ from windtunnel.train.events import (
 )
 from windtunnel.train.objective import training_loss_sum
 from windtunnel.train.optimizer import build_optimizer, restore_optimizer
-from windtunnel.train.run import METRICS, Run, create_run, initial_model, open_run, resolve
+from windtunnel.train.run import METRICS, Run, compiling_pays, create_run, initial_model, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
 from windtunnel.train.step import LossSum, gradients, guard, prepare_blocks, update
@@ -103,7 +103,7 @@ def resume(
         ranks.listen(should_stop)
         with ranks.together():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
-        note = "; ".join(filter(None, (warnings, note)))
+        note = "; ".join(filter(None, (warnings, note, _uncompiled(run.config))))
         for event in _train(run, store, state, step, ranks, write_sample, note, log, new=size == 0):
             with saving(run.folder / METRICS):
                 write_all(log.fileno(), to_line(event).encode())
@@ -214,7 +214,7 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
-    prepare_blocks(model, run.config.train.compile is True, run.config.train.recompute)
+    prepare_blocks(model, bool(run.config.train.compile) and machine.has_compiler(), run.config.train.recompute)
     ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
@@ -265,8 +265,16 @@ def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossS
             logits_BTV = model(ids_BT)
         return training_loss_sum(logits_BTV, targets_BT)
 
-    whole = config.train.compile and not isinstance(config.model, TransformerConfig)  # that one's blocks are compiled
-    return torch.compile(total) if whole else total
+    if not config.train.compile or isinstance(config.model, TransformerConfig):  # that one's blocks are compiled
+        return total
+    return torch.compile(total) if machine.has_compiler() else total
+
+
+def _uncompiled(config: RunConfig) -> str:
+    """What to say where a run is slower for want of a compiler."""
+    if machine.has_compiler() or not (config.train.compile or compiling_pays(config)):
+        return ""
+    return "not compiled, because no C++ compiler (c++, g++ or clang++) was found; with one a step is faster"
 
 
 def _started(run: Run, state: State, ranks: Ranks, note: str) -> Started:

@@ -79,6 +79,7 @@ def description() -> dict[str, Any]:
         "cores": cores(),
         "device": str(device()),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "compiler": has_compiler(),
     }
 
 

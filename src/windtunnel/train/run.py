@@ -38,8 +38,9 @@ from windtunnel.train.events import Event, read_events
 from windtunnel.train.run_config import RunConfig, Start
 
 METRICS = "metrics.jsonl"
-COMPILE_SECONDS = 600.0
-"""Runs that would take longer than this are compiled when `train.compile` is auto."""
+COMPILE_SECONDS = 180.0
+"""Runs that would take longer than this are compiled when `train.compile` is auto: compiling takes 10 to 40 seconds
+and saves a tenth to a quarter of the time (benchmarks/training_speed.py)."""
 TINY, TINY_STEPS = 5e7, 100_000
 """A step of less than TINY FLOPs, about a millisecond of arithmetic, is nearly all overhead. Such runs are compiled
 from TINY_STEPS steps on."""
@@ -198,21 +199,22 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
         precision = "bf16" if machine.has_fast_bf16() and model.widest >= 128 else "fp32"
     if train.compile is True and not machine.has_compiler():
         raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")
-    compiled = train.compile
-    if compiled == "auto":
-        seconds = _training_flops(config.replace(model=model)) / (3e10 * threads)
-        settled = config.replace(model=model, train=train.replace(threads=threads, precision=precision))
-        pays = seconds > COMPILE_SECONDS or (is_tiny(settled) and train.steps >= TINY_STEPS)
-        compiled = machine.has_compiler() and pays
+    settled = config.replace(model=model, train=train.replace(threads=threads, precision=precision))
+    compiled = machine.has_compiler() and compiling_pays(settled) if train.compile == "auto" else train.compile
     corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
-    return config.replace(
+    return settled.replace(
         corpus=corpus,
         text=config.text.replace(unit=store.corpus.unit, tokenizer=kind),
-        model=model,
-        train=train.replace(threads=threads, precision=precision, compile=compiled),
+        train=settled.train.replace(compile=compiled),
         start=start,
     )
+
+
+def compiling_pays(config: RunConfig) -> bool:
+    """Whether a run with settled threads is so long that compiling it saves more time than it takes."""
+    seconds = _training_flops(config) / (3e10 * (config.train.threads or machine.cores()))
+    return seconds > COMPILE_SECONDS or (is_tiny(config) and config.train.steps >= TINY_STEPS)
 
 
 def is_tiny(config: RunConfig) -> bool:

@@ -30,7 +30,8 @@ class TrainConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 runs the matrix products in bfloat16 and keeps weights and optimizer in float32."""
     compile: Literal["auto"] | bool = "auto"
-    """Whether torch.compile is used; auto compiles runs that are long enough to earn its half minute back."""
+    """Whether torch.compile is used; auto compiles runs that are long enough to earn its half minute
+    back, where there is a C++ compiler."""
     recompute: bool = False
     """Whether the activations inside a block are computed again in the backward pass instead of kept: the same
     gradients with less memory, in about a third more time."""

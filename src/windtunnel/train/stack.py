@@ -25,6 +25,7 @@ from windtunnel.config import to_json
 from windtunnel.errors import NumericsError, WindtunnelError
 from windtunnel.models import Model
 from windtunnel.text.store import TokenStore
+from windtunnel.train import machine
 from windtunnel.train.draws import rows_of_steps
 from windtunnel.train.events import Event, Step, Stopped
 from windtunnel.train.loop import State, WriteSample, alone, resume
@@ -314,7 +315,8 @@ def traced_step(
 
     with torch.enable_grad():
         traced = make_fx(step)(tensors, ids, targets, rates)
-    return torch.compile(traced, dynamic=False) if config.train.compile else traced
+    compiled = config.train.compile and machine.has_compiler()
+    return torch.compile(traced, dynamic=False) if compiled else traced
 
 
 def _update(
