@@ -4,9 +4,9 @@
 
 Each point is a process of its own: uncompiled steps of a decoder of 2 layers x 128 with rotary positions, one row of
 256 tokens and 256 symbols unless the point says otherwise; the median of 5 steps, and the most memory the process held
-beyond what it held before the model was built. Theory: an overhead and a rate, fitted in each panel, for the FLOPs (6 a
-weight and token, attention T x T, or T x twice the window, as it is computed in blocks); memory a straight line in the quantity through the smallest and the largest point,
-since the fused attention kernel never holds T x T scores.
+beyond what it held before the model was built. Theory of time: an overhead and a rate, fitted in each panel, for the
+FLOPs (6 a weight and token, attention T x T, or T x twice the window, as it is computed in blocks). Theory of memory: a
+straight line through the smallest and the largest point, since the fused attention kernel never holds T x T scores.
 """
 
 from __future__ import annotations
