@@ -46,6 +46,11 @@ def ratios(results: list[dict[str, Any]]) -> str:
             times = [f"{result['milliseconds'][of]['median']:.4g}" for of in (r["of"], r["to"])]
             interval = f"{r['estimate']:.3g} [{r['low']:.3g}, {r['high']:.3g}]"
             lines.append(f"| {name(result)} | {r['of']} | {r['to']} | {interval} | {times[0]}, {times[1]} |")
+        lines += [f"| {name(result)} | | | share of the peak FLOP/s | {result['share_of_peak']:.0%} |"] * (
+            "share_of_peak" in result
+        )
+        for of, mebibytes in result.get("peak_mebibytes", {}).items():
+            lines.append(f"| {name(result)} | {of} | | peak memory, MiB | {mebibytes:,.0f} |")
     return "\n".join(lines)
 
 

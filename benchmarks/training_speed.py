@@ -6,7 +6,8 @@ A step is forward, cross-entropy over all tokens, backward, clipping to norm 1 a
 bfloat16 with weights in float32. All models have GPT-2's architecture and numbers and begin from the same weights; the
 losses of their first steps must agree before the clock counts. They take turns in one process. nanoGPT is timed if the
 path of its model.py is given. A share of the machine's peak is FLOPs (6 a parameter and token, and attention) over time
-over the measured bfloat16 matrix product of 2048 x 2048.
+over the measured bfloat16 matrix product of 2048 x 2048. The peak memory is that of a process which does two steps of
+one rival, with torch and the model in it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.timing import alternate, as_dict, ratio, report
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
+from windtunnel.train import machine
 from windtunnel.train.objective import training_loss_sum
 from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
 from windtunnel.train.step import prepare_blocks, update
@@ -160,17 +164,37 @@ def nanogpt_model(case: Case, path: Path) -> nn.Module:
     return copy_weights(build(case.config, seed=0), module.GPT(config), transposed=False)
 
 
-def rivals(case: Case, nanogpt: Path | None, ids: Tensor, targets: Tensor) -> dict[str, Callable[[], float]]:
-    steps = {f"{OURS} {name}": our_rival(case, name == "compiled", ids, targets) for name in ("compiled", "eager")}
-    for name in ("compiled", "eager"):
-        model: Any = transformers_model(case)
-        steps[f"{THEIRS} {name}"] = rival(model, lambda ids, m=model: m(ids).logits, name == "compiled", ids, targets)
-        if nanogpt:
-            # It returns the logits of all tokens only when it is given targets.
-            model = nanogpt_model(case, nanogpt)
-            logits = lambda ids, m=model: m(ids, targets)[0]  # noqa: E731
-            steps[f"{NANO} {name}"] = rival(model, logits, name == "compiled", ids, targets)
-    return steps
+def rivals(
+    case: Case, nanogpt: Path | None, ids: Tensor, targets: Tensor
+) -> dict[str, Callable[[], Callable[[], float]]]:
+    """What makes each rival's model and returns its step."""
+
+    def transformers(compiled: bool) -> Callable[[], float]:
+        model = transformers_model(case)
+        return rival(model, lambda ids: model(ids).logits, compiled, ids, targets)
+
+    def nano(compiled: bool) -> Callable[[], float]:
+        assert nanogpt
+        model = nanogpt_model(case, nanogpt)  # it returns the logits of all tokens only when it is given targets
+        return rival(model, lambda ids: model(ids, targets)[0], compiled, ids, targets)
+
+    makers = {OURS: lambda compiled: our_rival(case, compiled, ids, targets), THEIRS: transformers, NANO: nano}
+    names = [OURS, THEIRS, *([NANO] if nanogpt else [])]
+    return {
+        f"{name} {'compiled' if compiled else 'eager'}": partial(makers[name], compiled)
+        for name in names
+        for compiled in (True, False)
+    }
+
+
+def peak_memory(case: Case, names: list[str], nanogpt: Path | None) -> dict[str, float]:
+    """MiB at most of a process that trains only one of them."""
+    words = [sys.executable, "-m", "benchmarks.training_speed", *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
+    found = {}
+    for name in names:
+        apart = subprocess.run([*words, "--peak", str(case), name], check=True, capture_output=True, text=True)
+        found[name] = float(apart.stdout.splitlines()[-1])
+    return found
 
 
 def peak_flops() -> float:
@@ -184,10 +208,15 @@ def peak_flops() -> float:
     return 2 * 2048**3 / best
 
 
+def tokens_of(case: Case) -> tuple[Tensor, Tensor]:
+    """Random ids and the targets after them, each (B, T)."""
+    drawn = torch.randint(0, case.vocab_size, (case.batch_size, case.context_length + 1))
+    return drawn[:, :-1].contiguous(), drawn[:, 1:].contiguous()
+
+
 def compare(case: Case, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
-    tokens = torch.randint(0, case.vocab_size, (case.batch_size, case.context_length + 1))
-    ids, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    steps = rivals(case, nanogpt, ids, targets)
+    ids, targets = tokens_of(case)
+    steps = {name: make() for name, make in rivals(case, nanogpt, ids, targets).items()}
     losses = {name: [step() for _ in range(FIRST_STEPS)] for name, step in steps.items()}
     reference = losses[f"{THEIRS} eager"]
     for name, given in losses.items():
@@ -208,19 +237,23 @@ def compare(case: Case, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
         "first_losses": losses,
         "peak_flops": peak,
         "share_of_peak": flops / medians[ours] / peak,
+        "peak_mebibytes": peak_memory(case, list(steps), nanogpt),
         **as_dict(seconds, *ratios),
     }
 
 
 def table(results: list[dict[str, Any]]) -> Table:
     shown = Table(title="one training step in bfloat16: how many times as long the rival's best takes [95 %]")
-    for column in ("model, batch x context", "ms (compiled, eager)", THEIRS, NANO, "share of peak"):
+    for column in ("model, batch x context", "ms (compiled, eager)", THEIRS, NANO, "share of peak", "MiB (rivals)"):
         shown.add_column(column, justify="left" if column.startswith("model") else "right")
     for result in results:
         times = " / ".join(f"{result['milliseconds'][f'{OURS} {n}']['median']:.0f}" for n in ("compiled", "eager"))
         found = [f"{r['estimate']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in result["ratios"]]
         found += ["-"] * (2 - len(found))
-        shown.add_row(result["case"], times, *found, f"{result['share_of_peak']:.0%}")
+        memory = result["peak_mebibytes"]
+        least = min(value for name, value in memory.items() if not name.startswith(OURS))
+        held = f"{memory[f'{OURS} compiled']:,.0f} ({least:,.0f})"
+        shown.add_row(result["case"], times, *found, f"{result['share_of_peak']:.0%}", held)
     return shown
 
 
@@ -230,9 +263,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, help="turns a row; 9 unless told, 3 with --quick")
     parser.add_argument("--nanogpt", type=Path, help="nanoGPT's model.py, to be timed, too")
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
+    if given.peak:
+        case = next(case for case in CASES if str(case) == given.peak[0])
+        step = rivals(case, given.nanogpt, *tokens_of(case))[given.peak[1]]()
+        for _ in range(2):
+            step()
+        print(machine.peak_memory() / 2**20)
+        return
     repeats = given.repeats or (3 if given.quick else 9)
     results = [compare(case, given.nanogpt, repeats) for case in (CASES[:1] if given.quick else CASES)]
     Console(file=sys.stderr).print(table(results))
