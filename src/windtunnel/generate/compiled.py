@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -132,8 +131,6 @@ def compile_step(model: Transformer, cache: Cache, path: Path) -> None:
     ids = torch.zeros(cache.keys.shape[1], 1, dtype=torch.long)
     keys, values = (list(torch.zeros_like(x).unbind()) for x in (cache.keys, cache.values))
     settings = {"aot_inductor.package_constants_in_so": False}
-    folder = os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(path.parent / "inductor"))
-    Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside torch
         program = torch.export.export(module, (ids, torch.zeros(1, dtype=torch.long), keys, values))

@@ -8,13 +8,16 @@ form and turns them to float32 in registers. Several vectors go to the matrix pr
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from windtunnel.models import Transformer
+from windtunnel.errors import ConfigError
+from windtunnel.models import Transformer, as_transformer
+from windtunnel.train.run import TrainedModel
 
 Weights = Literal["fp32", "bf16", "int8"]
 
@@ -82,3 +85,16 @@ def with_weights(model: Transformer, kind: Weights) -> Transformer:
 def weights_of(model: nn.Module) -> Weights:
     """The form of a model's weights."""
     return next((module.kind for module in model.modules() if isinstance(module, Rows)), "fp32")
+
+
+def read_as(trained: TrainedModel, kind: str) -> TrainedModel:
+    """A trained model with its weights stored as `kind`; fp32 is the model itself.
+
+    Raises:
+        ConfigError: for another kind, or for another model than a transformer.
+    """
+    if kind not in get_args(Weights):
+        raise ConfigError(f"weights are stored as one of {', '.join(get_args(Weights))}; given {kind!r}")
+    if kind == "fp32":
+        return trained
+    return replace(trained, model=with_weights(as_transformer(trained.model, f"weights={kind}"), kind))  # type: ignore[arg-type]
