@@ -1,6 +1,6 @@
 """Claim: decoding on a CPU is faster than transformers' `generate` and CTranslate2, with every probability shown.
 
-    python -m benchmarks.decoding [--shapes 4x128 6x384 124M] [--threads N] [--repeats N] [--weights fp32 int8] [--alone]
+    python -m benchmarks.decoding [--shapes 4x128 6x384] [--weights fp32 int8] [--alone] [--threads N] [--repeats N]
 
 Greedy, 16 + 128 tokens, one sequence and 32 at once, first token included. All have GPT-2's architecture and the same
 weights, random ones: the speed does not depend on them. Rivals take turns in one process. CTranslate2 is timed where it

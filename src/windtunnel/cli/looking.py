@@ -52,11 +52,8 @@ def generate(
     steps = Steps(trained.model, "auto" if compile is None else compile)
     if samples > 1:
         texts = write_samples(trained, prompt, tokens, sampling, range(seed, seed + samples), steps)
+        _print_samples(texts, seed, as_json)
         _say_eager(compile, steps)
-        if as_json:
-            print_json([{"seed": seed + row, "text": text} for row, text in enumerate(texts)])
-        else:
-            print("\n\n".join(texts) if any("\n" in text for text in texts) else "\n".join(texts))
         return
     found = stream(trained, prompt, tokens, sampling, seed, alternatives, corpus_truth(trained), steps)
     coming, kept = tee(found)
@@ -77,6 +74,13 @@ def generate(
     if alternatives:
         out.print(steps_table(record, out.width) if columns else trace_table(record, out.width))
         out.print(totals_line(record), highlight=False)
+
+
+def _print_samples(texts: list[str], seed: int, as_json: bool) -> None:
+    if as_json:
+        print_json([{"seed": seed + row, "text": text} for row, text in enumerate(texts)])
+        return
+    print(("\n\n" if any("\n" in text for text in texts) else "\n").join(texts))
 
 
 def _say_eager(compile: bool | None, steps: Steps) -> None:
