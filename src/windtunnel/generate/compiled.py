@@ -51,6 +51,7 @@ class Steps:
     def __init__(self, model: Model, compile: Compile = "auto") -> None:
         self.model, self.compile = model, compile
         self.loaded: dict[tuple[int, int], Call] = {}
+        self.paths: dict[tuple[int, int], Path] = {}
         self.eager_because = self._reason()
         """Why every step is eager, for a person; empty where compiled steps are possible."""
 
@@ -79,7 +80,9 @@ class Steps:
         shape = (cache.keys.shape[1], cache.capacity)
         if shape not in self.loaded:
             assert isinstance(self.model, Transformer)
-            path = step_path(self.model, *shape)
+            if shape not in self.paths:
+                self.paths[shape] = step_path(self.model, *shape)
+            path = self.paths[shape]
             if not path.exists():
                 if self.compile == "auto" and eager_seconds < EARNS:
                     return None
