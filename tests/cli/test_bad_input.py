@@ -96,6 +96,17 @@ def test_prompt_longer_than_the_context_slides(windtunnel, run):
     assert "sees only the last 16" in json.loads(out)["note"]
 
 
+def test_samples_are_the_texts_of_their_seeds_and_unknown_weights_are_refused(windtunnel, run):
+    code, out, _ = windtunnel("generate", run, "ab", "--tokens", 5, "--samples", 3, "--seed", 4, "--json")
+    assert code == 0
+    alone = json.loads(windtunnel("generate", run, "ab", "--tokens", 5, "--seed", 5, "--json")[1])
+    assert [sample["seed"] for sample in json.loads(out)] == [4, 5, 6]
+    assert json.loads(out)[1]["text"] == alone["text"]
+    code, _, err = windtunnel("generate", run, "ab", "--weights", "int4")
+    assert code == 2
+    assert "one of fp32, bf16, int8" in err
+
+
 def test_look_beyond_the_context(windtunnel, run):
     code, _, err = windtunnel("look", run, "abcdefghij" * 3)
     assert code == 3

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from itertools import tee
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from windtunnel.cli.terminal import RECIPES, Json, RunName, Set, console, load_model, print_json, write_text
+
+if TYPE_CHECKING:
+    from windtunnel.generate.compiled import Steps
 
 
 def generate(
@@ -23,6 +26,12 @@ def generate(
     alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown; 0 is the text alone.")] = 6,
     columns: Annotated[bool, typer.Option("--columns", help="Show the steps as columns.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a page: hover a token to see its alternatives.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Several texts at once, of this seed and those after it.")] = 1,
+    weights: Annotated[str, typer.Option(help="fp32, bf16 or int8: less to read a token, and rounded.")] = "fp32",
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile/--eager", help="Compile now (half a minute, once a shape); by default when it pays."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Continue a prompt, every token with its probability.
@@ -30,29 +39,53 @@ def generate(
     Past the model's context the window slides: each token is predicted from the last context_length ones.
     """
     from windtunnel.config import parse
+    from windtunnel.generate.compiled import Steps
     from windtunnel.generate.prompt import spell
     from windtunnel.generate.sampling import SamplingConfig
     from windtunnel.generate.trace import as_trace, corpus_truth
     from windtunnel.generate.trace import generate as stream
+    from windtunnel.generate.weights import read_as
+    from windtunnel.generate.write import write_samples
+
+    sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
+    trained = read_as(load_model(run), weights)
+    steps = Steps(trained.model, "auto" if compile is None else compile)
+    if samples > 1:
+        texts = write_samples(trained, prompt, tokens, sampling, range(seed, seed + samples), steps)
+        _print_samples(texts, seed, as_json)
+        _say_eager(compile, steps)
+        return
+    found = stream(trained, prompt, tokens, sampling, seed, alternatives, corpus_truth(trained), steps)
+    coming, kept = tee(found)
+    for piece in spell(trained.tokenizer, (token.id for token in coming)):
+        print(piece, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
     from windtunnel.report.page import trace_page
     from windtunnel.report.tables import steps_table, totals_line, trace_table
 
-    sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
-    trained = load_model(run)
-    coming, kept = tee(stream(trained, prompt, tokens, sampling, seed, alternatives, corpus_truth(trained)))
-    for piece in spell(trained.tokenizer, (token.id for token in coming)):
-        print(piece, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
-    found = as_trace(trained, list(kept), sampling, seed)
+    record = as_trace(trained, list(kept), sampling, seed)
     if html is not None:
-        write_text(html, trace_page(found))
+        write_text(html, trace_page(record))
+    _say_eager(compile, steps)
     if as_json:
-        print_json(found.to_dict())
+        print_json(record.to_dict())
         return
     print()
     out = console(stderr=False)
     if alternatives:
-        out.print(steps_table(found, out.width) if columns else trace_table(found, out.width))
-        out.print(totals_line(found), highlight=False)
+        out.print(steps_table(record, out.width) if columns else trace_table(record, out.width))
+        out.print(totals_line(record), highlight=False)
+
+
+def _print_samples(texts: list[str], seed: int, as_json: bool) -> None:
+    if as_json:
+        print_json([{"seed": seed + row, "text": text} for row, text in enumerate(texts)])
+        return
+    print(("\n\n" if any("\n" in text for text in texts) else "\n").join(texts))
+
+
+def _say_eager(compile: bool | None, steps: Steps) -> None:
+    if compile and steps.eager_because:
+        print(f"windtunnel: decoded without a compiled step: {steps.eager_because}", file=sys.stderr)
 
 
 def look(

@@ -9,16 +9,21 @@ whole window. An mlp has no cache at all.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from windtunnel.generate.compiled import Call, Steps
 from windtunnel.generate.sampling import Floats, SamplingConfig, adjust, choose, uniform
 from windtunnel.models import Model
 from windtunnel.nn.cache import Cache
+
+Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,35 +43,101 @@ def decode(
     seed: int,
     stop_id: int | None = None,
     vocab_size: int | None = None,
+    steps: Steps | None = None,
 ) -> Iterator[Decoded]:
     """Continue `ids` (at least one) by up to n_tokens tokens; the model must be in evaluation mode.
 
     Args:
         stop_id: no further token after this one.
         vocab_size: ids from here on are never drawn: a model may have more rows than its tokenizer has tokens.
+        steps: the model's compiled steps; None computes every step eagerly.
     """
-    read = list(ids)
-    cache = model.new_cache(1, min(model.config.context_length, len(read) + n_tokens))
+    for new_B, logits_BV, probabilities_BV in decode_many(
+        model, ids, n_tokens, sampling, [seed], stop_id, vocab_size, steps
+    ):
+        yield Decoded(int(new_B[0]), logits_BV[0], probabilities_BV[0])
+
+
+def decode_many(
+    model: Model,
+    ids: Sequence[int],
+    n_tokens: int,
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    stop_id: int | None = None,
+    vocab_size: int | None = None,
+    steps: Steps | None = None,
+) -> Iterator[tuple[Ids, Floats, Floats]]:
+    """`decode` for several seeds at once: the new ids (B,), their logits and probabilities (B, V), token by token.
+
+    What follows a row's stop_id is to be thrown away; the last step is that in which the last row meets its own.
+    """
+    steps, n_prompt = steps or Steps(model, compile=False), len(ids)
+    read_BT = np.empty((len(seeds), n_prompt + n_tokens), dtype=np.int64)
+    read_BT[:, :n_prompt] = ids
+    going_B = np.ones(len(seeds), dtype=bool)
+    cache = model.new_cache(len(seeds), steps.capacity(n_prompt + n_tokens))
+    pace = Pace(steps, cache, n_tokens)
     for index in range(n_tokens):
-        logits_V = prefill(model, read, cache) if index == 0 else step(model, read, cache)
-        probabilities_V = adjust(forbid(logits_V, vocab_size), sampling)
-        new = choose(probabilities_V, uniform(seed, index))
-        yield Decoded(new, logits_V, probabilities_V)
-        if new == stop_id:
-            return
-        read.append(new)
+        end = n_prompt + index
+        logits_BV = first(model, read_BT[:1, :end], cache) if index == 0 else pace.next(model, read_BT[:, :end])
+        logits_BV = logits_BV if len(logits_BV) == len(seeds) else logits_BV.repeat(len(seeds), axis=0)
+        probabilities_BV = adjust(forbid(logits_BV, vocab_size), sampling)
+        for row, seed in enumerate(seeds):
+            read_BT[row, end] = choose(probabilities_BV[row], uniform(seed, index))
+        yield read_BT[:, end], logits_BV, probabilities_BV
+        if stop_id is not None:
+            going_B &= read_BT[:, end] != stop_id
+            if not going_B.any():
+                return
+
+
+class Pace:
+    """Eager steps, until a compiled one is there: on disk from the start, or made once it will earn itself back."""
+
+    def __init__(self, steps: Steps, cache: Cache | None, n_tokens: int) -> None:
+        self.steps, self.cache = steps, cache
+        self.to_come = n_tokens - 1
+        self.call: Call | None = steps.get(cache, 0.0) if n_tokens > 1 else None
+
+    def next(self, model: Model, read_BT: Ids) -> Floats:
+        """The logits (B, V) of the token after those read."""
+        cache = self.cache
+        if cache is None or cache.length >= cache.capacity:
+            return rows(model, read_BT)
+        if self.call is None:
+            begin = time.perf_counter()
+            logits_BV = rows(model, read_BT[:, -1:], cache)
+            self.to_come -= 1
+            coming = min(self.to_come, cache.capacity - cache.length)
+            self.call = self.steps.get(cache, coming * (time.perf_counter() - begin))
+            return logits_BV
+        return as_floats(self.call(torch.from_numpy(read_BT[:, -1:].copy()), cache))
+
+
+def first(model: Model, read_1T: Ids, cache: Cache | None) -> Floats:
+    """Read what all rows begin with, once; the logits (1, V) of the token after it."""
+    if cache is None or cache.keys.shape[1] == 1:
+        return rows(model, read_1T, cache)
+    one = model.new_cache(1, cache.capacity)
+    assert one is not None
+    logits_1V = rows(model, read_1T, one)
+    cache.keys.copy_(one.keys.expand_as(cache.keys))
+    cache.values.copy_(one.values.expand_as(cache.values))
+    cache.advance(one.length)
+    return logits_1V
 
 
 def prefill(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
     """Read the last context_length ids into an empty cache; the logits (V,) of the token after them."""
-    return forward(model, ids, cache)[-1]
+    return rows(model, np.array([ids]), cache)[0]
 
 
 def step(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
     """Read the last id after those in the cache, or without it when it is full; the logits (V,) of the next."""
     if cache is not None and cache.length < cache.capacity:
-        return forward(model, ids[-1:], cache)[-1]
-    return forward(model, ids)[-1]
+        return rows(model, np.array([ids[-1:]]), cache)[0]
+    return rows(model, np.array([ids]))[0]
 
 
 def beliefs(model: Model, ids: Sequence[int]) -> Iterator[Floats]:
@@ -83,17 +154,30 @@ def beliefs(model: Model, ids: Sequence[int]) -> Iterator[Floats]:
 
 def forward(model: Model, ids: Sequence[int], cache: Cache | None = None) -> Floats:
     """The logits (T, V) of a forward pass on the last context_length ids, in float64."""
-    ids_1T = torch.tensor([ids[-model.config.context_length :]], device=device_of(model))
+    return as_floats(_logits(model, np.array([ids]), cache)[0])
+
+
+def rows(model: Model, read_BT: Ids, cache: Cache | None = None) -> Floats:
+    """The logits (B, V) of the last token of a forward pass on the last context_length ids of each row, in float64."""
+    return as_floats(_logits(model, read_BT, cache)[:, -1])
+
+
+def _logits(model: Model, read_BT: Ids, cache: Cache | None) -> Tensor:
+    ids_BT = torch.tensor(read_BT[:, -model.config.context_length :], device=device_of(model))
     with torch.no_grad():
-        logits_1TV: Tensor = model(ids_1T) if cache is None else model(ids_1T, cache)
-    return logits_1TV[0].double().cpu().numpy()
+        return model(ids_BT) if cache is None else model(ids_BT, cache)
 
 
-def forbid(logits_V: Floats, vocab_size: int | None) -> Floats:
-    """The logits with those of all ids from vocab_size on at minus infinity."""
-    if vocab_size is None or vocab_size >= len(logits_V):
-        return logits_V
-    return np.where(np.arange(len(logits_V)) < vocab_size, logits_V, -np.inf)
+def as_floats(logits: Tensor) -> Floats:
+    """Logits as numpy has them, in float64."""
+    return logits.double().cpu().numpy()
+
+
+def forbid(logits_BV: Floats, vocab_size: int | None) -> Floats:
+    """The logits (B, V) with those of all ids from vocab_size on at minus infinity."""
+    if vocab_size is None or vocab_size >= logits_BV.shape[-1]:
+        return logits_BV
+    return np.where(np.arange(logits_BV.shape[-1]) < vocab_size, logits_BV, -np.inf)
 
 
 def device_of(model: Model) -> torch.device:

@@ -31,32 +31,43 @@ class SamplingConfig(Config):
 
 
 def softmax(logits_V: npt.ArrayLike) -> Floats:
-    """The probabilities (V,) of logits (V,) at temperature 1, in float64."""
+    """The probabilities (..., V) of logits (..., V) at temperature 1, in float64."""
     return np.exp(log_softmax(logits_V))
 
 
 def log_softmax(logits_V: npt.ArrayLike) -> Floats:
-    """The natural logarithms of the probabilities (V,); finite also where the probability underflows."""
+    """The natural logarithms of the probabilities (..., V); finite also where the probability underflows."""
     x_V = np.asarray(logits_V, dtype=np.float64)
-    x_V = x_V - x_V.max()
-    return np.asarray(x_V - np.log(np.exp(x_V).sum()))
+    x_V = x_V - x_V.max(axis=-1, keepdims=True)
+    return np.asarray(x_V - np.log(np.exp(x_V).sum(axis=-1, keepdims=True)))
 
 
 def adjust(logits_V: npt.ArrayLike, config: SamplingConfig) -> Floats:
-    """The probabilities (V,) from which the next token is drawn; they sum to 1.
+    """The probabilities (..., V) from which the next token is drawn; they sum to 1.
 
     Among equals the lower id counts as the more probable, so that the result is always the same.
     """
     x_V = np.asarray(logits_V, dtype=np.float64)
     if config.temperature == 0:
-        return np.asarray(np.arange(len(x_V)) == x_V.argmax(), dtype=np.float64)
+        best = x_V.argmax(axis=-1, keepdims=True)
+        return np.asarray(np.arange(x_V.shape[-1]) == best, dtype=np.float64)
     # The largest logit is taken off before the division, or a very small temperature would overflow.
     with np.errstate(over="ignore"):  # at a tiny temperature the others go to -inf, as they should
-        p_V = softmax((x_V - x_V.max()) / config.temperature)
+        p_V = softmax((x_V - x_V.max(axis=-1, keepdims=True)) / config.temperature)
+    if config.top_k is not None or config.top_p is not None:
+        rows = p_V.reshape(-1, p_V.shape[-1])
+        p_V = np.stack([_only_the_best(row, config) for row in rows]).reshape(p_V.shape)
+    return p_V
+
+
+def _only_the_best(p_V: Floats, config: SamplingConfig) -> Floats:
     if config.top_k is not None:
-        p_V = _keep(p_V, ranking(p_V)[: config.top_k])
+        p_V = _keep(p_V, best(p_V, config.top_k))
     if config.top_p is not None:
-        order = ranking(p_V)
+        n, total = 64, p_V.sum()
+        while n < len(p_V) and p_V[best(p_V, n)].sum() < min(config.top_p, total) + 1e-9:
+            n *= 8
+        order = best(p_V, n)
         before = np.concatenate([[0.0], np.cumsum(p_V[order])[:-1]])
         p_V = _keep(p_V, order[before < config.top_p])
     return p_V
@@ -67,11 +78,20 @@ def ranking(scores_V: Floats) -> npt.NDArray[np.int64]:
     return np.argsort(-scores_V, kind="stable")
 
 
+def best(scores_V: Floats, n: int) -> npt.NDArray[np.int64]:
+    """The first n of `ranking`, without sorting a large vocabulary."""
+    if n < 1 or 8 * n > len(scores_V) or len(scores_V) < 256:
+        return ranking(scores_V)[: max(n, 0)]
+    least = np.partition(scores_V, -n)[-n]
+    ids = np.flatnonzero(scores_V >= least)
+    return np.asarray(ids[ranking(scores_V[ids])[:n]])
+
+
 def choose(probabilities_V: Floats, u: float) -> int:
     """The id at u in [0, 1) of the cumulated probabilities; never one of probability 0."""
-    cumulated = np.cumsum(probabilities_V)
-    at = int(np.searchsorted(cumulated, u * cumulated[-1], side="right"))
-    return min(at, int(np.flatnonzero(probabilities_V)[-1]))
+    cumulated = probabilities_V.cumsum()
+    at = int(cumulated.searchsorted(u * cumulated[-1], side="right"))
+    return at if at < len(cumulated) else int(np.flatnonzero(probabilities_V)[-1])
 
 
 def uniform(seed: int, index: int) -> float:

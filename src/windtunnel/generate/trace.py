@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from windtunnel.errors import ConfigError
+from windtunnel.generate.compiled import Steps
 from windtunnel.generate.decode import beliefs, decode
 from windtunnel.generate.prompt import end_mark, prompt_ids, token_text
-from windtunnel.generate.sampling import Floats, SamplingConfig, log_softmax, ranking
+from windtunnel.generate.sampling import Floats, SamplingConfig, best, log_softmax
+from windtunnel.generate.weights import Weights, weights_of
 from windtunnel.text.corpora.pets import next_token
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.train.run import TrainedModel
@@ -83,6 +85,8 @@ class Trace:
     context_length: int
     note: str
     """How the text begins and whether the context limit was passed, in a sentence or two."""
+    weights: Weights = "fp32"
+    """How the weights were stored: fp32 is as they were trained."""
 
     def total(self, part: str = "all") -> Total:
         """Bits and perplexity of "all", the "prompt" or the "continuation", over tokens that have a probability."""
@@ -113,12 +117,14 @@ def generate(
     seed: int,
     alternatives: int = 6,
     truth: Truth | None = None,
+    steps: Steps | None = None,
 ) -> Iterator[TokenTrace]:
     """The tokens of the prompt, then those of the continuation as they are made, an end mark included.
 
     Args:
         alternatives: how many of the most probable tokens are given for each place.
         truth: the source's own distribution, where it is known.
+        steps: the compiled steps of this model; None looks for one on disk.
 
     Raises:
         ConfigError: for a negative number of tokens or alternatives.
@@ -128,7 +134,7 @@ def generate(
         raise ConfigError(f"tokens and alternatives cannot be negative, given {n_tokens} and {alternatives}")
     unit = trained.run.config.text.unit
     ids = prompt_ids(trained.tokenizer, unit, prompt)
-    return _generate(trained, ids, n_tokens, sampling, seed, alternatives, truth)
+    return _generate(trained, ids, n_tokens, sampling, seed, alternatives, truth, steps)
 
 
 def _generate(
@@ -139,6 +145,7 @@ def _generate(
     seed: int,
     alternatives: int,
     truth: Truth | None,
+    steps: Steps | None,
 ) -> Iterator[TokenTrace]:
     model, tokenizer = trained.model, trained.tokenizer
     end = end_mark(tokenizer, trained.run.config.text.unit)
@@ -148,7 +155,7 @@ def _generate(
         for i, logits_V in enumerate(beliefs(model, ids[:-1]), start=1):
             true_V = truth(ids[:i]) if truth else None
             yield describe(tokenizer, ids[i], logits_V, None, alternatives, true_V)
-    for new in decode(model, list(ids), n_tokens, sampling, seed, end, tokenizer.vocab_size):
+    for new in decode(model, list(ids), n_tokens, sampling, seed, end, tokenizer.vocab_size, steps or Steps(model)):
         true_V = truth(list(ids)) if truth else None
         yield describe(tokenizer, new.id, new.logits_V, new.probabilities_V, alternatives, true_V)
         ids.append(new.id)
@@ -180,7 +187,7 @@ def describe(
         surprise_bits=max(0.0, -float(log_V[id]) / math.log(2)),
         alternatives=tuple(
             Alternative(i, token_text(tokenizer, i), at(sampled_V, i), float(p_V[i]), at(true_V, i))
-            for i in ranking(log_V)[:n_alternatives].tolist()
+            for i in best(log_V, n_alternatives).tolist()
         ),
         true_probability=at(true_V, id),
         total_variation=None if true_V is None else float(np.abs(p_V - true_V).sum() / 2),
@@ -195,9 +202,10 @@ def trace(
     seed: int,
     alternatives: int = 6,
     truth: Truth | None = None,
+    steps: Steps | None = None,
 ) -> Trace:
     """`generate`, collected."""
-    tokens = list(generate(trained, prompt, n_tokens, sampling, seed, alternatives, truth))
+    tokens = list(generate(trained, prompt, n_tokens, sampling, seed, alternatives, truth, steps))
     return as_trace(trained, tokens, sampling, seed)
 
 
@@ -224,6 +232,7 @@ def as_trace(trained: TrainedModel, tokens: Sequence[TokenTrace], sampling: Samp
         vocab_size=config.model.vocab_size,
         context_length=context,
         note=begin + slid,
+        weights=weights_of(trained.model),
     )
 
 

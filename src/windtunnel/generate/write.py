@@ -1,16 +1,17 @@
-"""The texts that a model writes while it trains."""
+"""Texts without their numbers: those that a model writes while it trains, and many at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from windtunnel.errors import DataError
-from windtunnel.generate.decode import decode
-from windtunnel.generate.prompt import end_mark
+from windtunnel.generate.compiled import Steps
+from windtunnel.generate.decode import decode, decode_many
+from windtunnel.generate.prompt import end_mark, prompt_ids
 from windtunnel.generate.sampling import SamplingConfig
 from windtunnel.models import Model
 from windtunnel.nn.init import stream
-from windtunnel.train.run import Run
+from windtunnel.train.run import Run, TrainedModel
 
 SAMPLE = SamplingConfig(temperature=0.8)
 
@@ -33,6 +34,32 @@ def write_sample(model: Model, run: Run) -> str:
         return run.tokenizer.decode([token.id for token in new])
     finally:
         model.train(was_training)
+
+
+def write_samples(
+    trained: TrainedModel,
+    prompt: str,
+    n_tokens: int,
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    steps: Steps | None = None,
+) -> list[str]:
+    """The prompt continued once for each seed, all at once; each text is the one that `generate` writes with its seed.
+
+    Raises:
+        DataError: as `windtunnel.generate.prompt.prompt_ids`.
+    """
+    tokenizer, unit = trained.tokenizer, trained.run.config.text.unit
+    ids, end = prompt_ids(tokenizer, unit, prompt), end_mark(tokenizer, unit)
+    steps = steps or Steps(trained.model)
+    many = decode_many(trained.model, ids, n_tokens, sampling, seeds, end, tokenizer.vocab_size, steps)
+    columns = [new_B.tolist() for new_B, _, _ in many]
+    texts = []
+    for row in range(len(seeds)):
+        new = [column[row] for column in columns]
+        text = ids + (new[: new.index(end)] if end in new else new)
+        texts.append(tokenizer.decode([id for id in text if id != tokenizer.end_id]))
+    return texts
 
 
 def _documents(model: Model, run: Run, end: int, n_tokens: int) -> Iterator[str]:

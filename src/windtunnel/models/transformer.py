@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from windtunnel.config import Config
 from windtunnel.errors import ConfigError
 from windtunnel.nn.attention import Attend, attend
-from windtunnel.nn.cache import Cache
+from windtunnel.nn.cache import Cache, StaticCache
 from windtunnel.nn.feedforward import FEED_FORWARDS
 from windtunnel.nn.init import initialise, uniform_biases
 from windtunnel.nn.norms import NORMS
@@ -134,7 +134,7 @@ class Attention(nn.Module):
         x_BTD: Tensor,
         turn: Rotation | None,
         slopes_H: Tensor | None,
-        cache: Cache | None,
+        cache: Cache | StaticCache | None,
         attend: Attend,
     ) -> Tensor:
         q_BHTK, k_BGTK, v_BGTK = (
@@ -169,7 +169,7 @@ class Block(nn.Module):
         x_BTD: Tensor,
         turn: Rotation | None,
         slopes_H: Tensor | None,
-        cache: Cache | None,
+        cache: Cache | StaticCache | None,
         attend: Attend,
     ) -> Tensor:
         if self.pre:
@@ -200,7 +200,7 @@ class Transformer(nn.Module):
         self.norm = NORMS[final](config.d_model, config.norm_epsilon, config.bias)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
 
-    def forward(self, ids_BT: Tensor, cache: Cache | None = None, attend: Attend = attend) -> Tensor:
+    def forward(self, ids_BT: Tensor, cache: Cache | StaticCache | None = None, attend: Attend = attend) -> Tensor:
         """Logits (B, T, V).
 
         Args:
@@ -208,8 +208,8 @@ class Transformer(nn.Module):
             cache: keys and values of the tokens before, which is extended by these.
             attend: the attention function; inspection passes one that keeps its weights.
         """
-        start = 0 if cache is None else cache.length
-        positions_T = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device)
+        length = ids_BT.shape[1]
+        positions_T = torch.arange(length, device=ids_BT.device) if cache is None else cache.positions(length)
         x_BTD = self.embedding(ids_BT)
         added_TD = self.position.embed(positions_T)
         if added_TD is not None:
@@ -219,9 +219,9 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD, turn, slopes_H, cache, attend)
         if cache is not None:
-            cache.length += ids_BT.shape[1]
-        weight_VD = self.embedding.weight if self.head is None else self.head.weight
-        return F.linear(self.norm(x_BTD), weight_VD)
+            cache.advance(length)
+        x_BTD = self.norm(x_BTD)
+        return F.linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD)
 
     def new_cache(self, batch_size: int, capacity: int) -> Cache:
         """An empty cache for this model, in the type and on the device of its weights.

@@ -5,8 +5,12 @@ The caller owns the cache: a model is given one, appends to it and keeps nothing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from windtunnel.nn.attention import visible
 
 
 class Cache:
@@ -24,9 +28,75 @@ class Cache:
         self.capacity = capacity
         self.length = 0
 
+    def positions(self, n_tokens: int) -> Tensor:
+        """Where the next n_tokens stand, (T,)."""
+        return torch.arange(self.length, self.length + n_tokens, device=self.keys.device)
+
+    def advance(self, n_tokens: int) -> None:
+        """Note that n_tokens more have been written in every layer."""
+        self.length += n_tokens
+
     def append(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new tokens of one layer after the `length` old ones; return all keys and values so far."""
         end = self.length + k_BGTK.shape[2]
         self.keys[layer, :, :, self.length : end] = k_BGTK
         self.values[layer, :, :, self.length : end] = v_BGTK
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class StaticCache:
+    """The memory of a `Cache` for one new token at a time, every shape fixed, so that a compiled step needs no other.
+
+    The caller says where the token stands. `append` gives all places of the cache, the unfilled ones too, and `attend`
+    hides those after the token.
+
+    Args:
+        keys, values: one tensor a layer, (B, G, capacity, K); written in place.
+        position_1: where the new token stands, (1,).
+    """
+
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], position_1: Tensor) -> None:
+        self.keys, self.values, self.position_1 = keys, values, position_1
+
+    def positions(self, n_tokens: int) -> Tensor:
+        """Where the new token stands, (1,)."""
+        if n_tokens != 1:
+            raise ValueError(f"a static cache takes one token at a time, given {n_tokens}")
+        return self.position_1
+
+    def advance(self, n_tokens: int) -> None:
+        """Nothing: the caller moves the position."""
+
+    def append(self, layer: int, k_BG1K: Tensor, v_BG1K: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new token of one layer; return all keys and values."""
+        self.keys[layer].index_copy_(2, self.position_1, k_BG1K)
+        self.values[layer].index_copy_(2, self.position_1, v_BG1K)
+        return self.keys[layer], self.values[layer]
+
+    def attend(
+        self,
+        q_BH1K: Tensor,
+        k_BGSK: Tensor,
+        v_BGSK: Tensor,
+        *,
+        window: int | None = None,
+        slopes_H: Tensor | None = None,
+        dropout: float = 0.0,
+        causal: bool = True,
+    ) -> Tensor:
+        """`windtunnel.nn.attention.attend` for the one query at the position, as products and sums in the open.
+
+        A compiler makes loops of them; a matrix product of one row would be a call to a library.
+        """
+        if dropout or not causal:
+            raise ValueError(f"decoding is causal and without dropout, given causal={causal}, dropout={dropout}")
+        B, H, _, K = q_BH1K.shape
+        G, S = k_BGSK.shape[1:3]
+        q_BGN1K = q_BH1K.reshape(B, G, H // G, 1, K) * K**-0.5
+        scores_BHS = (q_BGN1K * k_BGSK[:, :, None]).sum(-1).reshape(B, H, S)
+        distances_S = self.position_1 - torch.arange(S, device=k_BGSK.device)
+        if slopes_H is not None:
+            scores_BHS = scores_BHS - slopes_H[:, None] * distances_S
+        weights_BHS = scores_BHS.masked_fill(~visible(distances_S, window), -torch.inf).softmax(dim=-1)
+        mixed_BGNK = (weights_BHS.reshape(B, G, H // G, S, 1) * v_BGSK[:, :, None]).sum(-2)
+        return mixed_BGNK.reshape(B, H, 1, K)

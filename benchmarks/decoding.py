@@ -1,0 +1,184 @@
+"""Claim: decoding on a CPU is faster than transformers' `generate` and CTranslate2, with every probability shown.
+
+    python -m benchmarks.decoding [--shapes 4x128 6x384] [--weights fp32 int8] [--alone] [--threads N] [--repeats N]
+
+Greedy, 16 + 128 tokens, one sequence and 32 at once, first token included. All have GPT-2's architecture and the same
+weights, random ones: the speed does not depend on them. Rivals take turns in one process. CTranslate2 is timed where it
+is installed. The bound is the measured rate at which memory is read, divided by the bytes of the weights: a small model
+that stays in the processor's cache may pass it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from benchmarks.step_vs_transformers import Case, our_model, their_model
+from benchmarks.timing import alternate, as_dict, ratio, report
+from windtunnel.generate.compiled import Steps
+from windtunnel.generate.decode import decode, decode_many
+from windtunnel.generate.sampling import SamplingConfig
+from windtunnel.generate.trace import describe
+from windtunnel.generate.weights import with_weights
+from windtunnel.models import Transformer
+from windtunnel.text.tokenizers import characters_tokenizer
+
+CLAIM = "decoding one sequence, probabilities and 6 alternatives included, is faster than transformers and CTranslate2"
+CASES = {
+    "4x128": Case(4, 128, 4, 1, 256),
+    "6x384": Case(6, 384, 6, 1, 256, 5000),
+    "124M": Case(12, 768, 12, 1, 1024, 50257),
+}
+PROMPT, NEW, MANY = 16, 128, 32
+GREEDY = SamplingConfig(temperature=0)
+BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+ALPHABET = characters_tokenizer("".join(chr(c) for c in range(32, 97)), end=False)
+"""Only shows tokens in traces; ids above its own are shown as unused."""
+
+
+def read_rate() -> float:
+    """Bytes a second that this process reads from memory: the best of several sums over 512 MB."""
+    numbers, best = torch.ones(2**27), float("inf")
+    for _ in range(7):
+        begin = time.perf_counter()
+        numbers.sum()
+        best = min(best, time.perf_counter() - begin)
+    return numbers.nbytes / best
+
+
+def ours(model: Transformer, weights: str, prompt: list[int], many: bool) -> dict[str, Callable[[], object]]:
+    """Our ways to decode with one kind of weights, each compiled before the clock starts."""
+    decoder = model if weights == "fp32" else with_weights(model, weights)
+    steps, seeds = Steps(decoder, compile=True), list(range(MANY))
+
+    def alone() -> list[int]:
+        return [new.id for new in decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)]
+
+    def traced() -> None:
+        for new in decode(decoder, prompt, NEW, GREEDY, 0, steps=steps):
+            describe(ALPHABET, new.id, new.logits_V, new.probabilities_V, 6)
+
+    ways: dict[str, Callable[[], object]] = {f"{weights}": alone, f"{weights}, traced": traced}
+    if many:
+        ways[f"{weights}, {MANY} at once"] = lambda: list(decode_many(decoder, prompt, NEW, GREEDY, seeds, steps=steps))
+    return ways
+
+
+def ctranslate2_ways(theirs: torch.nn.Module, prompt: list[int], folder: str) -> dict[str, Callable[[], object]]:
+    """CTranslate2's, on the same weights; its tokens are called t0, t1, ..."""
+    if find_spec("ctranslate2") is None:
+        return {}
+    import ctranslate2
+
+    words = {f"t{i}": i for i in range(theirs.config.vocab_size)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="t0"))
+    special = {"unk_token": "t0", "bos_token": "t0", "eos_token": "t0"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(f"{folder}/hf")
+    theirs.save_pretrained(f"{folder}/hf")
+    ctranslate2.converters.TransformersConverter(f"{folder}/hf").convert(f"{folder}/ct2")
+    start = [f"t{i}" for i in prompt]
+    ways: dict[str, Callable[[], object]] = {}
+    for kind in ("float32", "int8"):
+        generator = ctranslate2.Generator(
+            f"{folder}/ct2", compute_type=kind, intra_threads=torch.get_num_threads(), inter_threads=1
+        )
+
+        def write(copies: int, generator: object = generator) -> None:
+            made = generator.generate_batch(
+                [start] * copies, max_length=NEW, min_length=NEW, sampling_topk=1, include_prompt_in_result=False
+            )
+            if any(len(result.sequences_ids[0]) != NEW for result in made):
+                raise RuntimeError(f"CTranslate2 wrote {len(made[0].sequences_ids[0])} tokens instead of {NEW}")
+
+        ways[f"CTranslate2 {kind}"] = lambda write=write: write(1)
+        if kind == "float32":
+            ways[f"CTranslate2 {kind}, {MANY} at once"] = lambda write=write: write(MANY)
+    return ways
+
+
+def compare(name: str, kinds: list[str], repeats: int, rate: float, many: bool) -> dict[str, object]:
+    case = CASES[name]
+    model = our_model(case).eval()
+    theirs = their_model(case, model).eval()
+    theirs.config.use_cache = True
+    theirs.generation_config.eos_token_id = None
+    theirs.generation_config.pad_token_id = 0
+    prompt = np.random.default_rng(0).integers(1, case.vocab_size, PROMPT).tolist()
+
+    def transformers(copies: int) -> list[int]:
+        ids = torch.tensor([prompt] * copies)
+        settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "use_cache": True}
+        with torch.no_grad():
+            made = theirs.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+        return made[0, PROMPT:].tolist()
+
+    with tempfile.TemporaryDirectory() as folder:
+        ways: dict[str, Callable[[], object]] = {"transformers": lambda: transformers(1)}
+        ways[f"transformers, {MANY} at once"] = lambda: transformers(MANY)
+        ways |= ctranslate2_ways(theirs, prompt, folder)
+        ways["fp32, eager"] = lambda: list(decode(model, prompt, NEW, GREEDY, 0))
+        for kind in kinds:
+            ways |= ours(model, kind, prompt, many and kind == "fp32")
+        ways = {way: call for way, call in ways.items() if many or "at once" not in way}
+        if ways["transformers"]() != ways["fp32"]():
+            raise RuntimeError("the two models do not write the same tokens")
+        seconds = alternate(ways, repeats, warmup=1)
+    tokens = {way: NEW * (MANY if "at once" in way else 1) / float(np.median(taken)) for way, taken in seconds.items()}
+    n_read = sum(p.numel() for n, p in model.named_parameters() if "position" not in n)
+    bound = {way: rate / (n_read * BYTES[way[:4]]) for way in tokens if way[:4] in BYTES and "at once" not in way}
+    rivals = [(way, rival) for way in tokens for rival in tokens if way[:4] in BYTES and rival[:4] not in BYTES]
+    pairs = [pair for pair in rivals if ("at once" in pair[0]) == ("at once" in pair[1])]
+    pairs += [(f"{kind}, traced", kind) for kind in kinds]
+    return {
+        "shape": name,
+        "tokens_per_second": tokens,
+        "bound": bound,
+        **as_dict(seconds, *(ratio(seconds, *pair) for pair in pairs)),
+    }
+
+
+def table(results: list[dict[str, object]]) -> Table:
+    shown = Table("shape", "how", "tokens/s", "share of the memory's bound", title=f"{PROMPT} + {NEW} tokens")
+    for result in results:
+        for way, tokens in result["tokens_per_second"].items():
+            share = f"{tokens / result['bound'][way]:.0%}" if way in result["bound"] else ""
+            shown.add_row(result["shape"], way, f"{tokens:,.0f}", share)
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--weights", nargs="+", choices=list(BYTES), default=list(BYTES))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--alone", action="store_true", help="one sequence only")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rate = read_rate()
+    results = [compare(name, given.weights, given.repeats, rate, not given.alone) for name in given.shapes]
+    Console(file=sys.stderr).print(table(results))
+    document = report(CLAIM, results, given.repeats)
+    document["read_bytes_per_second"] = rate
+    ratios = [found for result in results for found in result["ratios"] if found["of"] == "fp32, traced"]
+    document["holds"] = all(
+        found["high"] < 1 for found in ratios if found["to"] in ("transformers", "CTranslate2 float32")
+    )
+    print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    main()
