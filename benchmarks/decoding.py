@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +27,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.step_vs_transformers import Case, our_model, their_model
 from benchmarks.timing import alternate, as_dict, ratio, report
+from benchmarks.training_speed import Case, transformers_model
 from windtunnel.generate.compiled import Steps
 from windtunnel.generate.decode import decode, decode_many
 from windtunnel.generate.sampling import SamplingConfig
 from windtunnel.generate.trace import describe
 from windtunnel.generate.weights import with_weights
-from windtunnel.models import Transformer
+from windtunnel.models import Transformer, build
 from windtunnel.text.tokenizers import characters_tokenizer
 
 CLAIM = "decoding one sequence, probabilities and 6 alternatives included, is faster than transformers and CTranslate2"
@@ -111,8 +112,8 @@ def ctranslate2_ways(theirs: torch.nn.Module, prompt: list[int], folder: str) ->
 
 def compare(name: str, kinds: list[str], repeats: int, rate: float, many: bool) -> dict[str, object]:
     case = CASES[name]
-    model = our_model(case).eval()
-    theirs = their_model(case, model).eval()
+    model = build(case.config, seed=0).eval()
+    theirs: Any = transformers_model(case).eval()
     theirs.config.use_cache = True
     theirs.generation_config.eos_token_id = None
     theirs.generation_config.pad_token_id = 0
