@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.generate.compiled import Call, Steps
-from windtunnel.generate.sampling import Floats, SamplingConfig, adjust, choose, uniform
+from windtunnel.generate.sampling import Floats, SamplingConfig, adjust, choose_each, uniform
 from windtunnel.models import Model
 from windtunnel.nn.cache import Cache
 
@@ -83,8 +83,8 @@ def decode_many(
         logits_BV = first(model, read_BT[:1, :end], cache) if index == 0 else pace.next(model, read_BT[:, :end])
         logits_BV = logits_BV if len(logits_BV) == len(seeds) else logits_BV.repeat(len(seeds), axis=0)
         probabilities_BV = adjust(forbid(logits_BV, vocab_size), sampling)
-        for row, seed in enumerate(seeds):
-            read_BT[row, end] = choose(probabilities_BV[row], uniform(seed, index))
+        u_B = np.array([uniform(seed, index) for seed in seeds]) if sampling.temperature else np.zeros(len(seeds))
+        read_BT[:, end] = choose_each(probabilities_BV, u_B)
         yield read_BT[:, end], logits_BV, probabilities_BV
         if stop_id is not None:
             going_B &= read_BT[:, end] != stop_id

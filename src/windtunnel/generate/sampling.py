@@ -89,9 +89,16 @@ def best(scores_V: Floats, n: int) -> npt.NDArray[np.int64]:
 
 def choose(probabilities_V: Floats, u: float) -> int:
     """The id at u in [0, 1) of the cumulated probabilities; never one of probability 0."""
-    cumulated = probabilities_V.cumsum()
-    at = int(cumulated.searchsorted(u * cumulated[-1], side="right"))
-    return at if at < len(cumulated) else int(np.flatnonzero(probabilities_V)[-1])
+    return int(choose_each(probabilities_V[None], np.array([u]))[0])
+
+
+def choose_each(probabilities_BV: Floats, u_B: Floats) -> npt.NDArray[np.int64]:
+    """`choose` for each row, (B,)."""
+    cumulated_BV = probabilities_BV.cumsum(axis=-1)
+    at_B = (cumulated_BV <= (u_B * cumulated_BV[:, -1])[:, None]).sum(axis=-1)
+    for row in np.flatnonzero(at_B == probabilities_BV.shape[-1]):
+        at_B[row] = np.flatnonzero(probabilities_BV[row])[-1]
+    return at_B
 
 
 def uniform(seed: int, index: int) -> float:

@@ -56,6 +56,7 @@ class Tokenizer:
         library.no_padding()
         self._library = library
         self._structure = structure
+        self._shown: dict[int, str] = {}
         self.kind = structure.kind
         self.vocab_size = structure.vocab_size
         self.end_id = structure.end_id
@@ -134,9 +135,12 @@ class Tokenizer:
 
     def token(self, id: int) -> str:
         """One token for a person: newline as ⏎, space as ·, the end mark as <end>, a lone byte as \\xe2."""
-        self._check_id(id)
-        if id == self.end_id:
-            return "<end>"
+        if id not in self._shown:
+            self._check_id(id)
+            self._shown[id] = "<end>" if id == self.end_id else self._show(id)
+        return self._shown[id]
+
+    def _show(self, id: int) -> str:
         name = str(self._library.id_to_token(id))
         if self._structure.byte_level:
             values = bytes(_byte_values().get(c, 63) for c in name)
