@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,9 +36,15 @@ class GatedFeedForward(nn.Module):
         return self.narrow(F.silu(self.gate(x_BTD)) * self.widen(x_BTD))
 
 
+def relu_squared(x: Tensor) -> Tensor:
+    """max(0, x)^2 (So et al. 2021, arXiv 2109.08668, section 3)."""
+    return torch.relu(x).square()
+
+
 FEED_FORWARDS: dict[str, Callable[[int, int, bool], FeedForward | GatedFeedForward]] = {
     "gelu_tanh": partial(FeedForward, activation=partial(F.gelu, approximate="tanh")),
     "gelu": partial(FeedForward, activation=F.gelu),
     "relu": partial(FeedForward, activation=F.relu),
+    "relu_squared": partial(FeedForward, activation=relu_squared),
     "swiglu": GatedFeedForward,
 }
