@@ -13,6 +13,7 @@ from windtunnel.models import MLPConfig, build, create
 from windtunnel.train.distributed import Sharded
 from windtunnel.train.muon import LARGEST, Muon, hidden_matrices, orthogonal
 from windtunnel.train.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors, restore_optimizer
+from windtunnel.train.recipes import recipe
 from windtunnel.train.step import update
 
 MUON = OptimizerConfig(name="muon", lr=1e-3, matrix_lr=0.05, weight_decay=0.1)
@@ -137,6 +138,12 @@ def test_a_lost_average_is_told(config):
 def test_shards_of_matrices_are_refused(config):
     with pytest.raises(ConfigError, match="muon needs whole matrices"):
         Sharded.check(object.__new__(Sharded), override(config, ["optimizer.name=muon"]))
+
+
+def test_the_recipe_is_no_larger_than_nanogpts():
+    model = recipe("quick", "names").model.replace(vocab_size=65)
+    assert model.context_length == 64
+    assert sum(p.numel() for p in create(model).parameters()) == 799_872 <= 800_000
 
 
 def test_runs_from_before_keep_their_fingerprint():
