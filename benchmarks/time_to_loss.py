@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,10 +85,10 @@ def nanogpt_stepping(given: ModuleType, config: RunConfig, store: TokenStore, bf
     """The same for nanoGPT's own model and optimizer, with its train.py's step and its recipe's settings for a CPU."""
     shape = config.model
     sizes = {"n_layer": shape.n_layers, "n_head": shape.n_heads, "n_embd": shape.d_model}
-    model = given.GPT(
-        given.GPTConfig(block_size=shape.context_length, vocab_size=shape.vocab_size, bias=False, dropout=0.0, **sizes)
-    )
-    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    sizes |= {"block_size": shape.context_length, "vocab_size": shape.vocab_size}
+    with redirect_stdout(sys.stderr):  # it says what it makes
+        model = given.GPT(given.GPTConfig(bias=False, dropout=0.0, **sizes))
+        optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
     draw, done = batches(config, store), [0]
 
     def step() -> None:
