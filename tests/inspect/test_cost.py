@@ -6,7 +6,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from windtunnel.inspect.cost import activation_bytes, cost, count_forward_flops, optimizer_bytes, parameter_shapes
+from windtunnel.inspect.cost import (
+    activation_bytes,
+    cost,
+    count_forward_flops,
+    hidden_shapes,
+    optimizer_bytes,
+    parameter_shapes,
+)
 from windtunnel.inspect.shapes import intermediates
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, flops_by_part, formula_names, parameter_formulas
@@ -109,14 +116,14 @@ def test_recomputed_blocks_keep_what_goes_into_them_and_the_inside_of_one():
     assert kept < 0.35 * whole
 
 
-@pytest.mark.parametrize("settings", [{}, {"name": "sgd"}, {"name": "sgd", "momentum": 0.0}])
+@pytest.mark.parametrize("settings", [{}, {"name": "sgd"}, {"name": "sgd", "momentum": 0.0}, {"name": "muon"}])
 def test_the_optimizer_keeps_as_many_bytes_as_stated(settings):
     config, model = OptimizerConfig(**settings), build(BASE, 0)
     optimizer = build_optimizer(model, config)
     model(torch.zeros(1, 4, dtype=torch.int64)).sum().backward()
     optimizer.step()
     kept = sum(tensor.nbytes for tensor in optimizer_tensors(optimizer, model).values())
-    assert optimizer_bytes(config, parameter_shapes(BASE)) == kept
+    assert optimizer_bytes(config, parameter_shapes(BASE), hidden_shapes(BASE)) == kept
 
 
 @pytest.mark.parametrize(("groups", "half_precision_bytes"), [(1, 3072), (4, 12288), (12, 36864)])

@@ -23,6 +23,7 @@ VARIANTS = {
     "post norm": {"norm_position": "post"},
     "gelu": {"activation": "gelu"},
     "relu": {"activation": "relu"},
+    "relu squared": {"activation": "relu_squared"},
     "swiglu": {"activation": "swiglu"},
     "no bias": {"bias": False},
     "untied": {"tie_embeddings": False},

@@ -19,8 +19,13 @@ has_bf16 = pytest.mark.skipif(not machine.has_fast_bf16(), reason="this CPU has 
 
 @pytest.mark.parametrize(
     "changes",
-    [[], ["optimizer.name=sgd", "train.grad_accumulation=1"], pytest.param(["train.precision=bf16"], marks=has_bf16)],
-    ids=["adamw", "sgd", "bf16"],
+    [
+        [],
+        ["optimizer.name=sgd", "train.grad_accumulation=1"],
+        ["optimizer.name=muon"],
+        pytest.param(["train.precision=bf16"], marks=has_bf16),
+    ],
+    ids=["adamw", "sgd", "muon", "bf16"],
 )
 def test_resumed_equals_uninterrupted(config, tmp_path, changes):
     config = override(config, [*changes, "train.save_every=50", "train.eval_every=50"])

@@ -17,6 +17,7 @@ from windtunnel.train.checkpoint import weights_sha256
 from windtunnel.train.evaluate import evaluate
 from windtunnel.train.events import Step, Stopped
 from windtunnel.train.loop import fit, resume
+from windtunnel.train.muon import hidden_matrices
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from windtunnel.train.run import load, open_run
@@ -59,7 +60,7 @@ def test_more_steps_than_planned_and_a_warm_up_longer_than_the_run():
     assert learning_rate(0, 1, 1.0, ScheduleConfig(warmup=0)) == 1.0
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_only_matrices_are_decayed(config, name):
     model = build(config.model.replace(vocab_size=12), 0)
     for parameter in model.parameters():
@@ -67,14 +68,16 @@ def test_only_matrices_are_decayed(config, name):
         parameter.grad = torch.zeros_like(parameter)
     optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=0.5, weight_decay=0.2))
     update(model, optimizer, 0.5, None)
+    hidden = hidden_matrices(model) if name == "muon" else {}
     for key, parameter in model.named_parameters():
-        expected = 1.0 - 0.5 * 0.2 if parameter.dim() >= 2 else 1.0
+        rate = 0.02 if parameter in hidden else 0.5
+        expected = 1.0 - rate * 0.2 if parameter.dim() >= 2 else 1.0
         assert parameter.data.flatten().tolist() == pytest.approx([expected] * parameter.numel()), key
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_optimizer_state_round_trip(config, name):
     """Three steps, through safetensors, two more: equal to five steps, bit for bit."""
     small, settings = config.model.replace(vocab_size=12), OptimizerConfig(name=name)
@@ -93,8 +96,9 @@ def test_optimizer_state_round_trip(config, name):
     assert optimizer_tensors(optimizer, first) == {}
     run(first, optimizer, range(3))
     saved = safetensors.torch.load(safetensors.torch.save(optimizer_tensors(optimizer, first)))
-    kinds = {"exp_avg", "exp_avg_sq", "step"} if name == "adamw" else {"momentum_buffer"}
-    assert {key.split("/")[0] for key in saved} == kinds
+    adam, momentum = {"exp_avg", "exp_avg_sq", "step"}, {"momentum_buffer"}
+    kinds = {"adamw": adam, "sgd": momentum, "muon": adam | momentum}
+    assert {key.split("/")[0] for key in saved} == kinds[name]
     second = build(small, 1)
     second.load_state_dict(first.state_dict())
     optimizer = build_optimizer(second, settings)
@@ -275,7 +279,7 @@ def test_unknown_curve_is_a_config_error(config):
         override(config, ["schedule.curve=wave"])
 
 
-@pytest.mark.parametrize(("name", "lr"), [("sgd", 1e6), ("adamw", 1.0)])
+@pytest.mark.parametrize(("name", "lr"), [("sgd", 1e6), ("adamw", 1.0), ("muon", 1.0)])
 def test_an_absurdly_long_update_does_not_touch_the_weights(config, name, lr):
     model = build(config.model, 0)
     optimizer = build_optimizer(model, OptimizerConfig(name=name, lr=lr))

@@ -23,6 +23,7 @@ from windtunnel.experiments.gpt2_windows import gpt2_windows
 from windtunnel.experiments.initial_loss import initial_loss
 from windtunnel.experiments.learning_rate import learning_rate
 from windtunnel.experiments.makemore_ladder import makemore_ladder
+from windtunnel.experiments.quick_recipe import quick_recipe
 from windtunnel.experiments.rows import ROWS
 from windtunnel.experiments.seed_42 import seed_42
 from windtunnel.experiments.sparse_logistic_cost import sparse_logistic_cost
@@ -71,6 +72,7 @@ EXPERIMENTS = {
         Experiment("initial-loss", ("003-1.E02", "E20"), initial_loss),
         Experiment("direct-connections", ("003-1.E03", "E21"), direct_connections),
         Experiment("zero-init", ("003-2.E01", "E23"), zero_init),
+        Experiment("quick-recipe", ("time-to-loss",), quick_recipe),
         Experiment("fold-batch-norm", ("003-2.E02", "E22", "E24"), fold_batch_norm),
     )
 }

@@ -6,6 +6,7 @@ Counting is done twice where it can be: by formula, and by torch on tensors that
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from windtunnel.models.cost import (
     parameter_formulas,
     training_flops_per_token,
 )
+from windtunnel.train.muon import hidden_matrices
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import OptimizerConfig
 from windtunnel.train.run_config import RunConfig
@@ -124,6 +126,12 @@ def parameter_shapes(config: ModelConfig) -> list[torch.Size]:
         return [parameter.shape for parameter in create(config).parameters()]
 
 
+def hidden_shapes(config: ModelConfig) -> list[torch.Size]:
+    """The shape of every matrix that Muon would move."""
+    with torch.device("meta"):
+        return [matrix.shape for matrix in hidden_matrices(create(config))]
+
+
 def count_forward_flops(config: ModelConfig, length: int) -> int:
     """What torch's FlopCounterMode counts in one forward pass over a sequence, attention as plain matrix products.
 
@@ -173,9 +181,16 @@ def _kept_bytes(config: ModelConfig, batch_size: int, length: int, precision: st
         return sum(storage.nbytes() for storage in kept.values())
 
 
-def optimizer_bytes(config: OptimizerConfig, shapes: list[torch.Size]) -> int:
-    """Bytes of the optimizer's state: AdamW keeps two averages and a step count, SGD with momentum one."""
+def optimizer_bytes(config: OptimizerConfig, shapes: list[torch.Size], hidden: Sequence[torch.Size] = ()) -> int:
+    """Bytes of the optimizer's state: AdamW keeps two averages and a step count, SGD with momentum one.
+
+    Args:
+        hidden: those of the shapes that Muon moves; of these it keeps one average.
+    """
     n = sum(shape.numel() for shape in shapes)
+    if config.name == "muon":
+        n_hidden = sum(shape.numel() for shape in hidden)
+        return FLOAT32 * (n_hidden + 2 * (n - n_hidden) + len(shapes) - len(hidden))
     if config.name == "adamw":
         return FLOAT32 * (2 * n + len(shapes))
     return FLOAT32 * n if config.momentum else 0
@@ -202,7 +217,7 @@ def _memory(config: RunConfig, micro_batch: int, precision: str) -> Memory:
     return Memory(
         weights=weights,
         gradients=weights,
-        optimizer=optimizer_bytes(config.optimizer, shapes),
+        optimizer=optimizer_bytes(config.optimizer, shapes, hidden_shapes(model)),
         activations=activation_bytes(model, micro_batch, model.context_length, precision, config.train.recompute),
         kv_cache_per_token=cache,
         kv_cache_full_context=cache * model.context_length,

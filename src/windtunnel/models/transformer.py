@@ -48,7 +48,7 @@ class TransformerConfig(Config):
     norm: Literal["layer", "rms", "none"] = "layer"
     norm_position: Literal["pre", "post"] = "pre"
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
-    activation: Literal["gelu_tanh", "gelu", "relu", "swiglu"] = "gelu_tanh"
+    activation: Literal["gelu_tanh", "gelu", "relu", "relu_squared", "swiglu"] = "gelu_tanh"
     bias: bool = True
     tie_embeddings: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1

@@ -47,9 +47,15 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
+def relu_squared(x: Tensor) -> Tensor:
+    """max(0, x)^2 (So et al. 2021, arXiv 2109.08668, section 3)."""
+    return torch.relu(x).square()
+
+
 FEED_FORWARDS: dict[str, Callable[[int, int, bool], FeedForward | GatedFeedForward]] = {
     "gelu_tanh": partial(FeedForward, activation=gelu_tanh),
     "gelu": partial(FeedForward, activation=F.gelu),
     "relu": partial(FeedForward, activation=F.relu),
+    "relu_squared": partial(FeedForward, activation=relu_squared),
     "swiglu": GatedFeedForward,
 }

@@ -233,6 +233,14 @@ class Sharded(_Together):
 
     mode = "fsdp"
 
+    def check(self, config: RunConfig) -> None:
+        super().check(config)
+        if config.optimizer.name == "muon":
+            raise ConfigError(
+                "muon needs whole matrices, and --parallel fsdp leaves each rank a part of them; use --parallel ddp, "
+                "or --set optimizer.name=adamw"
+            )
+
     def place(self, model: nn.Module) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard

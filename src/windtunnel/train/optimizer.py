@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from windtunnel.config import Config
 from windtunnel.errors import ArtifactError
+from windtunnel.train.muon import Muon, hidden_matrices
 
 
 class OptimizerConfig(Config):
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) or SGD with momentum."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), SGD with momentum, or Muon (`windtunnel.train.muon`)."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"decay_vectors"})
-    name: Literal["adamw", "sgd"] = "adamw"
+    added: ClassVar[frozenset[str]] = frozenset({"decay_vectors", "matrix_lr"})
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate; the schedule multiplies it."""
+    matrix_lr: Annotated[float, Field(gt=0)] = 0.02
+    """For muon: the peak for the matrices inside the blocks; `lr` and AdamW are for all else."""
     beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
@@ -31,7 +34,8 @@ class OptimizerConfig(Config):
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """An optimizer over all parameters of the model in two groups: matrices with decay, vectors without or with."""
-    parameters = list(model.parameters())
+    hidden = hidden_matrices(model) if config.name == "muon" else {}
+    parameters = [p for p in model.parameters() if p not in hidden]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": config.weight_decay * config.decay_vectors},
@@ -40,6 +44,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     betas = (config.beta_1, config.beta_2)
+    if hidden:
+        rates, matrices = (config.lr, config.matrix_lr), list(hidden.items())
+        return Muon(matrices, groups, *rates, config.momentum, config.weight_decay, betas=betas, eps=config.epsilon)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.epsilon, fused=True)
 
 
@@ -79,6 +86,8 @@ def restore_optimizer(
             raise ArtifactError(f"the saved optimizer state {key} does not fit: expected {expected}, given {given}")
         named.setdefault(kind, set()).add(name)
         optimizer.state[parameters[name]][kind] = place(value, parameters[name])
+    hidden = {name for name, p in parameters.items() if isinstance(optimizer, Muon) and p in optimizer.sizes}
     for kind, names in named.items():
-        if missing := sorted(parameters.keys() - names):
+        having = hidden if hidden and kind == "momentum_buffer" else parameters.keys() - hidden
+        if missing := sorted(having - names):
             raise ArtifactError(f"the saved optimizer state lacks {', '.join(f'{kind}/{name}' for name in missing)}")

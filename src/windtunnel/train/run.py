@@ -225,6 +225,7 @@ def is_tiny(config: RunConfig) -> bool:
     """
     train, model = config.train, config.model
     plain = train.grad_accumulation == 1 and train.threads == 1 and train.precision == "fp32"
+    plain = plain and config.optimizer.name != "muon"
     flops = training_flops_per_token(model, model.targets_per_example) * model.targets_per_example * train.batch_size
     return isinstance(model, MLPConfig) and plain and flops < TINY and machine.device().type == "cpu"
 

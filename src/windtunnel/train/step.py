@@ -14,6 +14,7 @@ from windtunnel.errors import NumericsError
 from windtunnel.nn.init import stream
 from windtunnel.text.batches import Batch
 from windtunnel.train.distributed import ALONE, Ranks
+from windtunnel.train.muon import Muon
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
 """(ids, targets) -> summed loss in nats; the model is inside."""
@@ -113,14 +114,18 @@ def guard_update(
 ) -> None:
     """Refuse an update that would be far longer than the weights it changes.
 
-    SGD moves by lr x gradient, AdamW by at most about lr in each weight (Kingma & Ba 2015, section 2.1).
+    SGD moves by lr x gradient, AdamW by at most about lr in each weight (Kingma & Ba 2015, section 2.1), Muon's
+    matrices by what their shapes say.
 
     Raises:
         NumericsError: before the weights are touched.
     """
     parameters = [p.detach() for p in model.parameters()]
     root = math.sqrt(sum(p.numel() for p in parameters))
-    length = lr * (grad_norm if isinstance(optimizer, torch.optim.SGD) else root)
+    if isinstance(optimizer, Muon):
+        length = optimizer.longest_update(lr)
+    else:
+        length = lr * (grad_norm if isinstance(optimizer, torch.optim.SGD) else root)
     if length <= LONGEST_UPDATE * SHORTEST_WEIGHT * root:  # short enough for any weights, so theirs need not be read
         return
     own = max(ranks.full(torch.nn.utils.get_total_norm(parameters)).item(), SHORTEST_WEIGHT * root)

@@ -75,7 +75,7 @@ def clipping(exam: Examination) -> list[Finding]:
         return []
     middle = statistics.median(norms)
     evidence = f"the gradient's norm is {middle:.3g} in the middle of {len(norms)} steps, train.clip is {clip:g}"
-    if o.name == "adamw":
+    if o.name != "sgd":
         each = min(clip, middle) / math.sqrt(exam.n_parameters)
         if each > o.epsilon or middle <= clip:  # Adam divides the scale out again, until epsilon outweighs it
             return []

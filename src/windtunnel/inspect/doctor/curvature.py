@@ -110,10 +110,13 @@ def sharpness(
 
     SGD with momentum b: 2 (1 + b) / lr (Cohen et al. 2021, arXiv 2103.00065, appendix B; 2 / lr without). AdamW:
     2 (1 + b1) / (1 - b1) / lr for the Hessian preconditioned by sqrt(v) + epsilon, the second moments being those in
-    the optimizer's state (Cohen et al. 2022, arXiv 2207.14484, equation 3).
+    the optimizer's state (Cohen et al. 2022, arXiv 2207.14484, equation 3). Muon: that of its AdamW, among the
+    parameters that AdamW moves; for orthogonal steps no such limit is known.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    adam = config.name == "adamw"
+    if config.name == "muon":
+        named = [(name, p) for name, p in named if f"momentum_buffer/{name}" not in state]
+    adam = config.name != "sgd"
     scales = [_preconditioner(name, p, config, state) for name, p in named] if adam else None
     with evaluating(model), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
         loss = loss_sum(model(batch.ids), batch.targets) / batch.n_targets
