@@ -6,8 +6,8 @@ A step is forward, cross-entropy over all tokens, backward, clipping to norm 1 a
 bfloat16 with weights in float32. All models have GPT-2's architecture and numbers and begin from the same weights; the
 losses of their first steps must agree before the clock counts. They take turns in one process. nanoGPT is timed if the
 path of its model.py is given. A share of the machine's peak is FLOPs (6 a parameter and token, and attention) over time
-over the measured bfloat16 matrix product of 2048 x 2048. The peak memory is that of a process which does two steps of
-one rival, with torch and the model in it.
+over the measured bfloat16 matrix product of 2048 x 2048. The peak memory, of the largest model, is that of a process
+which does two steps of one rival, with torch and the model in it.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def compare(case: Case, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
         "first_losses": losses,
         "peak_flops": peak,
         "share_of_peak": flops / medians[ours] / peak,
-        "peak_mebibytes": peak_memory(case, list(steps), nanogpt),
+        "peak_mebibytes": peak_memory(case, list(steps), nanogpt) if case is CASES[-1] else {},
         **as_dict(seconds, *ratios),
     }
 
@@ -251,8 +251,8 @@ def table(results: list[dict[str, Any]]) -> Table:
         found = [f"{r['estimate']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in result["ratios"]]
         found += ["-"] * (2 - len(found))
         memory = result["peak_mebibytes"]
-        least = min(value for name, value in memory.items() if not name.startswith(OURS))
-        held = f"{memory[f'{OURS} compiled']:,.0f} ({least:,.0f})"
+        least = min((value for name, value in memory.items() if not name.startswith(OURS)), default=0)
+        held = f"{memory[f'{OURS} compiled']:,.0f} ({least:,.0f})" if memory else "-"
         shown.add_row(result["case"], times, *found, f"{result['share_of_peak']:.0%}", held)
     return shown
 

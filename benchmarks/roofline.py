@@ -1,0 +1,122 @@
+"""Where training and decoding stand under the machine's roof: its matrix products and its memory, both measured.
+
+    python -m benchmarks.roofline [--figure FILE.png]
+
+Reads benchmarks/results/training_speed.json and decoding.json, and measures the roofs. A point's height is the FLOP/s
+reached; its place is FLOPs over the bytes that must be moved at least: for a training step weights, gradients and both
+moments of AdamW in float32, read and written (28 bytes a parameter), and the residual stream and what a block keeps for
+its backward pass in bfloat16 (34 numbers a token, layer and width, Korthikanti et al. 2022, arXiv 2205.05198, section
+4.1, without attention's T x T); for a token of decoding the weights as they are stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.decoding import BYTES, read_rate
+from benchmarks.decoding import CASES as DECODING
+from benchmarks.timing import report
+from benchmarks.training_speed import CASES, OURS
+from windtunnel.models.cost import parameter_formulas, training_flops_per_token
+from windtunnel.train import machine
+
+CLAIM = "each shape stands near one of the two roofs of the machine: its matrix products or its memory"
+RESULTS = Path(__file__).parent / "results"
+
+
+def n_parameters(case: Any) -> int:
+    return sum(number for _, _, number in parameter_formulas(case.config))
+
+
+def points() -> list[dict[str, Any]]:
+    """What was measured: training steps at their best setting, and decoding of one sequence."""
+    found = []
+    for result in json.loads((RESULTS / "training_speed.json").read_text(encoding="utf-8"))["results"]:
+        case = next(case for case in CASES if str(case) == result["case"])
+        ways = [times["median"] for name, times in result["milliseconds"].items() if name.startswith(OURS)]
+        n_tokens = case.batch_size * case.context_length
+        flops = training_flops_per_token(case.config, case.context_length) * n_tokens
+        moved = 28 * n_parameters(case) + 34 * n_tokens * case.n_layers * case.d_model
+        found.append({"what": f"train {case.n_layers} x {case.d_model}", "intensity": flops / moved,
+                      "flops_per_second": flops / min(ways) * 1e3})  # fmt: skip
+    for result in json.loads((RESULTS / "decoding.json").read_text(encoding="utf-8"))["results"]:
+        n = n_parameters(DECODING[result["shape"]])
+        for kind, size in BYTES.items():
+            if kind in result["tokens_per_second"]:
+                reached = 2 * n * result["tokens_per_second"][kind]
+                found.append({"what": f"decode {result['shape']}, {kind}", "intensity": 2 / size,
+                              "flops_per_second": reached})  # fmt: skip
+    return found
+
+
+def with_roofs(found: list[dict[str, Any]], roofs: dict[str, float]) -> list[dict[str, Any]]:
+    """Each point with the height of the roof above it, and its share of that."""
+    for point in found:
+        peak = roofs["bf16" if point["what"].startswith("train") else "fp32"]
+        point["roof"] = min(peak, point["intensity"] * roofs["memory"])
+        point["share_of_roof"] = point["flops_per_second"] / point["roof"]
+    return found
+
+
+def figure(found: list[dict[str, Any]], roofs: dict[str, float], path: Path) -> None:
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from windtunnel.report.figures import DEV, QUIET, STYLE, TRAIN, save_figure
+
+    with plt.rc_context(STYLE):
+        drawn, axis = plt.subplots(figsize=(8, 5.5), layout="constrained")
+        x = np.geomspace(0.2, 2000, 200)
+        for kind, style in (("bf16", "-"), ("fp32", "--")):
+            y = np.minimum(roofs[kind], x * roofs["memory"])
+            axis.loglog(x, y, style, color=QUIET, label=f"roof: {kind} products and memory")
+        for point in found:
+            colour = TRAIN if point["what"].startswith("train") else DEV
+            axis.plot(point["intensity"], point["flops_per_second"], "o", color=colour)
+        placed: dict[float, list[float]] = {}
+        for point in sorted(found, key=lambda point: point["flops_per_second"]):
+            left = point["what"].startswith("train")
+            others = placed.setdefault(point["intensity"], [])
+            height = max([point["flops_per_second"], *[other * 1.3 for other in others]])
+            others.append(height)
+            x_text = point["intensity"] * (0.9 if left else 1.12)
+            side = "right" if left else "left"
+            axis.text(x_text, height, point["what"], ha=side, va="center", fontsize=8)
+        axis.set_xlabel("FLOPs a byte that must be moved")
+        axis.set_ylabel("FLOP/s")
+        axis.set_title("Where training and decoding stand under the machine's roofs")
+        axis.legend(loc="lower right")
+        save_figure(drawn, path)
+
+
+def table(found: list[dict[str, Any]]) -> Table:
+    shown = Table("what", "FLOPs a byte", "GFLOP/s", "share of the roof above")
+    for point in found:
+        numbers = (f"{point['intensity']:.1f}", f"{point['flops_per_second'] / 1e9:.1f}")
+        shown.add_row(point["what"], *numbers, f"{point['share_of_roof']:.0%}")
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--figure", type=Path)
+    given = parser.parse_args()
+    threads = torch.get_num_threads()
+    roofs = {kind: machine.peak_flops(kind, threads) for kind in ("fp32", "bf16")} | {"memory": read_rate()}
+    found = with_roofs(points(), roofs)
+    Console(file=sys.stderr).print(table(found))
+    if given.figure:
+        figure(found, roofs, given.figure)
+    print(json.dumps({**report(CLAIM, found, 1), "roofs": roofs}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
