@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,7 +162,9 @@ def nanogpt_model(case: Case, path: Path) -> nn.Module:
     spec.loader.exec_module(module)
     sizes = {"block_size": case.context_length, "vocab_size": case.vocab_size, "n_layer": case.n_layers}
     config = module.GPTConfig(**sizes, n_head=case.n_heads, n_embd=case.d_model, dropout=0.0, bias=True)
-    return copy_weights(build(case.config, seed=0), module.GPT(config), transposed=False)
+    with redirect_stdout(sys.stderr):  # it prints its number of parameters, and here the JSON goes
+        model = module.GPT(config)
+    return copy_weights(build(case.config, seed=0), model, transposed=False)
 
 
 def rivals(

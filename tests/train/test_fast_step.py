@@ -43,6 +43,15 @@ def test_the_training_loss_and_its_gradient_are_those_of_the_plain_loss(
     assert found[training_loss_sum][1][1, 2:].abs().max() == 0
 
 
+def test_the_gradient_of_a_training_loss_is_computed_once_or_refused() -> None:
+    """It is scaled in place, so a second time would scale it twice."""
+    logits = torch.randn(1, 4, 11, requires_grad=True)
+    loss = training_loss_sum(logits, torch.zeros(1, 4, dtype=torch.long))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="computed once"):
+        loss.backward()
+
+
 @pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")
 class TestCompiled:
     """Compiled for real; each test compiles one small block."""

@@ -27,7 +27,7 @@ CHUNK = 2**22
 
 
 def training_loss_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """`loss_sum` with its gradient computed in the same pass, chunk by chunk; it can be differentiated once.
+    """`loss_sum` with its gradient computed in the same pass, chunk by chunk; its gradient can be computed once.
 
     Autograd keeps the logits in float32, their log-softmax and its gradient, each as large as the logits; of 50,257
     columns that is most of a small model's memory, and reading it most of the time of its loss. Here only the
@@ -53,11 +53,13 @@ class _CrossEntropySum(torch.autograd.Function):
             p_nV = log_p_nV.exp_().mul_(counted_n1)
             p_nV.scatter_add_(1, targets_n.clamp(min=0)[:, None], -counted_n1.float())
             gradient_NV[begin : begin + n_rows] = p_nV
-        ctx.save_for_backward(gradient_NV)
+        ctx.gradient_NV = gradient_NV
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
-        (gradient_NV,) = ctx.saved_tensors
-        return gradient_NV * scale, None
+        if ctx.gradient_NV is None:
+            raise RuntimeError("the gradient of a training loss can be computed once; take loss_sum to do it again")
+        gradient_NV, ctx.gradient_NV = ctx.gradient_NV, None
+        return gradient_NV.mul_(scale), None
