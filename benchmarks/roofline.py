@@ -83,7 +83,7 @@ def figure(found: list[dict[str, Any]], roofs: dict[str, float], path: Path) -> 
             axis.plot(point["intensity"], point["flops_per_second"], "o", color=colour)
         placed: dict[float, list[float]] = {}
         for point in sorted(found, key=lambda point: point["flops_per_second"]):
-            left = point["what"].startswith("train")
+            left = point["what"].startswith("train") and point["intensity"] < 300  # the largest stands at the right
             others = placed.setdefault(point["intensity"], [])
             height = max([point["flops_per_second"], *[other * 1.3 for other in others]])
             others.append(height)

@@ -36,7 +36,7 @@ def section(path: Path) -> str:
 
 
 def name(result: dict[str, Any]) -> str:
-    return ", ".join(str(result[key]) for key in ("case", "what", "precision") if key in result)
+    return ", ".join(str(result[key]) for key in ("case", "shape", "what") if key in result)
 
 
 def ratios(results: list[dict[str, Any]]) -> str:
@@ -46,9 +46,8 @@ def ratios(results: list[dict[str, Any]]) -> str:
             times = [f"{result['milliseconds'][of]['median']:.4g}" for of in (r["of"], r["to"])]
             interval = f"{r['estimate']:.3g} [{r['low']:.3g}, {r['high']:.3g}]"
             lines.append(f"| {name(result)} | {r['of']} | {r['to']} | {interval} | {times[0]}, {times[1]} |")
-        lines += [f"| {name(result)} | | | share of the peak FLOP/s | {result['share_of_peak']:.0%} |"] * (
-            "share_of_peak" in result
-        )
+        if "share_of_peak" in result:
+            lines.append(f"| {name(result)} | | | share of the peak FLOP/s | {result['share_of_peak']:.0%} |")
         for of, mebibytes in result.get("peak_mebibytes", {}).items():
             lines.append(f"| {name(result)} | {of} | | peak memory, MiB | {mebibytes:,.0f} |")
     return "\n".join(lines)

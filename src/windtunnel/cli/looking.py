@@ -39,7 +39,7 @@ def generate(
     Past the model's context the window slides: each token is predicted from the last context_length ones.
     """
     from windtunnel.config import parse
-    from windtunnel.generate.compiled import Steps
+    from windtunnel.generate.compiled import Steps, settle_threads
     from windtunnel.generate.prompt import spell
     from windtunnel.generate.sampling import SamplingConfig
     from windtunnel.generate.trace import as_trace, corpus_truth
@@ -49,6 +49,7 @@ def generate(
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
     trained = read_as(load_model(run), weights)
+    settle_threads(trained.model)
     steps = Steps(trained.model, "auto" if compile is None else compile)
     if samples > 1:
         texts = write_samples(trained, prompt, tokens, sampling, range(seed, seed + samples), steps)

@@ -63,16 +63,21 @@ def quick_recipe(setting: Setting) -> Generator[Progress, None, Outcome]:
 
 
 def problem(setting: Setting) -> RunConfig:
-    """The recipe on the bytes of Python's standard library, 1/100 of its files held out; evaluated at the end only."""
+    """The recipe on the bytes of Python's standard library, 1/100 of its files held out; evaluated at the end only.
+
+    Quickly, on names.
+    """
     from windtunnel.text.store import TextConfig
     from windtunnel.train.recipes import quick
 
-    base, steps = quick("python"), 4 if setting.quick else STEPS
+    base, steps = quick("names" if setting.quick else "python"), 4 if setting.quick else STEPS
     train = {"steps": steps, "eval_every": steps, "save_every": steps, "sample_tokens": 0, "compile": False}
     if setting.quick:
         train |= {"batch_size": 2, "eval_tokens": 1000}
     return base.replace(
-        text=TextConfig(tokenizer="bytes", dev_fraction=0.005 if setting.quick else 0.01, test_fraction=0.0),
+        text=TextConfig(
+            unit="text" if setting.quick else "auto", tokenizer="bytes", dev_fraction=0.01, test_fraction=0.0
+        ),
         optimizer=base.optimizer.replace(matrix_lr=MATRIX_LR),
         schedule=base.schedule.replace(warmup=steps // 10),
         train=base.train.replace(**train),

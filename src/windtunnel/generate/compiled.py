@@ -33,11 +33,19 @@ ROUND = 64
 """Capacities are rounded up to a multiple of it, so that prompts of almost the same length share a compiled step."""
 EARNS = 60.0
 """Seconds of eager steps still to come from which compiling, about half a minute, is sure to earn itself back."""
+ONE_THREAD = 2_000_000
+"""0.8M parameters decode two and a half times as fast on one thread as on two (benchmarks/decoding.py --threads)."""
 SOURCES = (
     *("models/transformer.py", "nn/attention.py", "nn/cache.py", "nn/feedforward.py", "nn/norms.py", "nn/positions.py"),
     *("generate/weights.py", "generate/compiled.py"),
 )
 """What a compiled step is made from; when one of these changes, it is compiled again."""
+
+
+def settle_threads(model: nn.Module) -> None:
+    """Decode a model of less than ONE_THREAD parameters on one thread: its products are shorter than a handing over."""
+    if sum(p.numel() for p in model.parameters()) < ONE_THREAD:
+        torch.set_num_threads(1)
 
 
 class Steps:
