@@ -32,7 +32,8 @@ def section(path: Path) -> str:
     where = f"{on['processor']}, {on['cores']} cores, {on['capability']}; torch {on['torch']}"
     results = document["results"]
     table = ratios(results) if any("ratios" in result for result in results) else rows(results)
-    return f"## {path.stem}\n\n{document['claim']}\n\n{where}; {document['repeats']} repeats\n\n{table}\n"
+    verdict = {True: "Holds here.", False: "**Does not hold here.**"}.get(document.get("holds"), "")
+    return f"## {path.stem}\n\nClaim: {document['claim']}. {verdict}\n\n{where}; {document['repeats']} repeats\n\n{table}\n"
 
 
 def name(result: dict[str, Any]) -> str:
