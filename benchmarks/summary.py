@@ -33,7 +33,8 @@ def section(path: Path) -> str:
     results = document["results"]
     table = ratios(results) if any("ratios" in result for result in results) else rows(results)
     verdict = {True: "Holds here.", False: "**Does not hold here.**"}.get(document.get("holds"), "")
-    return f"## {path.stem}\n\nClaim: {document['claim']}. {verdict}\n\n{where}; {document['repeats']} repeats\n\n{table}\n"
+    claim = f"Claim: {document['claim']}. {verdict}".strip()
+    return f"## {path.stem}\n\n{claim}\n\n{where}; {document['repeats']} repeats\n\n{table}\n"
 
 
 def name(result: dict[str, Any]) -> str:
