@@ -48,8 +48,9 @@ def generate(
     from windtunnel.generate.write import write_samples
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
-    trained = read_as(load_model(run), weights)
-    settle_threads(trained.model)
+    loaded = load_model(run)
+    settle_threads(loaded.model)  # before read_as, which leaves hardly a parameter to count
+    trained = read_as(loaded, weights)
     steps = Steps(trained.model, "auto" if compile is None else compile)
     if samples > 1:
         texts = write_samples(trained, prompt, tokens, sampling, range(seed, seed + samples), steps)

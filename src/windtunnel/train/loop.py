@@ -38,7 +38,7 @@ from windtunnel.train.events import (
 )
 from windtunnel.train.objective import training_loss_sum
 from windtunnel.train.optimizer import build_optimizer, restore_optimizer
-from windtunnel.train.run import METRICS, Run, compiling_pays, create_run, initial_model, open_run, resolve
+from windtunnel.train.run import METRICS, Run, compiles, compiling_pays, create_run, initial_model, open_run, resolve
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
 from windtunnel.train.step import LossSum, gradients, guard, prepare_blocks, update
@@ -214,7 +214,7 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
-    prepare_blocks(model, bool(run.config.train.compile) and machine.has_compiler(), run.config.train.recompute)
+    prepare_blocks(model, compiles(run.config), run.config.train.recompute)
     ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
@@ -265,9 +265,8 @@ def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossS
             logits_BTV = model(ids_BT)
         return training_loss_sum(logits_BTV, targets_BT)
 
-    if not config.train.compile or isinstance(config.model, TransformerConfig):  # that one's blocks are compiled
-        return total
-    return torch.compile(total) if machine.has_compiler() else total
+    whole = compiles(config) and not isinstance(config.model, TransformerConfig)  # that one's blocks are compiled
+    return torch.compile(total) if whole else total
 
 
 def _uncompiled(config: RunConfig) -> str:

@@ -211,6 +211,11 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     )
 
 
+def compiles(config: RunConfig) -> bool:
+    """Whether a resolved run is compiled here: it may have been made where there was a compiler."""
+    return bool(config.train.compile) and machine.has_compiler()
+
+
 def compiling_pays(config: RunConfig) -> bool:
     """Whether a run with settled threads is so long that compiling it saves more time than it takes."""
     seconds = _training_flops(config) / (3e10 * (config.train.threads or machine.cores()))

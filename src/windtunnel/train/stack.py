@@ -25,12 +25,12 @@ from windtunnel.config import to_json
 from windtunnel.errors import NumericsError, WindtunnelError
 from windtunnel.models import Model
 from windtunnel.text.store import TokenStore
-from windtunnel.train import machine
 from windtunnel.train.draws import rows_of_steps
 from windtunnel.train.events import Event, Step, Stopped
 from windtunnel.train.loop import State, WriteSample, alone, resume
 from windtunnel.train.objective import loss_sum
 from windtunnel.train.optimizer import OptimizerConfig, optimizer_tensors, restore_optimizer
+from windtunnel.train.run import compiles
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
 from windtunnel.train.step import LONGEST_UPDATE, SHORTEST_WEIGHT
@@ -315,8 +315,7 @@ def traced_step(
 
     with torch.enable_grad():
         traced = make_fx(step)(tensors, ids, targets, rates)
-    compiled = config.train.compile and machine.has_compiler()
-    return torch.compile(traced, dynamic=False) if compiled else traced
+    return torch.compile(traced, dynamic=False) if compiles(config) else traced
 
 
 def _update(
