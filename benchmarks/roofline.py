@@ -89,7 +89,14 @@ def figure(found: list[dict[str, Any]], roofs: dict[str, float], path: Path) -> 
             others.append(height)
             x_text = point["intensity"] * (0.9 if left else 1.12)
             side = "right" if left else "left"
-            axis.text(x_text, height, point["what"], ha=side, va="center", fontsize=8)
+            axis.text(
+                x_text,
+                height,
+                point["what"],
+                ha=side,
+                va="top" if point["what"].startswith("train") else "center",
+                fontsize=8,
+            )
         axis.set_xlabel("FLOPs a byte that must be moved")
         axis.set_ylabel("FLOP/s")
         axis.set_title("Where training and decoding stand under the machine's roofs")
