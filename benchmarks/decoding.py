@@ -32,7 +32,7 @@ from benchmarks.training_speed import Case, transformers_model
 from windtunnel.generate.compiled import Steps
 from windtunnel.generate.decode import decode, decode_many
 from windtunnel.generate.sampling import SamplingConfig
-from windtunnel.generate.trace import describe
+from windtunnel.generate.trace import Place, describe, together
 from windtunnel.generate.weights import with_weights
 from windtunnel.models import Transformer, build
 from windtunnel.text.tokenizers import characters_tokenizer
@@ -69,8 +69,9 @@ def ours(model: Transformer, weights: str, prompt: list[int], many: bool) -> dic
         return [new.id for new in decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)]
 
     def traced() -> None:
-        for new in decode(decoder, prompt, NEW, GREEDY, 0, steps=steps):
-            describe(ALPHABET, new.id, new.logits_V, new.probabilities_V, 6)
+        decoded = decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)
+        for some in together(Place(new.id, new.logits_V, new.probabilities_V) for new in decoded):
+            list(describe(ALPHABET, some, 6))
 
     ways: dict[str, Callable[[], object]] = {f"{weights}": alone, f"{weights}, traced": traced}
     if many:

@@ -25,7 +25,7 @@ def by_steps(model, ids_BT, capacity):
     step = model if isinstance(model, OneToken) else one_token(model)
     with torch.no_grad():
         rows = [
-            step(ids_BT[:, t : t + 1], torch.tensor([t]), list(cache.keys.unbind()), list(cache.values.unbind()))
+            step(ids_BT[:, t : t + 1], torch.arange(t + 1), list(cache.keys.unbind()), list(cache.values.unbind()))
             for t in range(ids_BT.shape[1])
         ]
     return torch.stack(rows, dim=1)
@@ -48,7 +48,7 @@ def test_what_stands_after_the_token_in_the_cache_is_not_seen(make):
     cache.values.fill_(9.0)
     with torch.no_grad():
         step = one_token(model)
-        found = step(torch.tensor([[2]]), torch.tensor([0]), list(cache.keys.unbind()), list(cache.values.unbind()))
+        found = step(torch.tensor([[2]]), torch.arange(1), list(cache.keys.unbind()), list(cache.values.unbind()))
         torch.testing.assert_close(found, model(torch.tensor([[2]]))[:, -1], rtol=0, atol=1e-5)
 
 

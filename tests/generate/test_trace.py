@@ -12,7 +12,7 @@ import torch
 
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.generate.sampling import SamplingConfig, adjust
-from windtunnel.generate.trace import generate, trace
+from windtunnel.generate.trace import Place, describe, generate, together, trace
 from windtunnel.text.corpora.pets import next_token
 from windtunnel.text.tokenizers import characters_tokenizer
 
@@ -134,3 +134,20 @@ def test_errors_come_at_the_call_not_at_the_first_token(make):
         generate(make(), "z", 1, SAMPLING, seed=0)
     with pytest.raises(ConfigError, match="-1"):
         generate(make(), "a", -1, SAMPLING, seed=0)
+
+
+def test_places_described_together_are_what_each_is_alone(trained):
+    rng = np.random.default_rng(0)
+    places = [
+        Place(int(i), rng.normal(size=6), p) for i, p in zip(rng.integers(0, 6, 9), rng.random((9, 6)), strict=True)
+    ]
+    alone = [token for place in places for token in describe(trained.tokenizer, [place], 3)]
+    assert list(describe(trained.tokenizer, places, 3)) == alone
+    assert len({token.surprise_bits for token in alone}) == 9
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(0, [1] * 7), (1000, [1, 6])])
+def test_what_comes_together_is_all_that_came_in_its_order(seconds, sizes):
+    lists = list(together(range(7), seconds))
+    assert [len(some) for some in lists] == sizes
+    assert [item for some in lists for item in some] == list(range(7))

@@ -30,7 +30,8 @@ Call = Callable[[Tensor, Cache], Tensor]
 """(ids (B, 1), cache) -> logits (B, V); the token is read into the cache."""
 
 ROUND = 64
-"""Capacities are rounded up to a multiple of it, so that prompts of almost the same length share a compiled step."""
+"""Capacities are a multiple of it, so that prompts of almost the same length share a compiled step. One place at least
+is never filled: a slice that may be the whole memory is a special case to the compiler."""
 EARNS = 60.0
 """Seconds of eager steps still to come from which compiling, about half a minute, is sure to earn itself back."""
 ONE_THREAD = 2_000_000
@@ -74,8 +75,8 @@ class Steps:
 
     def capacity(self, n_tokens: int) -> int:
         """The size of a cache for n_tokens."""
-        context = self.model.config.context_length
-        return min(context, n_tokens if self.eager_because else -(-n_tokens // ROUND) * ROUND)
+        n_tokens = min(n_tokens, self.model.config.context_length)
+        return n_tokens if self.eager_because else (n_tokens // ROUND + 1) * ROUND
 
     def get(self, cache: Cache | None, eager_seconds: float) -> Call | None:
         """The step for a cache, or None for eager steps.
@@ -103,14 +104,14 @@ class Steps:
 
 
 class OneToken(nn.Module):
-    """What is compiled: (ids (B, 1), position (1,), keys, values) -> logits (B, V); keys and values are extended."""
+    """What is compiled: (ids (B, 1), places (S,), keys, values) -> logits (B, V); keys and values are extended."""
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, ids_B1: Tensor, position_1: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
-        cache = StaticCache(keys, values, position_1)
+    def forward(self, ids_B1: Tensor, places_S: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        cache = StaticCache(keys, values, places_S)
         logits_B1V: Tensor = self.model(ids_B1, cache, attend=cache.attend)
         return logits_B1V[:, -1]
 
@@ -141,10 +142,17 @@ def compile_step(model: Transformer, cache: Cache, path: Path) -> None:
     module = one_token(model)
     ids = torch.zeros(cache.keys.shape[1], 1, dtype=torch.long)
     keys, values = (list(torch.zeros_like(x).unbind()) for x in (cache.keys, cache.values))
-    settings = {"aot_inductor.package_constants_in_so": False}
+    places = torch.arange(min(8, cache.capacity))
+    filled = torch.export.Dim("filled", min=2, max=cache.capacity - 1)
+    shapes = (None, {0: filled}, [None] * len(keys), [None] * len(values))
+    settings = {
+        "aot_inductor.package_constants_in_so": False,
+        "memory_planning": True,  # otherwise every intermediate result is allocated: a third of a small model's step
+        "cpp.enable_floating_point_contract_flag": "fast",  # x * y + z is rounded once
+    }
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside torch
-        program = torch.export.export(module, (ids, torch.zeros(1, dtype=torch.long), keys, values))
+        program = torch.export.export(module, (ids, places, keys, values), dynamic_shapes=shapes)
         made = torch._inductor.aoti_compile_and_package(
             program, package_path=f"{scratch}/step.pt2", inductor_configs=settings
         )
@@ -157,18 +165,19 @@ def load_step(model: Transformer, path: Path) -> Call:
     run = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
     own = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     run.load_constants({name: own[name] for name in run.get_constant_fqns()}, False, True, True)
-    position_1 = torch.zeros(1, dtype=torch.long)
-    place, held = position_1.numpy(), module  # the compiled step points to the module's weights
+    held = module  # the compiled step points to the module's weights
+    places = torch.empty(0, dtype=torch.long)
     known: list[Cache] = []
     memory: list[Tensor] = []
 
     def step(ids_B1: Tensor, cache: Cache) -> Tensor:
+        nonlocal places
         assert held is module
         if not known or known[0] is not cache:
             known[:] = [cache]
             memory[:] = [*cache.keys.unbind(), *cache.values.unbind()]
-        place[0] = cache.length
-        (logits_BV,) = run.run([ids_B1, position_1, *memory])
+            places = torch.arange(cache.capacity)
+        (logits_BV,) = run.run([ids_B1, places[: cache.length + 1], *memory])
         cache.advance(1)
         return logits_BV
 

@@ -83,8 +83,10 @@ def decode_many(
         logits_BV = first(model, read_BT[:1, :end], cache) if index == 0 else pace.next(model, read_BT[:, :end])
         logits_BV = logits_BV if len(logits_BV) == len(seeds) else logits_BV.repeat(len(seeds), axis=0)
         probabilities_BV = adjust(forbid(logits_BV, vocab_size), sampling)
-        u_B = np.array([uniform(seed, index) for seed in seeds]) if sampling.temperature else np.zeros(len(seeds))
-        read_BT[:, end] = choose_each(probabilities_BV, u_B)
+        if sampling.temperature:
+            read_BT[:, end] = choose_each(probabilities_BV, np.array([uniform(seed, index) for seed in seeds]))
+        else:
+            read_BT[:, end] = probabilities_BV.argmax(axis=-1)
         yield read_BT[:, end], logits_BV, probabilities_BV
         if stop_id is not None:
             going_B &= read_BT[:, end] != stop_id
@@ -103,13 +105,13 @@ class Pace:
     def next(self, model: Model, read_BT: Ids) -> Floats:
         """The logits (B, V) of the token after those read."""
         cache = self.cache
-        if cache is None or cache.length >= cache.capacity:
+        if cache is None or cache.length >= model.config.context_length:
             return rows(model, read_BT)
         if self.call is None:
             begin = time.perf_counter()
             logits_BV = rows(model, read_BT[:, -1:], cache)
             self.to_come -= 1
-            coming = min(self.to_come, cache.capacity - cache.length)
+            coming = min(self.to_come, model.config.context_length - cache.length)
             self.call = self.steps.get(cache, coming * (time.perf_counter() - begin))
             return logits_BV
         return as_floats(self.call(torch.from_numpy(read_BT[:, -1:].copy()), cache))
@@ -135,7 +137,7 @@ def prefill(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
 
 def step(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
     """Read the last id after those in the cache, or without it when it is full; the logits (V,) of the next."""
-    if cache is not None and cache.length < cache.capacity:
+    if cache is not None and cache.length < model.config.context_length:
         return rows(model, np.array([ids[-1:]]), cache)[0]
     return rows(model, np.array([ids]))[0]
 
@@ -170,7 +172,7 @@ def _logits(model: Model, read_BT: Ids, cache: Cache | None) -> Tensor:
 
 def as_floats(logits: Tensor) -> Floats:
     """Logits as numpy has them, in float64."""
-    return logits.double().cpu().numpy()
+    return logits.float().cpu().numpy().astype(np.float64)
 
 
 def forbid(logits_BV: Floats, vocab_size: int | None) -> Floats:

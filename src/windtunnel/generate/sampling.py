@@ -49,11 +49,13 @@ def adjust(logits_V: npt.ArrayLike, config: SamplingConfig) -> Floats:
     """
     x_V = np.asarray(logits_V, dtype=np.float64)
     if config.temperature == 0:
-        best = x_V.argmax(axis=-1, keepdims=True)
-        return np.asarray(np.arange(x_V.shape[-1]) == best, dtype=np.float64)
+        p_V = np.zeros(x_V.shape)
+        p_V.reshape(-1, x_V.shape[-1])[np.arange(x_V[..., 0].size), x_V.argmax(axis=-1).reshape(-1)] = 1.0
+        return p_V
     # The largest logit is taken off before the division, or a very small temperature would overflow.
     with np.errstate(over="ignore"):  # at a tiny temperature the others go to -inf, as they should
-        p_V = softmax((x_V - x_V.max(axis=-1, keepdims=True)) / config.temperature)
+        p_V = np.exp((x_V - x_V.max(axis=-1, keepdims=True)) / config.temperature)
+    p_V /= p_V.sum(axis=-1, keepdims=True)
     if config.top_k is not None or config.top_p is not None:
         rows = p_V.reshape(-1, p_V.shape[-1])
         p_V = np.stack([_only_the_best(row, config) for row in rows]).reshape(p_V.shape)
@@ -74,14 +76,17 @@ def _only_the_best(p_V: Floats, config: SamplingConfig) -> Floats:
 
 
 def ranking(scores_V: Floats) -> npt.NDArray[np.int64]:
-    """All ids, the highest score first, the lower id first among equals."""
-    return np.argsort(-scores_V, kind="stable")
+    """All ids (..., V), the highest score first, the lower id first among equals."""
+    return np.argsort(-scores_V, axis=-1, kind="stable")
 
 
 def best(scores_V: Floats, n: int) -> npt.NDArray[np.int64]:
-    """The first n of `ranking`, without sorting a large vocabulary."""
-    if n < 1 or 8 * n > len(scores_V) or len(scores_V) < 256:
-        return ranking(scores_V)[: max(n, 0)]
+    """The first n of `ranking`, (..., n), without sorting a large vocabulary."""
+    size = scores_V.shape[-1]
+    if n < 1 or 8 * n > size or size < 256:
+        return ranking(scores_V)[..., : max(n, 0)]
+    if scores_V.ndim > 1:
+        return np.stack([best(row_V, n) for row_V in scores_V])
     least = np.partition(scores_V, -n)[-n]
     ids = np.flatnonzero(scores_V >= least)
     return np.asarray(ids[ranking(scores_V[ids])[:n]])
@@ -96,8 +101,9 @@ def choose_each(probabilities_BV: Floats, u_B: Floats) -> npt.NDArray[np.int64]:
     """`choose` for each row, (B,)."""
     cumulated_BV = probabilities_BV.cumsum(axis=-1)
     at_B = (cumulated_BV <= (u_B * cumulated_BV[:, -1])[:, None]).sum(axis=-1)
-    for row in np.flatnonzero(at_B == probabilities_BV.shape[-1]):
-        at_B[row] = np.flatnonzero(probabilities_BV[row])[-1]
+    if at_B.max() == probabilities_BV.shape[-1]:  # u times the sum was rounded up to the sum
+        last_B = [np.flatnonzero(row_V)[-1] for row_V in probabilities_BV]
+        at_B = np.minimum(at_B, last_B)
     return at_B
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from windtunnel.text.corpora.pets import next_token
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.train.run import TrainedModel
 
+T = TypeVar("T")
 Truth = Callable[[list[int]], np.ndarray]
 """The true distribution (V,) of the token after these ids; zeros where they cannot have come about."""
 
@@ -151,47 +153,76 @@ def _generate(
     end = end_mark(tokenizer, trained.run.config.text.unit)
     if end is None:
         yield TokenTrace(ids[0], token_text(tokenizer, ids[0]), None, None, None, None, ())
-    if len(ids) > 1:
-        for i, logits_V in enumerate(beliefs(model, ids[:-1]), start=1):
-            true_V = truth(ids[:i]) if truth else None
-            yield describe(tokenizer, ids[i], logits_V, None, alternatives, true_V)
-    for new in decode(model, list(ids), n_tokens, sampling, seed, end, tokenizer.vocab_size, steps or Steps(model)):
-        true_V = truth(list(ids)) if truth else None
-        yield describe(tokenizer, new.id, new.logits_V, new.probabilities_V, alternatives, true_V)
-        ids.append(new.id)
+
+    def places() -> Iterator[Place]:
+        if len(ids) > 1:
+            for i, logits_V in enumerate(beliefs(model, ids[:-1]), start=1):
+                yield Place(ids[i], logits_V, None, truth(ids[:i]) if truth else None)
+        known = list(ids)
+        for new in decode(model, ids, n_tokens, sampling, seed, end, tokenizer.vocab_size, steps or Steps(model)):
+            yield Place(new.id, new.logits_V, new.probabilities_V, truth(list(known)) if truth else None)
+            known.append(new.id)
+
+    for some in together(places()):
+        yield from describe(tokenizer, some, alternatives)
 
 
-def describe(
-    tokenizer: Tokenizer,
-    id: int,
-    logits_V: Floats,
-    sampled_V: Floats | None,
-    n_alternatives: int,
-    true_V: np.ndarray | None = None,
-) -> TokenTrace:
-    """One token in the light of the logits (V,) of its place, and of the probabilities it was drawn from, if it was."""
-    log_V = log_softmax(logits_V)
-    p_V = np.exp(log_V)
-    if true_V is not None:
-        true_V = np.pad(true_V, (0, len(p_V) - len(true_V))) if true_V.any() else None
+@dataclass(frozen=True)
+class Place:
+    """A token and what the model made of its place: logits (V,), and the probabilities (V,) it was drawn from."""
 
-    def at(values: np.ndarray | None, i: int) -> float | None:
-        return None if values is None else float(values[i])
+    id: int
+    logits_V: Floats
+    sampled_V: Floats | None = None
+    true_V: Floats | None = None
 
-    return TokenTrace(
-        id=id,
-        text=token_text(tokenizer, id),
-        probability=at(sampled_V, id),
-        probability_1=float(p_V[id]),
-        rank=1 + int((log_V > log_V[id]).sum()),
-        surprise_bits=max(0.0, -float(log_V[id]) / math.log(2)),
-        alternatives=tuple(
-            Alternative(i, token_text(tokenizer, i), at(sampled_V, i), float(p_V[i]), at(true_V, i))
-            for i in best(log_V, n_alternatives).tolist()
-        ),
-        true_probability=at(true_V, id),
-        total_variation=None if true_V is None else float(np.abs(p_V - true_V).sum() / 2),
-    )
+
+def together(items: Iterable[T], seconds: float = 0.02) -> Iterator[list[T]]:
+    """The items in lists, a list at once and then one every so many seconds, where no person notices the wait."""
+    waiting: list[T] = []
+    last = -math.inf
+    for item in items:
+        waiting.append(item)
+        if time.perf_counter() - last >= seconds:
+            yield waiting
+            waiting, last = [], time.perf_counter()
+    if waiting:
+        yield waiting
+
+
+def describe(tokenizer: Tokenizer, places: Sequence[Place], n_alternatives: int) -> Iterator[TokenTrace]:
+    """Each token in the light of its place."""
+    log_NV = log_softmax(np.stack([place.logits_V for place in places]))
+    p_NV = np.exp(log_NV)
+    log_N1 = np.take_along_axis(log_NV, np.array([[place.id] for place in places]), axis=1)
+    rank_N = 1 + (log_NV > log_N1).sum(axis=1)
+    best_NA = best(log_NV, n_alternatives)
+    p_NA = np.take_along_axis(p_NV, best_NA, axis=1)
+    for place, rank, log, p_V, best_A, p_A in zip(
+        places, rank_N.tolist(), log_N1[:, 0].tolist(), p_NV, best_NA.tolist(), p_NA.tolist(), strict=True
+    ):
+        id, sampled_V, true_V = place.id, place.sampled_V, place.true_V
+        if true_V is not None:
+            true_V = np.pad(true_V, (0, len(p_V) - len(true_V))) if true_V.any() else None
+        yield TokenTrace(
+            id=id,
+            text=token_text(tokenizer, id),
+            probability=at(sampled_V, id),
+            probability_1=float(p_V[id]),
+            rank=rank,
+            surprise_bits=max(0.0, -log / math.log(2)),
+            alternatives=tuple(
+                Alternative(i, token_text(tokenizer, i), at(sampled_V, i), p, at(true_V, i))
+                for i, p in zip(best_A, p_A, strict=True)
+            ),
+            true_probability=at(true_V, id),
+            total_variation=None if true_V is None else float(np.abs(p_V - true_V).sum() / 2),
+        )
+
+
+def at(values: Floats | None, i: int) -> float | None:
+    """One of the values, if there are any."""
+    return None if values is None else float(values[i])
 
 
 def trace(

@@ -45,33 +45,33 @@ class Cache:
 
 
 class StaticCache:
-    """The memory of a `Cache` for one new token at a time, every shape fixed, so that a compiled step needs no other.
+    """The memory of a `Cache` for one new token at a time, written in place, so that a compiled step can own it.
 
-    The caller says where the token stands. `append` gives all places of the cache, the unfilled ones too, and `attend`
-    hides those after the token.
+    Only the number of filled places changes between steps; `append` gives those, and `attend` reads them.
 
     Args:
-        keys, values: one tensor a layer, (B, G, capacity, K); written in place.
-        position_1: where the new token stands, (1,).
+        keys, values: one tensor a layer, (B, G, capacity, K).
+        places_S: 0, 1, ... up to where the new token stands.
     """
 
-    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], position_1: Tensor) -> None:
-        self.keys, self.values, self.position_1 = keys, values, position_1
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], places_S: Tensor) -> None:
+        self.keys, self.values, self.places_S = keys, values, places_S
 
     def positions(self, n_tokens: int) -> Tensor:
         """Where the new token stands, (1,)."""
         if n_tokens != 1:
             raise ValueError(f"a static cache takes one token at a time, given {n_tokens}")
-        return self.position_1
+        return self.places_S[-1:]
 
     def advance(self, n_tokens: int) -> None:
-        """Nothing: the caller moves the position."""
+        """Nothing: the caller gives the places."""
 
     def append(self, layer: int, k_BG1K: Tensor, v_BG1K: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new token of one layer; return all keys and values."""
-        self.keys[layer].index_copy_(2, self.position_1, k_BG1K)
-        self.values[layer].index_copy_(2, self.position_1, v_BG1K)
-        return self.keys[layer], self.values[layer]
+        """Write the new token of one layer; return all keys and values so far."""
+        filled = self.places_S.shape[0]
+        self.keys[layer].index_copy_(2, self.places_S[-1:], k_BG1K)
+        self.values[layer].index_copy_(2, self.places_S[-1:], v_BG1K)
+        return self.keys[layer][:, :, :filled], self.values[layer][:, :, :filled]
 
     def attend(
         self,
@@ -84,7 +84,7 @@ class StaticCache:
         dropout: float = 0.0,
         causal: bool = True,
     ) -> Tensor:
-        """`windtunnel.nn.attention.attend` for the one query at the position, as products and sums in the open.
+        """`windtunnel.nn.attention.attend` for the one query at the last place, as products and sums in the open.
 
         A compiler makes loops of them; a matrix product of one row would be a call to a library.
         """
@@ -94,9 +94,10 @@ class StaticCache:
         G, S = k_BGSK.shape[1:3]
         q_BGN1K = q_BH1K.reshape(B, G, H // G, 1, K) * K**-0.5
         scores_BHS = (q_BGN1K * k_BGSK[:, :, None]).sum(-1).reshape(B, H, S)
-        distances_S = self.position_1 - torch.arange(S, device=k_BGSK.device)
+        distances_S = self.places_S[-1:] - self.places_S
         if slopes_H is not None:
             scores_BHS = scores_BHS - slopes_H[:, None] * distances_S
-        weights_BHS = scores_BHS.masked_fill(~visible(distances_S, window), -torch.inf).softmax(dim=-1)
-        mixed_BGNK = (weights_BHS.reshape(B, G, H // G, S, 1) * v_BGSK[:, :, None]).sum(-2)
+        if window is not None:
+            scores_BHS = scores_BHS.masked_fill(~visible(distances_S, window), -torch.inf)
+        mixed_BGNK = (scores_BHS.softmax(dim=-1).reshape(B, G, H // G, S, 1) * v_BGSK[:, :, None]).sum(-2)
         return mixed_BGNK.reshape(B, H, 1, K)
