@@ -1,11 +1,11 @@
-"""Claim: decoding on a CPU is faster than transformers' `generate` and CTranslate2, with every probability shown.
+"""Claim: decoding on a CPU is faster than transformers, CTranslate2 and llama.cpp, with every probability shown.
 
     python -m benchmarks.decoding [--shapes 4x128 6x384] [--weights fp32 int8] [--alone] [--threads N] [--repeats N]
 
 Greedy, 16 + 128 tokens, one sequence and 32 at once, first token included. All have GPT-2's architecture and the same
-weights, random ones: the speed does not depend on them. Rivals take turns in one process. CTranslate2 is timed where it
-is installed. The bound is the measured rate at which memory is read, divided by the bytes of the weights: a small model
-that stays in the processor's cache may pass it.
+weights, random ones: the speed does not depend on them. Rivals take turns in one process; CTranslate2 and llama.cpp
+(packages ctranslate2 and xllamacpp) are timed where they are installed. The bound is the measured rate at which memory
+is read, divided by the bytes of the weights: a small model that stays in the processor's cache may pass it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,9 +37,10 @@ from windtunnel.generate.sampling import SamplingConfig
 from windtunnel.generate.trace import Place, describe, together
 from windtunnel.generate.weights import with_weights
 from windtunnel.models import Transformer, build
-from windtunnel.text.tokenizers import characters_tokenizer
+from windtunnel.models.pretrained.gguf import gguf_files
+from windtunnel.text.tokenizers import bytes_tokenizer, characters_tokenizer
 
-CLAIM = "decoding one sequence, probabilities and 6 alternatives included, is faster than transformers and CTranslate2"
+CLAIM = "decoding one sequence, with its probabilities and 6 alternatives, is faster than rivals with weights alike"
 CASES = {
     "4x128": Case(4, 128, 4, 1, 256),
     "6x384": Case(6, 384, 6, 1, 256, 5000),
@@ -93,9 +96,9 @@ def ctranslate2_ways(theirs: torch.nn.Module, prompt: list[int], folder: str) ->
     ctranslate2.converters.TransformersConverter(f"{folder}/hf").convert(f"{folder}/ct2")
     start = [f"t{i}" for i in prompt]
     ways: dict[str, Callable[[], object]] = {}
-    for kind in ("float32", "int8"):
+    for kind, compute_type in (("fp32", "float32"), ("int8", "int8")):
         generator = ctranslate2.Generator(
-            f"{folder}/ct2", compute_type=kind, intra_threads=torch.get_num_threads(), inter_threads=1
+            f"{folder}/ct2", compute_type=compute_type, intra_threads=torch.get_num_threads(), inter_threads=1
         )
 
         def write(copies: int, generator: object = generator) -> None:
@@ -106,8 +109,51 @@ def ctranslate2_ways(theirs: torch.nn.Module, prompt: list[int], folder: str) ->
                 raise RuntimeError(f"CTranslate2 wrote {len(made[0].sequences_ids[0])} tokens instead of {NEW}")
 
         ways[f"CTranslate2 {kind}"] = lambda write=write: write(1)
-        if kind == "float32":
+        if kind == "fp32":
             ways[f"CTranslate2 {kind}, {MANY} at once"] = lambda write=write: write(MANY)
+    return ways
+
+
+def llama_cpp_ways(
+    model: Transformer, prompt: list[int], kinds: list[str], folder: str
+) -> dict[str, Callable[[], object]]:
+    """llama.cpp's, on the same weights, its matrices stored as `kinds` (Q8_0 for int8).
+
+    It needs a tokenizer, and the smallest it takes is one of bytes.
+    """
+    tokenizer = bytes_tokenizer(end=True)
+    missing = any(find_spec(package) is None for package in ("xllamacpp", "gguf"))
+    if missing or model.config.vocab_size < tokenizer.vocab_size:
+        return {}
+    import xllamacpp
+    from gguf import GGMLQuantizationType, GGUFWriter, quants
+
+    stored = {"bf16": GGMLQuantizationType.BF16, "int8": GGMLQuantizationType.Q8_0}
+    plain, ways = GGUFWriter.add_tensor, {}
+    for kind in kinds:
+
+        def add_tensor(self: GGUFWriter, name: str, tensor: Any, kind: str = kind) -> None:
+            if kind in stored and tensor.ndim == 2 and "position" not in name:
+                plain(self, name, quants.quantize(tensor, stored[kind]), raw_dtype=stored[kind])
+            else:
+                plain(self, name, tensor)
+
+        with patch.object(GGUFWriter, "add_tensor", add_tensor):
+            files = gguf_files(model.config, model.state_dict(), tokenizer).files
+        path = Path(folder) / f"{kind}.gguf"
+        path.write_bytes(files["model.gguf"])
+        settings = xllamacpp.CommonParams()
+        settings.model.path, settings.n_ctx, settings.n_parallel, settings.verbosity = str(path), 256, 1, -1
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
+        wish = {"prompt": prompt, "n_predict": NEW, "ignore_eos": True, "temperature": 0, "cache_prompt": False}
+
+        server = xllamacpp.Server(settings)
+
+        def write(server: Any = server, wish: dict[str, Any] = wish) -> None:
+            if (made := server.handle_completions(wish)["tokens_predicted"]) != NEW:
+                raise RuntimeError(f"llama.cpp wrote {made} tokens instead of {NEW}")
+
+        ways[f"llama.cpp {kind}"] = write
     return ways
 
 
@@ -130,7 +176,7 @@ def compare(name: str, kinds: list[str], repeats: int, rate: float, many: bool) 
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Callable[[], object]] = {"transformers": lambda: transformers(1)}
         ways[f"transformers, {MANY} at once"] = lambda: transformers(MANY)
-        ways |= ctranslate2_ways(theirs, prompt, folder)
+        ways |= ctranslate2_ways(theirs, prompt, folder) | llama_cpp_ways(model, prompt, kinds, folder)
         ways["fp32, eager"] = lambda: list(decode(model, prompt, NEW, GREEDY, 0))
         for kind in kinds:
             ways |= ours(model, kind, prompt, many and kind == "fp32")
@@ -141,8 +187,7 @@ def compare(name: str, kinds: list[str], repeats: int, rate: float, many: bool) 
     tokens = {way: NEW * (MANY if "at once" in way else 1) / float(np.median(taken)) for way, taken in seconds.items()}
     n_read = sum(p.numel() for n, p in model.named_parameters() if "position" not in n)
     bound = {way: rate / (n_read * BYTES[way[:4]]) for way in tokens if way[:4] in BYTES and "at once" not in way}
-    rivals = [(way, rival) for way in tokens for rival in tokens if way[:4] in BYTES and rival[:4] not in BYTES]
-    pairs = [pair for pair in rivals if ("at once" in pair[0]) == ("at once" in pair[1])]
+    pairs = [(way, rival) for way in tokens for rival in tokens if alike(way, rival)]
     pairs += [(f"{kind}, traced", kind) for kind in kinds]
     return {
         "shape": name,
@@ -150,6 +195,14 @@ def compare(name: str, kinds: list[str], repeats: int, rate: float, many: bool) 
         "bound": bound,
         **as_dict(seconds, *(ratio(seconds, *pair) for pair in pairs)),
     }
+
+
+def alike(way: str, rival: str) -> bool:
+    """Whether our way is to be compared with a rival's: as many sequences, and transformers or weights of one kind."""
+    kind = way[:4]
+    if kind not in BYTES or rival[:4] in BYTES or "eager" in way:
+        return False
+    return ("at once" in way) == ("at once" in rival) and (rival.startswith("transformers") or f" {kind}" in rival)
 
 
 def table(results: list[dict[str, object]]) -> Table:
@@ -175,10 +228,8 @@ def main() -> None:
     Console(file=sys.stderr).print(table(results))
     document = report(CLAIM, results, given.repeats)
     document["read_bytes_per_second"] = rate
-    ratios = [found for result in results for found in result["ratios"] if found["of"] == "fp32, traced"]
-    document["holds"] = all(
-        found["high"] < 1 for found in ratios if found["to"] in ("transformers", "CTranslate2 float32")
-    )
+    traced = [found for result in results for found in result["ratios"] if "traced" in found["of"]]
+    document["holds"] = all(found["high"] < 1 for found in traced if found["to"] not in BYTES)
     print(json.dumps(document, indent=2))
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,8 +25,7 @@ Truth = Callable[[list[int]], np.ndarray]
 """The true distribution (V,) of the token after these ids; zeros where they cannot have come about."""
 
 
-@dataclass(frozen=True)
-class Alternative:
+class Alternative(NamedTuple):
     """A token that could have stood in a place. The probabilities are as in `TokenTrace`."""
 
     id: int
@@ -104,6 +103,8 @@ class Trace:
         """Plain data for JSON; totals whose perplexity is undefined are null."""
         totals = {part: self.total(part) for part in ("prompt", "continuation", "all")}
         data = {**asdict(self), "sampling": self.sampling.model_dump(mode="json")}
+        for token in data["tokens"]:
+            token["alternatives"] = [alternative._asdict() for alternative in token["alternatives"]]
         return {
             **data,
             "totals": {part: asdict(total) if total.n_tokens else None for part, total in totals.items()},
@@ -207,22 +208,22 @@ def describe(tokenizer: Tokenizer, places: Sequence[Place], n_alternatives: int)
         yield TokenTrace(
             id=id,
             text=token_text(tokenizer, id),
-            probability=at(sampled_V, id),
+            probability=at(sampled_V, [id])[0],
             probability_1=float(p_V[id]),
             rank=rank,
             surprise_bits=max(0.0, -log / math.log(2)),
             alternatives=tuple(
-                Alternative(i, token_text(tokenizer, i), at(sampled_V, i), p, at(true_V, i))
-                for i, p in zip(best_A, p_A, strict=True)
+                Alternative(i, token_text(tokenizer, i), sampled, p, true)
+                for i, sampled, p, true in zip(best_A, at(sampled_V, best_A), p_A, at(true_V, best_A), strict=True)
             ),
-            true_probability=at(true_V, id),
+            true_probability=at(true_V, [id])[0],
             total_variation=None if true_V is None else float(np.abs(p_V - true_V).sum() / 2),
         )
 
 
-def at(values: Floats | None, i: int) -> float | None:
-    """One of the values, if there are any."""
-    return None if values is None else float(values[i])
+def at(values_V: Floats | None, ids: list[int]) -> list[float] | list[None]:
+    """The values of some ids, if there are any."""
+    return [None] * len(ids) if values_V is None else values_V[ids].tolist()
 
 
 def trace(
