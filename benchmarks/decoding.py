@@ -150,7 +150,7 @@ def llama_cpp_ways(
         server = xllamacpp.Server(settings)
 
         def write(server: Any = server, wish: dict[str, Any] = wish) -> None:
-            if (made := server.handle_completions(wish)["tokens_predicted"]) != NEW:
+            if (made := server.handle_completions(wish)["usage"]["completion_tokens"]) != NEW:
                 raise RuntimeError(f"llama.cpp wrote {made} tokens instead of {NEW}")
 
         ways[f"llama.cpp {kind}"] = write
