@@ -2,7 +2,7 @@
 
     python -m benchmarks.roofline [--figure FILE.png]
 
-Reads benchmarks/results/training_speed.json and decoding.json, and measures the roofs. A point's height is the FLOP/s
+Reads benchmarks/results/training_speed.json and decoding*.json, and measures the roofs. A point's height is the FLOP/s
 reached; its place is FLOPs over the bytes that must be moved at least: for a training step weights, gradients and both
 moments of AdamW in float32, read and written (28 bytes a parameter), and the residual stream and what a block keeps for
 its backward pass in bfloat16 (34 numbers a token, layer and width, Korthikanti et al. 2022, arXiv 2205.05198, section
@@ -47,7 +47,8 @@ def points() -> list[dict[str, Any]]:
         moved = 28 * n_parameters(case) + 34 * n_tokens * case.n_layers * case.d_model
         found.append({"what": f"train {case.n_layers} x {case.d_model}", "intensity": flops / moved,
                       "flops_per_second": flops / min(ways) * 1e3})  # fmt: skip
-    for result in json.loads((RESULTS / "decoding.json").read_text(encoding="utf-8"))["results"]:
+    decoding = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("decoding*.json"))]
+    for result in (result for document in decoding for result in document["results"]):
         n = n_parameters(DECODING[result["shape"]])
         for kind, size in BYTES.items():
             if kind in result["tokens_per_second"]:
@@ -81,22 +82,17 @@ def figure(found: list[dict[str, Any]], roofs: dict[str, float], path: Path) -> 
         for point in found:
             colour = TRAIN if point["what"].startswith("train") else DEV
             axis.plot(point["intensity"], point["flops_per_second"], "o", color=colour)
-        placed: dict[float, list[float]] = {}
-        for point in sorted(found, key=lambda point: point["flops_per_second"]):
-            left = point["what"].startswith("train") and point["intensity"] < 300  # the largest stands at the right
-            others = placed.setdefault(point["intensity"], [])
-            height = max([point["flops_per_second"], *[other * 1.3 for other in others]])
-            others.append(height)
-            x_text = point["intensity"] * (0.9 if left else 1.12)
-            side = "right" if left else "left"
-            axis.text(
-                x_text,
-                height,
-                point["what"],
-                ha=side,
-                va="top" if point["what"].startswith("train") else "center",
-                fontsize=8,
-            )
+        for what, x_point, y_point in ((p["what"], p["intensity"], p["flops_per_second"]) for p in found):
+            if what.startswith("train"):
+                left = x_point < 300  # the largest stands at the right
+                axis.text(x_point * (0.9 if left else 1.12), y_point, what, ha="right" if left else "left", va="top")
+            else:
+                axis.text(x_point * 1.12, y_point, what.split(",")[0].removeprefix("decode "), va="center", fontsize=8)
+        under = 0.75 * min(point["flops_per_second"] for point in found)
+        for kind, size in BYTES.items():
+            axis.text(2 / size, under, kind, ha="center", va="top")
+        axis.plot([], [], "o", color=TRAIN, label="training")
+        axis.plot([], [], "o", color=DEV, label="decoding, by the form of the weights")
         axis.set_xlabel("FLOPs a byte that must be moved")
         axis.set_ylabel("FLOP/s")
         axis.set_title("Where training and decoding stand under the machine's roofs")
