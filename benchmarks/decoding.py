@@ -34,7 +34,7 @@ from benchmarks.training_speed import Case, transformers_model
 from windtunnel.generate.compiled import Steps
 from windtunnel.generate.decode import decode, decode_many
 from windtunnel.generate.sampling import SamplingConfig
-from windtunnel.generate.trace import Place, describe, together
+from windtunnel.generate.trace import describe, together
 from windtunnel.generate.weights import with_weights
 from windtunnel.models import Transformer, build
 from windtunnel.models.pretrained.gguf import gguf_files
@@ -72,8 +72,7 @@ def ours(model: Transformer, weights: str, prompt: list[int], many: bool) -> dic
         return [new.id for new in decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)]
 
     def traced() -> None:
-        decoded = decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)
-        for some in together(Place(new.id, new.logits_V, new.probabilities_V) for new in decoded):
+        for some in together(decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)):
             list(describe(ALPHABET, some, 6))
 
     ways: dict[str, Callable[[], object]] = {f"{weights}": alone, f"{weights}, traced": traced}
@@ -146,7 +145,6 @@ def llama_cpp_ways(
         settings.model.path, settings.n_ctx, settings.n_parallel, settings.verbosity = str(path), 256, 1, -1
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
         wish = {"prompt": prompt, "n_predict": NEW, "ignore_eos": True, "temperature": 0, "cache_prompt": False}
-
         server = xllamacpp.Server(settings)
 
         def write(server: Any = server, wish: dict[str, Any] = wish) -> None:

@@ -9,6 +9,7 @@ Each seed is trained once and evaluated on the whole dev split: as it is, with i
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing import report
-from windtunnel.generate.weights import store
+from windtunnel.generate.weights import Weights, store
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.train.evaluate import evaluate
 from windtunnel.train.run import TrainedModel, load
@@ -28,9 +29,9 @@ CLAIM = "weights in bf16 or int8, and evaluation in bf16, change the dev loss by
 SMALL = 0.001
 
 
-def rounded(trained: TrainedModel, kind: str) -> nn.Module:
+def rounded(trained: TrainedModel, kind: Weights) -> nn.Module:
     """The model with every matrix, the embedding among them, rounded as `kind` and turned back to float32."""
-    model = load(trained.run.folder).model
+    model = copy.deepcopy(trained.model)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:

@@ -8,7 +8,7 @@ import torch
 
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.generate import decode as decoding
-from windtunnel.generate.decode import beliefs, decode, forward, prefill, step
+from windtunnel.generate.decode import beliefs, decode, forward, rows
 from windtunnel.generate.prompt import prompt_ids, spell
 from windtunnel.generate.sampling import SamplingConfig, adjust, choose, uniform
 from windtunnel.generate.write import write_sample
@@ -86,12 +86,12 @@ def test_the_beliefs_about_a_long_text_are_those_of_the_sliding_window(trained):
         np.testing.assert_allclose(row, forward(trained.model, ids[: i + 1])[-1], rtol=0, atol=2e-5)
 
 
-def test_prefill_and_step_fill_the_callers_cache(make):
+def test_reading_fills_the_callers_cache(make):
     model = make().model
     cache = model.new_cache(1, CONTEXT)
-    prefill(model, [1, 2, 3], cache)
+    rows(model, np.array([[1, 2, 3]]), cache)
     assert cache.length == 3
-    np.testing.assert_allclose(step(model, [1, 2, 3, 4], cache), forward(model, [1, 2, 3, 4])[-1], atol=2e-5)
+    np.testing.assert_allclose(rows(model, np.array([[4]]), cache)[0], forward(model, [1, 2, 3, 4])[-1], atol=2e-5)
     assert cache.length == 4
 
 
@@ -100,7 +100,7 @@ def test_a_cache_used_past_the_limit_would_be_wrong(make):
     model = make(position="rope").model
     ids = np.random.default_rng(0).integers(0, 6, CONTEXT + 1).tolist()
     cache = model.new_cache(1, CONTEXT + 1)
-    prefill(model, ids[:-1], cache)
+    rows(model, np.array([ids[:-1]]), cache)
     stale = decoding.forward(model, ids[-1:], cache)[-1]
     assert np.abs(stale - forward(model, ids)[-1]).max() > 1e-2
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from windtunnel.errors import ConfigError, DataError
+from windtunnel.generate.decode import Place
 from windtunnel.generate.sampling import SamplingConfig, adjust
-from windtunnel.generate.trace import Place, describe, generate, together, trace
+from windtunnel.generate.trace import describe, generate, together, trace
 from windtunnel.text.corpora.pets import next_token
 from windtunnel.text.tokenizers import characters_tokenizer
 
@@ -146,8 +147,8 @@ def test_places_described_together_are_what_each_is_alone(trained):
     assert len({token.surprise_bits for token in alone}) == 9
 
 
-@pytest.mark.parametrize(("seconds", "sizes"), [(0, [1] * 7), (1000, [1, 6])])
-def test_what_comes_together_is_all_that_came_in_its_order(seconds, sizes):
-    lists = list(together(range(7), seconds))
+@pytest.mark.parametrize(("seconds", "most", "sizes"), [(0, 64, [1] * 7), (1000, 64, [1, 6]), (1000, 4, [1, 4, 2])])
+def test_what_comes_together_is_all_that_came_in_its_order(seconds, most, sizes):
+    lists = list(together(range(7), seconds, most))
     assert [len(some) for some in lists] == sizes
     assert [item for some in lists for item in some] == list(range(7))

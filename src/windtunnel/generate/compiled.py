@@ -142,7 +142,7 @@ def compile_step(model: Transformer, cache: Cache, path: Path) -> None:
     module = one_token(model)
     ids = torch.zeros(cache.keys.shape[1], 1, dtype=torch.long)
     keys, values = (list(torch.zeros_like(x).unbind()) for x in (cache.keys, cache.values))
-    places = torch.arange(min(8, cache.capacity))
+    places = torch.arange(8)
     filled = torch.export.Dim("filled", min=2, max=cache.capacity - 1)
     shapes = (None, {0: filled}, [None] * len(keys), [None] * len(values))
     settings = {
@@ -166,16 +166,15 @@ def load_step(model: Transformer, path: Path) -> Call:
     own = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     run.load_constants({name: own[name] for name in run.get_constant_fqns()}, False, True, True)
     held = module  # the compiled step points to the module's weights
-    places = torch.empty(0, dtype=torch.long)
-    known: list[Cache] = []
+    known: Cache | None = None
     memory: list[Tensor] = []
+    places = torch.empty(0, dtype=torch.long)
 
     def step(ids_B1: Tensor, cache: Cache) -> Tensor:
-        nonlocal places
+        nonlocal known, memory, places
         assert held is module
-        if not known or known[0] is not cache:
-            known[:] = [cache]
-            memory[:] = [*cache.keys.unbind(), *cache.values.unbind()]
+        if cache is not known:
+            known, memory = cache, [*cache.keys.unbind(), *cache.values.unbind()]
             places = torch.arange(cache.capacity)
         (logits_BV,) = run.run([ids_B1, places[: cache.length + 1], *memory])
         cache.advance(1)

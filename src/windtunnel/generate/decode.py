@@ -27,12 +27,16 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One new token: its id, the logits (V,) of its position and the probabilities (V,) it was drawn from."""
+class Place:
+    """A token in a text and what stood behind it."""
 
     id: int
     logits_V: Floats
-    probabilities_V: Floats
+    """What the model made of the tokens before it, (V,)."""
+    probabilities_V: Floats | None = None
+    """What it was drawn from, (V,); None for a token of the prompt."""
+    true_V: Floats | None = None
+    """Where the source of the text is known: its own probabilities, (V,)."""
 
 
 def decode(
@@ -44,7 +48,7 @@ def decode(
     stop_id: int | None = None,
     vocab_size: int | None = None,
     steps: Steps | None = None,
-) -> Iterator[Decoded]:
+) -> Iterator[Place]:
     """Continue `ids` (at least one) by up to n_tokens tokens; the model must be in evaluation mode.
 
     Args:
@@ -55,7 +59,7 @@ def decode(
     for new_B, logits_BV, probabilities_BV in decode_many(
         model, ids, n_tokens, sampling, [seed], stop_id, vocab_size, steps
     ):
-        yield Decoded(int(new_B[0]), logits_BV[0], probabilities_BV[0])
+        yield Place(int(new_B[0]), logits_BV[0], probabilities_BV[0])
 
 
 def decode_many(
@@ -128,18 +132,6 @@ def first(model: Model, read_1T: Ids, cache: Cache | None) -> Floats:
     cache.values.copy_(one.values.expand_as(cache.values))
     cache.advance(one.length)
     return logits_1V
-
-
-def prefill(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
-    """Read the last context_length ids into an empty cache; the logits (V,) of the token after them."""
-    return rows(model, np.array([ids]), cache)[0]
-
-
-def step(model: Model, ids: Sequence[int], cache: Cache | None) -> Floats:
-    """Read the last id after those in the cache, or without it when it is full; the logits (V,) of the next."""
-    if cache is not None and cache.length < model.config.context_length:
-        return rows(model, np.array([ids[-1:]]), cache)[0]
-    return rows(model, np.array([ids]))[0]
 
 
 def beliefs(model: Model, ids: Sequence[int]) -> Iterator[Floats]:

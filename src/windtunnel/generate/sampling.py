@@ -32,7 +32,9 @@ class SamplingConfig(Config):
 
 def softmax(logits_V: npt.ArrayLike) -> Floats:
     """The probabilities (..., V) of logits (..., V) at temperature 1, in float64."""
-    return np.exp(log_softmax(logits_V))
+    x_V = np.asarray(logits_V, dtype=np.float64)
+    p_V = np.exp(x_V - x_V.max(axis=-1, keepdims=True))
+    return np.asarray(p_V / p_V.sum(axis=-1, keepdims=True))
 
 
 def log_softmax(logits_V: npt.ArrayLike) -> Floats:
@@ -49,13 +51,12 @@ def adjust(logits_V: npt.ArrayLike, config: SamplingConfig) -> Floats:
     """
     x_V = np.asarray(logits_V, dtype=np.float64)
     if config.temperature == 0:
-        p_V = np.zeros(x_V.shape)
+        p_V = np.zeros_like(x_V)
         p_V.reshape(-1, x_V.shape[-1])[np.arange(x_V[..., 0].size), x_V.argmax(axis=-1).reshape(-1)] = 1.0
         return p_V
     # The largest logit is taken off before the division, or a very small temperature would overflow.
     with np.errstate(over="ignore"):  # at a tiny temperature the others go to -inf, as they should
-        p_V = np.exp((x_V - x_V.max(axis=-1, keepdims=True)) / config.temperature)
-    p_V /= p_V.sum(axis=-1, keepdims=True)
+        p_V = softmax((x_V - x_V.max(axis=-1, keepdims=True)) / config.temperature)
     if config.top_k is not None or config.top_p is not None:
         rows = p_V.reshape(-1, p_V.shape[-1])
         p_V = np.stack([_only_the_best(row, config) for row in rows]).reshape(p_V.shape)
@@ -101,9 +102,8 @@ def choose_each(probabilities_BV: Floats, u_B: Floats) -> npt.NDArray[np.int64]:
     """`choose` for each row, (B,)."""
     cumulated_BV = probabilities_BV.cumsum(axis=-1)
     at_B = (cumulated_BV <= (u_B * cumulated_BV[:, -1])[:, None]).sum(axis=-1)
-    if at_B.max() == probabilities_BV.shape[-1]:  # u times the sum was rounded up to the sum
-        last_B = [np.flatnonzero(row_V)[-1] for row_V in probabilities_BV]
-        at_B = np.minimum(at_B, last_B)
+    for row in np.flatnonzero(at_B == probabilities_BV.shape[-1]):  # u times the sum was rounded up to the sum
+        at_B[row] = np.flatnonzero(probabilities_BV[row])[-1]
     return at_B
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from windtunnel.errors import ConfigError
 from windtunnel.generate.compiled import Steps
-from windtunnel.generate.decode import beliefs, decode
+from windtunnel.generate.decode import Place, beliefs, decode
 from windtunnel.generate.prompt import end_mark, prompt_ids, token_text
 from windtunnel.generate.sampling import Floats, SamplingConfig, best, log_softmax
 from windtunnel.generate.weights import Weights, weights_of
@@ -161,30 +161,24 @@ def _generate(
                 yield Place(ids[i], logits_V, None, truth(ids[:i]) if truth else None)
         known = list(ids)
         for new in decode(model, ids, n_tokens, sampling, seed, end, tokenizer.vocab_size, steps or Steps(model)):
-            yield Place(new.id, new.logits_V, new.probabilities_V, truth(list(known)) if truth else None)
+            yield replace(new, true_V=truth(list(known))) if truth else new
             known.append(new.id)
 
     for some in together(places()):
         yield from describe(tokenizer, some, alternatives)
 
 
-@dataclass(frozen=True)
-class Place:
-    """A token and what the model made of its place: logits (V,), and the probabilities (V,) it was drawn from."""
+def together(items: Iterable[T], seconds: float = 0.02, most: int = 64) -> Iterator[list[T]]:
+    """The items in lists, a list at once and then one every so many seconds, where no person notices the wait.
 
-    id: int
-    logits_V: Floats
-    sampled_V: Floats | None = None
-    true_V: Floats | None = None
-
-
-def together(items: Iterable[T], seconds: float = 0.02) -> Iterator[list[T]]:
-    """The items in lists, a list at once and then one every so many seconds, where no person notices the wait."""
+    Args:
+        most: the longest list; the places of a long prompt come at once, and each holds a vocabulary of numbers.
+    """
     waiting: list[T] = []
     last = -math.inf
     for item in items:
         waiting.append(item)
-        if time.perf_counter() - last >= seconds:
+        if len(waiting) == most or time.perf_counter() - last >= seconds:
             yield waiting
             waiting, last = [], time.perf_counter()
     if waiting:
@@ -202,7 +196,7 @@ def describe(tokenizer: Tokenizer, places: Sequence[Place], n_alternatives: int)
     for place, rank, log, p_V, best_A, p_A in zip(
         places, rank_N.tolist(), log_N1[:, 0].tolist(), p_NV, best_NA.tolist(), p_NA.tolist(), strict=True
     ):
-        id, sampled_V, true_V = place.id, place.sampled_V, place.true_V
+        id, sampled_V, true_V = place.id, place.probabilities_V, place.true_V
         if true_V is not None:
             true_V = np.pad(true_V, (0, len(p_V) - len(true_V))) if true_V.any() else None
         yield TokenTrace(
