@@ -5,7 +5,8 @@
 - Tokenizing: BPE over the text as the store does it, in a stream, against `encode_batch_fast` of the `tokenizers`
   library on the same pieces held in memory, on all cores, its ids read as lists.
 - Data loading: the time of a batch as a share of the step of recipe `small` that it is for.
-- Evaluation: tokens a second of an evaluation, in float32, over those of a training step as the recipe runs it.
+- Evaluation: tokens a second of an evaluation on the way, in the run's precision, and of the last one, in float32, over
+  those of a training step as the recipe runs it.
 - Start: seconds of `windtunnel generate` with one token, the whole process, and of `import torch` alone.
 """
 
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from windtunnel.config import override
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import train_bpe
+from windtunnel.train import machine
 from windtunnel.train.draws import batches
 from windtunnel.train.evaluate import evaluate
 from windtunnel.train.loop import State, advance, loss_function
@@ -64,17 +67,20 @@ def training(store: TokenStore, corpus: str, repeats: int) -> list[dict[str, Any
     prepare_blocks(model, compiled=True, recompute=False)
     state = State(model, build_optimizer(model, config.optimizer), 0, None)
     batch_of, loss = batches(config, store), loss_function(model, config)
+    sweep = partial(evaluate, model, store, "train", config.model.context_length, step=0, max_tokens=EVALUATED)
+    machine.keep_memory()
     rivals: dict[str, Callable[[], object]] = {
         "step": lambda: advance(config, state, batch_of, loss),
         "batch": lambda: batch_of(state.step),
-        "evaluation": lambda: evaluate(model, store, "train", config.model.context_length, 0, EVALUATED),
+        "evaluation": partial(sweep, precision=config.train.precision),
+        "evaluation in float32": partial(sweep, precision="fp32"),
     }
     seconds = alternate(rivals, repeats)
     tokens = config.train.batch_size * config.model.context_length
     share = as_dict(seconds, ratio(seconds, "batch", "step"))
-    speed = as_dict(seconds, ratio(seconds, "step", "evaluation"))
-    for key in ("estimate", "low", "high"):
-        speed["ratios"][0][key] *= EVALUATED / tokens
+    speed = as_dict(seconds, *(ratio(seconds, "step", name) for name in rivals if name.startswith("evaluation")))
+    for found in speed["ratios"]:
+        found |= {key: found[key] * EVALUATED / tokens for key in ("estimate", "low", "high")}
     return [
         {"what": "data loading, share of a step", **share},
         {"what": "evaluation, tokens/s over training's", **speed},

@@ -40,9 +40,9 @@ def rounded(trained: TrainedModel, kind: Weights) -> nn.Module:
     return model
 
 
-def dev_loss(trained: TrainedModel, model: nn.Module, bf16: bool = False) -> float:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return evaluate(model, trained.run.store(), "dev", trained.run.config.model.context_length, 0).loss
+def dev_loss(trained: TrainedModel, model: nn.Module, precision: str = "fp32") -> float:
+    context = trained.run.config.model.context_length
+    return evaluate(model, trained.run.store(), "dev", context, step=0, precision=precision).loss
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
             plain = dev_loss(trained, trained.model)
             changes["bf16 weights"].append(dev_loss(trained, rounded(trained, "bf16")) - plain)
             changes["int8 weights"].append(dev_loss(trained, rounded(trained, "int8")) - plain)
-            changes["bf16 evaluation"].append(dev_loss(trained, trained.model, bf16=True) - plain)
+            changes["bf16 evaluation"].append(dev_loss(trained, trained.model, precision="bf16") - plain)
     results = []
     for what, differences in changes.items():
         mean = mean_interval(differences)

@@ -4,10 +4,11 @@
 
 A step is forward, cross-entropy over all tokens, backward, clipping to norm 1 and fused AdamW, without dropout, in
 bfloat16 with weights in float32. All models have GPT-2's architecture and numbers and begin from the same weights; the
-losses of their first steps must agree before the clock counts. They take turns in one process. nanoGPT is timed if the
-path of its model.py is given. A share of the machine's peak is FLOPs (6 a parameter and token, and attention) over time
-over the measured bfloat16 matrix product of 2048 x 2048. The peak memory, of the largest model, is that of a process
-which does two steps of one rival, with torch and the model in it.
+losses of their first steps must agree before the clock counts. Each has a process of its own, and they take turns;
+which of compiled and eager is a rival's best, a few steps of both show first. nanoGPT is timed if the path of its
+model.py is given. A share of the machine's peak is FLOPs (6 a parameter and token, and attention) over time over the
+measured rate of bfloat16 products (`windtunnel.train.machine.peak_flops`). The peak memory is that of the process, with
+torch and the model in it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +44,8 @@ from windtunnel.train.step import prepare_blocks, update
 
 CLAIM = "a training step takes less time than transformers' GPT-2 and nanoGPT, each at its best setting"
 OURS, THEIRS, NANO = "windtunnel", "transformers", "nanogpt"
+TRIALS = 3
+"""How many turns decide which setting is a rival's best."""
 FIRST_STEPS = 3
 """So many losses of each rival must agree, to half a hundredth: bfloat16 rounds each implementation differently."""
 
@@ -56,6 +60,7 @@ class Case:
     batch_size: int
     context_length: int
     vocab_size: int = 65
+    in_one_turn: int = 1
 
     @property
     def config(self) -> TransformerConfig:
@@ -72,7 +77,7 @@ class Case:
         return f"{self.n_layers} x {self.d_model}, {self.batch_size} x {self.context_length}, vocab {self.vocab_size}"
 
 
-CASES = [Case(4, 128, 4, 12, 64), Case(6, 384, 6, 16, 256), Case(12, 768, 12, 4, 256, 50257)]
+CASES = [Case(4, 128, 4, 12, 64, in_one_turn=5), Case(6, 384, 6, 16, 256), Case(12, 768, 12, 4, 256, 50257)]
 
 
 def copy_weights(ours: Transformer, theirs: Any, transposed: bool) -> nn.Module:
@@ -104,7 +109,7 @@ def our_rival(case: Case, compiled: bool, ids: Tensor, targets: Tensor) -> Calla
     optimizer = build_optimizer(model, OptimizerConfig())
 
     def step() -> float:
-        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        with machine.autocast("bf16"):
             logits_BTV = model(ids)
         loss = training_loss_sum(logits_BTV, targets) / targets.numel()
         loss.backward()
@@ -190,73 +195,107 @@ def rivals(
     }
 
 
-def peak_memory(case: Case, names: list[str], nanogpt: Path | None) -> dict[str, float]:
-    """MiB at most of a process that trains only one of them."""
-    words = [sys.executable, "-m", "benchmarks.training_speed", *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
-    found = {}
-    for name in names:
-        apart = subprocess.run([*words, "--peak", str(case), name], check=True, capture_output=True, text=True)
-        found[name] = float(apart.stdout.splitlines()[-1])
-    return found
+class Apart:
+    """A rival in a process of its own, which stands still between the steps that it is told to make."""
+
+    def __init__(self, case: Case, name: str, nanogpt: Path | None) -> None:
+        words = ["--threads", str(torch.get_num_threads()), *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
+        # Large pages are our own doing, as is `keep_memory`; the others run as their scripts leave them.
+        environment = {**os.environ, **({} if name.startswith(OURS) else {"THP_MEM_ALLOC_ENABLE": "0"})}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.training_speed", *words, "--serve", str(case), name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        self.losses: list[float] = json.loads(self._answer())
+        self.mebibytes = 0.0
+        self.n_steps = case.in_one_turn
+
+    def __call__(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(f"{self.n_steps}\n")
+        self.process.stdin.flush()
+        self.mebibytes = float(self._answer())
+
+    def _answer(self) -> str:
+        assert self.process.stdout
+        if line := self.process.stdout.readline():
+            return line
+        raise RuntimeError(f"a rival's process ended with {self.process.wait()}; its message is above")
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
 
 
-def peak_flops() -> float:
-    """The best rate of a bfloat16 product of 2048 x 2048, FLOP/s."""
-    a = torch.randn(2048, 2048).bfloat16()
-    best = float("inf")
-    for _ in range(20):
-        begin = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - begin)
-    return 2 * 2048**3 / best
+def serve(case: Case, name: str, nanogpt: Path | None) -> None:
+    """What the process of a rival does: the first losses, then steps as told, answered by the peak memory in MiB."""
+    if name.startswith(OURS):
+        machine.keep_memory()
+    step = rivals(case, nanogpt, *tokens_of(case))[name]()
+    print(json.dumps([step() for _ in range(FIRST_STEPS)]), flush=True)
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            step()
+        print(machine.peak_memory() / 2**20, flush=True)
 
 
 def tokens_of(case: Case) -> tuple[Tensor, Tensor]:
-    """Random ids and the targets after them, each (B, T)."""
-    drawn = torch.randint(0, case.vocab_size, (case.batch_size, case.context_length + 1))
+    """Random ids and the targets after them, each (B, T), the same in every process."""
+    shape = (case.batch_size, case.context_length + 1)
+    drawn = torch.randint(0, case.vocab_size, shape, generator=torch.Generator().manual_seed(0))
     return drawn[:, :-1].contiguous(), drawn[:, 1:].contiguous()
 
 
+def better_setting(case: Case, of: str, nanogpt: Path | None) -> tuple[str, dict[str, list[float]]]:
+    """Compiled or eager, whichever makes the fastest of a few steps; and the first losses of both."""
+    fastest, losses = {}, {}
+    for name in (f"{of} compiled", f"{of} eager"):
+        with Apart(case, name, nanogpt) as rival:
+            fastest[name] = min(alternate({name: rival}, repeats=TRIALS)[name])
+            losses[name] = rival.losses
+    return min(fastest, key=lambda name: fastest[name]), losses
+
+
 def compare(case: Case, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
-    ids, targets = tokens_of(case)
-    steps = {name: make() for name, make in rivals(case, nanogpt, ids, targets).items()}
-    losses = {name: [step() for _ in range(FIRST_STEPS)] for name, step in steps.items()}
+    found = {of: better_setting(case, of, nanogpt) for of in (OURS, THEIRS, *([NANO] if nanogpt else []))}
+    losses = {name: given for _, both in found.values() for name, given in both.items()}
     reference = losses[f"{THEIRS} eager"]
     for name, given in losses.items():
         if max(abs(a - b) for a, b in zip(given, reference, strict=True)) > 0.05:
             raise RuntimeError(f"{name} does not compute the same as {THEIRS}: first losses {given} and {reference}")
-    seconds = alternate(steps, repeats)
-    medians = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
-
-    def best(of: str) -> str:
-        return min((name for name in medians if name.startswith(of)), key=lambda name: medians[name])
-
-    ours = best(OURS)
-    ratios = [ratio(seconds, best(of), ours) for of in (THEIRS, *([NANO] if nanogpt else []))]
-    flops = training_flops_per_token(case.config, case.context_length) * ids.numel()
-    peak = peak_flops()
+    best = {of: name for of, (name, _) in found.items()}
+    with ExitStack() as running:
+        steps = {name: running.enter_context(Apart(case, name, nanogpt)) for name in best.values()}
+        seconds = alternate(steps, repeats)
+        memory = {name: rival.mebibytes for name, rival in steps.items()}
+    seconds = {name: [value / case.in_one_turn for value in values] for name, values in seconds.items()}
+    ours = best[OURS]
+    flops = training_flops_per_token(case.config, case.context_length) * case.batch_size * case.context_length
+    peak = machine.peak_flops("bf16", torch.get_num_threads())
     return {
         "case": str(case),
         "first_losses": losses,
         "peak_flops": peak,
-        "share_of_peak": flops / medians[ours] / peak,
-        "peak_mebibytes": peak_memory(case, list(steps), nanogpt) if case is CASES[-1] else {},
-        **as_dict(seconds, *ratios),
+        "share_of_peak": flops / statistics.median(seconds[ours]) / peak,
+        "peak_mebibytes": memory,
+        **as_dict(seconds, *(ratio(seconds, name, ours) for of, name in best.items() if of != OURS)),
     }
 
 
 def table(results: list[dict[str, Any]]) -> Table:
-    shown = Table(title="one training step in bfloat16: how many times as long the rival's best takes [95 %]")
-    for column in ("model, batch x context", "ms (compiled, eager)", THEIRS, NANO, "share of peak", "MiB (rivals)"):
+    shown = Table(title="one training step in bfloat16: how many times as long the rival takes [95 %]")
+    for column in ("model, batch x context", "ms", THEIRS, NANO, "share of peak", "MiB (rivals)"):
         shown.add_column(column, justify="left" if column.startswith("model") else "right")
     for result in results:
-        times = " / ".join(f"{result['milliseconds'][f'{OURS} {n}']['median']:.0f}" for n in ("compiled", "eager"))
+        ours, *theirs = result["milliseconds"]
         found = [f"{r['estimate']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in result["ratios"]]
         found += ["-"] * (2 - len(found))
-        memory = result["peak_mebibytes"]
-        least = min((value for name, value in memory.items() if not name.startswith(OURS)), default=0)
-        held = f"{memory[f'{OURS} compiled']:,.0f} ({least:,.0f})" if memory else "-"
-        shown.add_row(result["case"], times, *found, f"{result['share_of_peak']:.0%}", held)
+        memory = {name: f"{value:,.0f}" for name, value in result["peak_mebibytes"].items()}
+        held = f"{memory[ours]} ({', '.join(memory[name] for name in theirs)})"
+        median = result["milliseconds"][ours]["median"]
+        shown.add_row(f"{result['case']}, {ours}", f"{median:.0f}", *found, f"{result['share_of_peak']:.0%}", held)
     return shown
 
 
@@ -266,16 +305,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, help="turns a row; 9 unless told, 3 with --quick")
     parser.add_argument("--nanogpt", type=Path, help="nanoGPT's model.py, to be timed, too")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
-    if given.peak:
-        case = next(case for case in CASES if str(case) == given.peak[0])
-        step = rivals(case, given.nanogpt, *tokens_of(case))[given.peak[1]]()
-        for _ in range(2):
-            step()
-        print(machine.peak_memory() / 2**20)
+    if given.serve:
+        serve(next(case for case in CASES if str(case) == given.serve[0]), given.serve[1], given.nanogpt)
         return
     repeats = given.repeats or (3 if given.quick else 9)
     results = [compare(case, given.nanogpt, repeats) for case in (CASES[:1] if given.quick else CASES)]

@@ -18,6 +18,7 @@ from windtunnel.config import Config
 from windtunnel.errors import ConfigError
 from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.cache import Cache, StaticCache
+from windtunnel.nn.dropout import Dropout
 from windtunnel.nn.feedforward import FEED_FORWARDS
 from windtunnel.nn.init import initialise, uniform_biases
 from windtunnel.nn.norms import NORMS
@@ -161,7 +162,7 @@ class Block(nn.Module):
         self.attention = Attention(config, layer)
         self.norm_2 = norm(config.d_model, config.norm_epsilon, config.bias)
         self.feed_forward = FEED_FORWARDS[config.activation](config.d_model, config.ff_width, config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.pre = config.norm_position == "pre"
 
     def forward(
@@ -194,7 +195,7 @@ class Transformer(nn.Module):
             config.rope_base,
             config.rope_scaling,
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         final = config.norm if config.norm_position == "pre" else "none"
         self.norm = NORMS[final](config.d_model, config.norm_epsilon, config.bias)

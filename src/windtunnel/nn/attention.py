@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from windtunnel.nn.dropout import dropout as drop
+
 
 class Attend(Protocol):
     """The contract of an attention function: (q, k, v) -> mixed values of shape (B, H, T, K)."""
@@ -79,7 +81,7 @@ def attend(
     if window is not None and n_keys > n_queries + window - 1:  # decoding: what no query sees need not be read
         n_keys = n_queries + window - 1
         k_BGSK, v_BGSK = k_BGSK[:, :, -n_keys:], v_BGSK[:, :, -n_keys:]
-    if plain_is_faster(q_BHTK, n_keys):
+    if plain_is_faster(q_BHTK, n_keys, dropout):
         bias = score_bias(n_queries, n_keys, window, slopes_H, q_BHTK, causal)
         return attend_plain(q_BHTK, k_BGSK, v_BGSK, bias, dropout)
     # One query sees every key, and T queries on T keys are what the kernels call causal; the rest needs a bias.
@@ -128,14 +130,16 @@ def attend_in_blocks(
     return torch.cat((first, rest[:, :, : length - size]), dim=2)
 
 
-def plain_is_faster(q_BHTK: Tensor, n_keys: int) -> bool:
-    """Whether `attend_plain` trains faster than torch's fused kernel: on a CPU, in bfloat16, up to 256 keys.
+def plain_is_faster(q_BHTK: Tensor, n_keys: int, dropout: float = 0.0) -> bool:
+    """Whether `attend_plain` trains faster than torch's kernel: on a CPU, in bfloat16 up to 256 keys, or with dropout.
 
     There the backward pass of the fused kernel is slow; its forward pass is not, and neither is anything of it in
-    float32. Measured by benchmarks/attention.py; the rule changes the speed and, by rounding, the last bits.
+    float32. Measured by benchmarks/attention.py; the rule changes the speed and, by rounding, the last bits. With
+    dropout torch itself falls back to a plain way, which draws more slowly than ours (benchmarks/dropout.py).
     """
-    on_cpu = q_BHTK.device.type == "cpu"
-    return on_cpu and q_BHTK.dtype == torch.bfloat16 and q_BHTK.requires_grad and n_keys < FUSED_FROM
+    if q_BHTK.device.type != "cpu" or not q_BHTK.requires_grad:
+        return False
+    return dropout > 0 or (q_BHTK.dtype == torch.bfloat16 and n_keys < FUSED_FROM)
 
 
 def score_bias(
@@ -158,7 +162,7 @@ def attend_plain(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, bias: Tensor, d
     k_NSK, v_NSK = k_NSK.reshape(B * H, S, K), v_NSK.reshape(B * H, S, K)
     bias_NTS = bias.expand(B, H, T, S).reshape(B * H, T, S) if bias.dim() == 3 else bias.expand(B * H, T, S)
     weights_NTS = torch.baddbmm(bias_NTS, q_NTK, k_NSK.transpose(1, 2), alpha=K**-0.5).softmax(dim=-1)
-    return torch.bmm(F.dropout(weights_NTS, dropout), v_NSK).view(B, H, T, K)
+    return torch.bmm(drop(weights_NTS, dropout), v_NSK).view(B, H, T, K)
 
 
 def attend_reference(

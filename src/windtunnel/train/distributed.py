@@ -238,7 +238,7 @@ class Sharded(_Together):
         if config.optimizer.name == "muon":
             raise ConfigError(
                 "muon needs whole matrices, and --parallel fsdp leaves each rank a part of them; use --parallel ddp, "
-                "or --set optimizer.name=adamw"
+                "or a recipe with AdamW, such as --recipe small"
             )
 
     def place(self, model: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import nn
 
 from windtunnel.text.batches import IGNORED, examples
 from windtunnel.text.store import TokenStore
+from windtunnel.train import machine
 from windtunnel.train.distributed import ALONE, Ranks
 from windtunnel.train.events import Evaluation
 from windtunnel.train.objective import loss_sum
@@ -31,8 +32,9 @@ def evaluate(
     max_tokens: int | None = None,
     last_only: bool = False,
     ranks: Ranks = ALONE,
+    precision: str = "fp32",
 ) -> Evaluation:
-    """Mean cross-entropy of a split in nats a token, and in bits a byte of its text; in the weights' own precision.
+    """Mean cross-entropy of a split in nats a token, and in bits a byte of its text.
 
     Every token of the split is predicted once, from at most context_length tokens before it.
 
@@ -40,6 +42,8 @@ def evaluate(
         max_tokens: read only about this many tokens, a random sample that is always the same; the result then
             has whole = False, and its bits a byte assume that its tokens are as long as those of the whole split.
         last_only: for a model that predicts the token after exactly context_length ones.
+        precision: bf16 runs the matrix products in bfloat16, which no loss of a whole split has been seen to change by
+            more than 1e-4 nats (benchmarks/rounded_weights.py).
 
     Raises:
         DataError: when the split holds nothing to predict.
@@ -49,7 +53,7 @@ def evaluate(
     was_training, device = model.training, next(model.parameters()).device
     rows = max(1, EVALUATION_TOKENS // context_length)
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), machine.autocast(precision):
         for batch in ranks.deal(examples(store, split, context_length, last_only).sweep(rows, max_tokens)):
             there = batch.to(device)
             total += loss_sum(model(there.ids), there.targets).item()

@@ -97,6 +97,7 @@ def resume(
             run = open_run(folder)
             ranks.check(run.config)
             store = run.store()
+        machine.keep_memory()
         torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
         state, size, warnings = _restore(run, ranks)
         step = stepping(run.config, store, state) if stepping else alone(run.config, store, state, ranks)
@@ -171,11 +172,18 @@ def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossSum
 def _look(
     run: Run, store: TokenStore, state: State, ranks: Ranks, write_sample: WriteSample | None
 ) -> Iterator[Evaluation | Sample]:
-    """The dev loss, and a text from the model."""
+    """The dev loss, and a text from the model.
+
+    Of the last weights the loss is computed in float32, as by `windtunnel evaluate`; on the way there in the run's own
+    precision, which is faster.
+    """
     train, model = run.config.train, run.config.model
     if len(store.splits["dev"].ids) > 0:
-        last_only = model.last_only
-        yield evaluate(state.model, store, "dev", model.context_length, state.step, train.eval_tokens, last_only, ranks)
+        precision = "fp32" if state.step == train.steps else train.precision
+        yield evaluate(
+            state.model, store, "dev", model.context_length, state.step, train.eval_tokens, model.last_only, ranks,
+            precision,
+        )  # fmt: skip
     if write_sample is not None and train.sample_tokens and state.step:
         yield Sample(state.step, write_sample(state.model, run))
 
@@ -257,11 +265,9 @@ def _no_log() -> FileIO:
 
 def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossSum:
     """(ids, targets) -> summed loss, in the run's precision."""
-    kind, dtype = machine.device().type, machine.DTYPES[config.train.precision]
 
     def total(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        # Every weight is cast once in a pass, so a cache would only keep the copies of whole blocks that are sharded.
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=False):
+        with machine.autocast(config.train.precision):
             logits_BTV = model(ids_BT)
         return training_loss_sum(logits_BTV, targets_BT)
 

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from windtunnel.errors import NumericsError
 from windtunnel.nn.init import stream
 from windtunnel.text.batches import Batch
+from windtunnel.train import machine
 from windtunnel.train.distributed import ALONE, Ranks
 from windtunnel.train.muon import Muon
 
@@ -53,8 +54,11 @@ def compile_blocks(model: nn.Module) -> None:
 
     Without gradients a block runs as it is: an evaluation has other shapes, and would have them compiled, too.
     """
+    options: dict[str, str | int | bool | Callable[..., object]] = {
+        "fallback_random": machine.device().type == "cpu"
+    }  # the same dropout as without compiling
     for block in getattr(model, "blocks", ()):
-        block.forward = partial(_in_training, torch.compile(block.forward), block.forward)
+        block.forward = partial(_in_training, torch.compile(block.forward, options=options), block.forward)
 
 
 def _in_training(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: object) -> Tensor:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from windtunnel.nn.dropout import Dropout
+
 SATURATED = 0.97
 """A tanh beyond this passes on less than 6 % of its gradient, 1 - .97^2; Karpathy's makemore counts from there, too."""
 BINS = 41
@@ -73,7 +75,7 @@ def activations(model: nn.Module, ids: Tensor) -> tuple[Activations, ...]:
         leaf = next(module.children(), None) is None
         if isinstance(module, nn.Linear):
             handles.append(module.register_forward_pre_hook(before(name)))
-        if (leaf and not isinstance(module, nn.Dropout)) or module in depths:
+        if (leaf and not isinstance(module, Dropout)) or module in depths:
             handles.append(module.register_forward_hook(after(name)))
     try:
         with torch.no_grad(), evaluating(model):
