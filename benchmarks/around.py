@@ -78,12 +78,12 @@ def training(store: TokenStore, corpus: str, repeats: int) -> list[dict[str, Any
     seconds = alternate(rivals, repeats)
     tokens = config.train.batch_size * config.model.context_length
     share = as_dict(seconds, ratio(seconds, "batch", "step"))
-    speed = as_dict(seconds, *(ratio(seconds, "step", name) for name in rivals if name.startswith("evaluation")))
-    for found in speed["ratios"]:
-        found |= {key: found[key] * EVALUATED / tokens for key in ("estimate", "low", "high")}
+    speeds = [as_dict(seconds, ratio(seconds, "step", name)) for name in rivals if name.startswith("evaluation")]
+    for speed in speeds:
+        speed["ratios"][0] |= {key: speed["ratios"][0][key] * EVALUATED / tokens for key in ("estimate", "low", "high")}
     return [
         {"what": "data loading, share of a step", **share},
-        {"what": "evaluation, tokens/s over training's", **speed},
+        *({"what": "evaluation, tokens/s over training's", **speed} for speed in speeds),
     ]
 
 

@@ -40,7 +40,7 @@ def points() -> list[dict[str, Any]]:
     """What was measured: training steps at their best setting, and decoding of one sequence."""
     found = []
     for result in json.loads((RESULTS / "training_speed.json").read_text(encoding="utf-8"))["results"]:
-        case = next(case for case in CASES if str(case) == result["case"])
+        case = next(case for case in CASES.values() if str(case) == result["case"])
         ways = [times["median"] for name, times in result["milliseconds"].items() if name.startswith(OURS)]
         n_tokens = case.batch_size * case.context_length
         flops = training_flops_per_token(case.config, case.context_length) * n_tokens

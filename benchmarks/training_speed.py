@@ -1,6 +1,6 @@
 """Claim: a training step is faster than that of transformers' GPT-2 and of nanoGPT, each at its best setting.
 
-    python -m benchmarks.training_speed [--quick] [--threads N] [--repeats N] [--nanogpt PATH/TO/model.py]
+    python -m benchmarks.training_speed [--shapes 4x128 6x384] [--threads N] [--repeats N] [--nanogpt PATH/TO/model.py]
 
 A step is forward, cross-entropy over all tokens, backward, clipping to norm 1 and fused AdamW, without dropout, in
 bfloat16 with weights in float32. All models have GPT-2's architecture and numbers and begin from the same weights; the
@@ -77,7 +77,11 @@ class Case:
         return f"{self.n_layers} x {self.d_model}, {self.batch_size} x {self.context_length}, vocab {self.vocab_size}"
 
 
-CASES = [Case(4, 128, 4, 12, 64, in_one_turn=5), Case(6, 384, 6, 16, 256), Case(12, 768, 12, 4, 256, 50257)]
+CASES = {
+    "4x128": Case(4, 128, 4, 12, 64, in_one_turn=5),
+    "6x384": Case(6, 384, 6, 16, 256),
+    "124M": Case(12, 768, 12, 4, 256, 50257),
+}
 
 
 def copy_weights(ours: Transformer, theirs: Any, transposed: bool) -> nn.Module:
@@ -198,17 +202,17 @@ def rivals(
 class Apart:
     """A rival in a process of its own, which stands still between the steps that it is told to make."""
 
-    def __init__(self, case: Case, name: str, nanogpt: Path | None) -> None:
+    def __init__(self, shape: str, name: str, nanogpt: Path | None) -> None:
         words = ["--threads", str(torch.get_num_threads()), *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
         # Large pages are our own doing, as is `keep_memory`; the others run as their scripts leave them.
         environment = {**os.environ, **({} if name.startswith(OURS) else {"THP_MEM_ALLOC_ENABLE": "0"})}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.training_speed", *words, "--serve", str(case), name],
+            [sys.executable, "-m", "benchmarks.training_speed", *words, "--serve", shape, name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         self.losses: list[float] = json.loads(self._answer())
         self.mebibytes = 0.0
-        self.n_steps = case.in_one_turn
+        self.n_steps = CASES[shape].in_one_turn
 
     def __call__(self) -> None:
         assert self.process.stdin
@@ -248,18 +252,19 @@ def tokens_of(case: Case) -> tuple[Tensor, Tensor]:
     return drawn[:, :-1].contiguous(), drawn[:, 1:].contiguous()
 
 
-def better_setting(case: Case, of: str, nanogpt: Path | None) -> tuple[str, dict[str, list[float]]]:
+def better_setting(shape: str, of: str, nanogpt: Path | None) -> tuple[str, dict[str, list[float]]]:
     """Compiled or eager, whichever makes the fastest of a few steps; and the first losses of both."""
     fastest, losses = {}, {}
     for name in (f"{of} compiled", f"{of} eager"):
-        with Apart(case, name, nanogpt) as rival:
+        with Apart(shape, name, nanogpt) as rival:
             fastest[name] = min(alternate({name: rival}, repeats=TRIALS)[name])
             losses[name] = rival.losses
     return min(fastest, key=lambda name: fastest[name]), losses
 
 
-def compare(case: Case, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
-    found = {of: better_setting(case, of, nanogpt) for of in (OURS, THEIRS, *([NANO] if nanogpt else []))}
+def compare(shape: str, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
+    case = CASES[shape]
+    found = {of: better_setting(shape, of, nanogpt) for of in (OURS, THEIRS, *([NANO] if nanogpt else []))}
     losses = {name: given for _, both in found.values() for name, given in both.items()}
     reference = losses[f"{THEIRS} eager"]
     for name, given in losses.items():
@@ -267,7 +272,7 @@ def compare(case: Case, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
             raise RuntimeError(f"{name} does not compute the same as {THEIRS}: first losses {given} and {reference}")
     best = {of: name for of, (name, _) in found.items()}
     with ExitStack() as running:
-        steps = {name: running.enter_context(Apart(case, name, nanogpt)) for name in best.values()}
+        steps = {name: running.enter_context(Apart(shape, name, nanogpt)) for name in best.values()}
         seconds = alternate(steps, repeats)
         memory = {name: rival.mebibytes for name, rival in steps.items()}
     seconds = {name: [value / case.in_one_turn for value in values] for name, values in seconds.items()}
@@ -301,20 +306,19 @@ def table(results: list[dict[str, Any]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the small shape only, few repeats")
+    parser.add_argument("--shapes", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, help="turns a row; 9 unless told, 3 with --quick")
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--nanogpt", type=Path, help="nanoGPT's model.py, to be timed, too")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.serve:
-        serve(next(case for case in CASES if str(case) == given.serve[0]), given.serve[1], given.nanogpt)
+        serve(CASES[given.serve[0]], given.serve[1], given.nanogpt)
         return
-    repeats = given.repeats or (3 if given.quick else 9)
-    results = [compare(case, given.nanogpt, repeats) for case in (CASES[:1] if given.quick else CASES)]
+    results = [compare(name, given.nanogpt, given.repeats) for name in given.shapes]
     Console(file=sys.stderr).print(table(results))
-    document = report(CLAIM, results, repeats)
+    document = report(CLAIM, results, given.repeats)
     document["holds"] = all(r["low"] >= 1 for result in results for r in result["ratios"])
     print(json.dumps(document, indent=2))
 
