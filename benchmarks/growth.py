@@ -84,7 +84,7 @@ def measure(point: Point) -> dict[str, float]:
     times = []
     for _ in range(WARMUP + STEPS):
         begin = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=machine.has_fast_bf16(), cache_enabled=False):
+        with machine.autocast("bf16" if machine.has_fast_bf16() else "fp32"):
             logits_BTV = model(ids)
         (training_loss_sum(logits_BTV, ids) / ids.numel()).backward()
         update(model, optimizer, lr=1e-3, clip=1.0)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.time_to_loss import SPLIT
+from benchmarks.time_to_loss import SPLIT, resolved_model
 from benchmarks.timing import report
 from windtunnel.config import override
 from windtunnel.models import create
@@ -64,10 +64,9 @@ def curve(config: RunConfig) -> dict[str, Any]:
                 print(
                     f"{seconds / 60:5.1f} min, step {event.step:5d}, dev {event.loss:.4f}", file=sys.stderr, flush=True
                 )
-    model = config.model.replace(vocab_size=65)
     within = [point["loss"] for point in points if point["seconds"] <= HOUR]
     return {
-        "n_parameters": sum(p.numel() for p in create(model).parameters()),
+        "n_parameters": sum(p.numel() for p in create(resolved_model(config)).parameters()),
         "curve": points,
         "best_within_an_hour": min(within),
         "a100_in_three_minutes": A100,

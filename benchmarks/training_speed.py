@@ -61,6 +61,7 @@ class Case:
     context_length: int
     vocab_size: int = 65
     in_one_turn: int = 1
+    dropout: float = 0.0
 
     @property
     def config(self) -> TransformerConfig:
@@ -70,7 +71,7 @@ class Case:
             n_layers=self.n_layers,
             n_heads=self.n_heads,
             d_model=self.d_model,
-            dropout=0.0,
+            dropout=self.dropout,
         )
 
     def __str__(self) -> str:

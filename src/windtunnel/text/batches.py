@@ -100,7 +100,7 @@ class Windows:
         lengths = np.minimum(
             self.context_length, len(self.ids) - 1 - np.arange(0, len(self.ids) - 1, self.context_length)
         )
-        starts = np.sort(sample(lengths, max_tokens)) * self.context_length
+        starts = sample(lengths, max_tokens) * self.context_length
         for some in in_turn(starts, size):
             yield collate([self.ids[start : start + self.context_length + 1] for start in some])
 
@@ -196,7 +196,7 @@ class Positions:
     def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
         lengths = np.diff(self.first)
         if self.offsets is None:
-            indices = np.sort(sample(np.ones(len(self), np.int64), max_tokens))
+            indices = sample(np.ones(len(self), np.int64), max_tokens)
         else:  # in the order in which `Documents` goes through them
             chosen = sample(lengths, max_tokens)
             ordered = chosen[np.argsort(lengths[chosen], kind="stable")]
@@ -223,7 +223,7 @@ class Subset:
 
     def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
         lengths = np.array([self.take(np.array([index]), 0).n_targets for index in range(len(self))])
-        for some in in_turn(np.sort(sample(lengths, max_tokens)), size):
+        for some in in_turn(sample(lengths, max_tokens), size):
             yield self.take(some, 0)
 
 
@@ -311,11 +311,11 @@ def ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def sample(lengths: np.ndarray, max_tokens: int | None) -> np.ndarray:
-    """Which pieces, of these lengths, to read: all, or randomly chosen ones (always the same) of max_tokens in sum."""
+    """Which pieces, of these lengths, to read, in their order: all, or random ones (always the same) of max_tokens."""
     if max_tokens is None:
         return np.arange(len(lengths))
     order = shuffled(np.arange(len(lengths)), len(lengths), key=0)
-    return order[: int(np.searchsorted(np.cumsum(lengths[order]), max_tokens)) + 1]
+    return np.sort(order[: int(np.searchsorted(np.cumsum(lengths[order]), max_tokens)) + 1])
 
 
 def shuffled(places: np.ndarray, n: int, key: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,8 @@ def compile_blocks(model: nn.Module) -> None:
 
     Without gradients a block runs as it is: an evaluation has other shapes, and would have them compiled, too.
     """
-    options: dict[str, str | int | bool | Callable[..., object]] = {
-        "fallback_random": machine.device().type == "cpu"
-    }  # the same dropout as without compiling
+    # On a CPU with torch's own generator, so that dropout draws the same as without compiling.
+    options: dict[str, Any] = {"fallback_random": machine.device().type == "cpu"}
     for block in getattr(model, "blocks", ()):
         block.forward = partial(_in_training, torch.compile(block.forward, options=options), block.forward)
 
