@@ -38,8 +38,9 @@ from benchmarks.timing import alternate, as_dict, ratio, report
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.train import machine
-from windtunnel.train.objective import training_loss_sum
+from windtunnel.train.loop import loss_function
 from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
+from windtunnel.train.run_config import RunConfig, TrainConfig
 from windtunnel.train.step import prepare_blocks, update
 
 CLAIM = "a training step takes less time than transformers' GPT-2 and nanoGPT, each at its best setting"
@@ -112,11 +113,12 @@ def our_rival(case: Case, compiled: bool, ids: Tensor, targets: Tensor) -> Calla
     model = build(case.config, seed=0)
     prepare_blocks(model, compiled, recompute=False)
     optimizer = build_optimizer(model, OptimizerConfig())
+    loss_sum = loss_function(
+        model, RunConfig(corpus="", model=case.config, train=TrainConfig(precision="bf16", compile=compiled))
+    )
 
     def step() -> float:
-        with machine.autocast("bf16"):
-            logits_BTV = model(ids)
-        loss = training_loss_sum(logits_BTV, targets) / targets.numel()
+        loss = loss_sum(ids, targets) / targets.numel()
         loss.backward()
         update(model, optimizer, lr=1e-3, clip=1.0)
         return loss.item()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny_runs import config_of, final_hashes, finish, names_file, stop_after, store_of
+from torch import Tensor
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import TransformerConfig, build
@@ -31,16 +34,21 @@ def test_the_training_loss_and_its_gradient_are_those_of_the_plain_loss(
     logits = (4 * torch.randn(3, 4, 11)).to(dtype)
     targets = torch.randint(0, 11, (3, 4))
     targets[1, 2:] = IGNORED
-    found = {}
-    for function in (loss_sum, training_loss_sum):
+    agrees_with_the_plain_loss(training_loss_sum, logits, targets)
+
+
+def agrees_with_the_plain_loss(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor) -> None:
+    found = []
+    for loss_of in (function, loss_sum):
         leaf = logits.clone().requires_grad_()
-        loss = function(leaf, targets)
+        loss = loss_of(leaf, targets)
         (loss / 7).backward()
-        found[function] = loss.detach(), leaf.grad
-    torch.testing.assert_close(found[training_loss_sum][0], found[loss_sum][0], rtol=1e-6, atol=0)
-    tolerance = 1e-6 if dtype == torch.float32 else 2**-7
-    torch.testing.assert_close(found[training_loss_sum][1], found[loss_sum][1], rtol=tolerance, atol=1e-8)
-    assert found[training_loss_sum][1][1, 2:].abs().max() == 0
+        assert leaf.grad is not None
+        found.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=0)
+    tolerance = 1e-6 if logits.dtype == torch.float32 else 2**-7
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=tolerance, atol=1e-8)
+    assert found[0][1][targets == IGNORED].abs().max() == 0
 
 
 def test_the_gradient_of_a_training_loss_is_computed_once_or_refused() -> None:
@@ -66,6 +74,15 @@ class TestCompiled:
             results.append((y.detach(), leaf.grad))
         torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=3e-6)
         torch.testing.assert_close(results[0][0], F.gelu(x, approximate="tanh"))
+
+    def test_the_loss_is_the_same_and_so_is_its_gradient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(objective, "CHUNK", 1)
+        torch.manual_seed(0)
+        logits, targets = (4 * torch.randn(3, 4, 11)).bfloat16(), torch.randint(0, 11, (3, 4))
+        targets[1, 2:] = IGNORED
+        torch._dynamo.utils.counters.clear()
+        agrees_with_the_plain_loss(partial(training_loss_sum, compiled=True), logits, targets)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
     def test_blocks_compute_the_same_and_share_one_graph(self) -> None:
         config = TransformerConfig(

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -19,8 +18,10 @@ from windtunnel.errors import ConfigError
 from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.cache import Cache, StaticCache
 from windtunnel.nn.dropout import Dropout
+from windtunnel.nn.embedding import lookup
 from windtunnel.nn.feedforward import FEED_FORWARDS
 from windtunnel.nn.init import initialise, uniform_biases
+from windtunnel.nn.linear import Linear, linear
 from windtunnel.nn.norms import NORMS
 from windtunnel.nn.positions import POSITIONS, RopeScaling, Rotation, rotate
 
@@ -125,8 +126,8 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.sizes = [config.n_heads * config.head_width] + 2 * [config.kv_heads * config.head_width]
-        self.qkv = nn.Linear(config.d_model, sum(self.sizes), bias=config.bias)
-        self.out = nn.Linear(self.sizes[0], config.d_model, bias=config.bias)
+        self.qkv = Linear(config.d_model, sum(self.sizes), bias=config.bias)
+        self.out = Linear(self.sizes[0], config.d_model, bias=config.bias)
         self.layer, self.window = layer, config.windows[layer]
         self.d_head, self.dropout, self.causal = config.head_width, config.dropout, config.causal
 
@@ -199,7 +200,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         final = config.norm if config.norm_position == "pre" else "none"
         self.norm = NORMS[final](config.d_model, config.norm_epsilon, config.bias)
-        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
 
     def forward(self, ids_BT: Tensor, cache: Cache | StaticCache | None = None, attend: Attend = attend) -> Tensor:
         """Logits (B, T, V).
@@ -211,7 +212,7 @@ class Transformer(nn.Module):
         """
         length = ids_BT.shape[1]
         positions_T = torch.arange(length, device=ids_BT.device) if cache is None else cache.positions(length)
-        x_BTD = self.embedding(ids_BT)
+        x_BTD, table_VD = lookup(ids_BT, self.embedding.weight)
         added_TD = self.position.embed(positions_T)
         if added_TD is not None:
             x_BTD = x_BTD + added_TD
@@ -222,7 +223,7 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.advance(length)
         x_BTD = self.norm(x_BTD)
-        return F.linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD)
+        return linear(x_BTD, table_VD) if self.head is None else self.head(x_BTD)
 
     def new_cache(self, batch_size: int, capacity: int) -> Cache:
         """An empty cache for this model, in the type and on the device of its weights.

@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from windtunnel.nn.linear import Linear
+
 
 class FeedForward(nn.Module):
     """narrow(activation(widen(x))), position by position (Vaswani et al. 2017, section 3.3)."""
 
     def __init__(self, d_model: int, d_ff: int, bias: bool, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.widen = nn.Linear(d_model, d_ff, bias=bias)
-        self.narrow = nn.Linear(d_ff, d_model, bias=bias)
+        self.widen = Linear(d_model, d_ff, bias=bias)
+        self.narrow = Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -29,9 +31,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, bias: bool) -> None:
         super().__init__()
-        self.gate = nn.Linear(d_model, d_ff, bias=bias)
-        self.widen = nn.Linear(d_model, d_ff, bias=bias)
-        self.narrow = nn.Linear(d_ff, d_model, bias=bias)
+        self.gate = Linear(d_model, d_ff, bias=bias)
+        self.widen = Linear(d_model, d_ff, bias=bias)
+        self.narrow = Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.narrow(F.silu(self.gate(x_BTD)) * self.widen(x_BTD))

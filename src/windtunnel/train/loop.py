@@ -265,14 +265,15 @@ def _no_log() -> FileIO:
 
 def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossSum:
     """(ids, targets) -> summed loss, in the run's precision."""
+    compiled = compiles(config)
+    in_parts = compiled and isinstance(config.model, TransformerConfig)  # its blocks are compiled, then its loss
 
     def total(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         with machine.autocast(config.train.precision):
             logits_BTV = model(ids_BT)
-        return training_loss_sum(logits_BTV, targets_BT)
+        return training_loss_sum(logits_BTV, targets_BT, in_parts)
 
-    whole = compiles(config) and not isinstance(config.model, TransformerConfig)  # that one's blocks are compiled
-    return torch.compile(total) if whole else total
+    return torch.compile(total) if compiled and not in_parts else total
 
 
 def _uncompiled(config: RunConfig) -> str:

@@ -108,6 +108,6 @@ def hidden_matrices(model: nn.Module) -> dict[Tensor, list[int]]:
     Of each the rows of the matrices in it: queries, keys and values are three, packed. Made orthogonal as one, the
     larger gradient of the values would leave the queries hardly a step.
     """
-    packed = {layer.qkv: layer.sizes for layer in model.modules() if isinstance(layer, Attention)}
+    packed = {layer.qkv.weight: layer.sizes for layer in model.modules() if isinstance(layer, Attention)}
     linear = [layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and "." in name]
-    return {layer.weight: packed.get(layer, [layer.out_features]) for layer in linear}
+    return {layer.weight: packed.get(layer.weight, [layer.out_features]) for layer in linear}

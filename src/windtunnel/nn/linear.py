@@ -1,0 +1,83 @@
+"""The product of tokens with a matrix of weights; `torch.nn.functional.linear` is its twin and runs where it is best.
+
+On a CPU in bfloat16 three things are done differently with large matrices. A product that oneDNN would give to one core
+of two is computed in parts. The backward pass casts the weights again instead of keeping a copy of all of them in
+bfloat16. And a large gradient is cast to float32 piece by piece.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LARGE = 2**19
+"""Matrices of fewer weights than this are multiplied in less time than it takes to do it differently."""
+
+PIECE = 4096
+"""So many rows of a weight's gradient are cast at a time."""
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` by way of `linear`."""
+
+    def forward(self, x_TI: Tensor) -> Tensor:
+        """x (..., inputs) -> (..., outputs)."""
+        return linear(x_TI, self.weight, self.bias)
+
+
+def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias: x (..., inputs), weight (outputs, inputs), bias (outputs) -> (..., outputs)."""
+    if x_TI.device.type != "cpu" or weight_OI.numel() < LARGE or not torch.is_autocast_enabled("cpu"):
+        return F.linear(x_TI, weight_OI, bias_O)
+    x_NI = x_TI.flatten(0, -2).to(torch.get_autocast_dtype("cpu"))
+    y_NO: Tensor = _Linear.apply(x_NI, weight_OI, bias_O)  # type: ignore[no-untyped-call]
+    return torch.unflatten(y_NO, 0, x_TI.shape[:-1])
+
+
+class _Linear(torch.autograd.Function):
+    """x (N, I) in the type to multiply in, weight (O, I) and bias (O) in their own -> (N, O) in the type of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_NI, weight_OI)
+        ctx.biased = bias_O is not None
+        return product(x_NI, weight_OI.to(x_NI.dtype).T, None if bias_O is None else bias_O.to(x_NI.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, g_NO: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x_NI, weight_OI = ctx.saved_tensors
+        g_O = g_NO.sum(0, dtype=weight_OI.dtype) if ctx.biased else None
+        return product(g_NO, weight_OI.to(g_NO.dtype)), weight_gradient(g_NO, x_NI, weight_OI.dtype), g_O
+
+
+def product(a_NK: Tensor, b_KM: Tensor, added_M: Tensor | None = None) -> Tensor:
+    """a @ b, and a vector added to every row; in four parts where the whole would leave a core idle."""
+    parts = a_NK.chunk(4) if leaves_a_core_idle(len(a_NK), b_KM.shape[1]) else (a_NK,)
+    products = [part @ b_KM if added_M is None else torch.addmm(added_M, part, b_KM) for part in parts]
+    return torch.cat(products) if len(products) > 1 else products[0]
+
+
+def leaves_a_core_idle(n_rows: int, n_columns: int) -> bool:
+    """Whether oneDNN 3.12 gives a product with an output of this shape to one core of two.
+
+    Found by counting the busy cores for many shapes (benchmarks/products.py), on a chip that multiplies tiles (AMX).
+    """
+    return 512 <= n_rows <= 1024 and n_rows <= 2 * n_columns <= 2 * n_rows and _two_cores_with_tiles()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _two_cores_with_tiles() -> bool:
+    return torch.get_num_threads() == 2 and torch.cpu._is_amx_tile_supported()
+
+
+def weight_gradient(g_NO: Tensor, x_NI: Tensor, dtype: torch.dtype) -> Tensor:
+    """g.T @ x, (O, I), in the type of the weights."""
+    if g_NO.shape[1] <= PIECE:
+        return (g_NO.T @ x_NI).to(dtype)
+    gradient_OI = x_NI.new_empty((g_NO.shape[1], x_NI.shape[1]), dtype=dtype)
+    for into_oI, g_No in zip(torch.split(gradient_OI, PIECE), torch.split(g_NO, PIECE, dim=1), strict=True):
+        into_oI.copy_(g_No.T @ x_NI)
+    return gradient_OI
