@@ -80,6 +80,17 @@ def test_no_copy_of_the_weights_waits_for_the_backward_pass() -> None:
     assert [t.data_ptr() == weight.data_ptr() for t in kept if t.shape == (64, 32)] == [True]
 
 
+def test_what_is_frozen_gets_no_gradient() -> None:
+    x, weight = torch.randn(6, 5, requires_grad=True), torch.randn(3, 5)
+    with machine.autocast("bf16"):
+        linear(x, weight).sum().backward()
+        frozen = linear(x.detach(), weight.requires_grad_())
+    assert x.grad is not None
+    assert weight.grad is None
+    frozen.sum().backward()
+    assert weight.grad is not None
+
+
 def test_only_nearly_square_products_on_two_cores_with_tiles_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert leaves_a_core_idle(1024, 768)
     assert not any(leaves_a_core_idle(*shape) for shape in ((1024, 3072), (1024, 384), (4096, 3072), (256, 256)))

@@ -43,14 +43,17 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         ctx.save_for_backward(x_NI, weight_OI)
-        ctx.biased = bias_O is not None
         return product(x_NI, weight_OI.to(x_NI.dtype).T, None if bias_O is None else bias_O.to(x_NI.dtype))
 
     @staticmethod
-    def backward(ctx: Any, g_NO: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, g_NO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x_NI, weight_OI = ctx.saved_tensors
-        g_O = g_NO.sum(0, dtype=weight_OI.dtype) if ctx.biased else None
-        return product(g_NO, weight_OI.to(g_NO.dtype)), weight_gradient(g_NO, x_NI, weight_OI.dtype), g_O
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        return (
+            product(g_NO, weight_OI.to(g_NO.dtype)) if for_x else None,
+            weight_gradient(g_NO, x_NI, weight_OI.dtype) if for_weight else None,
+            g_NO.sum(0, dtype=weight_OI.dtype) if for_bias else None,
+        )
 
 
 def product(a_NK: Tensor, b_KM: Tensor, added_M: Tensor | None = None) -> Tensor:
@@ -63,7 +66,8 @@ def product(a_NK: Tensor, b_KM: Tensor, added_M: Tensor | None = None) -> Tensor
 def leaves_a_core_idle(n_rows: int, n_columns: int) -> bool:
     """Whether oneDNN 3.12 gives a product with an output of this shape to one core of two.
 
-    Found by counting the busy cores for many shapes (benchmarks/products.py), on a chip that multiplies tiles (AMX).
+    Found by counting the busy cores for a grid of shapes, on a chip that multiplies tiles (AMX); benchmarks/products.py
+    counts them for GPT-2's.
     """
     return 512 <= n_rows <= 1024 and n_rows <= 2 * n_columns <= 2 * n_rows and _two_cores_with_tiles()
 
