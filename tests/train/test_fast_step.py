@@ -14,6 +14,7 @@ from torch import Tensor
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import TransformerConfig, build
+from windtunnel.nn import linear
 from windtunnel.nn.feedforward import gelu_tanh
 from windtunnel.text.batches import IGNORED
 from windtunnel.train import machine, objective
@@ -84,7 +85,10 @@ class TestCompiled:
         agrees_with_the_plain_loss(partial(training_loss_sum, compiled=True), logits, targets)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
-    def test_blocks_compute_the_same_and_share_one_graph(self) -> None:
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_blocks_compute_the_same_and_share_one_graph(self, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In bfloat16 with the products of large matrices."""
+        monkeypatch.setattr(linear, "LARGE", 1)
         config = TransformerConfig(
             vocab_size=13, context_length=8, n_layers=3, n_heads=2, d_model=16, position="rope", dropout=0.0
         )
@@ -95,9 +99,12 @@ class TestCompiled:
         for compiled in (False, True):
             model = build(config, seed=0)
             prepare_blocks(model, compiled, recompute=False)
-            loss_sum(model(ids), ids).backward()
+            with machine.autocast(precision):
+                logits = model(ids)
+            loss_sum(logits, ids).backward()
             gradients.append({name: p.grad for name, p in model.named_parameters()})
-        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+        rtol, atol = (1e-4, 1e-5) if precision == "fp32" else (2**-5, 2**-5)
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=rtol, atol=atol)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
         with torch.no_grad():  # another shape, without gradients: nothing more is compiled
             model(ids[:3, :5])

@@ -33,7 +33,7 @@ def training_loss_sum(logits_BTV: Tensor, targets_BT: Tensor, compiled: bool = F
 
     Autograd keeps the logits in float32, their log-softmax and its gradient, each as large as the logits; of 50,257
     columns that is most of a small model's memory, and reading it most of the time of its loss. Here only the
-    gradient is kept, in the type of the logits. `compiled` is for more than one chunk: a kernel that writes nothing else.
+    gradient is kept, in the type of the logits. `compiled` is for several chunks: one kernel that writes nothing else.
     """
     summed: Tensor = _CrossEntropySum.apply(logits_BTV.flatten(0, 1), targets_BT.flatten(), compiled)  # type: ignore[no-untyped-call]
     return summed
