@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windtunnel.nn import embedding as embedding_module
 from windtunnel.nn import linear as linear_module
 from windtunnel.nn.embedding import lookup
 from windtunnel.nn.linear import _Linear, leaves_a_core_idle, linear
@@ -28,8 +27,7 @@ def with_gradients(function: object, *inputs: Tensor) -> list[Tensor]:
 @pytest.fixture(autouse=True)
 def two_cores_and_small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_module, "_two_cores_with_tiles", lambda: True)
-    for module in (linear_module, embedding_module):
-        monkeypatch.setattr(module, "LARGE", 1)
+    monkeypatch.setattr(linear_module, "LARGE", 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -8,16 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windtunnel.nn.linear import LARGE
+from windtunnel.nn.linear import is_large
 
 
 def lookup(ids: Tensor, table_VD: Tensor) -> tuple[Tensor, Tensor]:
     """The table's rows (..., D) of the ids (...), and the table again, for the head to use.
 
     So its gradient from the head, which has every row, is what the rows' gradients are added to. Autograd by itself
-    makes a second tensor as large as the table for them, which for a small one takes less time than this.
+    makes a second tensor as large as the table for them, which for a small one takes less time than this. Elsewhere
+    than on a CPU that is what happens: there torch's documentation calls adding rows in place nondeterministic.
     """
-    if table_VD.numel() < LARGE or not torch.is_grad_enabled():
+    if not (is_large(table_VD) and torch.is_grad_enabled()):
         return F.embedding(ids, table_VD), table_VD
     rows, again_VD = _Lookup.apply(ids, table_VD)  # type: ignore[no-untyped-call]
     return rows, again_VD

@@ -30,11 +30,16 @@ class Linear(nn.Linear):
 
 def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias: x (..., inputs), weight (outputs, inputs), bias (outputs) -> (..., outputs)."""
-    if x_TI.device.type != "cpu" or weight_OI.numel() < LARGE or not torch.is_autocast_enabled("cpu"):
+    if not (is_large(weight_OI) and torch.is_autocast_enabled("cpu")):
         return F.linear(x_TI, weight_OI, bias_O)
     x_NI = x_TI.flatten(0, -2).to(torch.get_autocast_dtype("cpu"))
     y_NO: Tensor = _Linear.apply(x_NI, weight_OI, bias_O)  # type: ignore[no-untyped-call]
     return torch.unflatten(y_NO, 0, x_TI.shape[:-1])
+
+
+def is_large(weight: Tensor) -> bool:
+    """Whether a weight is on a CPU and so large that its products and gradient are worth doing differently."""
+    return weight.device.type == "cpu" and weight.numel() >= LARGE
 
 
 class _Linear(torch.autograd.Function):
