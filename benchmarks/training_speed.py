@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -207,11 +206,9 @@ class Apart:
 
     def __init__(self, shape: str, name: str, nanogpt: Path | None) -> None:
         words = ["--threads", str(torch.get_num_threads()), *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
-        # Large pages are our own doing, as is `keep_memory`; the others run as their scripts leave them.
-        environment = {**os.environ, **({} if name.startswith(OURS) else {"THP_MEM_ALLOC_ENABLE": "0"})}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.training_speed", *words, "--serve", shape, name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.losses: list[float] = json.loads(self._answer())
         self.mebibytes = 0.0

@@ -40,7 +40,8 @@ def test_in_double_precision_the_parts_and_their_gradients_are_those_of_the_whol
     torch.manual_seed(0)
     inputs = [torch.randn(size, dtype=torch.float64) for size in ((n_tokens, n_inputs), (n_outputs, n_inputs))]
     inputs += [torch.randn(n_outputs, dtype=torch.float64)] if biased else []
-    found = with_gradients(lambda x, w, b=None: _Linear.apply(x, w, b), *inputs)
+    other_way = n_outputs > 4096 and not biased
+    found = with_gradients(lambda x, w, b=None: _Linear.apply(x, w, b, other_way), *inputs)
     torch.testing.assert_close(found, with_gradients(F.linear, *inputs))
     assert len(found) == 1 + len(inputs)
 
@@ -54,6 +55,19 @@ def test_in_bfloat16_it_rounds_as_torch_does_and_leaves_weights_in_float32() -> 
     assert found[2].dtype == torch.float32
     for ours, theirs in zip(found, plain, strict=True):
         torch.testing.assert_close(ours.float(), theirs.float(), rtol=2**-6, atol=2**-8 * theirs.abs().max().item())
+
+
+def test_logits_of_a_large_vocabulary_lie_token_after_token_while_training() -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 3, 16), torch.randn(5000, 16)]
+    with machine.autocast("bf16"):
+        found, plain = with_gradients(linear, *inputs), with_gradients(F.linear, *inputs)
+        strides = [linear(inputs[0], weight).stride() for weight in (inputs[1], inputs[1][:4096])]
+        with torch.no_grad():
+            strides.append(linear(*inputs).stride())
+    for ours, theirs in zip(found, plain, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), rtol=2**-6, atol=2**-8 * theirs.abs().max().item())
+    assert strides == [(3, 1, 6), (3 * 4096, 4096, 1), (3 * 5000, 5000, 1)]
 
 
 def test_in_float32_or_with_small_matrices_it_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from tiny_runs import final_hashes, finish, losses, stop_after, store_of
 from windtunnel.config import fingerprint, override
 from windtunnel.errors import ConfigError, NumericsError
 from windtunnel.models import build
+from windtunnel.nn import linear
 from windtunnel.text.batches import batch, examples
 from windtunnel.train.checkpoint import weights_sha256
 from windtunnel.train.evaluate import evaluate
@@ -148,6 +149,26 @@ def test_clipping_scales_to_the_limit():
     assert update(layer, optimizer, 1.0, 0.5) == pytest.approx(10 * math.sqrt(6))
     assert (before - layer.weight).norm().item() == pytest.approx(0.5, rel=1e-4)
     assert layer.weight.grad is None
+
+
+def test_adamw_clips_as_it_reads_and_only_what_is_too_long(monkeypatch):
+    """Against clipped gradients, with a matrix whose norm is taken by rows; the second of three gradients is short."""
+    monkeypatch.setattr(linear, "LARGE", 6)
+    torch.manual_seed(0)
+    layer, plain = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    plain.load_state_dict(layer.state_dict())
+    optimizer, its = build_optimizer(layer, OptimizerConfig()), build_optimizer(plain, OptimizerConfig())
+    for size in (10.0, 0.01, 3.0):
+        for ours, theirs in zip(layer.parameters(), plain.parameters(), strict=True):
+            ours.grad = size * torch.randn_like(ours)
+            theirs.grad = ours.grad.clone()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        its.step()
+        assert update(layer, optimizer, 1e-3, 0.5) == pytest.approx(norm.item(), rel=1e-6)
+    found, expected = optimizer_tensors(optimizer, layer), optimizer_tensors(its, plain)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(layer.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-7)
+    assert len(found) == 6
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

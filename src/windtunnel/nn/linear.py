@@ -1,8 +1,9 @@
 """The product of tokens with a matrix of weights; `torch.nn.functional.linear` is its twin and runs where it is best.
 
-On a CPU in bfloat16 three things are done differently with large matrices. A product that oneDNN would give to one core
-of two is computed in parts. The backward pass casts the weights again instead of keeping a copy of all of them in
-bfloat16. And a large gradient is cast to float32 piece by piece.
+On a CPU in bfloat16 four things are done differently with large matrices. A product that oneDNN would give to one core
+of two is computed in parts. The logits of a large vocabulary lie in memory token after token for each of its entries.
+The backward pass casts the weights again instead of keeping a copy of all of them in bfloat16. And a large gradient is
+cast to float32 piece by piece.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ LARGE = 2**19
 """Matrices of fewer weights than this are multiplied in less time than it takes to do it differently."""
 
 PIECE = 4096
-"""So many rows of a weight's gradient are cast at a time."""
+"""So many rows of a weight's gradient are cast at a time; with more the product is the other way round.
+
+oneDNN first lays out anew, on one core, what it is given transposed. Of x @ weight.T that is the weights, of
+weight @ x.T the tokens; and the gradient that comes back in this order is not transposed in the product with them.
+"""
 
 
 class Linear(nn.Linear):
@@ -33,7 +38,8 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     if not (is_large(weight_OI) and torch.is_autocast_enabled("cpu")):
         return F.linear(x_TI, weight_OI, bias_O)
     x_NI = x_TI.flatten(0, -2).to(torch.get_autocast_dtype("cpu"))
-    y_NO: Tensor = _Linear.apply(x_NI, weight_OI, bias_O)  # type: ignore[no-untyped-call]
+    other_way = len(weight_OI) > PIECE and bias_O is None and torch.is_grad_enabled()
+    y_NO: Tensor = _Linear.apply(x_NI, weight_OI, bias_O, other_way)  # type: ignore[no-untyped-call]
     return torch.unflatten(y_NO, 0, x_TI.shape[:-1])
 
 
@@ -46,18 +52,22 @@ class _Linear(torch.autograd.Function):
     """x (N, I) in the type to multiply in, weight (O, I) and bias (O) in their own -> (N, O) in the type of x."""
 
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, other_way: bool) -> Tensor:
         ctx.save_for_backward(x_NI, weight_OI)
-        return product(x_NI, weight_OI.to(x_NI.dtype).T, None if bias_O is None else bias_O.to(x_NI.dtype))
+        cast_OI = weight_OI.to(x_NI.dtype)
+        if other_way:
+            return (cast_OI @ x_NI.T).T
+        return product(x_NI, cast_OI.T, None if bias_O is None else bias_O.to(x_NI.dtype))
 
     @staticmethod
-    def backward(ctx: Any, g_NO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, g_NO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x_NI, weight_OI = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         return (
             product(g_NO, weight_OI.to(g_NO.dtype)) if for_x else None,
             weight_gradient(g_NO, x_NI, weight_OI.dtype) if for_weight else None,
             g_NO.sum(0, dtype=weight_OI.dtype) if for_bias else None,
+            None,
         )
 
 

@@ -36,7 +36,7 @@ from windtunnel.train.events import (
     from_line,
     to_line,
 )
-from windtunnel.train.objective import training_loss_sum
+from windtunnel.train.objective import loss_sum, training_loss_sum
 from windtunnel.train.optimizer import build_optimizer, restore_optimizer
 from windtunnel.train.run import METRICS, Run, compiles, compiling_pays, create_run, initial_model, open_run, resolve
 from windtunnel.train.run_config import RunConfig
@@ -266,14 +266,14 @@ def _no_log() -> FileIO:
 def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossSum:
     """(ids, targets) -> summed loss, in the run's precision."""
     compiled = compiles(config)
-    in_parts = compiled and isinstance(config.model, TransformerConfig)  # its blocks are compiled, then its loss
+    whole = compiled and not isinstance(config.model, TransformerConfig)  # of which the blocks are compiled
 
     def total(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         with machine.autocast(config.train.precision):
             logits_BTV = model(ids_BT)
-        return training_loss_sum(logits_BTV, targets_BT, in_parts)
+        return (loss_sum if whole else training_loss_sum)(logits_BTV, targets_BT)
 
-    return torch.compile(total) if compiled and not in_parts else total
+    return torch.compile(total) if whole else total
 
 
 def _uncompiled(config: RunConfig) -> str:

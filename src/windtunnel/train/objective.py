@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,59 +23,51 @@ def loss_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     )
 
 
-CHUNK = 2**22
-"""So many logits at a time are held in float32 on the way to a training loss: 16 MiB."""
+CHUNK = 2**20
+"""So many logits at a time are held in float32 on the way to a training loss: 4 MiB, which a cache holds, too."""
 
 
-def training_loss_sum(logits_BTV: Tensor, targets_BT: Tensor, compiled: bool = False) -> Tensor:
-    """`loss_sum` with its gradient computed in the same pass, chunk by chunk; its gradient can be computed once.
+def training_loss_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """`loss_sum` of many logits in chunks; its gradient can be computed once, and takes the place of the logits.
 
     Autograd keeps the logits in float32, their log-softmax and its gradient, each as large as the logits; of 50,257
-    columns that is most of a small model's memory, and reading it most of the time of its loss. Here only the
-    gradient is kept, in the type of the logits. `compiled` is for several chunks: one kernel that writes nothing else.
+    columns that is most of a small model's memory.
     """
-    summed: Tensor = _CrossEntropySum.apply(logits_BTV.flatten(0, 1), targets_BT.flatten(), compiled)  # type: ignore[no-untyped-call]
+    if logits_BTV.numel() <= CHUNK:
+        return loss_sum(logits_BTV, targets_BT)
+    summed: Tensor = _CrossEntropySum.apply(logits_BTV.flatten(0, 1), targets_BT.flatten())  # type: ignore[no-untyped-call]
     return summed
-
-
-def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy in float32, and its gradient softmax - one-hot, (N, V) in the type of the logits."""
-    counted_N1, targets_N1 = (targets_N != IGNORED)[:, None], targets_N.clamp(min=0)[:, None]
-    log_p_NV = torch.log_softmax(logits_NV, -1, dtype=torch.float32)
-    log_p_N1 = log_p_NV.gather(1, targets_N1).mul_(counted_N1)
-    gradient_NV = log_p_NV.exp_().mul_(counted_N1).to(logits_NV.dtype)
-    gradient_NV.scatter_(1, targets_N1, log_p_N1.expm1().to(logits_NV.dtype))  # at the target, where expm1(0) is 0
-    return -log_p_N1.sum(), gradient_NV
-
-
-@cache
-def _compiled() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """`cross_entropy` as one kernel, which holds no logits in float32; torch's compiler is imported only then."""
-    return torch.compile(cross_entropy)
 
 
 class _CrossEntropySum(torch.autograd.Function):
     """logits (N, V), targets (N,) -> summed cross-entropy in float32."""
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor, compiled: bool) -> Tensor:
-        if compiled and logits_NV.numel() > CHUNK:
-            total, ctx.gradient_NV = _compiled()(logits_NV, targets_N)
-            return total
-        n_rows = max(1, CHUNK // logits_NV.shape[1])
-        ctx.gradient_NV = torch.empty_like(logits_NV)
-        total = torch.zeros((), device=logits_NV.device)
-        chunks = (torch.split(x, n_rows) for x in (logits_NV, targets_N, ctx.gradient_NV))
-        for logits_nV, targets_n, into_nV in zip(*chunks, strict=True):
-            summed, gradient_nV = cross_entropy(logits_nV, targets_n)
-            total += summed
-            into_nV.copy_(gradient_nV)
-        return total
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        counted_N = targets_N != IGNORED
+        at = torch.arange(len(targets_N), device=targets_N.device), targets_N.clamp(min=0)
+        most_N1 = logits_NV.amax(1, keepdim=True).float()
+        sums_N = [(chunk.float() - most_N1).exp_().sum(1) for chunk in _chunks(logits_NV)]
+        log_sum_N = torch.stack(sums_N).sum(0).log()
+        log_p_N = (logits_NV[at].float() - most_N1[:, 0] - log_sum_N) * counted_N
+        ctx.logits_NV, ctx.rest = logits_NV, (at, counted_N, most_N1[:, 0] + log_sum_N, log_p_N)
+        return -log_p_N.sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
-        if ctx.gradient_NV is None:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        """softmax - one-hot, in the type of the logits."""
+        if ctx.logits_NV is None:
             raise RuntimeError("the gradient of a training loss can be computed once; take loss_sum to do it again")
-        gradient_NV, ctx.gradient_NV = ctx.gradient_NV, None
-        return gradient_NV.mul_(scale), None, None
+        gradient_NV, ctx.logits_NV = ctx.logits_NV, None
+        at, counted_N, log_z_N, log_p_N = ctx.rest
+        scale_N = scale * counted_N
+        for chunk in _chunks(gradient_NV):
+            chunk.copy_((chunk.float() - log_z_N[:, None]).exp_().mul_(scale_N[:, None]))
+        gradient_NV[at] = (log_p_N.expm1() * scale_N).to(gradient_NV.dtype)
+        return gradient_NV, None
+
+
+def _chunks(logits_NV: Tensor) -> Sequence[Tensor]:
+    """Some columns of all rows at a time."""
+    return torch.split(logits_NV, max(1, CHUNK // len(logits_NV)), dim=1)
