@@ -7,8 +7,8 @@ bfloat16 with weights in float32. All models have GPT-2's architecture and numbe
 losses of their first steps must agree before the clock counts. Each has a process of its own, and they take turns;
 which of compiled and eager is a rival's best, a few steps of both show first. nanoGPT is timed if the path of its
 model.py is given. A share of the machine's peak is FLOPs (6 a parameter and token, and attention) over time over the
-measured rate of bfloat16 products (`windtunnel.train.machine.peak_flops`). The peak memory is that of the process, with
-torch and the model in it.
+rate of large bfloat16 products in the same turn, as some machines multiply three times as fast in one minute as in the
+next. The peak memory is that of the process, with torch and the model in it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ from windtunnel.train.step import prepare_blocks, update
 
 CLAIM = "a training step takes less time than transformers' GPT-2 and nanoGPT, each at its best setting"
 OURS, THEIRS, NANO = "windtunnel", "transformers", "nanogpt"
+PRODUCTS, PRODUCT = 20, 8 * 1024**3
+"""So many products of 1024 x 1024 x 4096 take part in every turn, each of so many FLOPs."""
 TRIALS = 3
 """How many turns decide which setting is a rival's best."""
 FIRST_STEPS = 3
@@ -262,6 +264,12 @@ def better_setting(shape: str, of: str, nanogpt: Path | None) -> tuple[str, dict
     return min(fastest, key=lambda name: fastest[name]), losses
 
 
+def products() -> Callable[[], object]:
+    """The products that the machine's peak is measured with."""
+    a, b = torch.randn(1024, 1024).bfloat16(), torch.randn(1024, 4096).bfloat16()
+    return lambda: [a @ b for _ in range(PRODUCTS)]
+
+
 def compare(shape: str, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
     case = CASES[shape]
     found = {of: better_setting(shape, of, nanogpt) for of in (OURS, THEIRS, *([NANO] if nanogpt else []))}
@@ -273,17 +281,17 @@ def compare(shape: str, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
     best = {of: name for of, (name, _) in found.items()}
     with ExitStack() as running:
         steps = {name: running.enter_context(Apart(shape, name, nanogpt)) for name in best.values()}
-        seconds = alternate(steps, repeats)
+        seconds = alternate({**steps, "products": products()}, repeats)
         memory = {name: rival.mebibytes for name, rival in steps.items()}
+    peaks = [PRODUCTS * PRODUCT / value for value in seconds.pop("products")]
     seconds = {name: [value / case.in_one_turn for value in values] for name, values in seconds.items()}
     ours = best[OURS]
     flops = training_flops_per_token(case.config, case.context_length) * case.batch_size * case.context_length
-    peak = machine.peak_flops("bf16", torch.get_num_threads())
     return {
         "case": str(case),
         "first_losses": losses,
-        "peak_flops": peak,
-        "share_of_peak": flops / statistics.median(seconds[ours]) / peak,
+        "peak_flops": statistics.median(peaks),
+        "share_of_peak": statistics.median(flops / t / peak for t, peak in zip(seconds[ours], peaks, strict=True)),
         "peak_mebibytes": memory,
         **as_dict(seconds, *(ratio(seconds, name, ours) for of, name in best.items() if of != OURS)),
     }
