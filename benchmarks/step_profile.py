@@ -37,7 +37,7 @@ KINDS = {
 
 def kind_of(name: str) -> str:
     """The kind that an operation's time counts for."""
-    bare = name.removeprefix("## Call ").removeprefix("Call ")
+    bare = name.removeprefix("## Call ")
     return next((kind for kind, names in KINDS.items() if bare.startswith(names)), "rest")
 
 

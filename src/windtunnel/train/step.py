@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -107,27 +106,23 @@ def update(
     norm = total.item()
     if not math.isfinite(norm):
         raise NumericsError(f"the gradient's norm is {norm}")
+    clip_gradients(model, optimizer, total, limit, ranks)
     guard_update(model, optimizer, lr, min(norm, limit), ranks)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    with clipped(model, optimizer, total, limit, ranks) if norm > limit else nullcontext():
-        optimizer.step()
+    optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
 
 
-@contextmanager
-def clipped(
+def clip_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, norm: Tensor, limit: float, ranks: Ranks = ALONE
-) -> Iterator[None]:
-    """An update by gradients that are divided by norm / limit; alone on a CPU, AdamW does so while it reads them."""
-    if not isinstance(optimizer, torch.optim.AdamW) or ranks is not ALONE or norm.device.type != "cpu":
+) -> None:
+    """Shorten a gradient of this norm to the limit; alone on a CPU, a fused optimizer does so while it reads it."""
+    if optimizer.defaults.get("fused") and ranks is ALONE and norm.device.type == "cpu":
+        optimizer.grad_scale = norm / limit if norm > limit else None  # type: ignore[attr-defined]
+    elif norm > limit:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
-        yield
-        return
-    optimizer.grad_scale = norm / limit  # type: ignore[attr-defined]
-    yield
-    del optimizer.grad_scale  # type: ignore[attr-defined]
 
 
 def guard_update(
