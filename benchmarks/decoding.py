@@ -3,9 +3,10 @@
     python -m benchmarks.decoding [--shapes 4x128 6x384] [--weights fp32 int8] [--alone] [--threads N] [--repeats N]
 
 Greedy, 16 + 128 tokens, one sequence and 32 at once, first token included. All have GPT-2's architecture and the same
-weights, random ones: the speed does not depend on them. Rivals take turns in one process; CTranslate2 and llama.cpp
-(packages ctranslate2 and xllamacpp) are timed where they are installed. The bound is the measured rate at which memory
-is read, divided by the bytes of the weights: a small model that stays in the processor's cache may pass it.
+weights, random ones: the speed does not depend on them. Each has a process of its own for each form of its weights, and
+they take turns; CTranslate2 and llama.cpp (packages ctranslate2 and xllamacpp) are timed where they are installed. The
+bound is the measured rate at which memory is read, divided by the bytes of the weights: a small model that stays in the
+processor's cache may pass it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,20 +32,20 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.timing import alternate, as_dict, ratio, report
+from benchmarks.timing import Apart, alternate, as_dict, ratio, report, serve
 from benchmarks.training_speed import Case, transformers_model
 from windtunnel.generate.compiled import Steps
 from windtunnel.generate.decode import decode, decode_many
 from windtunnel.generate.sampling import SamplingConfig
 from windtunnel.generate.trace import describe, together
 from windtunnel.generate.weights import with_weights
-from windtunnel.models import Transformer, build
+from windtunnel.models import build
 from windtunnel.models.pretrained.gguf import gguf_files
 from windtunnel.text.tokenizers import bytes_tokenizer, characters_tokenizer
 
 CLAIM = "decoding one sequence, with its probabilities and 6 alternatives, is faster than rivals with weights alike"
 CASES = {
-    "4x128": Case(4, 128, 4, 1, 256),
+    "4x128": Case(4, 128, 4, 1, 256, in_one_turn=5),
     "6x384": Case(6, 384, 6, 1, 256, 5000),
     "124M": Case(12, 768, 12, 1, 1024, 50257),
 }
@@ -51,6 +54,12 @@ GREEDY = SamplingConfig(temperature=0)
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 ALPHABET = characters_tokenizer("".join(chr(c) for c in range(32, 97)), end=False)
 """Only shows tokens in traces; ids above its own are shown as unused."""
+BYTES_TOKENIZER = bytes_tokenizer(end=True)
+OURS, TRANSFORMERS = "windtunnel", "transformers"
+CTRANSLATE2 = {"fp32": "float32", "int8": "int8"}
+"""Its names of our kinds of weights; on a CPU it has no bfloat16."""
+Ways = dict[str, Callable[[], object]]
+"""What an engine writes in how many ways, by name."""
 
 
 def read_rate() -> float:
@@ -63,126 +72,153 @@ def read_rate() -> float:
     return numbers.nbytes / best
 
 
-def ours(model: Transformer, weights: str, prompt: list[int], many: bool) -> dict[str, Callable[[], object]]:
-    """Our ways to decode with one kind of weights, each compiled before the clock starts."""
-    decoder = model if weights == "fp32" else with_weights(model, weights)
-    steps, seeds = Steps(decoder, compile=True), list(range(MANY))
+def transformers_ways(case: Case, prompt: list[int]) -> Ways:
+    """transformers', with its cache, in float32."""
+    model: Any = transformers_model(case).eval()
+    model.config.use_cache = True
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
 
-    def alone() -> list[int]:
+    def write(copies: int) -> list[int]:
+        ids = torch.tensor([prompt] * copies)
+        settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "use_cache": True}
+        with torch.no_grad():
+            made = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+        return made[0, PROMPT:].tolist()
+
+    return {TRANSFORMERS: partial(write, 1), f"{TRANSFORMERS}, {MANY} at once": partial(write, MANY)}
+
+
+def our_ways(case: Case, prompt: list[int], kind: str) -> Ways:
+    """Ours with one kind of weights, compiled before the clock starts."""
+    model = build(case.config, seed=0).eval()
+    decoder = model if kind == "fp32" else with_weights(model, kind)
+    compiled, seeds = Steps(decoder, compile=True), list(range(MANY))
+
+    def write(steps: Steps | None) -> list[int]:
         return [new.id for new in decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)]
 
     def traced() -> None:
-        for some in together(decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)):
+        for some in together(decode(decoder, prompt, NEW, GREEDY, 0, steps=compiled)):
             list(describe(ALPHABET, some, 6))
 
-    ways: dict[str, Callable[[], object]] = {f"{weights}": alone, f"{weights}, traced": traced}
-    if many:
-        ways[f"{weights}, {MANY} at once"] = lambda: list(decode_many(decoder, prompt, NEW, GREEDY, seeds, steps=steps))
+    ways: Ways = {kind: partial(write, compiled), f"{kind}, traced": traced}
+    if kind == "fp32":
+        many = partial(decode_many, decoder, prompt, NEW, GREEDY, seeds, steps=compiled)
+        ways |= {"fp32, eager": partial(write, None), f"fp32, {MANY} at once": lambda: list(many())}
     return ways
 
 
-def ctranslate2_ways(theirs: torch.nn.Module, prompt: list[int], folder: str) -> dict[str, Callable[[], object]]:
+def ctranslate2_ways(case: Case, prompt: list[int], kind: str, folder: str) -> Ways:
     """CTranslate2's, on the same weights; its tokens are called t0, t1, ..."""
-    if find_spec("ctranslate2") is None:
-        return {}
     import ctranslate2
 
-    words = {f"t{i}": i for i in range(theirs.config.vocab_size)}
+    words = {f"t{i}": i for i in range(case.vocab_size)}
     tokenizer = Tokenizer(WordLevel(words, unk_token="t0"))
     special = {"unk_token": "t0", "bos_token": "t0", "eos_token": "t0"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(f"{folder}/hf")
-    theirs.save_pretrained(f"{folder}/hf")
+    transformers_model(case).save_pretrained(f"{folder}/hf")
     ctranslate2.converters.TransformersConverter(f"{folder}/hf").convert(f"{folder}/ct2")
+    generator = ctranslate2.Generator(
+        f"{folder}/ct2", compute_type=CTRANSLATE2[kind], intra_threads=torch.get_num_threads(), inter_threads=1
+    )
     start = [f"t{i}" for i in prompt]
-    ways: dict[str, Callable[[], object]] = {}
-    for kind, compute_type in (("fp32", "float32"), ("int8", "int8")):
-        generator = ctranslate2.Generator(
-            f"{folder}/ct2", compute_type=compute_type, intra_threads=torch.get_num_threads(), inter_threads=1
+
+    def write(copies: int) -> None:
+        made = generator.generate_batch(
+            [start] * copies, max_length=NEW, min_length=NEW, sampling_topk=1, include_prompt_in_result=False
         )
+        if any(len(result.sequences_ids[0]) != NEW for result in made):
+            raise RuntimeError(f"CTranslate2 wrote {len(made[0].sequences_ids[0])} tokens instead of {NEW}")
 
-        def write(copies: int, generator: object = generator) -> None:
-            made = generator.generate_batch(
-                [start] * copies, max_length=NEW, min_length=NEW, sampling_topk=1, include_prompt_in_result=False
-            )
-            if any(len(result.sequences_ids[0]) != NEW for result in made):
-                raise RuntimeError(f"CTranslate2 wrote {len(made[0].sequences_ids[0])} tokens instead of {NEW}")
-
-        ways[f"CTranslate2 {kind}"] = lambda write=write: write(1)
-        if kind == "fp32":
-            ways[f"CTranslate2 {kind}, {MANY} at once"] = lambda write=write: write(MANY)
+    ways: Ways = {f"CTranslate2 {kind}": partial(write, 1)}
+    if kind == "fp32":
+        ways[f"CTranslate2 {kind}, {MANY} at once"] = partial(write, MANY)
     return ways
 
 
-def llama_cpp_ways(
-    model: Transformer, prompt: list[int], kinds: list[str], folder: str
-) -> dict[str, Callable[[], object]]:
-    """llama.cpp's, on the same weights, its matrices stored as `kinds` (Q8_0 for int8).
+def llama_cpp_ways(case: Case, prompt: list[int], kind: str, folder: str) -> Ways:
+    """llama.cpp's, on the same weights, its matrices stored as `kind` (Q8_0 for int8).
 
     It needs a tokenizer, and the smallest it takes is one of bytes.
     """
-    tokenizer = bytes_tokenizer(end=True)
-    missing = any(find_spec(package) is None for package in ("xllamacpp", "gguf"))
-    if missing or model.config.vocab_size < tokenizer.vocab_size:
-        return {}
     import xllamacpp
     from gguf import GGMLQuantizationType, GGUFWriter, quants
 
     stored = {"bf16": GGMLQuantizationType.BF16, "int8": GGMLQuantizationType.Q8_0}
-    plain, ways = GGUFWriter.add_tensor, {}
-    for kind in kinds:
+    plain = GGUFWriter.add_tensor
 
-        def add_tensor(self: GGUFWriter, name: str, tensor: Any, kind: str = kind) -> None:
-            if kind in stored and tensor.ndim == 2 and "position" not in name:
-                plain(self, name, quants.quantize(tensor, stored[kind]), raw_dtype=stored[kind])
-            else:
-                plain(self, name, tensor)
+    def add_tensor(self: GGUFWriter, name: str, tensor: Any) -> None:
+        if kind in stored and tensor.ndim == 2 and "position" not in name:
+            plain(self, name, quants.quantize(tensor, stored[kind]), raw_dtype=stored[kind])
+        else:
+            plain(self, name, tensor)
 
-        with patch.object(GGUFWriter, "add_tensor", add_tensor):
-            files = gguf_files(model.config, model.state_dict(), tokenizer).files
-        path = Path(folder) / f"{kind}.gguf"
-        path.write_bytes(files["model.gguf"])
-        settings = xllamacpp.CommonParams()
-        settings.model.path, settings.n_ctx, settings.n_parallel, settings.verbosity = str(path), 256, 1, -1
-        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
-        wish = {"prompt": prompt, "n_predict": NEW, "ignore_eos": True, "temperature": 0, "cache_prompt": False}
-        server = xllamacpp.Server(settings)
+    with patch.object(GGUFWriter, "add_tensor", add_tensor):
+        files = gguf_files(case.config, build(case.config, seed=0).state_dict(), BYTES_TOKENIZER).files
+    path = Path(folder) / f"{kind}.gguf"
+    path.write_bytes(files["model.gguf"])
+    settings = xllamacpp.CommonParams()
+    settings.model.path, settings.n_ctx, settings.n_parallel, settings.verbosity = str(path), 256, 1, -1
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
+    wish = {"prompt": prompt, "n_predict": NEW, "ignore_eos": True, "temperature": 0, "cache_prompt": False}
+    server = xllamacpp.Server(settings)
 
-        def write(server: Any = server, wish: dict[str, Any] = wish) -> None:
-            if (made := server.handle_completions(wish)["usage"]["completion_tokens"]) != NEW:
-                raise RuntimeError(f"llama.cpp wrote {made} tokens instead of {NEW}")
+    def write() -> None:
+        if (made := server.handle_completions(wish)["usage"]["completion_tokens"]) != NEW:
+            raise RuntimeError(f"llama.cpp wrote {made} tokens instead of {NEW}")
 
-        ways[f"llama.cpp {kind}"] = write
-    return ways
+    return {f"llama.cpp {kind}": write}
+
+
+def engines(case: Case, kinds: list[str]) -> list[str]:
+    """The processes that take part: an engine and a kind of its weights."""
+    names = [TRANSFORMERS, *(f"{OURS} {kind}" for kind in kinds)]
+    if find_spec("ctranslate2"):
+        names += [f"CTranslate2 {kind}" for kind in kinds if kind in CTRANSLATE2]
+    if find_spec("xllamacpp") and find_spec("gguf") and case.vocab_size >= BYTES_TOKENIZER.vocab_size:
+        names += [f"llama.cpp {kind}" for kind in kinds]
+    return names
+
+
+def serve_ways(case: Case, engine: str) -> None:
+    """What the process of an engine does: its ways and what the first of them writes, then each as often as told."""
+    prompt = np.random.default_rng(0).integers(1, case.vocab_size, PROMPT).tolist()
+    name, _, kind = engine.partition(" ")
+    with tempfile.TemporaryDirectory() as folder:
+        if name == TRANSFORMERS:
+            ways = transformers_ways(case, prompt)
+        elif name == OURS:
+            ways = our_ways(case, prompt, kind)
+        else:
+            ways = (ctranslate2_ways if name == "CTranslate2" else llama_cpp_ways)(case, prompt, kind, folder)
+
+        def answer(way: str) -> None:
+            for _ in range(case.in_one_turn):
+                ways[way]()
+
+        serve({"ways": list(ways), "writes": next(iter(ways.values()))()}, answer)
 
 
 def compare(name: str, kinds: list[str], repeats: int, rate: float, many: bool) -> dict[str, object]:
-    case = CASES[name]
-    model = build(case.config, seed=0).eval()
-    theirs: Any = transformers_model(case).eval()
-    theirs.config.use_cache = True
-    theirs.generation_config.eos_token_id = None
-    theirs.generation_config.pad_token_id = 0
-    prompt = np.random.default_rng(0).integers(1, case.vocab_size, PROMPT).tolist()
-
-    def transformers(copies: int) -> list[int]:
-        ids = torch.tensor([prompt] * copies)
-        settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "use_cache": True}
-        with torch.no_grad():
-            made = theirs.generate(ids, attention_mask=torch.ones_like(ids), **settings)
-        return made[0, PROMPT:].tolist()
-
-    with tempfile.TemporaryDirectory() as folder:
-        ways: dict[str, Callable[[], object]] = {"transformers": lambda: transformers(1)}
-        ways[f"transformers, {MANY} at once"] = lambda: transformers(MANY)
-        ways |= ctranslate2_ways(theirs, prompt, folder) | llama_cpp_ways(model, prompt, kinds, folder)
-        ways["fp32, eager"] = lambda: list(decode(model, prompt, NEW, GREEDY, 0))
-        for kind in kinds:
-            ways |= ours(model, kind, prompt, many and kind == "fp32")
-        ways = {way: call for way, call in ways.items() if many or "at once" not in way}
-        if ways["transformers"]() != ways["fp32"]():
+    case, words = CASES[name], ["--threads", str(torch.get_num_threads()), "--serve", name]
+    with ExitStack() as running:
+        processes = {
+            engine: running.enter_context(Apart("decoding", *words, engine)) for engine in engines(case, kinds)
+        }
+        writes = {engine: process.greeting["writes"] for engine, process in processes.items()}
+        if writes.get(f"{OURS} fp32", writes[TRANSFORMERS]) != writes[TRANSFORMERS]:
             raise RuntimeError("the two models do not write the same tokens")
+        ways: Ways = {
+            way: partial(process, way)
+            for process in processes.values()
+            for way in process.greeting["ways"]
+            if many or "at once" not in way
+        }
         seconds = alternate(ways, repeats, warmup=1)
+    seconds = {way: [value / case.in_one_turn for value in values] for way, values in seconds.items()}
     tokens = {way: NEW * (MANY if "at once" in way else 1) / float(np.median(taken)) for way, taken in seconds.items()}
+    model = build(case.config, seed=0)
     n_read = sum(p.numel() for n, p in model.named_parameters() if "position" not in n)
     bound = {way: rate / (n_read * BYTES[way[:4]]) for way in tokens if way[:4] in BYTES and "at once" not in way}
     pairs = [(way, rival) for way in tokens for rival in tokens if alike(way, rival)]
@@ -219,8 +255,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--alone", action="store_true", help="one sequence only")
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.serve:
+        serve_ways(CASES[given.serve[0]], given.serve[1])
+        return
     rate = read_rate()
     results = [compare(name, given.weights, given.repeats, rate, not given.alone) for name in given.shapes]
     Console(file=sys.stderr).print(table(results))

@@ -82,12 +82,16 @@ def figure(found: list[dict[str, Any]], roofs: dict[str, float], path: Path) -> 
         for point in found:
             colour = TRAIN if point["what"].startswith("train") else DEV
             axis.plot(point["intensity"], point["flops_per_second"], "o", color=colour)
-        for what, x_point, y_point in ((p["what"], p["intensity"], p["flops_per_second"]) for p in found):
+        lowest: dict[float, float] = {}  # no label of a column stands below it
+        for point in sorted(found, key=lambda point: point["flops_per_second"]):
+            what, x_point, y_point = point["what"], point["intensity"], point["flops_per_second"]
             if what.startswith("train"):
                 left = x_point < 300  # the largest stands at the right
                 axis.text(x_point * (0.9 if left else 1.12), y_point, what, ha="right" if left else "left", va="top")
             else:
-                axis.text(x_point * 1.12, y_point, what.split(",")[0].removeprefix("decode "), va="center", fontsize=8)
+                y_label = max(y_point, lowest.get(x_point, 0.0))
+                lowest[x_point] = 1.12 * y_label
+                axis.text(x_point * 1.12, y_label, what.split(",")[0].removeprefix("decode "), va="center", fontsize=8)
         under = 0.75 * min(point["flops_per_second"] for point in found)
         for kind, size in BYTES.items():
             axis.text(2 / size, under, kind, ha="center", va="top")

@@ -1,12 +1,17 @@
-"""Paired timing: rivals take turns in one process, so that what else the machine does falls on all of them alike.
+"""Paired timing: rivals take turns, so that what else the machine does falls on all of them alike.
 
 The number to trust is the ratio: it is taken between neighbours in time, its median is reported with a 95 % interval.
+Libraries with threads of their own get a process each (`Apart`), as one may slow the others down in its own.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import signal
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -55,6 +60,45 @@ def alternate(rivals: Mapping[str, Callable[[], object]], repeats: int, warmup: 
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+class Apart:
+    """A module of this folder in a process of its own, which answers calls (`serve`) and is stopped between them."""
+
+    def __init__(self, module: str, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{module}", *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.greeting = self._answer()
+
+    def __call__(self, wish: str) -> Any:
+        assert self.process.stdin
+        self.process.send_signal(signal.SIGCONT)
+        self.process.stdin.write(f"{wish}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout
+        if not (line := self.process.stdout.readline()):
+            raise RuntimeError(f"a rival's process ended with {self.process.wait()}; its message is above")
+        self.process.send_signal(signal.SIGSTOP)
+        return json.loads(line)
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.communicate()
+
+
+def serve(greeting: object, answer: Callable[[str], object]) -> None:
+    """What the process of an `Apart` does: it says that it is ready, then answers line by line, in JSON."""
+    print(json.dumps(greeting), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(line.strip())), flush=True)
 
 
 def timing(seconds: Sequence[float]) -> Timing:

@@ -17,7 +17,6 @@ import argparse
 import importlib.util
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
@@ -33,7 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.timing import alternate, as_dict, ratio, report
+from benchmarks.timing import Apart, alternate, as_dict, ratio, report, serve
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.train import machine
@@ -203,48 +202,24 @@ def rivals(
     }
 
 
-class Apart:
-    """A rival in a process of its own, which stands still between the steps that it is told to make."""
-
-    def __init__(self, shape: str, name: str, nanogpt: Path | None) -> None:
-        words = ["--threads", str(torch.get_num_threads()), *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.training_speed", *words, "--serve", shape, name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.losses: list[float] = json.loads(self._answer())
-        self.mebibytes = 0.0
-        self.n_steps = CASES[shape].in_one_turn
-
-    def __call__(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(f"{self.n_steps}\n")
-        self.process.stdin.flush()
-        self.mebibytes = float(self._answer())
-
-    def _answer(self) -> str:
-        assert self.process.stdout
-        if line := self.process.stdout.readline():
-            return line
-        raise RuntimeError(f"a rival's process ended with {self.process.wait()}; its message is above")
-
-    def __enter__(self) -> Apart:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.communicate()
+def apart(shape: str, name: str, nanogpt: Path | None) -> Apart:
+    """A rival in its process; its greeting are its first losses, and it makes steps as told."""
+    words = ["--threads", str(torch.get_num_threads()), *(["--nanogpt", str(nanogpt)] if nanogpt else [])]
+    return Apart("training_speed", *words, "--serve", shape, name)
 
 
-def serve(case: Case, name: str, nanogpt: Path | None) -> None:
-    """What the process of a rival does: the first losses, then steps as told, answered by the peak memory in MiB."""
+def serve_steps(case: Case, name: str, nanogpt: Path | None) -> None:
+    """What the process of a rival does: the first losses, then a turn's steps, answered by the peak memory in MiB."""
     if name.startswith(OURS):
         machine.keep_memory()
     step = rivals(case, nanogpt, *tokens_of(case))[name]()
-    print(json.dumps([step() for _ in range(FIRST_STEPS)]), flush=True)
-    for line in sys.stdin:
-        for _ in range(int(line)):
+
+    def steps(wish: str) -> float:
+        for _ in range(int(wish)):
             step()
-        print(machine.peak_memory() / 2**20, flush=True)
+        return machine.peak_memory() / 2**20
+
+    serve([step() for _ in range(FIRST_STEPS)], steps)
 
 
 def tokens_of(case: Case) -> tuple[Tensor, Tensor]:
@@ -258,9 +233,10 @@ def better_setting(shape: str, of: str, nanogpt: Path | None) -> tuple[str, dict
     """Compiled or eager, whichever makes the fastest of a few steps; and the first losses of both."""
     fastest, losses = {}, {}
     for name in (f"{of} compiled", f"{of} eager"):
-        with Apart(shape, name, nanogpt) as rival:
-            fastest[name] = min(alternate({name: rival}, repeats=TRIALS)[name])
-            losses[name] = rival.losses
+        with apart(shape, name, nanogpt) as rival:
+            turn = partial(rival, str(CASES[shape].in_one_turn))
+            fastest[name] = min(alternate({name: turn}, repeats=TRIALS)[name])
+            losses[name] = rival.greeting
     return min(fastest, key=lambda name: fastest[name]), losses
 
 
@@ -280,9 +256,10 @@ def compare(shape: str, nanogpt: Path | None, repeats: int) -> dict[str, Any]:
             raise RuntimeError(f"{name} does not compute the same as {THEIRS}: first losses {given} and {reference}")
     best = {of: name for of, (name, _) in found.items()}
     with ExitStack() as running:
-        steps = {name: running.enter_context(Apart(shape, name, nanogpt)) for name in best.values()}
+        processes = {name: running.enter_context(apart(shape, name, nanogpt)) for name in best.values()}
+        steps = {name: partial(process, str(case.in_one_turn)) for name, process in processes.items()}
         seconds = alternate({**steps, "products": products()}, repeats)
-        memory = {name: rival.mebibytes for name, rival in steps.items()}
+        memory = {name: process("0") for name, process in processes.items()}
     peaks = [PRODUCTS * PRODUCT / value for value in seconds.pop("products")]
     seconds = {name: [value / case.in_one_turn for value in values] for name, values in seconds.items()}
     ours = best[OURS]
@@ -322,7 +299,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.serve:
-        serve(CASES[given.serve[0]], given.serve[1], given.nanogpt)
+        serve_steps(CASES[given.serve[0]], given.serve[1], given.nanogpt)
         return
     results = [compare(name, given.nanogpt, given.repeats) for name in given.shapes]
     Console(file=sys.stderr).print(table(results))
