@@ -132,3 +132,12 @@ def test_importing_the_command_line_loads_nothing_heavy():
     loaded, _ = modules_after("import windtunnel.cli")
     assert "windtunnel" in loaded
     assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_training_and_decoding_load_no_compiler_before_they_compile():
+    code = """
+import windtunnel.cli.looking, windtunnel.cli.training, windtunnel.generate.compiled, windtunnel.train.loop
+assert "torch" in sys.modules
+print("torch._dynamo" in sys.modules)
+"""
+    assert modules_after(code)[1].splitlines()[0] == "False"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from windtunnel.nn import linear as linear_module
 from windtunnel.nn.embedding import lookup
-from windtunnel.nn.linear import _Linear, leaves_a_core_idle, linear
+from windtunnel.nn.linear import _Linear, leaves_a_core_idle, linear, product, two_cores_with_tiles
 from windtunnel.train import machine
+from windtunnel.train.step import compile_blocks
 
 SHAPES = [(512, 24, 512), (24, 4100, 7), (1024, 600, 24)]
 """Tokens, outputs, inputs: product in parts backward; a gradient in pieces; product in parts forward."""
@@ -26,7 +27,7 @@ def with_gradients(function: object, *inputs: Tensor) -> list[Tensor]:
 
 @pytest.fixture(autouse=True)
 def two_cores_and_small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_module, "_two_cores_with_tiles", lambda: True)
+    monkeypatch.setattr(linear_module, "two_cores_with_tiles", lambda: True)
     monkeypatch.setattr(linear_module, "LARGE", 1)
 
 
@@ -106,7 +107,7 @@ def test_what_is_frozen_gets_no_gradient() -> None:
 def test_only_nearly_square_products_on_two_cores_with_tiles_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert leaves_a_core_idle(1024, 768)
     assert not any(leaves_a_core_idle(*shape) for shape in ((1024, 3072), (1024, 384), (4096, 3072), (256, 256)))
-    monkeypatch.setattr(linear_module, "_two_cores_with_tiles", lambda: False)
+    monkeypatch.setattr(linear_module, "two_cores_with_tiles", lambda: False)
     assert not leaves_a_core_idle(1024, 768)
 
 
@@ -135,3 +136,13 @@ def test_a_table_without_its_head_has_the_gradient_of_its_rows() -> None:
     lookup(torch.tensor([3, 3, 0]), table)[0].sum().backward()
     assert table.grad is not None
     assert table.grad.tolist() == [[1.0] * 3, [0.0] * 3, [0.0] * 3, [2.0] * 3, [0.0] * 3]
+
+
+def test_the_compiler_goes_through_the_choice_of_parts_once_blocks_are_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear_module, "two_cores_with_tiles", two_cores_with_tiles)
+    compile_blocks(nn.Module())
+    x = torch.randn(512, 8)
+    compiled = torch.compile(product, fullgraph=True, backend="eager")  # fullgraph: an error where it would stop
+    assert torch.equal(compiled(x, x.T), product(x, x.T))

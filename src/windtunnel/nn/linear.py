@@ -84,11 +84,11 @@ def leaves_a_core_idle(n_rows: int, n_columns: int) -> bool:
     Found by counting the busy cores for a grid of shapes, on a chip that multiplies tiles (AMX); benchmarks/products.py
     counts them for GPT-2's.
     """
-    return 512 <= n_rows <= 1024 and n_rows <= 2 * n_columns <= 2 * n_rows and _two_cores_with_tiles()
+    return 512 <= n_rows <= 1024 and n_rows <= 2 * n_columns <= 2 * n_rows and two_cores_with_tiles()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _two_cores_with_tiles() -> bool:
+def two_cores_with_tiles() -> bool:
+    """Whether this process computes on two threads of a chip that multiplies tiles."""
     return torch.get_num_threads() == 2 and torch.cpu._is_amx_tile_supported()
 
 

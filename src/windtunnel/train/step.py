@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from windtunnel.errors import NumericsError
 from windtunnel.nn.init import stream
-from windtunnel.nn.linear import is_large
+from windtunnel.nn.linear import is_large, two_cores_with_tiles
 from windtunnel.text.batches import Batch
 from windtunnel.train import machine
 from windtunnel.train.distributed import ALONE, Ranks
@@ -56,6 +56,8 @@ def compile_blocks(model: nn.Module) -> None:
 
     Without gradients a block runs as it is: an evaluation has other shapes, and would have them compiled, too.
     """
+    # Marked here and not where it is written, as a decorator loads the compiler, for more than a second of every start.
+    torch.compiler.assume_constant_result(two_cores_with_tiles)  # type: ignore[no-untyped-call]
     # On a CPU with torch's own generator, so that dropout draws the same as without compiling.
     options: dict[str, Any] = {"fallback_random": machine.device().type == "cpu"}
     for block in getattr(model, "blocks", ()):
