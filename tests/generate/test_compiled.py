@@ -115,8 +115,13 @@ def test_samples_are_the_texts_of_their_seeds(make):
 
 def test_the_best_of_a_large_vocabulary_are_the_first_of_its_ranking_with_equals():
     scores = np.random.default_rng(0).integers(0, 40, 3000).astype(float)
-    for n in (0, 1, 6, 100, 374, 376, 3000, 4000):
+    scores[60:1500] = -np.inf
+    few = np.where(scores > 38, scores, -np.inf)
+    assert np.isfinite(few).sum() > 20
+    few[np.flatnonzero(np.isfinite(few))[4:]] = -np.inf
+    for n in (0, 1, 6, 16, 17, 100, 374, 376, 3000, 4000):
         assert best(scores, n).tolist() == ranking(scores)[:n].tolist()
+        assert best(few, n).tolist() == ranking(few)[:n].tolist()
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 0.999999, 1.0])

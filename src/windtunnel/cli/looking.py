@@ -39,7 +39,7 @@ def generate(
     Past the model's context the window slides: each token is predicted from the last context_length ones.
     """
     from windtunnel.config import parse
-    from windtunnel.generate.compiled import Steps, settle_threads
+    from windtunnel.generate.compiled import Steps, settle
     from windtunnel.generate.prompt import spell
     from windtunnel.generate.sampling import SamplingConfig
     from windtunnel.generate.trace import as_trace, corpus_truth
@@ -49,7 +49,7 @@ def generate(
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
     loaded = load_model(run)
-    settle_threads(loaded.model)  # before read_as, which leaves hardly a parameter to count
+    settle(loaded.model)  # before read_as, which leaves hardly a parameter to count
     trained = read_as(loaded, weights)
     steps = Steps(trained.model, "auto" if compile is None else compile)
     if samples > 1:

@@ -43,8 +43,12 @@ SOURCES = (
 """What a compiled step is made from; when one of these changes, it is compiled again."""
 
 
-def settle_threads(model: nn.Module) -> None:
-    """Decode a model of less than ONE_THREAD parameters on one thread: its products are shorter than a handing over."""
+def settle(model: nn.Module) -> None:
+    """Prepare this process for decoding: what is freed is kept for the next step, and small models get one thread.
+
+    With less than ONE_THREAD parameters, a product is shorter than its handing over to a second thread.
+    """
+    machine.keep_memory()
     if sum(p.numel() for p in model.parameters()) < ONE_THREAD:
         torch.set_num_threads(1)
 

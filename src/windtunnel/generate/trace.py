@@ -12,7 +12,7 @@ import numpy as np
 
 from windtunnel.errors import ConfigError
 from windtunnel.generate.compiled import Steps
-from windtunnel.generate.decode import Place, beliefs, decode
+from windtunnel.generate.decode import Ids, Place, beliefs, decode
 from windtunnel.generate.prompt import end_mark, prompt_ids, token_text
 from windtunnel.generate.sampling import Floats, SamplingConfig, best, log_softmax
 from windtunnel.generate.weights import Weights, weights_of
@@ -187,37 +187,36 @@ def together(items: Iterable[T], seconds: float = 0.02, most: int = 64) -> Itera
 
 def describe(tokenizer: Tokenizer, places: Sequence[Place], n_alternatives: int) -> Iterator[TokenTrace]:
     """Each token in the light of its place."""
-    log_NV = log_softmax(np.stack([place.logits_V for place in places]))
-    p_NV = np.exp(log_NV)
-    log_N1 = np.take_along_axis(log_NV, np.array([[place.id] for place in places]), axis=1)
-    rank_N = 1 + (log_NV > log_N1).sum(axis=1)
-    best_NA = best(log_NV, n_alternatives)
-    p_NA = np.take_along_axis(p_NV, best_NA, axis=1)
-    for place, rank, log, p_V, best_A, p_A in zip(
-        places, rank_N.tolist(), log_N1[:, 0].tolist(), p_NV, best_NA.tolist(), p_NA.tolist(), strict=True
+    log_NV = log_softmax([place.logits_V for place in places])
+    id_N1 = np.array([[place.id] for place in places])
+    rank_N = 1 + (log_NV > np.take_along_axis(log_NV, id_N1, axis=1)).sum(axis=1)
+    shown_NA = np.hstack((best(log_NV, n_alternatives), id_N1))  # the token itself comes last
+    log_NA = np.take_along_axis(log_NV, shown_NA, axis=1)
+    for place, rank, log_V, id_A, log_A, p_A in zip(
+        places, rank_N.tolist(), log_NV, shown_NA, log_NA.tolist(), np.exp(log_NA).tolist(), strict=True
     ):
-        id, sampled_V, true_V = place.id, place.probabilities_V, place.true_V
+        shown_A = id_A.tolist()
+        true_V = place.true_V
         if true_V is not None:
-            true_V = np.pad(true_V, (0, len(p_V) - len(true_V))) if true_V.any() else None
+            true_V = np.pad(true_V, (0, len(log_V) - len(true_V))) if true_V.any() else None
+        texts = [token_text(tokenizer, id) for id in shown_A]
+        sampled_A, true_A = at(place.probabilities_V, id_A), at(true_V, id_A)
         yield TokenTrace(
-            id=id,
-            text=token_text(tokenizer, id),
-            probability=at(sampled_V, [id])[0],
-            probability_1=float(p_V[id]),
+            id=place.id,
+            text=texts[-1],
+            probability=sampled_A[-1],
+            probability_1=p_A[-1],
             rank=rank,
-            surprise_bits=max(0.0, -log / math.log(2)),
-            alternatives=tuple(
-                Alternative(i, token_text(tokenizer, i), sampled, p, true)
-                for i, sampled, p, true in zip(best_A, at(sampled_V, best_A), p_A, at(true_V, best_A), strict=True)
-            ),
-            true_probability=at(true_V, [id])[0],
-            total_variation=None if true_V is None else float(np.abs(p_V - true_V).sum() / 2),
+            surprise_bits=max(0.0, -log_A[-1] / math.log(2)),
+            alternatives=tuple(map(Alternative, shown_A[:-1], texts, sampled_A, p_A, true_A)),
+            true_probability=true_A[-1],
+            total_variation=None if true_V is None else float(np.abs(np.exp(log_V) - true_V).sum() / 2),
         )
 
 
-def at(values_V: Floats | None, ids: list[int]) -> list[float] | list[None]:
+def at(values_V: Floats | None, id_A: Ids) -> list[float] | list[None]:
     """The values of some ids, if there are any."""
-    return [None] * len(ids) if values_V is None else values_V[ids].tolist()
+    return [None] * len(id_A) if values_V is None else values_V[id_A].tolist()
 
 
 def trace(

@@ -47,12 +47,24 @@ class Rows(nn.Module):
             x = x.as_strided(x.shape, x.stride())
             y = (self.weight.float() * x.reshape(-1)).sum(-1).reshape(*x.shape[:-1], -1)
         elif self.kind == "fp32":
-            y = F.linear(x, self.weight)
+            y = several(x, self.weight)
         else:
             y = F.linear(x.bfloat16(), self.weight.bfloat16()).float()
         if self.scale is not None:
             y = y * self.scale
         return y if self.bias is None else y + self.bias
+
+
+def several(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T in float32 for several vectors x (..., in), by oneDNN where torch has it.
+
+    torch itself takes MKL, which on an AMD processor needs up to twice as long (benchmarks/decoding.py, 32 at once).
+    """
+    has_one_dnn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if weight.device.type != "cpu" or not has_one_dnn:
+        return F.linear(x, weight)
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return y
 
 
 def store(weight: Tensor, kind: Weights) -> tuple[Tensor, Tensor | None]:
