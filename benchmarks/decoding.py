@@ -1,12 +1,13 @@
 """Claim: decoding on a CPU is faster than transformers, CTranslate2 and llama.cpp, with every probability shown.
 
-    python -m benchmarks.decoding [--shapes 4x128 6x384] [--weights fp32 int8] [--alone] [--threads N] [--repeats N]
+    python -m benchmarks.decoding [--shapes 4x128 6x384] [--weights fp32 int8] [--at-once N] [--threads N]
+                                 [--repeats N]
 
-Greedy, 16 + 128 tokens, one sequence and 32 at once, first token included. All have GPT-2's architecture and the same
-weights, random ones: the speed does not depend on them. Each has a process of its own for each form of its weights, and
-they take turns; CTranslate2 and llama.cpp (packages ctranslate2 and xllamacpp) are timed where they are installed. The
-bound is the measured rate at which memory is read, divided by the bytes of the weights: a small model that stays in the
-processor's cache may pass it.
+Greedy, 16 + 128 tokens, one sequence and N at once (32; 0 is none), first token included. All have GPT-2's
+architecture and the same weights, random ones: the speed does not depend on them. Each has a process of its own for
+each form of its weights, and they take turns; CTranslate2 and llama.cpp (packages ctranslate2 and xllamacpp) are timed
+where they are installed. The bound is the measured rate at which memory is read, divided by the bytes of the weights: a
+small model that stays in the processor's cache may pass it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ CASES = {
     "6x384": Case(6, 384, 6, 1, 256, 5000),
     "124M": Case(12, 768, 12, 1, 1024, 50257),
 }
-PROMPT, NEW, MANY = 16, 128, 32
+PROMPT, NEW = 16, 128
 GREEDY = SamplingConfig(temperature=0)
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 ALPHABET = characters_tokenizer("".join(chr(c) for c in range(32, 97)), end=False)
@@ -73,7 +74,7 @@ def read_rate() -> float:
     return numbers.nbytes / best
 
 
-def transformers_ways(case: Case, prompt: list[int]) -> Ways:
+def transformers_ways(case: Case, prompt: list[int], many: int) -> Ways:
     """transformers', with its cache, in float32."""
     model: Any = transformers_model(case).eval()
     model.config.use_cache = True
@@ -87,15 +88,15 @@ def transformers_ways(case: Case, prompt: list[int]) -> Ways:
             made = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
         return made[0, PROMPT:].tolist()
 
-    return {TRANSFORMERS: partial(write, 1), f"{TRANSFORMERS}, {MANY} at once": partial(write, MANY)}
+    return {TRANSFORMERS: partial(write, 1), f"{TRANSFORMERS}, {many} at once": partial(write, many)}
 
 
-def our_ways(case: Case, prompt: list[int], kind: str) -> Ways:
+def our_ways(case: Case, prompt: list[int], kind: str, many: int) -> Ways:
     """Ours with one kind of weights, compiled before the clock starts, in a process that keeps its memory."""
     machine.keep_memory()
     model = build(case.config, seed=0).eval()
     decoder = model if kind == "fp32" else with_weights(model, kind)
-    compiled, seeds = Steps(decoder, compile=True), list(range(MANY))
+    compiled = Steps(decoder, compile=True)
 
     def write(steps: Steps | None) -> list[int]:
         return [new.id for new in decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)]
@@ -106,12 +107,14 @@ def our_ways(case: Case, prompt: list[int], kind: str) -> Ways:
 
     ways: Ways = {kind: partial(write, compiled), f"{kind}, traced": traced}
     if kind == "fp32":
-        many = partial(decode_many, decoder, prompt, NEW, GREEDY, seeds, steps=compiled)
-        ways |= {"fp32, eager": partial(write, None), f"fp32, {MANY} at once": lambda: list(many())}
+        ways["fp32, eager"] = partial(write, None)
+    ways[f"{kind}, {many} at once"] = lambda: list(
+        decode_many(decoder, prompt, NEW, GREEDY, range(many), steps=compiled)
+    )
     return ways
 
 
-def ctranslate2_ways(case: Case, prompt: list[int], kind: str, folder: str) -> Ways:
+def ctranslate2_ways(case: Case, prompt: list[int], kind: str, many: int, folder: str) -> Ways:
     """CTranslate2's, on the same weights; its tokens are called t0, t1, ..."""
     import ctranslate2
 
@@ -133,10 +136,7 @@ def ctranslate2_ways(case: Case, prompt: list[int], kind: str, folder: str) -> W
         if any(len(result.sequences_ids[0]) != NEW for result in made):
             raise RuntimeError(f"CTranslate2 wrote {len(made[0].sequences_ids[0])} tokens instead of {NEW}")
 
-    ways: Ways = {f"CTranslate2 {kind}": partial(write, 1)}
-    if kind == "fp32":
-        ways[f"CTranslate2 {kind}, {MANY} at once"] = partial(write, MANY)
-    return ways
+    return {f"CTranslate2 {kind}": partial(write, 1), f"CTranslate2 {kind}, {many} at once": partial(write, many)}
 
 
 def llama_cpp_ways(case: Case, prompt: list[int], kind: str, folder: str) -> Ways:
@@ -183,17 +183,19 @@ def engines(case: Case, kinds: list[str]) -> list[str]:
     return names
 
 
-def serve_ways(case: Case, engine: str) -> None:
+def serve_ways(case: Case, engine: str, many: int) -> None:
     """What the process of an engine does: its ways and what the first of them writes, then each as often as told."""
     prompt = np.random.default_rng(0).integers(1, case.vocab_size, PROMPT).tolist()
     name, _, kind = engine.partition(" ")
     with tempfile.TemporaryDirectory() as folder:
         if name == TRANSFORMERS:
-            ways = transformers_ways(case, prompt)
+            ways = transformers_ways(case, prompt, many)
         elif name == OURS:
-            ways = our_ways(case, prompt, kind)
+            ways = our_ways(case, prompt, kind, many)
+        elif name == "CTranslate2":
+            ways = ctranslate2_ways(case, prompt, kind, many, folder)
         else:
-            ways = (ctranslate2_ways if name == "CTranslate2" else llama_cpp_ways)(case, prompt, kind, folder)
+            ways = llama_cpp_ways(case, prompt, kind, folder)
 
         def answer(way: str) -> None:
             for _ in range(case.in_one_turn):
@@ -202,8 +204,8 @@ def serve_ways(case: Case, engine: str) -> None:
         serve({"ways": list(ways), "writes": next(iter(ways.values()))()}, answer)
 
 
-def compare(name: str, kinds: list[str], repeats: int, rate: float, many: bool) -> dict[str, object]:
-    case, words = CASES[name], ["--threads", str(torch.get_num_threads()), "--serve", name]
+def compare(name: str, kinds: list[str], repeats: int, rate: float, many: int) -> dict[str, object]:
+    case, words = CASES[name], ["--threads", str(torch.get_num_threads()), "--at-once", str(many), "--serve", name]
     with ExitStack() as running:
         processes = {
             engine: running.enter_context(Apart("decoding", *words, engine)) for engine in engines(case, kinds)
@@ -215,11 +217,11 @@ def compare(name: str, kinds: list[str], repeats: int, rate: float, many: bool) 
             way: partial(process, way)
             for process in processes.values()
             for way in process.greeting["ways"]
-            if many or "at once" not in way
+            if many > 0 or "at once" not in way
         }
         seconds = alternate(ways, repeats, warmup=1)
     seconds = {way: [value / case.in_one_turn for value in values] for way, values in seconds.items()}
-    tokens = {way: NEW * (MANY if "at once" in way else 1) / float(np.median(taken)) for way, taken in seconds.items()}
+    tokens = {way: NEW * (many if "at once" in way else 1) / float(np.median(taken)) for way, taken in seconds.items()}
     model = build(case.config, seed=0)
     n_read = sum(p.numel() for n, p in model.named_parameters() if "position" not in n)
     bound = {way: rate / (n_read * BYTES[way[:4]]) for way in tokens if way[:4] in BYTES and "at once" not in way}
@@ -256,15 +258,15 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", choices=list(BYTES), default=list(BYTES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--alone", action="store_true", help="one sequence only")
+    parser.add_argument("--at-once", type=int, default=32, help="sequences at once; 0 is one alone and nothing else")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.serve:
-        serve_ways(CASES[given.serve[0]], given.serve[1])
+        serve_ways(CASES[given.serve[0]], given.serve[1], given.at_once)
         return
     rate = read_rate()
-    results = [compare(name, given.weights, given.repeats, rate, not given.alone) for name in given.shapes]
+    results = [compare(name, given.weights, given.repeats, rate, given.at_once) for name in given.shapes]
     Console(file=sys.stderr).print(table(results))
     document = report(CLAIM, results, given.repeats)
     document["read_bytes_per_second"] = rate

@@ -11,12 +11,16 @@ from windtunnel.generate.compiled import OneToken, Steps, one_token, step_path
 from windtunnel.generate.decode import decode, decode_many
 from windtunnel.generate.sampling import SamplingConfig, adjust, best, ranking
 from windtunnel.generate.trace import trace
-from windtunnel.generate.weights import Rows, read_as, store, weights_of, with_weights
+from windtunnel.generate.weights import Rows, product, product_by_sums, read_as, store, weights_of, with_weights
 from windtunnel.generate.write import write_samples
 from windtunnel.models import TransformerConfig, build
+from windtunnel.nn.linear import LARGE
 from windtunnel.train import machine
 
 WARM = SamplingConfig(temperature=1.5)
+needs_compiler = pytest.mark.skipif(
+    not machine.has_compiler() or machine.device().type != "cpu", reason="needs a C++ compiler"
+)
 
 
 def by_steps(model, ids_BT, capacity):
@@ -63,6 +67,22 @@ def test_rounded_weights_give_nearly_the_same_logits(trained, kind, tolerance, b
     assert 1e-5 < error < tolerance * (1 if batch == 1 else 3)
     assert weights_of(rounded) == kind
     assert weights_of(trained.model) == "fp32"
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("shape", [(1, 1, 30), (3, 1, 30), (1, 5, 30)])
+def test_what_is_compiled_for_a_few_vectors_is_the_product_of_the_stored_weights(kind, shape):
+    generator = torch.Generator().manual_seed(0)
+    weight, _ = store(torch.randn(40, 30, generator=generator), kind)
+    x = torch.randn(shape, generator=generator)
+    torch.testing.assert_close(product_by_sums(x, weight), x @ weight.float().T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_rows", [40, LARGE // 64])
+def test_the_product_with_a_large_matrix_is_that_with_a_small_one(n_rows):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(9, 1, 64, generator=generator), torch.randn(n_rows, 64, generator=generator)
+    torch.testing.assert_close(product(x, weight), x @ weight.T, rtol=1e-5, atol=1e-4)
 
 
 def test_a_row_of_int8_is_off_by_half_a_step_at_most_and_zero_rows_stay_zero():
@@ -156,7 +176,7 @@ def test_without_a_compiler_or_for_an_mlp_decoding_is_eager_and_says_why(make, m
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not machine.has_compiler() or machine.device().type != "cpu", reason="needs a C++ compiler")
+@needs_compiler
 def test_the_compiled_step_decodes_as_the_eager_one_and_is_found_on_disk(monkeypatch, tmp_path):
     monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path))
     config = TransformerConfig(
@@ -182,3 +202,18 @@ def test_the_compiled_step_decodes_as_the_eager_one_and_is_found_on_disk(monkeyp
     )
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert not np.array_equal(found, expected)  # or it was not the compiled one
+
+
+@needs_compiler
+def test_the_compiled_step_of_several_sequences_and_rounded_weights_decodes_as_the_eager_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path))
+    config = TransformerConfig(vocab_size=40, context_length=16, n_layers=1, n_heads=2, d_model=32, norm="rms")
+    model = with_weights(build(config, 0).eval(), "int8")
+    steps = Steps(model, compile=True)
+    found, expected = (
+        [logits_BV for _, logits_BV, _ in decode_many(model, [1, 2], 9, WARM, [3, 4, 5], steps=s)]
+        for s in (steps, None)
+    )
+    assert len(steps.loaded) == 1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert not np.array_equal(found, expected)

@@ -49,7 +49,7 @@ def generate(
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
     loaded = load_model(run)
-    settle(loaded.model)  # before read_as, which leaves hardly a parameter to count
+    settle(loaded.model, samples)  # before read_as, which leaves hardly a parameter to count
     trained = read_as(loaded, weights)
     steps = Steps(trained.model, "auto" if compile is None else compile)
     if samples > 1:

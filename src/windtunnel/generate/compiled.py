@@ -43,13 +43,13 @@ SOURCES = (
 """What a compiled step is made from; when one of these changes, it is compiled again."""
 
 
-def settle(model: nn.Module) -> None:
-    """Prepare this process for decoding: what is freed is kept for the next step, and small models get one thread.
+def settle(model: nn.Module, n_sequences: int = 1) -> None:
+    """Prepare this process for decoding: what is freed is kept for the next step, and small steps get one thread.
 
-    With less than ONE_THREAD parameters, a product is shorter than its handing over to a second thread.
+    With less than ONE_THREAD parameters times sequences, products are shorter than their handing over to another.
     """
     machine.keep_memory()
-    if sum(p.numel() for p in model.parameters()) < ONE_THREAD:
+    if n_sequences * sum(p.numel() for p in model.parameters()) < ONE_THREAD:
         torch.set_num_threads(1)
 
 

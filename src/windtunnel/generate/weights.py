@@ -1,8 +1,8 @@
 """Weights in the form in which decoding reads them: float32, bfloat16, or int8 with a scale for each row.
 
 One new token of one sequence is a product of every matrix with one vector, and takes as long as reading the matrices.
-Products of one vector are written as `(weight.float() * x).sum(-1)`: compiled, that reads the weights in their stored
-form and turns them to float32 in registers. Several vectors go to the matrix product of a library.
+Products of a few vectors are written as `(weight.float() * x).sum(-1)`: compiled, that reads the weights in their
+stored form and turns them to float32 in registers. More vectors go to the matrix product of a library.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from torch import Tensor, nn
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import Transformer, as_transformer
+from windtunnel.nn.linear import is_large
 from windtunnel.train.run import TrainedModel
 
 Weights = Literal["fp32", "bf16", "int8"]
+
+FEW = 8
+"""Up to so many vectors, sums in a loop over the weights are the fastest product (benchmarks/decoding.py --at-once)."""
 
 
 class Rows(nn.Module):
     """A linear layer without gradients, (..., in) -> (..., out) in float32, its weights stored as `kind`.
 
-    With bf16 and int8, several vectors at once are multiplied in bfloat16, one alone in float32.
+    With bf16 and int8, more than FEW vectors are multiplied in bfloat16, fewer in float32.
     """
 
     weight: Tensor
@@ -41,27 +45,31 @@ class Rows(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.numel() == self.weight.shape[1]:
-            # as_strided makes the compiler write x down. Otherwise it puts what computes x, such as a norm or a GELU,
-            # into the loop over the weights and computes it once a row: with int8 that took most of the step.
-            x = x.as_strided(x.shape, x.stride())
-            y = (self.weight.float() * x.reshape(-1)).sum(-1).reshape(*x.shape[:-1], -1)
-        elif self.kind == "fp32":
-            y = several(x, self.weight)
-        else:
+        n_vectors = x.numel() // self.weight.shape[1]
+        if n_vectors > FEW and self.kind != "fp32":
             y = F.linear(x.bfloat16(), self.weight.bfloat16()).float()
+        elif n_vectors > FEW or not torch.compiler.is_exporting():
+            y = product(x, self.weight.float())
+        else:
+            y = product_by_sums(x, self.weight)
         if self.scale is not None:
             y = y * self.scale
         return y if self.bias is None else y + self.bias
 
 
-def several(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight.T in float32 for several vectors x (..., in), by oneDNN where torch has it.
+def product_by_sums(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T in float32 for a few vectors, for a compiler: one loop over the weights in their stored form."""
+    # as_strided makes the compiler write x down. Otherwise it puts what computes x, such as a norm or a GELU,
+    # into the loop over the weights and computes it once a row: with int8 that took most of the step.
+    x_NI = x.as_strided(x.shape, x.stride()).reshape(-1, x.shape[-1])
+    y_NO = torch.stack([(weight.float() * x_I).sum(-1) for x_I in x_NI.unbind()])
+    return y_NO.reshape(*x.shape[:-1], -1)
 
-    torch itself takes MKL, which on an AMD processor needs up to twice as long (benchmarks/decoding.py, 32 at once).
-    """
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T in float32; large matrices by oneDNN where torch has it, since MKL is slow with AMD's processors."""
     has_one_dnn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if weight.device.type != "cpu" or not has_one_dnn:
+    if not (is_large(weight) and has_one_dnn):
         return F.linear(x, weight)
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return y
