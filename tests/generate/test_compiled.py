@@ -11,7 +11,7 @@ from windtunnel.generate.compiled import OneToken, Steps, one_token, step_path
 from windtunnel.generate.decode import decode, decode_many
 from windtunnel.generate.sampling import SamplingConfig, adjust, best, ranking
 from windtunnel.generate.trace import trace
-from windtunnel.generate.weights import Rows, product, product_by_sums, read_as, store, weights_of, with_weights
+from windtunnel.generate.weights import Rows, by_library, by_sums, read_as, store, weights_of, with_weights
 from windtunnel.generate.write import write_samples
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn.linear import LARGE
@@ -75,14 +75,14 @@ def test_what_is_compiled_for_a_few_vectors_is_the_product_of_the_stored_weights
     generator = torch.Generator().manual_seed(0)
     weight, _ = store(torch.randn(40, 30, generator=generator), kind)
     x = torch.randn(shape, generator=generator)
-    torch.testing.assert_close(product_by_sums(x, weight), x @ weight.float().T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(by_sums(x, weight), x @ weight.float().T, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_rows", [40, LARGE // 64])
 def test_the_product_with_a_large_matrix_is_that_with_a_small_one(n_rows):
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(9, 1, 64, generator=generator), torch.randn(n_rows, 64, generator=generator)
-    torch.testing.assert_close(product(x, weight), x @ weight.T, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(by_library(x, weight), x @ weight.T, rtol=1e-5, atol=1e-4)
 
 
 def test_a_row_of_int8_is_off_by_half_a_step_at_most_and_zero_rows_stay_zero():

@@ -49,15 +49,15 @@ class Rows(nn.Module):
         if n_vectors > FEW and self.kind != "fp32":
             y = F.linear(x.bfloat16(), self.weight.bfloat16()).float()
         elif n_vectors > FEW or not torch.compiler.is_exporting():
-            y = product(x, self.weight.float())
+            y = by_library(x, self.weight.float())
         else:
-            y = product_by_sums(x, self.weight)
+            y = by_sums(x, self.weight)
         if self.scale is not None:
             y = y * self.scale
         return y if self.bias is None else y + self.bias
 
 
-def product_by_sums(x: Tensor, weight: Tensor) -> Tensor:
+def by_sums(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weight.T in float32 for a few vectors, for a compiler: one loop over the weights in their stored form."""
     # as_strided makes the compiler write x down. Otherwise it puts what computes x, such as a norm or a GELU,
     # into the loop over the weights and computes it once a row: with int8 that took most of the step.
@@ -66,7 +66,7 @@ def product_by_sums(x: Tensor, weight: Tensor) -> Tensor:
     return y_NO.reshape(*x.shape[:-1], -1)
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
+def by_library(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weight.T in float32; large matrices by oneDNN where torch has it, since MKL is slow with AMD's processors."""
     has_one_dnn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not (is_large(weight) and has_one_dnn):
