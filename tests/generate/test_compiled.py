@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from windtunnel.errors import ConfigError
-from windtunnel.generate.compiled import OneToken, Steps, one_token, step_path
+from windtunnel.generate.compiled import ONE_THREAD, OneToken, Steps, one_token, settle, step_path
 from windtunnel.generate.decode import decode, decode_many
 from windtunnel.generate.sampling import SamplingConfig, adjust, best, ranking
 from windtunnel.generate.trace import trace
@@ -164,6 +164,17 @@ def test_a_step_is_kept_by_shape_weights_and_settings_but_not_by_the_weights_val
     others = [step_path(model, 2, 12), step_path(model, 1, 11), step_path(with_weights(model, "int8"), 1, 12)]
     others.append(step_path(make(position="rope").model, 1, 12))
     assert len({path, *others}) == 5
+
+
+@pytest.mark.parametrize(("n_sequences", "threads"), [(1, 1), (ONE_THREAD, 2)])
+def test_a_small_step_gets_one_thread_and_one_of_many_sequences_keeps_both(make, n_sequences, threads):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        settle(make().model, n_sequences)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_without_a_compiler_or_for_an_mlp_decoding_is_eager_and_says_why(make, monkeypatch, tmp_path):
