@@ -36,10 +36,7 @@ EARNS = 60.0
 """Seconds of eager steps still to come from which compiling, about half a minute, is sure to earn itself back."""
 ONE_THREAD = 2_000_000
 """0.8M parameters decode two and a half times as fast on one thread as on two (benchmarks/decoding.py --threads)."""
-SOURCES = (
-    *("models/transformer.py", "nn/attention.py", "nn/cache.py", "nn/feedforward.py", "nn/norms.py", "nn/positions.py"),
-    *("generate/weights.py", "generate/compiled.py"),
-)
+SOURCES = ("models/transformer.py", "nn/*.py", "generate/weights.py", "generate/compiled.py")
 """What a compiled step is made from; when one of these changes, it is compiled again."""
 
 
@@ -129,12 +126,13 @@ def one_token(model: Transformer) -> OneToken:
 def step_path(model: Transformer, n_sequences: int, capacity: int) -> Path:
     """Where the compiled step of a shape is kept: it depends on the code, the machine and torch, not on the weights."""
     room = Path(windtunnel.__file__).parent
+    sources = [path for pattern in SOURCES for path in sorted(room.glob(pattern))]
     facts = {
         **{name: machine.description()[name] for name in ("torch", "python", "processor", "capability")},
         "model": model.config.model_dump(mode="json"),
         "weights": weights_of(model),
         "shape": (n_sequences, capacity, torch.get_num_threads()),
-        "source": hashlib.sha256(b"".join((room / name).read_bytes() for name in SOURCES)).hexdigest(),
+        "source": hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     return cache_folder() / "decoding" / f"{key}.pt2"

@@ -189,9 +189,9 @@ def describe(tokenizer: Tokenizer, places: Sequence[Place], n_alternatives: int)
     """Each token in the light of its place."""
     log_NV = log_softmax([place.logits_V for place in places])
     id_N1 = np.array([[place.id] for place in places])
-    rank_N = 1 + (log_NV > np.take_along_axis(log_NV, id_N1, axis=1)).sum(axis=1)
     shown_NA = np.hstack((best(log_NV, n_alternatives), id_N1))  # the token itself comes last
     log_NA = np.take_along_axis(log_NV, shown_NA, axis=1)
+    rank_N = 1 + (log_NV > log_NA[:, -1:]).sum(axis=1)
     for place, rank, log_V, id_A, log_A, p_A in zip(
         places, rank_N.tolist(), log_NV, shown_NA, log_NA.tolist(), np.exp(log_NA).tolist(), strict=True
     ):

@@ -23,7 +23,7 @@ from windtunnel.train.run import TrainedModel
 Weights = Literal["fp32", "bf16", "int8"]
 
 FEW = 8
-"""Up to so many vectors, sums in a loop over the weights are the fastest product (benchmarks/decoding.py --at-once)."""
+"""Up to so many vectors are multiplied by sums in a loop over the weights, more by a library: each is faster there."""
 
 
 class Rows(nn.Module):
