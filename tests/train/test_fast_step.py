@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,15 +13,17 @@ from tiny_runs import config_of, final_hashes, finish, names_file, stop_after, s
 from torch import Tensor
 
 from windtunnel.errors import ConfigError
-from windtunnel.models import TransformerConfig, build
+from windtunnel.models import MLPConfig, ModelConfig, TransformerConfig, build
 from windtunnel.nn import linear
 from windtunnel.nn.feedforward import gelu_tanh
-from windtunnel.text.batches import IGNORED
-from windtunnel.train import machine, objective
-from windtunnel.train.loop import fit, resume
+from windtunnel.text.batches import IGNORED, Batch
+from windtunnel.text.store import TextConfig
+from windtunnel.train import machine, objective, run
+from windtunnel.train.loop import fit, loss_function, resume
 from windtunnel.train.objective import loss_sum, training_loss_sum
 from windtunnel.train.run import resolve
-from windtunnel.train.step import prepare_blocks
+from windtunnel.train.run_config import RunConfig, TrainConfig
+from windtunnel.train.step import gradients, prepare_blocks
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -91,24 +94,58 @@ class TestCompiled:
         ids = torch.randint(0, 13, (4, 8))
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        gradients = []
+        found = []
         for compiled in (False, True):
             model = build(config, seed=0)
             prepare_blocks(model, compiled, recompute=False)
             with machine.autocast(precision):
                 logits = model(ids)
             loss_sum(logits, ids).backward()
-            gradients.append({name: p.grad for name, p in model.named_parameters()})
+            found.append({name: p.grad for name, p in model.named_parameters()})
         rtol, atol = (1e-4, 1e-5) if precision == "fp32" else (2**-5, 2**-5)
-        torch.testing.assert_close(gradients[1], gradients[0], rtol=rtol, atol=atol)
+        torch.testing.assert_close(found[1], found[0], rtol=rtol, atol=atol)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
         with torch.no_grad():  # another shape, without gradients: nothing more is compiled
             model(ids[:3, :5])
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
-    def test_a_compiled_run_with_dropout_resumes_bit_for_bit(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "model",
+        [
+            TransformerConfig(vocab_size=13, context_length=8, n_layers=1, n_heads=2, d_model=16, dropout=0.2),
+            MLPConfig(vocab_size=13, context_length=8, d_hidden=16, batch_norm=True),
+        ],
+        ids=lambda model: model.family,
+    )
+    def test_one_graph_of_loss_and_gradient_computes_the_same(
+        self, model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With dropout, in two parts, of which the gradients add up, and with the products of large matrices."""
+        monkeypatch.setattr(linear, "LARGE", 1)
+        monkeypatch.setattr(run, "SMALL_STEPS", 1)
+        text = TextConfig(unit="text")
+        batch = Batch(torch.randint(0, 13, (4, 8)), torch.randint(0, 13, (4, model.targets_per_example)))
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        found = []
+        for compiled in (False, True):
+            train = TrainConfig(precision="fp32", compile=compiled, steps=1)
+            config = RunConfig(corpus="", text=text, model=model, train=train)
+            assert run.in_one_graph(config) == compiled
+            own = build(model, seed=0)
+            loss = gradients(loss_function(own, config), batch, 2, seed=0, step=0)
+            found.append((loss, {name: p.grad for name, p in own.named_parameters()}, dict(own.named_buffers())))
+        assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+        torch.testing.assert_close(found[1][1:], found[0][1:], rtol=1e-4, atol=1e-6)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+    @pytest.mark.parametrize("graphs", ["blocks", "one graph"])
+    def test_a_compiled_run_with_dropout_resumes_bit_for_bit(
+        self, graphs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         changes = ["train.compile=true", "train.steps=6", "train.save_every=3", "train.grad_accumulation=1"]
         changes += ["text.unit=text", "model.n_layers=1"]
+        monkeypatch.setattr(run, "SMALL_STEPS", 1 if graphs == "one graph" else 7)
         compiled = config_of(names_file(tmp_path), *changes)
         whole = finish(compiled, tmp_path / "whole")
         stop_after(compiled, tmp_path / "parts", 3)
@@ -118,6 +155,23 @@ class TestCompiled:
         eager = finish(compiled.replace(train=compiled.train.replace(compile=False)), tmp_path / "eager")
         assert whole[0] == pytest.approx(eager[0], rel=1e-2)
         assert len(whole) == 6
+
+
+@pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")
+def test_one_graph_is_for_long_runs_of_small_models_on_one_machine() -> None:
+    small = TransformerConfig(vocab_size=65, context_length=64, n_layers=4, n_heads=4, d_model=128)
+    train = TrainConfig(precision="bf16", compile=True, steps=run.SMALL_STEPS)
+    config = RunConfig(corpus="", text=TextConfig(unit="text"), model=small, train=train)
+    assert run.in_one_graph(config)
+    assert not run.in_one_graph(config, n_ranks=2)
+    others: list[dict[str, Any]] = [
+        {"train": train.replace(steps=run.SMALL_STEPS - 1)},
+        {"train": train.replace(compile=False)},
+        {"train": train.replace(recompute=True)},
+        {"train": train.replace(batch_size=120)},
+        {"text": TextConfig(unit="line")},
+    ]
+    assert not any(run.in_one_graph(config.replace(**other)) for other in others)
 
 
 @pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")

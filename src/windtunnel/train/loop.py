@@ -12,10 +12,10 @@ from io import FileIO
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError, NumericsError
-from windtunnel.models import Model, TransformerConfig, create
+from windtunnel.models import Model, create
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
@@ -38,10 +38,20 @@ from windtunnel.train.events import (
 )
 from windtunnel.train.objective import loss_sum, training_loss_sum
 from windtunnel.train.optimizer import build_optimizer, restore_optimizer
-from windtunnel.train.run import METRICS, Run, compiles, compiling_pays, create_run, initial_model, open_run, resolve
+from windtunnel.train.run import (
+    METRICS,
+    Run,
+    compiles,
+    compiling_pays,
+    create_run,
+    in_one_graph,
+    initial_model,
+    open_run,
+    resolve,
+)
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
-from windtunnel.train.step import LossSum, gradients, guard, prepare_blocks, update
+from windtunnel.train.step import LossSum, gradients, guard, one_graph, prepare_blocks, update
 
 WriteSample = Callable[[Model, Run], str]
 
@@ -152,7 +162,7 @@ def _train(
 
 def alone(config: RunConfig, store: TokenStore, state: State, ranks: Ranks = ALONE) -> Callable[[], Step]:
     """What makes the steps of a run that no other trains together with."""
-    batch_of, loss = batches(config, store), loss_function(ranks.forward(state.model), config)
+    batch_of, loss = batches(config, store), loss_function(ranks.forward(state.model), config, ranks.size)
     return lambda: advance(config, state, batch_of, loss, ranks)
 
 
@@ -222,7 +232,8 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
-    prepare_blocks(model, compiles(run.config), run.config.train.recompute)
+    in_blocks = compiles(run.config) and not in_one_graph(run.config, ranks.size)
+    prepare_blocks(model, in_blocks, run.config.train.recompute)
     ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
@@ -263,17 +274,19 @@ def _no_log() -> FileIO:
     return Path(os.devnull).open("ab", buffering=0)
 
 
-def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig) -> LossSum:
+def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig, n_ranks: int = 1) -> LossSum:
     """(ids, targets) -> summed loss, in the run's precision."""
-    compiled = compiles(config)
-    whole = compiled and not isinstance(config.model, TransformerConfig)  # of which the blocks are compiled
+    whole = in_one_graph(config, n_ranks)
 
     def total(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         with machine.autocast(config.train.precision):
             logits_BTV = model(ids_BT)
         return (loss_sum if whole else training_loss_sum)(logits_BTV, targets_BT)
 
-    return torch.compile(total) if whole else total
+    if not whole:
+        return total
+    assert isinstance(model, nn.Module)
+    return one_graph(total, model)
 
 
 def _uncompiled(config: RunConfig) -> str:

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError
-from windtunnel.models import MLPConfig, Model, ModelConfig, create
+from windtunnel.models import MLPConfig, Model, ModelConfig, TransformerConfig, create
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.models.pretrained.parts import listing
 from windtunnel.text.corpora import open_corpus
@@ -44,6 +44,10 @@ and saves a tenth to a quarter of the time (benchmarks/training_speed.py)."""
 TINY, TINY_STEPS = 5e7, 100_000
 """A step of less than TINY FLOPs, about a millisecond of arithmetic, is nearly all overhead. Such runs are compiled
 from TINY_STEPS steps on."""
+SMALL, SMALL_STEPS = 1e10, 10_000
+"""A transformer's step of less than SMALL FLOPs is an eighth faster when its loss and gradient are one graph instead of
+one a block (benchmarks/training_speed.py). That takes the compiler 20 seconds longer, once on a machine, which
+SMALL_STEPS steps earn back."""
 
 
 class Record(BaseModel):
@@ -214,6 +218,15 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
 def compiles(config: RunConfig) -> bool:
     """Whether a resolved run is compiled here: it may have been made where there was a compiler."""
     return bool(config.train.compile) and machine.has_compiler()
+
+
+def in_one_graph(config: RunConfig, n_ranks: int = 1) -> bool:
+    """Whether the loss of a compiled run and its gradient are one graph, instead of each block one."""
+    if not isinstance(config.model, TransformerConfig) or not compiles(config):
+        return compiles(config)
+    train = config.train
+    plain = n_ranks == 1 and machine.device().type == "cpu" and config.text.unit == "text" and not train.recompute
+    return plain and train.steps >= SMALL_STEPS and _training_flops(config) < SMALL * train.steps
 
 
 def compiling_pays(config: RunConfig) -> bool:

@@ -56,16 +56,58 @@ def compile_blocks(model: nn.Module) -> None:
 
     Without gradients a block runs as it is: an evaluation has other shapes, and would have them compiled, too.
     """
+    for block in getattr(model, "blocks", ()):
+        block.forward = partial(_in_training, compile_for_training(block.forward), block.forward)
+
+
+def compile_for_training(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile`; on a CPU with torch's own generator, so that dropout draws the same as without compiling."""
     # Marked here and not where it is written, as a decorator loads the compiler, for more than a second of every start.
     torch.compiler.assume_constant_result(two_cores_with_tiles)  # type: ignore[no-untyped-call]
-    # On a CPU with torch's own generator, so that dropout draws the same as without compiling.
-    options: dict[str, Any] = {"fallback_random": machine.device().type == "cpu"}
-    for block in getattr(model, "blocks", ()):
-        block.forward = partial(_in_training, torch.compile(block.forward, options=options), block.forward)
+    compiled: Callable[..., Any] = torch.compile(function, options={"fallback_random": machine.device().type == "cpu"})
+    return compiled
 
 
 def _in_training(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: object) -> Tensor:
     return compiled(*inputs) if torch.is_grad_enabled() else plain(*inputs)
+
+
+def one_graph(loss_sum: LossSum, model: nn.Module) -> LossSum:
+    """The same loss, whose gradient with respect to the model's parameters is computed in the same compiled call.
+
+    That spares a small model what lies between graphs: of each block on the way there and on the way back.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def both(ids: Tensor, targets: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss = loss_sum(ids, targets)
+        return loss.detach(), torch.autograd.grad(loss, parameters)
+
+    compiled = compile_for_training(both)
+
+    def known(ids: Tensor, targets: Tensor) -> Tensor:
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            loss: Tensor = _Known.apply(*compiled(ids, targets), *parameters)  # type: ignore[no-untyped-call]
+        return loss
+
+    return known
+
+
+class _Known(torch.autograd.Function):
+    """A loss whose gradients are known: (loss, gradients, *parameters) -> loss."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: tuple[Tensor, ...], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, which are scaled in place: once, like those of `training_loss_sum`."""
+        gradients, ctx.gradients = ctx.gradients, None
+        torch._foreach_mul_(gradients, scale)
+        return None, None, *gradients
 
 
 def recompute_blocks(model: nn.Module) -> None:
