@@ -205,6 +205,9 @@ def test_the_compiled_step_decodes_as_the_eager_one_and_is_found_on_disk(monkeyp
         assert len(again.loaded) == 1
         assert [token.id for token in found] == [token.id for token in expected]
         np.testing.assert_allclose([t.logits_V for t in found], [t.logits_V for t in expected], rtol=0, atol=1e-4)
+    long = list(range(20))  # more than the window, so it is read eagerly
+    ids = [[token.id for token in decode(model, long, 3, WARM, 5, steps=s)] for s in (steps, None)]
+    assert ids[0] == ids[1]
     other = build(config, 1).eval()  # the same compiled step with other weights
     found, expected = (
         [t.logits_V for t in decode(other, [1], 9, WARM, 5, steps=s)] for s in (Steps(other), Steps(other, False))

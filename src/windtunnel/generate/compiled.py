@@ -145,7 +145,7 @@ def compile_step(model: Transformer, cache: Cache, path: Path) -> None:
     ids = torch.zeros(cache.keys.shape[1], 1, dtype=torch.long)
     keys, values = (list(torch.zeros_like(x).unbind()) for x in (cache.keys, cache.values))
     places = torch.arange(8)
-    filled = torch.export.Dim("filled", min=2, max=cache.capacity - 1)
+    filled = torch.export.Dim("filled", min=1, max=cache.capacity - 1)
     shapes = (None, {0: filled}, [None] * len(keys), [None] * len(values))
     settings = {
         "aot_inductor.package_constants_in_so": False,

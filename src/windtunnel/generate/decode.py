@@ -24,6 +24,8 @@ from windtunnel.models import Model
 from windtunnel.nn.cache import Cache
 
 Ids = npt.NDArray[np.int64]
+SOON = 2**24
+"""A prompt of fewer tokens times weights is read sooner token by token, by a compiled step, than at once eagerly."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def decode_many(
     pace = Pace(steps, cache, n_tokens)
     for index in range(n_tokens):
         end = n_prompt + index
-        logits_BV = first(model, read_BT[:1, :end], cache) if index == 0 else pace.next(model, read_BT[:, :end])
+        logits_BV = (pace.first if index == 0 else pace.next)(model, read_BT[:, :end])
         logits_BV = logits_BV if len(logits_BV) == len(seeds) else logits_BV.repeat(len(seeds), axis=0)
         probabilities_BV = adjust(forbid(logits_BV, vocab_size), sampling)
         if sampling.temperature:
@@ -106,6 +108,16 @@ class Pace:
         self.to_come = n_tokens - 1
         self.call: Call | None = steps.get(cache, 0.0) if n_tokens > 1 else None
 
+    def first(self, model: Model, read_BT: Ids) -> Floats:
+        """The logits (1 or B, V) of the token after the prompt, which is the same in all rows."""
+        cache, n_tokens = self.cache, read_BT.shape[1]
+        soon = n_tokens * sum(t.numel() for t in model.state_dict().values()) < SOON
+        if self.call is None or cache is None or not soon or len(read_BT) > 1 or n_tokens > model.config.context_length:
+            return read_once(model, read_BT[:1], cache)
+        for id_1 in torch.from_numpy(read_BT[0].copy()).split(1):
+            logits_1V = self.call(id_1[None], cache)
+        return as_floats(logits_1V)
+
     def next(self, model: Model, read_BT: Ids) -> Floats:
         """The logits (B, V) of the token after those read."""
         cache = self.cache
@@ -121,7 +133,7 @@ class Pace:
         return as_floats(self.call(torch.from_numpy(read_BT[:, -1:].copy()), cache))
 
 
-def first(model: Model, read_1T: Ids, cache: Cache | None) -> Floats:
+def read_once(model: Model, read_1T: Ids, cache: Cache | None) -> Floats:
     """Read what all rows begin with, once; the logits (1, V) of the token after it."""
     if cache is None or cache.keys.shape[1] == 1:
         return rows(model, read_1T, cache)

@@ -180,15 +180,15 @@ def guard_update(
     Raises:
         NumericsError: before the weights are touched.
     """
-    parameters = [p.detach() for p in model.parameters()]
-    root = math.sqrt(sum(p.numel() for p in parameters))
+    root = math.sqrt(sum(p.numel() for p in model.parameters()))
     if isinstance(optimizer, Muon):
         length = optimizer.longest_update(lr)
     else:
         length = lr * (grad_norm if isinstance(optimizer, torch.optim.SGD) else root)
     if length <= LONGEST_UPDATE * SHORTEST_WEIGHT * root:  # short enough for any weights, so theirs need not be read
         return
-    own = max(ranks.full(torch.nn.utils.get_total_norm(parameters)).item(), SHORTEST_WEIGHT * root)
+    weights = [p.detach() for p in model.parameters()]
+    own = max(ranks.full(torch.nn.utils.get_total_norm(weights)).item(), SHORTEST_WEIGHT * root)
     if length > LONGEST_UPDATE * own:
         raise NumericsError(f"the update would be {length / own:.3g} times as long as the weights themselves")
 
