@@ -114,8 +114,8 @@ class Pace:
         soon = n_tokens * sum(t.numel() for t in model.state_dict().values()) < SOON
         if self.call is None or cache is None or not soon or len(read_BT) > 1 or n_tokens > model.config.context_length:
             return read_once(model, read_BT[:1], cache)
-        for id_1 in torch.from_numpy(read_BT[0].copy()).split(1):
-            logits_1V = self.call(id_1[None], cache)
+        for id in read_BT[0].tolist():
+            logits_1V = self.call(torch.tensor([[id]]), cache)
         return as_floats(logits_1V)
 
     def next(self, model: Model, read_BT: Ids) -> Floats:
