@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from windtunnel.nn import linear as linear_module
 from windtunnel.nn.embedding import lookup
 from windtunnel.nn.linear import _Linear, leaves_a_core_idle, linear, product, two_cores_with_tiles
 from windtunnel.train import machine
-from windtunnel.train.step import compile_blocks
+from windtunnel.train.step import compile_for_training
 
 SHAPES = [(512, 24, 512), (24, 4100, 7), (1024, 600, 24)]
 """Tokens, outputs, inputs: product in parts backward; a gradient in pieces; product in parts forward."""
@@ -138,11 +138,11 @@ def test_a_table_without_its_head_has_the_gradient_of_its_rows() -> None:
     assert table.grad.tolist() == [[1.0] * 3, [0.0] * 3, [0.0] * 3, [2.0] * 3, [0.0] * 3]
 
 
-def test_the_compiler_goes_through_the_choice_of_parts_once_blocks_are_compiled(
+def test_the_compiler_goes_through_the_choice_of_parts_once_something_is_compiled_for_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(linear_module, "two_cores_with_tiles", two_cores_with_tiles)
-    compile_blocks(nn.Module())
+    compile_for_training(linear)
     x = torch.randn(512, 8)
     compiled = torch.compile(product, fullgraph=True, backend="eager")  # fullgraph: an error where it would stop
     assert torch.equal(compiled(x, x.T), product(x, x.T))

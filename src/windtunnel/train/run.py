@@ -45,9 +45,9 @@ TINY, TINY_STEPS = 5e7, 100_000
 """A step of less than TINY FLOPs, about a millisecond of arithmetic, is nearly all overhead. Such runs are compiled
 from TINY_STEPS steps on."""
 SMALL, SMALL_STEPS = 1e10, 10_000
-"""A transformer's step of less than SMALL FLOPs is an eighth faster when its loss and gradient are one graph instead of
-one a block (benchmarks/training_speed.py). That takes the compiler 20 seconds longer, once on a machine, which
-SMALL_STEPS steps earn back."""
+"""A transformer's step of less than SMALL FLOPs takes a tenth less when its loss and gradient are one graph instead of
+one a block (benchmarks/training_speed.py, 4x128 and 4x128-short). The compiler needs 20 seconds longer for it, once on
+a machine, which SMALL_STEPS steps earn back."""
 
 
 class Record(BaseModel):
