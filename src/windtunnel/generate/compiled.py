@@ -35,7 +35,7 @@ is never filled: a slice that may be the whole memory is a special case to the c
 EARNS = 60.0
 """Seconds of eager steps still to come from which compiling, about half a minute, is sure to earn itself back."""
 ONE_THREAD = 2_000_000
-"""0.8M parameters decode two and a half times as fast on one thread as on two (benchmarks/decoding.py --threads)."""
+"""0.8M parameters decode faster on one thread than on two (benchmarks/decoding.py --threads)."""
 SOURCES = ("models/transformer.py", "nn/*.py", "generate/weights.py", "generate/compiled.py")
 """What a compiled step is made from; when one of these changes, it is compiled again."""
 

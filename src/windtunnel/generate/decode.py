@@ -25,7 +25,7 @@ from windtunnel.nn.cache import Cache
 
 Ids = npt.NDArray[np.int64]
 SOON = 2**24
-"""A prompt of fewer tokens times weights is read sooner token by token, by a compiled step, than at once eagerly."""
+"""Tokens times weights up to which a prompt is read token by token: the eager pass is then mostly overhead."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,12 @@ class Pace:
         self.call: Call | None = steps.get(cache, 0.0) if n_tokens > 1 else None
 
     def first(self, model: Model, read_BT: Ids) -> Floats:
-        """The logits (1 or B, V) of the token after the prompt, which is the same in all rows."""
-        cache, n_tokens = self.cache, read_BT.shape[1]
-        soon = n_tokens * sum(t.numel() for t in model.state_dict().values()) < SOON
-        if self.call is None or cache is None or not soon or len(read_BT) > 1 or n_tokens > model.config.context_length:
+        """The logits (1, V) of the token after the prompt, which is the same in all rows."""
+        call, cache = self.call, self.cache
+        if call is None or cache is None or len(read_BT) > 1 or read_BT.shape[1] > longest_soon(model):
             return read_once(model, read_BT[:1], cache)
         for id in read_BT[0].tolist():
-            logits_1V = self.call(torch.tensor([[id]]), cache)
+            logits_1V = call(torch.tensor([[id]]), cache)
         return as_floats(logits_1V)
 
     def next(self, model: Model, read_BT: Ids) -> Floats:
@@ -131,6 +130,12 @@ class Pace:
             self.call = self.steps.get(cache, coming * (time.perf_counter() - begin))
             return logits_BV
         return as_floats(self.call(torch.from_numpy(read_BT[:, -1:].copy()), cache))
+
+
+def longest_soon(model: Model) -> int:
+    """How many tokens of a prompt a compiled step reads one by one sooner than an eager pass reads them at once."""
+    n_weights = sum(tensor.numel() for tensor in model.state_dict().values())
+    return min(model.config.context_length, SOON // n_weights)
 
 
 def read_once(model: Model, read_1T: Ids, cache: Cache | None) -> Floats:
