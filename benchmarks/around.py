@@ -38,7 +38,7 @@ from windtunnel.train.evaluate import evaluate
 from windtunnel.train.loop import State, advance, loss_function
 from windtunnel.train.optimizer import build_optimizer
 from windtunnel.train.recipes import recipe
-from windtunnel.train.run import initial_model, resolve
+from windtunnel.train.run import in_blocks, initial_model, resolve
 from windtunnel.train.step import prepare_blocks
 
 CLAIM = "tokenizing, data loading, evaluation and starting cost little beside the training step"
@@ -64,7 +64,7 @@ def tokenizing(path: Path, repeats: int) -> dict[str, Any]:
 def training(store: TokenStore, corpus: str, repeats: int) -> list[dict[str, Any]]:
     config = resolve(override(recipe("small", corpus), ["train.compile=true"]), store)
     model = initial_model(config).train()
-    prepare_blocks(model, compiled=True, recompute=False)
+    prepare_blocks(model, in_blocks(config), recompute=False)
     state = State(model, build_optimizer(model, config.optimizer), 0, None)
     batch_of, loss = batches(config, store), loss_function(model, config)
     sweep = partial(evaluate, model, store, "train", config.model.context_length, step=0, max_tokens=EVALUATED)

@@ -40,7 +40,7 @@ from windtunnel.text.store import TextConfig
 from windtunnel.train import machine
 from windtunnel.train.loop import loss_function
 from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
-from windtunnel.train.run import SMALL_STEPS, in_one_graph
+from windtunnel.train.run import SMALL_STEPS, in_blocks
 from windtunnel.train.run_config import RunConfig, TrainConfig
 from windtunnel.train.step import prepare_blocks, update
 
@@ -121,7 +121,7 @@ def our_rival(case: Case, compiled: bool, ids: Tensor, targets: Tensor) -> Calla
     train = TrainConfig(precision="bf16", compile=compiled, steps=case.n_steps)
     config = RunConfig(corpus="", text=TextConfig(unit="text"), model=case.config, train=train)
     model = build(case.config, seed=0)
-    prepare_blocks(model, compiled and not in_one_graph(config), recompute=False)
+    prepare_blocks(model, in_blocks(config), recompute=False)
     optimizer = build_optimizer(model, OptimizerConfig())
     loss_sum = loss_function(model, config)
 

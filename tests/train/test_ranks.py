@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from windtunnel.config import override
 from windtunnel.text.batches import batch, examples
-from windtunnel.train import distributed
+from windtunnel.train import distributed, machine
 from windtunnel.train.events import Evaluation, Started, Step
 from windtunnel.train.loop import _restore, loss_function, resume
+from windtunnel.train.recipes import recipe
 from windtunnel.train.run import create_run, load, open_run, resolve
 from windtunnel.train.step import gradients, update
 
@@ -185,6 +186,27 @@ def test_what_a_rank_holds(work, mode, size):
     for kind in ("weights", "gradients", "averages"):
         each = [rank[kind] for rank in seen]
         assert (sum(each), max(each)) == ((n, pytest.approx(n / size, rel=0.15)) if mode == "fsdp" else (n * size, n))
+
+
+def compiled_mlps(work: Path) -> None:
+    with distributed.open_ranks("ddp") as ddp:
+        for ranks in (ddp, distributed.Sharded(ddp.control)):
+            list(resume(work / str(ranks.mode), ranks=ranks))
+
+
+@pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")
+def test_a_compiled_mlp_trains_on_two_ranks_as_in_one_process(tmp_path):
+    """Its loss alone is compiled then: with the gradient in the same graph nothing would be summed or gathered."""
+    text = recipe("mlp", str(names_file(tmp_path)))
+    changes = ["model.batch_norm=false", "train.compile=true", "train.steps=3", "train.precision=fp32"]
+    config = override(text, [*changes, "train.eval_tokens=400"])
+    store = store_of(config)
+    for name in ("alone", *MODES):
+        create_run(tmp_path / name, resolve(config, store), store)
+    list(resume(tmp_path / "alone"))
+    on_ranks(2, compiled_mlps, tmp_path)
+    for mode in MODES:
+        assert_same_run(tmp_path / mode, tmp_path / "alone")
 
 
 @EACH

@@ -23,7 +23,7 @@ from windtunnel.train.draws import batches
 from windtunnel.train.evaluate import sum_of_targets
 from windtunnel.train.loop import State, advance, loss_function
 from windtunnel.train.optimizer import build_optimizer
-from windtunnel.train.run import compiles, in_one_graph
+from windtunnel.train.run import in_blocks
 from windtunnel.train.step import prepare_blocks
 
 KINDS = ("steps", "tokens", "flops", "seconds")
@@ -113,7 +113,7 @@ def _racer(arm: ResolvedArm) -> Iterator[float]:
     config = arm.config
     torch.set_num_threads(config.train.threads or machine.cores())
     model = build(config.model, config.seed).to(machine.device()).train()
-    prepare_blocks(model, compiles(config) and not in_one_graph(config), config.train.recompute)
+    prepare_blocks(model, in_blocks(config), config.train.recompute)
     state = State(model, build_optimizer(model, config.optimizer), 0, None)
     batch_of, loss = batches(config, arm.store), loss_function(model, config)
     with suppress(NumericsError):

@@ -44,6 +44,7 @@ from windtunnel.train.run import (
     compiles,
     compiling_pays,
     create_run,
+    in_blocks,
     in_one_graph,
     initial_model,
     open_run,
@@ -51,7 +52,7 @@ from windtunnel.train.run import (
 )
 from windtunnel.train.run_config import RunConfig
 from windtunnel.train.schedule import learning_rate
-from windtunnel.train.step import LossSum, gradients, guard, one_graph, prepare_blocks, update
+from windtunnel.train.step import LossSum, compile_for_training, gradients, guard, one_graph, prepare_blocks, update
 
 WriteSample = Callable[[Model, Run], str]
 
@@ -232,8 +233,7 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
-    in_blocks = compiles(run.config) and not in_one_graph(run.config, ranks.size)
-    prepare_blocks(model, in_blocks, run.config.train.recompute)
+    prepare_blocks(model, in_blocks(run.config, ranks.size), run.config.train.recompute)
     ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
@@ -276,7 +276,7 @@ def _no_log() -> FileIO:
 
 def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig, n_ranks: int = 1) -> LossSum:
     """(ids, targets) -> summed loss, in the run's precision."""
-    whole = in_one_graph(config, n_ranks)
+    whole = compiles(config) and not in_blocks(config, n_ranks)
 
     def total(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         with machine.autocast(config.train.precision):
@@ -285,6 +285,8 @@ def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig, n_ranks:
 
     if not whole:
         return total
+    if not in_one_graph(config, n_ranks):  # DDP and FSDP sum and gather in the backward pass of autograd
+        return compile_for_training(total)
     assert isinstance(model, nn.Module)
     return one_graph(total, model)
 

@@ -221,12 +221,19 @@ def compiles(config: RunConfig) -> bool:
 
 
 def in_one_graph(config: RunConfig, n_ranks: int = 1) -> bool:
-    """Whether the loss of a compiled run and its gradient are one graph, instead of each block one."""
-    if not isinstance(config.model, TransformerConfig) or not compiles(config):
-        return compiles(config)
+    """Whether the loss of a compiled run and its gradient are one graph."""
+    if n_ranks > 1 or not compiles(config):
+        return False
+    if not isinstance(config.model, TransformerConfig):
+        return True
     train = config.train
-    plain = n_ranks == 1 and machine.device().type == "cpu" and config.text.unit == "text" and not train.recompute
+    plain = machine.device().type == "cpu" and config.text.unit == "text" and not train.recompute
     return plain and train.steps >= SMALL_STEPS and _training_flops(config) < SMALL * train.steps
+
+
+def in_blocks(config: RunConfig, n_ranks: int = 1) -> bool:
+    """Whether each block of a compiled run is a graph, instead of the loss."""
+    return isinstance(config.model, TransformerConfig) and compiles(config) and not in_one_graph(config, n_ranks)
 
 
 def compiling_pays(config: RunConfig) -> bool:
