@@ -32,14 +32,14 @@ from windtunnel.config import override
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import train_bpe
-from windtunnel.train import machine
-from windtunnel.train.draws import batches
-from windtunnel.train.evaluate import evaluate
-from windtunnel.train.loop import State, advance, loss_function
-from windtunnel.train.optimizer import build_optimizer
-from windtunnel.train.recipes import recipe
-from windtunnel.train.run import in_blocks, initial_model, resolve
-from windtunnel.train.step import prepare_blocks
+from windtunnel.training import machine
+from windtunnel.training.draws import batches
+from windtunnel.training.evaluate import evaluate
+from windtunnel.training.loop import State, advance, loss_function
+from windtunnel.training.optimizer import build_optimizer
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run import in_blocks, initial_model, resolve
+from windtunnel.training.step import prepare_blocks
 
 CLAIM = "tokenizing, data loading, evaluation and starting cost little beside the training step"
 EVALUATED = 65536

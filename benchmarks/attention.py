@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.timing import alternate, as_dict, ratio, report
 from windtunnel.nn.attention import BLOCKS_FROM, attend_in_blocks, attend_plain, plain_is_faster, score_bias
-from windtunnel.train.machine import DTYPES
+from windtunnel.training.machine import DTYPES
 
 CLAIM = "where `attend` takes the plain way or blocks, it trains faster than by the fused kernel or a mask"
 SHAPES = [(64, 4, 12, 16), (12, 4, 64, 32), (16, 6, 128, 64), (16, 6, 256, 64), (4, 6, 512, 64)]

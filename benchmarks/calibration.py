@@ -16,10 +16,10 @@ from dataclasses import asdict
 
 import numpy as np
 
-from windtunnel.compare.verdict import Rule, judge
+from windtunnel.comparison.verdict import Rule, judge
 from windtunnel.stats.power import power_paired
 from windtunnel.stats.proportions import wilson
-from windtunnel.train import machine
+from windtunnel.training import machine
 
 LOOKS = tuple(range(4, 17))
 DESIGNS = {

@@ -35,15 +35,15 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.timing import Apart, alternate, as_dict, ratio, report, serve
 from benchmarks.training_speed import Case, transformers_model
-from windtunnel.generate.compiled import Steps
-from windtunnel.generate.decode import decode, decode_many
-from windtunnel.generate.sampling import SamplingConfig
-from windtunnel.generate.trace import describe, together
-from windtunnel.generate.weights import with_weights
+from windtunnel.generation.compiled import Steps
+from windtunnel.generation.decode import decode, decode_many
+from windtunnel.generation.sampling import SamplingConfig
+from windtunnel.generation.trace import describe, together
+from windtunnel.generation.weights import with_weights
 from windtunnel.models import build
 from windtunnel.models.pretrained.gguf import gguf_files
 from windtunnel.text.tokenizers import bytes_tokenizer, characters_tokenizer
-from windtunnel.train import machine
+from windtunnel.training import machine
 
 CLAIM = "decoding one sequence, with its probabilities and 6 alternatives, is faster than rivals with weights alike"
 CASES = {

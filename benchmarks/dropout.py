@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.timing import alternate, as_dict, ratio, report
 from benchmarks.training_speed import CASES, our_rival, tokens_of
 from windtunnel.nn.dropout import dropout
-from windtunnel.train import machine
+from windtunnel.training import machine
 
 CLAIM = "compiled, our dropout takes less than half of the time of torch's, and with it a training step does, too"
 P = 0.2

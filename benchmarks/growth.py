@@ -62,10 +62,10 @@ def measure(point: Point) -> dict[str, float]:
     import torch
 
     from windtunnel.models import TransformerConfig, build
-    from windtunnel.train import machine
-    from windtunnel.train.objective import training_loss_sum
-    from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
-    from windtunnel.train.step import update
+    from windtunnel.training import machine
+    from windtunnel.training.objective import training_loss_sum
+    from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
+    from windtunnel.training.step import update
 
     config = TransformerConfig(
         vocab_size=point.vocabulary,

@@ -23,10 +23,10 @@ from benchmarks.time_to_loss import SPLIT, resolved_model
 from benchmarks.timing import report
 from windtunnel.config import override
 from windtunnel.models import create
-from windtunnel.train.events import Evaluation, Step
-from windtunnel.train.loop import fit
-from windtunnel.train.recipes import medium
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.events import Evaluation, Step
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import medium
+from windtunnel.training.run_config import RunConfig
 
 CLAIM = "within an hour two cores reach a dev loss within 0.05 nats of 1.4697"
 A100, MARGIN, HOUR = 1.4697, 0.05, 3600.0

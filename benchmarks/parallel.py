@@ -31,12 +31,12 @@ from windtunnel.inspect.cost import FLOAT32, activation_bytes, optimizer_bytes, 
 from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.text.batches import Batch
-from windtunnel.train import machine
-from windtunnel.train.distributed import ALONE, open_ranks
-from windtunnel.train.loop import loss_function
-from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
-from windtunnel.train.run_config import RunConfig, TrainConfig
-from windtunnel.train.step import gradients, update
+from windtunnel.training import machine
+from windtunnel.training.distributed import ALONE, open_ranks
+from windtunnel.training.loop import loss_function
+from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
+from windtunnel.training.run_config import RunConfig, TrainConfig
+from windtunnel.training.step import gradients, update
 
 WAYS = (("one process", 1), ("ddp", 2), ("ddp", 4), ("fsdp", 2), ("fsdp", 4))
 MODEL = TransformerConfig(vocab_size=10000, context_length=64, n_layers=6, n_heads=6, d_model=384, dropout=0.0)

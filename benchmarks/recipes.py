@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from windtunnel.train.machine import description
+from windtunnel.training.machine import description
 
 
 def command(words: list[str]) -> list[str]:

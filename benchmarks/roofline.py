@@ -26,7 +26,7 @@ from benchmarks.decoding import CASES as DECODING
 from benchmarks.timing import report
 from benchmarks.training_speed import CASES, OURS, SMALL_STEPS
 from windtunnel.models.cost import parameter_formulas, training_flops_per_token
-from windtunnel.train import machine
+from windtunnel.training import machine
 
 CLAIM = "each shape stands near one of the two roofs of the machine: its matrix products or its memory"
 RESULTS = Path(__file__).parent / "results"

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from benchmarks.timing import report
-from windtunnel.generate.weights import Weights, store
+from windtunnel.generation.weights import Weights, store
 from windtunnel.stats.intervals import mean_interval
-from windtunnel.train.evaluate import evaluate
-from windtunnel.train.run import TrainedModel, load
+from windtunnel.training.evaluate import evaluate
+from windtunnel.training.run import TrainedModel, load
 
 CLAIM = "weights in bf16 or int8, and evaluation in bf16, change the dev loss by less than 0.001 nats a token"
 SMALL = 0.001

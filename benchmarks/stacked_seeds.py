@@ -25,16 +25,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import alternate, as_dict, ratio, report, timing
-from windtunnel.compare.seeds import create_seeds
 from windtunnel.config import override
+from windtunnel.runs.seeds import create_seeds
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
-from windtunnel.train.draws import train_examples
-from windtunnel.train.events import Event, Step
-from windtunnel.train.loop import resume
-from windtunnel.train.machine import has_compiler
-from windtunnel.train.recipes import makemore
-from windtunnel.train.stack import resume_together
+from windtunnel.training.draws import train_examples
+from windtunnel.training.events import Event, Step
+from windtunnel.training.loop import resume
+from windtunnel.training.machine import has_compiler
+from windtunnel.training.recipes import makemore
+from windtunnel.training.stack import resume_together
 
 CLAIM = "eight seeds on two cores, four stacked on each, take no more wall time than makemore's script for one seed"
 SCRIPT = "script, one seed"

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import report
 from benchmarks.training_speed import CASES, our_rival, tokens_of
-from windtunnel.train import machine
+from windtunnel.training import machine
 
 CLAIM = "of a step of 124M parameters, products with weights are more than half"
 KINDS = {

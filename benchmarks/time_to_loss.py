@@ -33,13 +33,13 @@ from windtunnel.config import override
 from windtunnel.models import create
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
-from windtunnel.train.draws import batches
-from windtunnel.train.events import Evaluation, Step
-from windtunnel.train.loop import State, alone, fit
-from windtunnel.train.optimizer import build_optimizer
-from windtunnel.train.recipes import quick, small
-from windtunnel.train.run import resolve
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.draws import batches
+from windtunnel.training.events import Evaluation, Step
+from windtunnel.training.loop import State, alone, fit
+from windtunnel.training.optimizer import build_optimizer
+from windtunnel.training.recipes import quick, small
+from windtunnel.training.run import resolve
+from windtunnel.training.run_config import RunConfig
 
 CLAIM = "quick reaches dev loss 1.88 in at most 0.22 of the time of nanoGPT's 2,000 steps"
 LOSS, STEPS, SHARE = 1.88, 2000, 0.22

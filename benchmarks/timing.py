@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from windtunnel.train import machine
+from windtunnel.training import machine
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,12 @@ from benchmarks.timing import Apart, alternate, as_dict, ratio, report, serve
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.text.store import TextConfig
-from windtunnel.train import machine
-from windtunnel.train.loop import loss_function
-from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
-from windtunnel.train.run import SMALL_STEPS, in_blocks
-from windtunnel.train.run_config import RunConfig, TrainConfig
-from windtunnel.train.step import prepare_blocks, update
+from windtunnel.training import machine
+from windtunnel.training.loop import loss_function
+from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
+from windtunnel.training.run import SMALL_STEPS, in_blocks
+from windtunnel.training.run_config import RunConfig, TrainConfig
+from windtunnel.training.step import prepare_blocks, update
 
 CLAIM = "a training step takes less time than transformers' GPT-2 and nanoGPT, each at its best setting"
 OURS, THEIRS, NANO = "windtunnel", "transformers", "nanogpt"

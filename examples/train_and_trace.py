@@ -4,12 +4,12 @@ import tempfile
 from pathlib import Path
 
 from windtunnel.config import override
-from windtunnel.generate.sampling import SamplingConfig
-from windtunnel.generate.trace import corpus_truth, trace
-from windtunnel.train.events import Evaluation
-from windtunnel.train.loop import fit
-from windtunnel.train.recipes import recipe
-from windtunnel.train.run import load
+from windtunnel.generation.sampling import SamplingConfig
+from windtunnel.generation.trace import corpus_truth, trace
+from windtunnel.training.events import Evaluation
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run import load
 
 config = override(recipe("tiny", "pets"), ["train.steps=100", "train.eval_every=50"])
 with tempfile.TemporaryDirectory() as folder:

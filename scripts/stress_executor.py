@@ -62,8 +62,8 @@ def make_runs(folder: Path) -> list[Path]:
     """The folders of new runs of some seconds on made-up names."""
     from stress_kill import config_of  # beside this script
 
-    from windtunnel.compare.seeds import create_seeds
     from windtunnel.config import override
+    from windtunnel.runs.seeds import create_seeds
 
     settings = [f"train.save_every={SAVE_EVERY}", "train.eval_every=100"]
     config = override(config_of(folder.parent, STEPS), settings)
@@ -72,9 +72,9 @@ def make_runs(folder: Path) -> list[Path]:
 
 def drive(executor: str, folder: Path) -> int:
     """What the driver does: train the runs that have not finished; 0 when all have, 75 when there is more to do."""
-    from windtunnel.compare.execute import execute, open_executor
     from windtunnel.errors import ConfigError
-    from windtunnel.train.events import Stopped
+    from windtunnel.runs.execute import execute, open_executor
+    from windtunnel.training.events import Stopped
 
     open_runs = [path for path in runs_of(folder) if not finished(path)]
     try:
@@ -108,7 +108,7 @@ def victims(driver: int, folder: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {"training": [], "dask worker": [], "driver": [driver]}
     for line in listed.splitlines():
         pid, parent, command = line.split(None, 2)
-        if f"windtunnel.compare.worker {folder}/" in command:
+        if f"windtunnel.runs.worker {folder}/" in command:
             found["training"].append(int(pid))
         elif "spawn_main" in command and int(parent) in (driver, os.getpid()):
             found["dask worker"].append(int(pid))
@@ -159,7 +159,7 @@ def result(run: Path) -> tuple[object, ...]:
 
 def steps(run: Path) -> list[tuple[int, float]]:
     """(number, loss) of every step in a run's log."""
-    from windtunnel.train.events import Step, read_events
+    from windtunnel.training.events import Step, read_events
 
     return [(event.step, event.loss) for event in read_events(run / "metrics.jsonl") if isinstance(event, Step)]
 
@@ -179,7 +179,7 @@ def judge(folder: Path, undisturbed: Path, summary: Summary) -> None:
 
 def stress(kills: int, kind: str, seed: int, work: Path) -> Summary:
     """The undisturbed runs first, then rounds until there were enough kills."""
-    from windtunnel.train.loop import resume
+    from windtunnel.training.loop import resume
 
     summary, begin, draw = Summary(kind), time.perf_counter(), random.Random(seed)
     for run in make_runs(work / "undisturbed"):
@@ -188,7 +188,7 @@ def stress(kills: int, kind: str, seed: int, work: Path) -> Summary:
     if kind == "scheduler":
         import distributed
 
-        from windtunnel.compare.execute import kept_whole
+        from windtunnel.runs.execute import kept_whole
 
         cluster = distributed.LocalCluster(n_workers=AT_ONCE, threads_per_worker=1, dashboard_address="127.0.0.1:0")
         stack.enter_context(cluster)

@@ -34,11 +34,11 @@ import torch
 from windtunnel.errors import ArtifactError
 from windtunnel.models import TransformerConfig
 from windtunnel.text.store import TextConfig
-from windtunnel.train import checkpoint, loop, machine
-from windtunnel.train.events import Step, read_events
-from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
-from windtunnel.train.run import METRICS, load
-from windtunnel.train.run_config import RunConfig, TrainConfig
+from windtunnel.training import checkpoint, loop, machine
+from windtunnel.training.events import Step, read_events
+from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
+from windtunnel.training.run import METRICS, load
+from windtunnel.training.run_config import RunConfig, TrainConfig
 
 SAVE_EVERY = 3
 CALLS = ("open", "write", "fsync", "close", "rename", "mkdir", "unlink", "rmdir")

@@ -30,12 +30,10 @@ import stress_kill as one  # beside this script
 import torch
 import torch.distributed.fsdp  # like what follows here, so that the forked processes need not
 
-import windtunnel.compare.together
-import windtunnel.report.training  # noqa: F401
 from windtunnel import cli
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
-from windtunnel.train.run import METRICS, create_run, resolve
+from windtunnel.training.run import METRICS, create_run, resolve
 
 STEPS, LONGEST = 24, 30.0
 """Steps of a run; seconds in which the other ranks must have ended."""

@@ -14,8 +14,8 @@ import windtunnel
 PACKAGE = Path(windtunnel.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
-    "errors", "config", "stats", "text", "nn", "models", "train", "generate", "inspect", "compare", "scaling",
-    "label", "report", "serve", "experiments", "cli",
+    "errors", "config", "stats", "text", "nn", "models", "training", "generation", "inspect", "runs", "comparison",
+    "scaling", "label", "report", "serve", "experiments", "cli",
 ]  # fmt: skip
 HEAVY = ["torch", "numpy", "scipy", "matplotlib", "transformers", "safetensors", "tokenizers"]
 
@@ -67,10 +67,10 @@ def test_imports_point_down_only():
 @pytest.mark.parametrize(
     "line",
     [
-        "from windtunnel.train.loop import fit",
+        "from windtunnel.training.loop import fit",
         "import windtunnel.cli",
         "from windtunnel import report",
-        "def f():\n    from windtunnel.generate import sampling",
+        "def f():\n    from windtunnel.generation import sampling",
     ],
 )
 def test_an_upward_import_is_found(line):
@@ -136,7 +136,7 @@ def test_importing_the_command_line_loads_nothing_heavy():
 
 def test_training_and_decoding_load_no_compiler_before_they_compile():
     code = """
-import windtunnel.cli.looking, windtunnel.cli.training, windtunnel.generate.compiled, windtunnel.train.loop
+import windtunnel.cli.looking, windtunnel.cli.training, windtunnel.generation.compiled, windtunnel.training.loop
 assert "torch" in sys.modules
 print("torch._dynamo" in sys.modules)
 """

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from windtunnel.train.disk import locked
+from windtunnel.training.disk import locked
 
 TINY = ["--set", "model.n_layers=1", "--set", "model.d_model=8", "--set", "model.n_heads=2", "--set", "train.threads=1"]
 
@@ -14,8 +14,8 @@ TINY = ["--set", "model.n_layers=1", "--set", "model.d_model=8", "--set", "model
 def run_folder(tmp_path_factory):
     """A finished run of 4 steps on names."""
     from windtunnel.config import override
-    from windtunnel.train.loop import fit
-    from windtunnel.train.recipes import recipe
+    from windtunnel.training.loop import fit
+    from windtunnel.training.recipes import recipe
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     settings = [*TINY[1::2], "train.steps=4", "train.save_every=2", "model.context_length=16"]

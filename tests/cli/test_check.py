@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from windtunnel.cli import app
 from windtunnel.config import override
 from windtunnel.errors import ArtifactError, ConfigError
-from windtunnel.train.loop import fit
-from windtunnel.train.recipes import tiny
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import tiny
 
 SMALL = [
     "model.n_layers=1", "model.n_heads=2", "model.d_model=16", "model.context_length=16", "train.batch_size=32",

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from windtunnel.compare.compare import compare
-from windtunnel.compare.design import arm_from_file, vary
-from windtunnel.compare.measure import read_measured
+from windtunnel.comparison.compare import compare
 from windtunnel.config import override
-from windtunnel.train.events import Evaluation
-from windtunnel.train.recipes import recipe
-from windtunnel.train.run import open_run
+from windtunnel.runs.arms import arm_from_file, vary
+from windtunnel.runs.measure import read_measured
+from windtunnel.training.events import Evaluation
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run import open_run
 
 SMALL = ["model.n_layers=1", "model.n_heads=2", "model.d_model=16", "train.batch_size=8", "train.sample_tokens=0"]
 EXPLODES = {"optimizer": {"name": "sgd", "lr": 1e6}, "schedule": {"warmup": 0}, "train": {"clip": None}}

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from windtunnel.config import override
-from windtunnel.train.loop import fit
-from windtunnel.train.recipes import recipe
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import recipe
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import torch
 
 from windtunnel.config import override
 from windtunnel.text.tokenizers import characters_tokenizer
-from windtunnel.train.loop import fit
-from windtunnel.train.recipes import recipe
-from windtunnel.train.run import load, open_run
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run import load, open_run
 
 WEIGHTS = "model.safetensors"
 SETTINGS = [
@@ -57,7 +57,7 @@ def trained(names, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(trained, tmp_path_factory):
-    from windtunnel.train.foreign import export_run
+    from windtunnel.training.foreign import export_run
 
     folder = tmp_path_factory.mktemp("exported") / "hf"
     assert export_run(trained, folder, "hf") == ()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from windtunnel.compare.design import Arm
 from windtunnel.config import fingerprint
 from windtunnel.experiments.descent_measures import (
     Reached,
@@ -27,12 +26,13 @@ from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctor
 from windtunnel.experiments.training import compared, is_judged, small_names
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed
 from windtunnel.models import TransformerConfig, build
+from windtunnel.runs.arms import Arm
 from windtunnel.text.batches import batch
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
-from windtunnel.train.draws import train_examples
-from windtunnel.train.objective import loss_sum
-from windtunnel.train.optimizer import OptimizerConfig, build_optimizer
+from windtunnel.training.draws import train_examples
+from windtunnel.training.objective import loss_sum
+from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from windtunnel.inspect.fold import Agreement, agreement
 from windtunnel.models import build
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.text.batches import Batch
-from windtunnel.train.events import Step
+from windtunnel.training.events import Step
 
 
 def verdicts(claims):

@@ -18,10 +18,10 @@ from windtunnel.inspect.shapes import intermediates
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, flops_by_part, formula_names, parameter_formulas
 from windtunnel.report.cost_tables import cost_tables, readable_bytes
-from windtunnel.train.objective import loss_sum
-from windtunnel.train.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors
-from windtunnel.train.recipes import recipe
-from windtunnel.train.run_config import RunConfig, TrainConfig
+from windtunnel.training.objective import loss_sum
+from windtunnel.training.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run_config import RunConfig, TrainConfig
 
 BASE = TransformerConfig(vocab_size=65, context_length=16, n_layers=3, n_heads=4, d_model=32, dropout=0.1)
 

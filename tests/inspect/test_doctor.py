@@ -18,9 +18,9 @@ from windtunnel.inspect.doctor.exam import measure
 from windtunnel.inspect.doctor.history import history
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.text.store import Split
-from windtunnel.train.events import Evaluation, Started, Step, Stopped
-from windtunnel.train.recipes import mlp, tiny
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.events import Evaluation, Started, Step, Stopped
+from windtunnel.training.recipes import mlp, tiny
+from windtunnel.training.run_config import RunConfig
 
 SMALL = [
     "model.n_layers=1", "model.n_heads=2", "model.d_model=16", "model.context_length=16", "train.batch_size=32",

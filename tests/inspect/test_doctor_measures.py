@@ -15,7 +15,7 @@ from windtunnel.inspect.doctor.history import late_fall, spikes
 from windtunnel.inspect.doctor.initial_loss import culprit, initial_loss
 from windtunnel.inspect.doctor.noise import noise_scale
 from windtunnel.text.batches import Batch
-from windtunnel.train.optimizer import OptimizerConfig
+from windtunnel.training.optimizer import OptimizerConfig
 
 V = 50
 

@@ -11,7 +11,7 @@ from windtunnel.inspect.explain_embedding import explain_embedding
 from windtunnel.inspect.explain_loss import explain_loss, explain_row_network, parse_logits, parse_targets
 from windtunnel.inspect.explain_parameters import network_parameters, parse_widths, run_parameters
 from windtunnel.inspect.explain_replay import RowNetwork, replay, row_replay
-from windtunnel.train.recipes import recipe
+from windtunnel.training.recipes import recipe
 
 
 def test_parameters_of_the_network_by_term():

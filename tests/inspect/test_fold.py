@@ -7,9 +7,9 @@ from windtunnel.config import override
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.fold import agreement, fold, fold_run
 from windtunnel.models import MLPConfig, TransformerConfig, build
-from windtunnel.train.loop import fit
-from windtunnel.train.recipes import mlp
-from windtunnel.train.run import load
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import mlp
+from windtunnel.training.run import load
 
 SHORT = [
     "train.steps=200", "train.eval_every=200", "train.save_every=200", "train.threads=1", "train.sample_tokens=0",

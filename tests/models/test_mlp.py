@@ -9,20 +9,20 @@ import torch.nn.functional as F
 
 from windtunnel.config import override, parse
 from windtunnel.errors import ConfigError
-from windtunnel.generate.decode import beliefs, decode, forward
-from windtunnel.generate.sampling import SamplingConfig
+from windtunnel.generation.decode import beliefs, decode, forward
+from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.inspect.cost import count_forward_flops, parameter_shapes
 from windtunnel.models import MLPConfig, TransformerConfig, build
 from windtunnel.models.cost import flops_by_part, formula_names, parameter_formulas
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
-from windtunnel.train.evaluate import document_losses, evaluate
-from windtunnel.train.events import Evaluation, Step
-from windtunnel.train.loop import fit, resume
-from windtunnel.train.recipes import makemore, mlp
-from windtunnel.train.run import load, resolve
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.evaluate import document_losses, evaluate
+from windtunnel.training.events import Evaluation, Step
+from windtunnel.training.loop import fit, resume
+from windtunnel.training.recipes import makemore, mlp
+from windtunnel.training.run import load, resolve
+from windtunnel.training.run_config import RunConfig
 
 VARIANTS = {
     "makemore": {},

@@ -8,7 +8,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, formula_names, parameter_formulas
 from windtunnel.nn.attention import attend_reference
-from windtunnel.train.recipes import recipe
+from windtunnel.training.recipes import recipe
 
 BASE = TransformerConfig(vocab_size=29, context_length=12, n_layers=2, n_heads=4, d_model=32, dropout=0.0)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from windtunnel.nn.dropout import Dropout, dropout, hashes
-from windtunnel.train import machine
+from windtunnel.training import machine
 
 N = 2**20
 

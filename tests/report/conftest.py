@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from windtunnel.generate.sampling import SamplingConfig
-from windtunnel.generate.trace import Alternative, TokenTrace, Trace
+from windtunnel.generation.sampling import SamplingConfig
+from windtunnel.generation.trace import Alternative, TokenTrace, Trace
 
 EVIL = "</script><script>alert(1)</script>"
 

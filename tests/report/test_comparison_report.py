@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from windtunnel.compare.comparison import ArmResult, Comparison, Judgement, SeedRun
-from windtunnel.compare.verdict import Rule, judge, seeds_to_decide
+from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, SeedRun
+from windtunnel.comparison.verdict import Rule, judge, seeds_to_decide
 from windtunnel.errors import SaveError
 from windtunnel.report.comparison import comparison_tables, save_report
 from windtunnel.report.comparison_figure import comparison_figure
@@ -23,7 +23,7 @@ from windtunnel.report.comparison_page import comparison_page
 from windtunnel.report.comparison_rows import short
 from windtunnel.report.progress import TrainingProgress
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.train.events import Evaluation, Sample, Started, Step, Stopped
+from windtunnel.training.events import Evaluation, Sample, Started, Step, Stopped
 
 EVIL = "</script><script>alert(1)</script>"
 BITS = 0.5  # bits a byte of a nat a token, here

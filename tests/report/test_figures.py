@@ -15,7 +15,7 @@ from matplotlib.collections import PolyCollection
 from windtunnel.errors import ConfigError, SaveError
 from windtunnel.report.figures import attention_figure, curves_figure, dev_losses, save_figure, smoothed
 from windtunnel.stats.intervals import mean_interval
-from windtunnel.train.events import Evaluation, Step
+from windtunnel.training.events import Evaluation, Step
 
 LABELS = ["<end>", "$x_1$", "$", "⏎"]
 WEIGHTS = np.tril(np.full((2, 3, 4, 4), 0.25))

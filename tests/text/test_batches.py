@@ -29,7 +29,7 @@ from windtunnel.text.batches import (
     examples,
     shuffled,
 )
-from windtunnel.train.objective import loss_sum
+from windtunnel.training.objective import loss_sum
 
 
 def windows(n: int, context_length: int) -> Windows:

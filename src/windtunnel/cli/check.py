@@ -25,14 +25,14 @@ def check(
 
     Exit code 0: no problem (warnings may be there). 1: a problem was found.
     """
-    from windtunnel.compare.seeds import find_run
     from windtunnel.config import override
     from windtunnel.errors import ConfigError
     from windtunnel.inspect.doctor.checks import judge
     from windtunnel.inspect.doctor.exam import measure
     from windtunnel.inspect.doctor.subject import recipe_subject, run_subject
     from windtunnel.report.doctor import findings_tables, save_report, to_dict
-    from windtunnel.train.recipes import RECIPES, recipe
+    from windtunnel.runs.seeds import find_run
+    from windtunnel.training.recipes import RECIPES, recipe
 
     with console().status("looking, and training copies"):
         if what in RECIPES or what == "auto":

@@ -54,19 +54,19 @@ def compare(
     """
     from rich.text import Text
 
-    from windtunnel.compare.budget import parse_budget
-    from windtunnel.compare.compare import at_once, save_comparison, train_arms
-    from windtunnel.compare.design import Arm, arm_from_file
-    from windtunnel.compare.design import vary as arms_of
-    from windtunnel.compare.execute import open_executor
-    from windtunnel.compare.judging import conclude
-    from windtunnel.compare.plan import make_plan
-    from windtunnel.compare.seeds import RUNS, find_run
+    from windtunnel.comparison.compare import at_once, save_comparison, train_arms
+    from windtunnel.comparison.judging import conclude
+    from windtunnel.comparison.plan import make_plan
     from windtunnel.config import override
     from windtunnel.report.comparison import comparison_tables, save_report
     from windtunnel.report.progress import TrainingProgress
-    from windtunnel.train import recipes
-    from windtunnel.train.foreign import continue_from
+    from windtunnel.runs.arms import Arm, arm_from_file
+    from windtunnel.runs.arms import vary as arms_of
+    from windtunnel.runs.budget import parse_budget
+    from windtunnel.runs.execute import open_executor
+    from windtunnel.runs.seeds import RUNS, find_run
+    from windtunnel.training import recipes
+    from windtunnel.training.foreign import continue_from
 
     err = console()
     with err.status("reading the corpus"):

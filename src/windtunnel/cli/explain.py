@@ -49,10 +49,10 @@ def parameters(
     as_json: Json = False,
 ) -> None:
     """Count what a model learns, term by term, and list what is chosen."""
-    from windtunnel.compare.seeds import planned
     from windtunnel.errors import ConfigError
     from windtunnel.inspect.explain_parameters import network_parameters, parse_widths, run_parameters
     from windtunnel.report.explain import parameter_parts
+    from windtunnel.runs.seeds import planned
 
     widths = parse_widths(what)
     if widths is None and not bias:
@@ -112,7 +112,7 @@ def attention(
 ) -> None:
     """Every matrix of an attention head, one weight with its numbers."""
     from windtunnel.errors import ConfigError
-    from windtunnel.generate.prompt import prompt_ids, token_text
+    from windtunnel.generation.prompt import prompt_ids, token_text
     from windtunnel.inspect.explain_attention import explain_head, explain_row
     from windtunnel.report.explain import PAGE, attention_parts
 

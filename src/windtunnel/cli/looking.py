@@ -12,7 +12,7 @@ import typer
 from windtunnel.cli.terminal import RECIPES, Json, RunName, Set, console, load_model, print_json, write_text
 
 if TYPE_CHECKING:
-    from windtunnel.generate.compiled import Steps
+    from windtunnel.generation.compiled import Steps
 
 
 def generate(
@@ -39,13 +39,13 @@ def generate(
     Past the model's context the window slides: each token is predicted from the last context_length ones.
     """
     from windtunnel.config import parse
-    from windtunnel.generate.compiled import Steps, settle
-    from windtunnel.generate.prompt import spell
-    from windtunnel.generate.sampling import SamplingConfig
-    from windtunnel.generate.trace import as_trace, corpus_truth
-    from windtunnel.generate.trace import generate as stream
-    from windtunnel.generate.weights import read_as
-    from windtunnel.generate.write import write_samples
+    from windtunnel.generation.compiled import Steps, settle
+    from windtunnel.generation.prompt import spell
+    from windtunnel.generation.sampling import SamplingConfig
+    from windtunnel.generation.trace import as_trace, corpus_truth
+    from windtunnel.generation.trace import generate as stream
+    from windtunnel.generation.weights import read_as
+    from windtunnel.generation.write import write_samples
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
     loaded = load_model(run)
@@ -126,9 +126,9 @@ def cost(
     as_json: Json = False,
 ) -> None:
     """Count parameters, shapes, FLOPs and memory."""
-    from windtunnel.compare.seeds import planned
     from windtunnel.inspect.cost import cost as count
     from windtunnel.report.cost_tables import cost_tables
+    from windtunnel.runs.seeds import planned
 
     found = count(planned(recipe, corpus, set))
     if as_json:

@@ -13,7 +13,7 @@ import typer
 from windtunnel.cli.terminal import Json, RunName, asked_to_stop, console, print_json
 
 if TYPE_CHECKING:
-    from windtunnel.train.events import Evaluation
+    from windtunnel.training.events import Evaluation
 
 
 def import_(
@@ -26,9 +26,9 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Make a run of a Hugging Face model, proved against transformers where it is installed."""
-    from windtunnel.compare.seeds import RUNS
     from windtunnel.report.pretrained import import_lines
-    from windtunnel.train.foreign import import_run
+    from windtunnel.runs.seeds import RUNS
+    from windtunnel.training.foreign import import_run
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.resolve().name).strip("-.") or "model"
     with console().status("reading the model"):
@@ -48,8 +48,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's model as transformers or llama.cpp reads it."""
-    from windtunnel.compare.seeds import find_run
-    from windtunnel.train.foreign import export_run
+    from windtunnel.runs.seeds import find_run
+    from windtunnel.training.foreign import export_run
 
     with console().status("writing the model"):
         notes = export_run(find_run(run), target, format)
@@ -72,9 +72,9 @@ def alter(
 
     With --steps also how much of the loss a short further training brings back.
     """
-    from windtunnel.compare.seeds import find_run
     from windtunnel.report.pretrained import alter_lines, altered_to_dict
-    from windtunnel.train.foreign import alter_run
+    from windtunnel.runs.seeds import find_run
+    from windtunnel.training.foreign import alter_run
 
     with console().status("measuring the loss before and after"):
         altered = alter_run(find_run(run), out / "seed-0", kv_heads, rotary, window)
@@ -93,9 +93,9 @@ def fold(
     as_json: Json = False,
 ) -> None:
     """Fold a trained model's batch norm into its weights, and show that it stays the same function."""
-    from windtunnel.compare.seeds import find_run
     from windtunnel.inspect.fold import fold_run
     from windtunnel.report.pretrained import fold_lines
+    from windtunnel.runs.seeds import find_run
 
     with console().status("folding, and comparing the two on the dev split"):
         folded = fold_run(find_run(run), out / "seed-0")
@@ -106,11 +106,11 @@ def fold(
 
 def _train_further(start: Path, corpus: str, steps: int) -> tuple[Path, Evaluation]:
     """The run that `train CORPUS --from START --steps N` makes, and its last dev loss."""
-    from windtunnel.compare.seeds import create_seeds, summarise
     from windtunnel.config import override
     from windtunnel.report.progress import TrainingProgress
-    from windtunnel.train.foreign import continue_from
-    from windtunnel.train.loop import resume
+    from windtunnel.runs.seeds import create_seeds, summarise
+    from windtunnel.training.foreign import continue_from
+    from windtunnel.training.loop import resume
 
     err = console()
     [folder] = create_seeds(override(continue_from(start, corpus), [f"train.steps={steps}"]), [0])

@@ -304,7 +304,7 @@ def _say(text: str) -> None:
 
 def _write(figure: Any, path: Path) -> None:
     from windtunnel.report.figures import save_figure
-    from windtunnel.train.disk import saving
+    from windtunnel.training.disk import saving
 
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)

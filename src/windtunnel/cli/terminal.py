@@ -19,7 +19,7 @@ from windtunnel.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from windtunnel.train.run import TrainedModel
+    from windtunnel.training.run import TrainedModel
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp or makemore"
@@ -30,8 +30,8 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its n
 
 def load_model(name: str) -> TrainedModel:
     """The model of a run; what was found wrong on the way to it is said."""
-    from windtunnel.compare.seeds import find_run
-    from windtunnel.train.run import load
+    from windtunnel.runs.seeds import find_run
+    from windtunnel.training.run import load
 
     trained = load(find_run(name))
     for warning in trained.warnings:
@@ -40,7 +40,7 @@ def load_model(name: str) -> TrainedModel:
 
 
 def write_text(path: Path, text: str) -> None:
-    from windtunnel.train.disk import saving
+    from windtunnel.training.disk import saving
 
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,10 +22,10 @@ from windtunnel.cli.terminal import (
 from windtunnel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from windtunnel.compare.seeds import Summary
-    from windtunnel.train.distributed import Ranks
-    from windtunnel.train.events import Stopped
-    from windtunnel.train.run_config import RunConfig
+    from windtunnel.runs.seeds import Summary
+    from windtunnel.training.distributed import Ranks
+    from windtunnel.training.events import Stopped
+    from windtunnel.training.run_config import RunConfig
 
 Parallel = Annotated[
     str | None,
@@ -52,17 +52,17 @@ def train(
 
     The same command again continues where it was stopped, or shows the result.
     """
-    from windtunnel.compare.seeds import create_seeds, find_run
     from windtunnel.config import override
-    from windtunnel.train.foreign import continue_from
-    from windtunnel.train.recipes import recipe as settings_of
+    from windtunnel.runs.seeds import create_seeds, find_run
+    from windtunnel.training.foreign import continue_from
+    from windtunnel.training.recipes import recipe as settings_of
 
     def settings() -> RunConfig:
         base = continue_from(find_run(start), corpus, recipe) if start else settings_of(recipe, corpus)
         return override(base, [*set, *([f"train.steps={steps}"] if steps else [])])
 
     if parallel:
-        from windtunnel.compare.together import create_together
+        from windtunnel.runs.distributed import create_together
 
         if seeds > 1:
             raise ConfigError(f"--parallel trains one seed, given --seeds {seeds}; begin torchrun once for each seed")
@@ -76,10 +76,10 @@ def train(
 
 def resume(run: RunName, parallel: Parallel = None, as_json: Json = False) -> None:
     """Continue stopped runs to their last step."""
-    from windtunnel.compare.seeds import find_seeds
+    from windtunnel.runs.seeds import find_seeds
 
     if parallel:
-        from windtunnel.compare.together import find_together
+        from windtunnel.runs.distributed import find_together
 
         _train_together(parallel, lambda ranks: find_together(run, ranks), as_json)
     refuse_torchrun()
@@ -88,10 +88,10 @@ def resume(run: RunName, parallel: Parallel = None, as_json: Json = False) -> No
 
 def _train_together(parallel: str, folder_of: Callable[[Ranks], Path], as_json: bool) -> NoReturn:
     """Train one run in the processes of torchrun, of which this is one; rank 0 speaks for all."""
-    from windtunnel.compare.together import train_together
     from windtunnel.report.progress import TrainingProgress
-    from windtunnel.train.distributed import open_ranks
-    from windtunnel.train.events import Stopped
+    from windtunnel.runs.distributed import train_together
+    from windtunnel.training.distributed import open_ranks
+    from windtunnel.training.events import Stopped
 
     ended = Stopped(0, "failed")
     with open_ranks(parallel) as ranks:
@@ -108,12 +108,12 @@ def _train_together(parallel: str, folder_of: Callable[[Ranks], Path], as_json: 
 
 
 def _train(folders: list[Path], as_json: bool) -> None:
-    from windtunnel.compare.execute import execute, open_executor
-    from windtunnel.compare.seeds import is_finished
     from windtunnel.report.progress import TrainingProgress
-    from windtunnel.train.events import Stopped
-    from windtunnel.train.machine import cores
-    from windtunnel.train.run import open_run
+    from windtunnel.runs.execute import execute, open_executor
+    from windtunnel.runs.seeds import is_finished
+    from windtunnel.training.events import Stopped
+    from windtunnel.training.machine import cores
+    from windtunnel.training.run import open_run
 
     err, endings = console(), {}
     runs = [open_run(folder) for folder in folders]
@@ -133,9 +133,9 @@ def _train(folders: list[Path], as_json: bool) -> None:
 
 
 def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool) -> Summary:
-    from windtunnel.compare.seeds import summarise
     from windtunnel.report.training import floor_line, save_curves, seeds_table, verdict_line
-    from windtunnel.train.run import open_run
+    from windtunnel.runs.seeds import summarise
+    from windtunnel.training.run import open_run
 
     summary, text = summarise(folders, endings), open_run(folders[0]).config.text
     picture = save_curves(folders, folders[0].parent / "curves.png")
@@ -166,8 +166,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure the loss of a run, or of all its seeds, on a split."""
-    from windtunnel.compare.seeds import evaluate_seeds, find_seeds
     from windtunnel.report.training import evaluation_lines
+    from windtunnel.runs.seeds import evaluate_seeds, find_seeds
 
     folders = find_seeds(run)
     with console().status(f"evaluating on the {split} split"):
@@ -182,8 +182,8 @@ def evaluate(
 def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show this one in full.")] = None,
          as_json: Json = False) -> None:  # fmt: skip
     """List the runs below ./runs, or show one."""
-    from windtunnel.compare.seeds import describe, find_run, find_runs
     from windtunnel.report.runs import run_table, runs_table
+    from windtunnel.runs.seeds import describe, find_run, find_runs
 
     found = [describe(find_run(run))] if run else [describe(folder) for folder in find_runs()]
     if as_json:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
-from windtunnel.compare.comparison import Comparison
-from windtunnel.compare.design import Arm
-from windtunnel.compare.verdict import Word
+from windtunnel.comparison.comparison import Comparison
+from windtunnel.comparison.verdict import Word
 from windtunnel.experiments.frame import Claim, Setting, Table
 from windtunnel.experiments.speed import DECODED, decoding, take_turns
 from windtunnel.experiments.training import is_judged
 from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
 from windtunnel.report.comparison_rows import signed
+from windtunnel.runs.arms import Arm
 from windtunnel.text.store import TextConfig
-from windtunnel.train.optimizer import OptimizerConfig
-from windtunnel.train.run_config import RunConfig, TrainConfig
-from windtunnel.train.schedule import ScheduleConfig
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.run_config import RunConfig, TrainConfig
+from windtunnel.training.schedule import ScheduleConfig
 
 Says = dict[str, tuple[str, Sequence[Word]]]
 """Of an arm by its name a statement, and the words of which the verdict must be one for it to hold."""

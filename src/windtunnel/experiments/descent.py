@@ -39,10 +39,10 @@ from windtunnel.experiments.frame import (
 )
 
 if TYPE_CHECKING:
-    from windtunnel.compare.comparison import Comparison
-    from windtunnel.compare.design import Arm
+    from windtunnel.comparison.comparison import Comparison
     from windtunnel.inspect.doctor.subject import Subject
-    from windtunnel.train.run_config import RunConfig
+    from windtunnel.runs.arms import Arm
+    from windtunnel.training.run_config import RunConfig
 
 MINI, ONE, FULL = "mini-batch", "stochastic", "full batch"
 STREAM, BUFFER, STORED = "stream, one at a time", "stream, batches of 32", "stored, again and again"
@@ -112,7 +112,7 @@ def arms_of(base: RunConfig, n: int, share: float) -> dict[str, Arm]:
         n: names that the first three learn from.
         share: of the steps; below 1 for a quick run.
     """
-    from windtunnel.compare.design import Arm
+    from windtunnel.runs.arms import Arm
 
     largest = max(RATES)
     plan = {  # batch size, names, steps, of which 60 or so end in an evaluation
@@ -149,7 +149,7 @@ def len_of(subject: Subject) -> int:
 
 def noise(subject: Subject, n: int, sizes: tuple[int, ...], setting: Setting) -> tuple[np.ndarray, tuple[float, float]]:
     """Variances (epochs, sizes); and how far the full batch's gradient changes by another order, and by parts of 32."""
-    from windtunnel.train.draws import train_examples
+    from windtunnel.training.draws import train_examples
 
     config = subject.config
     source = train_examples(config.replace(train=config.train.replace(n_examples=n)), subject.store)
@@ -178,7 +178,7 @@ def memory_claims(
 ) -> list[Claim]:
     """The first scenario's memory: what a batch takes, what fits a GPU, and whether memory alone decides."""
     from windtunnel.models import TransformerConfig
-    from windtunnel.train.recipes import small
+    from windtunnel.training.recipes import small
 
     each = {size: bytes / size for size, bytes in memory.items()}
     model = small("names").model if quick else TransformerConfig()

@@ -36,8 +36,8 @@ class Reached:
 
 def reached(folder: Path, target: float) -> Reached:
     """Read it from a run's log; seconds are those of the steps, without evaluations."""
-    from windtunnel.train.events import Evaluation, Step
-    from windtunnel.train.run import open_run
+    from windtunnel.training.events import Evaluation, Step
+    from windtunnel.training.run import open_run
 
     run, step, seconds = open_run(folder), 0, 0.0
     size = run.config.train.batch_size
@@ -104,8 +104,8 @@ def gradient_of(model: nn.Module, source: Examples, size: int, parts: int, seed:
     import torch
 
     from windtunnel.text.batches import batch
-    from windtunnel.train.objective import loss_sum
-    from windtunnel.train.step import gradients
+    from windtunnel.training.objective import loss_sum
+    from windtunnel.training.step import gradients
 
     model.zero_grad(set_to_none=True)
     gradients(lambda ids, targets: loss_sum(model(ids), targets), batch(source, size, seed, 0), parts, seed, 0)
@@ -133,8 +133,8 @@ def slopes(sizes: Sequence[int], variances: np.ndarray) -> Estimate:
 
 def dev_curves(folders: Sequence[Path]) -> list[dict[str, list[float]]]:
     """Dev loss against steps, examples and seconds, a curve for each run."""
-    from windtunnel.train.events import Evaluation, Step
-    from windtunnel.train.run import open_run
+    from windtunnel.training.events import Evaluation, Step
+    from windtunnel.training.run import open_run
 
     curves = []
     for folder in folders:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.compare.comparison import Comparison
-from windtunnel.compare.design import Arm
+from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, Verdict, signature, within
 from windtunnel.experiments.makemore import HERE, config_of
 from windtunnel.experiments.training import compared, folders_of, laid
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import arm_rows, verdict_rows
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.train.events import Step
-from windtunnel.train.run import open_run
+from windtunnel.training.events import Step
+from windtunnel.training.run import open_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,7 +23,6 @@ HALF = 2
 
 def gpt2_kv_heads(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What do fewer key and value heads cost in loss, and what do they save?"""
-    from windtunnel.compare.design import Arm, vary
     from windtunnel.experiments.altered import (
         arms_table,
         as_good_claims,
@@ -34,6 +33,7 @@ def gpt2_kv_heads(setting: Setting) -> Generator[Progress, None, Outcome]:
     from windtunnel.experiments.speed import at_lengths, rates_figure, rates_table
     from windtunnel.experiments.training import compared
     from windtunnel.report.comparison_figure import comparison_figure
+    from windtunnel.runs.arms import Arm, vary
 
     base = small_gpt2(setting, n_heads=8)
     arms = [Arm("n_kv_heads=8", base), *vary(base, ["model.n_kv_heads=" + ("1" if setting.quick else "4,2,1")])]

@@ -17,7 +17,7 @@ from windtunnel.stats.intervals import mean_interval, paired_difference
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from windtunnel.compare.comparison import Comparison
+    from windtunnel.comparison.comparison import Comparison
     from windtunnel.experiments.altered import Says
 
 KINDS = ("learned", "sinusoidal", "rope", "alibi", "none")
@@ -32,10 +32,10 @@ Losses = Mapping[str, Mapping[int, list[float]]]
 
 def gpt2_positions(setting: Setting) -> Generator[Progress, None, Outcome]:
     """Do rotary positions replace learned ones, and which positions reach past the training context?"""
-    from windtunnel.compare.design import vary
     from windtunnel.experiments.altered import arms_table, judged_claims, n_seeds, settings_of, small_gpt2
     from windtunnel.experiments.training import compared
     from windtunnel.report.comparison_figure import comparison_figure
+    from windtunnel.runs.arms import vary
 
     base, kinds = small_gpt2(setting), ("learned", "rope", "none") if setting.quick else KINDS
     arms = vary(base, [f"model.position={','.join(kinds)}"])
@@ -97,8 +97,8 @@ def at_longer_windows(found: Comparison, context_length: int) -> Generator[Progr
     """Each trained model reads the dev split again with `TIMES` as much before a token as in training."""
     from pathlib import Path
 
-    from windtunnel.train.evaluate import evaluate
-    from windtunnel.train.run import load
+    from windtunnel.training.evaluate import evaluate
+    from windtunnel.training.run import load
 
     losses: dict[str, dict[int, list[float]]] = {}
     store, runs = None, [(arm, run) for arm in found.arms for run in arm.seeds]

@@ -15,7 +15,7 @@ from windtunnel.stats.intervals import paired_difference
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from windtunnel.compare.comparison import Comparison
+    from windtunnel.comparison.comparison import Comparison
     from windtunnel.experiments.honest_loss import Honest
     from windtunnel.models import Transformer
 
@@ -34,11 +34,11 @@ SOURCE = {name: value for flaw in FLAWS.values() for name, value in flaw.items()
 
 def gpt2_source(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What is wrong with a GPT-2 written from memory, and what does each flaw cost?"""
-    from windtunnel.compare.design import Arm
     from windtunnel.experiments.altered import arms_table, n_seeds, settings_of, small_gpt2
     from windtunnel.experiments.honest_loss import honest_figure, honest_losses, honest_table
     from windtunnel.experiments.training import compared
     from windtunnel.report.comparison_figure import comparison_figure
+    from windtunnel.runs.arms import Arm
 
     base = small_gpt2(setting)
     flaws = {LEAKING: FLAWS[LEAKING]} if setting.quick else FLAWS

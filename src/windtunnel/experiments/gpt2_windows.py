@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from windtunnel.compare.comparison import Comparison
+    from windtunnel.comparison.comparison import Comparison
 
 WINDOWS = (64, 32, 16, 8)
 MASKED = "window 64 by a mask of T x T"
@@ -27,7 +27,6 @@ Measured = Mapping[str, Mapping[int, Sequence[float]]]
 
 def gpt2_windows(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What does a sliding window cost in loss, and do time and memory grow with T·w?"""
-    from windtunnel.compare.design import Arm, vary
     from windtunnel.experiments.altered import (
         arms_table,
         as_good_claims,
@@ -37,6 +36,7 @@ def gpt2_windows(setting: Setting) -> Generator[Progress, None, Outcome]:
     )
     from windtunnel.experiments.speed import at_lengths, rates_figure, rates_table
     from windtunnel.experiments.training import compared
+    from windtunnel.runs.arms import Arm, vary
 
     base, windows = small_gpt2(setting), WINDOWS[-1:] if setting.quick else WINDOWS
     arms = [Arm("full", base), *vary(base, [f"model.window={','.join(map(str, windows))}"])]

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from windtunnel.compare.comparison import Comparison
+from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Progress, Table
 from windtunnel.models import Transformer, as_transformer
 from windtunnel.report.stats_figures import drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.store import TokenStore
-from windtunnel.train.run import load
+from windtunnel.training.run import load
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,10 +15,10 @@ from windtunnel.experiments.learning_rate_figures import examination_figure, pat
 from windtunnel.stats.intervals import mean_interval, paired_difference
 
 if TYPE_CHECKING:
-    from windtunnel.compare.comparison import Comparison
-    from windtunnel.compare.design import Arm
+    from windtunnel.comparison.comparison import Comparison
     from windtunnel.inspect.doctor.exam import Examination
-    from windtunnel.train.run_config import RunConfig
+    from windtunnel.runs.arms import Arm
+    from windtunnel.training.run_config import RunConfig
 
 CURVATURES = (0.5, 3.0, 40.0)
 SHARES = (0.3, 0.95, 0.99, 1.0, 1.01, 1.05)
@@ -147,7 +147,7 @@ def scheduled_at(base: RunConfig, rate: float) -> RunConfig:
 
 def arms_of(base: RunConfig) -> dict[str, Arm]:
     """The baseline is the good constant rate."""
-    from windtunnel.compare.design import Arm
+    from windtunnel.runs.arms import Arm
 
     configs = {
         "good, constant": constant(base, GOOD),
@@ -195,7 +195,7 @@ def told(
     """
     from windtunnel.inspect.doctor.short_training import train_copy
     from windtunnel.inspect.doctor.subject import recipe_subject
-    from windtunnel.train.draws import train_examples
+    from windtunnel.training.draws import train_examples
 
     config = base.replace(train=base.train.replace(batch_size=NAMES, n_examples=NAMES, steps=slow + steps))
     found: dict[float, list[tuple[float, ...]]] = {LARGE: [], GOOD: []}

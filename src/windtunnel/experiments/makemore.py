@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from windtunnel.train.recipes import mlp
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.recipes import mlp
+from windtunnel.training.run_config import RunConfig
 
 GENERATOR = 2147483647
 """The seed of the published script; its weights do not depend on the corpus."""

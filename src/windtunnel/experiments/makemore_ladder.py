@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.compare.comparison import Comparison
-from windtunnel.compare.design import Arm
-from windtunnel.compare.seeds import evaluate_seeds
+from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, Verdict, signature, within
 from windtunnel.experiments.makemore import HERE, LADDER, PUBLISHED_DEV, REPLAY, config_of
 from windtunnel.experiments.training import compared, folders_of, laid
@@ -19,11 +17,13 @@ from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import arm_rows, verdict_rows
 from windtunnel.report.figures import dev_losses
 from windtunnel.report.stats_figures import QUIET, drawing
+from windtunnel.runs.arms import Arm
+from windtunnel.runs.seeds import evaluate_seeds
 from windtunnel.stats.intervals import Estimate, mean_interval, paired_difference
 from windtunnel.stats.multiplicity import adjust
 from windtunnel.stats.paired import t_test
-from windtunnel.train.events import Event, Step
-from windtunnel.train.run import open_run
+from windtunnel.training.events import Event, Step
+from windtunnel.training.run import open_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

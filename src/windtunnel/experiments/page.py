@@ -10,7 +10,7 @@ from pathlib import Path
 from windtunnel.experiments.frame import Claim, Outcome
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import cells, inline_svg, page, scrolling_table, table
-from windtunnel.train.disk import saving
+from windtunnel.training.disk import saving
 
 STYLE = """
 :root { --holds: #00734f; --not: #b3470b; }

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from windtunnel.experiments.frame import Outcome, Progress, Setting, signature
 
 if TYPE_CHECKING:
-    from windtunnel.compare.design import Arm
-    from windtunnel.compare.verdict import Word
-    from windtunnel.train.run_config import RunConfig
+    from windtunnel.comparison.verdict import Word
+    from windtunnel.runs.arms import Arm
+    from windtunnel.training.run_config import RunConfig
 
 ROW = "time-to-loss"
 SEEDS, STEPS, MATRIX_LR = 5, 120, 0.04
@@ -68,7 +68,7 @@ def problem(setting: Setting) -> RunConfig:
     Quickly, on names.
     """
     from windtunnel.text.store import TextConfig
-    from windtunnel.train.recipes import quick
+    from windtunnel.training.recipes import quick
 
     base, steps = quick("names" if setting.quick else "python"), 4 if setting.quick else STEPS
     train = {"steps": steps, "eval_every": steps, "save_every": steps, "sample_tokens": 0, "compile": False}
@@ -87,8 +87,8 @@ def problem(setting: Setting) -> RunConfig:
 
 def arms_of(base: RunConfig) -> list[Arm]:
     """The recipe, and the recipe without each of its choices."""
-    from windtunnel.compare.design import Arm
     from windtunnel.config import override
+    from windtunnel.runs.arms import Arm
 
     arms = [Arm("quick", base)]
     for name, (_, settings, _, share) in CHOICES.items():

@@ -7,23 +7,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from windtunnel.compare.compare import at_once, save_comparison, train_arms
-from windtunnel.compare.comparison import Comparison, Judgement
-from windtunnel.compare.design import Arm
-from windtunnel.compare.execute import open_executor
-from windtunnel.compare.judging import conclude
-from windtunnel.compare.measure import measure
-from windtunnel.compare.plan import Plan, is_settled, make_plan, run_folders
-from windtunnel.compare.verdict import Word
+from windtunnel.comparison.compare import at_once, save_comparison, train_arms
+from windtunnel.comparison.comparison import Comparison, Judgement
+from windtunnel.comparison.judging import conclude
+from windtunnel.comparison.plan import Plan, is_settled, make_plan, run_folders
+from windtunnel.comparison.verdict import Word
 from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Progress, Setting, Table, Verdict, exactly
+from windtunnel.runs.arms import Arm
+from windtunnel.runs.execute import open_executor
+from windtunnel.runs.measure import measure
 from windtunnel.text.corpora import open_corpus
-from windtunnel.train.disk import saving
-from windtunnel.train.events import Event, Step
-from windtunnel.train.loop import resume
-from windtunnel.train.recipes import tiny
-from windtunnel.train.run import create_run
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.disk import saving
+from windtunnel.training.events import Event, Step
+from windtunnel.training.loop import resume
+from windtunnel.training.recipes import tiny
+from windtunnel.training.run import create_run
+from windtunnel.training.run_config import RunConfig
 
 
 def small_names(setting: Setting) -> RunConfig:

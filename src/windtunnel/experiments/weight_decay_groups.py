@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from windtunnel.compare.comparison import Comparison
-    from windtunnel.compare.design import Arm
-    from windtunnel.train.optimizer import OptimizerConfig
-    from windtunnel.train.run_config import RunConfig
+    from windtunnel.comparison.comparison import Comparison
+    from windtunnel.runs.arms import Arm
+    from windtunnel.training.optimizer import OptimizerConfig
+    from windtunnel.training.run_config import RunConfig
 
 STRENGTHS = (0.1, 1.0)
 MATRICES, ALL, NONE = "matrices", "everything", "nothing"
@@ -61,7 +61,7 @@ def problem(setting: Setting) -> RunConfig:
 
 def arms_of(base: RunConfig, strength: float) -> list[Arm]:
     """The groups as they were meant, as they came out, and no decay."""
-    from windtunnel.compare.design import Arm
+    from windtunnel.runs.arms import Arm
 
     settings = {
         MATRICES: {"weight_decay": strength},
@@ -73,7 +73,7 @@ def arms_of(base: RunConfig, strength: float) -> list[Arm]:
 
 def as_meant(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """This package's own optimizer: decay on matrices."""
-    from windtunnel.train.optimizer import build_optimizer
+    from windtunnel.training.optimizer import build_optimizer
 
     return build_optimizer(model, config)
 
@@ -164,7 +164,7 @@ def length_table(strength: float, found: Comparison) -> Table:
     """Root mean squares of what was learned, means over the seeds: what decay does whether or not the loss knows."""
     import torch
 
-    from windtunnel.train.run import load
+    from windtunnel.training.run import load
 
     rows = []
     for arm in found.arms:

@@ -20,7 +20,7 @@ from windtunnel.report.figures import smoothed
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.batches import Batch, batch, examples
-from windtunnel.train.evaluate import evaluate
+from windtunnel.training.evaluate import evaluate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

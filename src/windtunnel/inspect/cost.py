@@ -24,11 +24,11 @@ from windtunnel.models.cost import (
     parameter_formulas,
     training_flops_per_token,
 )
-from windtunnel.train.muon import hidden_matrices
-from windtunnel.train.objective import loss_sum
-from windtunnel.train.optimizer import OptimizerConfig
-from windtunnel.train.run_config import RunConfig
-from windtunnel.train.step import recompute_blocks
+from windtunnel.training.muon import hidden_matrices
+from windtunnel.training.objective import loss_sum
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.run_config import RunConfig
+from windtunnel.training.step import recompute_blocks
 
 FLOAT32 = 4
 """Bytes of a weight, a gradient and an optimizer's number; bf16 runs keep these in float32 too."""

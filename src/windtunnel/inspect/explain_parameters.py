@@ -14,7 +14,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.inspect.cost import parameter_shapes
 from windtunnel.models import TransformerConfig
 from windtunnel.models.cost import formula_names, parameter_formulas
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.run_config import RunConfig
 
 LARGEST_WIDTH = 10**9
 

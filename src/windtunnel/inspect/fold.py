@@ -13,11 +13,11 @@ from windtunnel.models import MLP, Model
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.text.batches import examples
 from windtunnel.text.store import TokenStore
-from windtunnel.train import machine
-from windtunnel.train.evaluate import EVALUATION_TOKENS, evaluate
-from windtunnel.train.events import Evaluation
-from windtunnel.train.foreign import create_from
-from windtunnel.train.run import Run, load
+from windtunnel.training import machine
+from windtunnel.training.evaluate import EVALUATION_TOKENS, evaluate
+from windtunnel.training.events import Evaluation
+from windtunnel.training.foreign import create_from
+from windtunnel.training.run import Run, load
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from windtunnel.compare.comparison import ArmResult, Comparison, Judgement
-from windtunnel.compare.verdict import Word
+from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
+from windtunnel.comparison.verdict import Word
 from windtunnel.report.comparison_rows import counts, loss_of, mean_of, signed
 from windtunnel.report.stats_figures import QUIET, drawing
 from windtunnel.stats.intervals import Estimate

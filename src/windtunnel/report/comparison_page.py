@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from windtunnel.compare.comparison import Comparison
-from windtunnel.compare.verdict import Word
+from windtunnel.comparison.comparison import Comparison
+from windtunnel.comparison.verdict import Word
 from windtunnel.report.comparison_figure import COLOURS, INK
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
 from windtunnel.report.html import inline_svg, page, scrolling_table

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from windtunnel.compare.comparison import ArmResult, Comparison, Judgement, SeedRun, Unit
+from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, SeedRun, Unit
 from windtunnel.stats.intervals import Estimate
 
 Rows = tuple[list[str], list[list[str]]]

@@ -21,7 +21,7 @@ from windtunnel.inspect.doctor.findings import Finding
 from windtunnel.report.doctor_figures import activations_figure, training_figure
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import inline_svg, page, table
-from windtunnel.train.disk import saving
+from windtunnel.training.disk import saving
 
 NOTHING = f"nothing found; looked for: {', '.join(CHECKS)}"
 COLUMNS = ("finding", "severity", "evidence", "cure")

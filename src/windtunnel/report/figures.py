@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from windtunnel.errors import ConfigError
 from windtunnel.stats.intervals import mean_interval
-from windtunnel.train.disk import saving
-from windtunnel.train.events import Evaluation, Event, Step
+from windtunnel.training.disk import saving
+from windtunnel.training.events import Evaluation, Event, Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.errors import ConfigError
-from windtunnel.generate.prompt import prompt_ids, token_text
-from windtunnel.generate.sampling import SamplingConfig
-from windtunnel.generate.trace import Trace, corpus_truth, trace
+from windtunnel.generation.prompt import prompt_ids, token_text
+from windtunnel.generation.sampling import SamplingConfig
+from windtunnel.generation.trace import Trace, corpus_truth, trace
 from windtunnel.inspect.attention import AttentionMap, attention
 from windtunnel.models import as_transformer
 from windtunnel.report.figures import attention_figure, save_figure
 from windtunnel.report.page import attention_page, trace_page
-from windtunnel.train.disk import saving
-from windtunnel.train.run import TrainedModel
+from windtunnel.training.disk import saving
+from windtunnel.training.run import TrainedModel
 
 
 @dataclass(frozen=True)

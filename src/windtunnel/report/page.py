@@ -9,7 +9,7 @@ from html import escape
 
 import numpy as np
 
-from windtunnel.generate.trace import TokenTrace, Trace
+from windtunnel.generation.trace import TokenTrace, Trace
 from windtunnel.inspect.attention import AttentionMap
 from windtunnel.report.html import page
 from windtunnel.report.tables import sampling_line, surprise_share, totals_line

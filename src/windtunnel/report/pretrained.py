@@ -9,8 +9,8 @@ from typing import Any
 from windtunnel.inspect.fold import Folded
 from windtunnel.models import TransformerConfig
 from windtunnel.models.pretrained.proof import Proof
-from windtunnel.train.events import Evaluation
-from windtunnel.train.foreign import Altered, Imported
+from windtunnel.training.events import Evaluation
+from windtunnel.training.foreign import Altered, Imported
 
 
 def import_lines(found: Imported) -> list[str]:

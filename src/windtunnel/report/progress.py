@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from windtunnel.train.events import Evaluation, Event, Sample, Saved, Started, Step, Stopped
+from windtunnel.training.events import Evaluation, Event, Sample, Saved, Started, Step, Stopped
 
 SMOOTHING = 0.95
 """Weight of the past in the loss and the rate that are shown."""

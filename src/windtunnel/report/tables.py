@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from windtunnel.generate.trace import Alternative, TokenTrace, Trace
+from windtunnel.generation.trace import Alternative, TokenTrace, Trace
 
 BARS = "▁▂▃▄▅▆▇█"
 LEVELS = (

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from windtunnel.compare.seeds import SplitLoss, Summary
 from windtunnel.report.figures import curves_figure, save_figure
+from windtunnel.runs.seeds import SplitLoss, Summary
 from windtunnel.text.corpora.pets import entropy_floor
-from windtunnel.train.run import Run, open_run
+from windtunnel.training.run import Run, open_run
 
 
 def seeds_table(summary: Summary) -> Table:

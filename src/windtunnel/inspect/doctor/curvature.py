@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from windtunnel.inspect.doctor.activations import evaluating
 from windtunnel.text.batches import Batch
-from windtunnel.train.objective import loss_sum
-from windtunnel.train.optimizer import OptimizerConfig
+from windtunnel.training.objective import loss_sum
+from windtunnel.training.optimizer import OptimizerConfig
 
 LEAST = 8
 """Iterations before it may end: from a random vector the estimate can rest on a plateau before it rises."""

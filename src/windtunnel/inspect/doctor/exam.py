@@ -20,8 +20,8 @@ from windtunnel.inspect.doctor.short_training import ShortTraining, beginning, t
 from windtunnel.inspect.doctor.subject import Subject
 from windtunnel.stats.intervals import Estimate
 from windtunnel.text.batches import Batch, Examples, batch
-from windtunnel.train.draws import train_examples
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.draws import train_examples
+from windtunnel.training.run_config import RunConfig
 
 STEPS = 120
 """Steps of the short training when nothing else is asked for."""

@@ -18,7 +18,7 @@ from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.intervals import Estimate
 from windtunnel.text.batches import IGNORED, Batch, examples
 from windtunnel.text.store import TokenStore
-from windtunnel.train.evaluate import shortened
+from windtunnel.training.evaluate import shortened
 
 ROWS = 64
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.stats.intervals import Estimate
-from windtunnel.train.events import Evaluation, Event, Step, Stopped
+from windtunnel.training.events import Evaluation, Event, Step, Stopped
 
 PAST = 25
 """A loss is compared with the median of so many before it."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.batches import Batch
-from windtunnel.train.objective import loss_sum
+from windtunnel.training.objective import loss_sum
 
 
 @dataclass(frozen=True)

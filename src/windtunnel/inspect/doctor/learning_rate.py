@@ -9,7 +9,7 @@ from torch import nn
 
 from windtunnel.inspect.doctor.short_training import train_copy
 from windtunnel.text.batches import Examples
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.run_config import RunConfig
 
 LOWEST, HIGHEST = 1e-6, 10.0
 HALF_LIFE = 2.0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from windtunnel.inspect.doctor.activations import evaluating
 from windtunnel.stats.intervals import Estimate
 from windtunnel.text.batches import Batch
-from windtunnel.train.objective import loss_sum
+from windtunnel.training.objective import loss_sum
 
 
 def noise_scale(gradients: Callable[[], Iterable[Tensor]], size: int, confidence: float = 0.95) -> Estimate:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from windtunnel.errors import NumericsError
 from windtunnel.text.batches import Examples, batch
-from windtunnel.train.objective import loss_sum
-from windtunnel.train.optimizer import build_optimizer, optimizer_tensors
-from windtunnel.train.run_config import RunConfig
-from windtunnel.train.schedule import learning_rate
-from windtunnel.train.step import gradients, guard, update
+from windtunnel.training.objective import loss_sum
+from windtunnel.training.optimizer import build_optimizer, optimizer_tensors
+from windtunnel.training.run_config import RunConfig
+from windtunnel.training.schedule import learning_rate
+from windtunnel.training.step import gradients, guard, update
 
 LOOKS = 12
 """At so many steps the update is compared with the weights."""

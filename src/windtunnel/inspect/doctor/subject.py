@@ -13,10 +13,10 @@ from windtunnel.models import build
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.corpora.pets import entropy_floor
 from windtunnel.text.store import TokenStore, prepare
-from windtunnel.train.checkpoint import load_weights, newest_checkpoint
-from windtunnel.train.events import Event
-from windtunnel.train.run import initial_model, open_run, resolve
-from windtunnel.train.run_config import RunConfig
+from windtunnel.training.checkpoint import load_weights, newest_checkpoint
+from windtunnel.training.events import Event
+from windtunnel.training.run import initial_model, open_run, resolve
+from windtunnel.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)

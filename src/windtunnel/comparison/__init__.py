@@ -1,0 +1,1 @@
+"""Comparing: a plan of arms x seeds, its verdicts, and the record of both."""

@@ -1,0 +1,85 @@
+"""Train the arms of a plan, and judge them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from typing import Any
+
+from windtunnel.comparison.comparison import Comparison
+from windtunnel.comparison.judging import conclude, undecided
+from windtunnel.comparison.notes import SAVED, seeds_looked_at
+from windtunnel.comparison.plan import Plan, is_settled, make_plan, run_folders
+from windtunnel.comparison.verdict import FEWEST_SEEDS
+from windtunnel.runs.arms import Arm
+from windtunnel.runs.execute import execute, open_executor
+from windtunnel.training import machine
+from windtunnel.training.disk import saving
+from windtunnel.training.events import Event, Stopped
+from windtunnel.training.run import create_run
+
+
+def compare(
+    arms: Sequence[Arm], seeds: int | Sequence[int] = 6, executor: Executor | None = None, **rule: Any
+) -> Comparison:
+    """Train arms x seeds, as far as they are not there, and judge them.
+
+    Args:
+        arms: the first is the baseline, unless `baseline` names another.
+        executor: any of concurrent.futures whose workers see the same folders; None runs processes on this machine.
+        rule: further arguments of `make_plan`: baseline, budget, margin, alpha, correction, until_decided, root.
+
+    Raises:
+        ConfigError: for arms that cannot be compared, and for a rule that can decide nothing.
+    """
+    plan = make_plan(arms, seeds, **rule)
+    with nullcontext(executor) if executor else open_executor("local", at_once(plan)) as workers:
+        for _ in train_arms(plan, workers):
+            pass
+    return conclude(plan)
+
+
+def train_arms(
+    plan: Plan, executor: Executor, should_stop: Callable[[], bool] = lambda: False, patience: float = 600
+) -> Iterator[tuple[str, int, Event]]:
+    """Train what is missing, seed by seed; yields (arm, seed, event).
+
+    A plan that goes on until all arms are decided adds a seed to the baseline and to those that are not.
+    """
+    folders, arms = run_folders(plan), [arm.name for arm in plan.arms]
+    n = FEWEST_SEEDS if plan.until_decided else len(plan.seeds)
+    while True:
+        wanted = [(arm, seed) for seed in plan.seeds[:n] for arm in plan.arms if arm.name in arms]
+        missing = [(arm, seed) for arm, seed in wanted if not is_settled(folders[arm.name, seed])]
+        for arm, seed in missing:
+            create_run(folders[arm.name, seed], arm.config.replace(seed=seed), arm.store)
+        lost = False
+        for place, event in execute([folders[a.name, s] for a, s in missing], executor, should_stop, patience):
+            arm, seed = missing[place]
+            lost = lost or (isinstance(event, Stopped) and event.reason in ("interrupted", "failed"))
+            yield arm.name, seed, event
+        if lost or n >= len(plan.seeds):
+            return
+        still = undecided(plan)
+        if not still:
+            return
+        arms, n = [plan.arms[0].name, *still], n + 1
+
+
+def save_comparison(plan: Plan, found: Comparison) -> None:
+    """Write `comparison.json` into the comparison's folder; it remembers with how many seeds the arms were judged."""
+    judged = max((j.verdict.difference.n for j in found.judgements), default=0)
+    looked = sorted({*seeds_looked_at(plan), *([judged] if judged >= FEWEST_SEEDS else [])})
+    with saving(plan.folder):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**found.to_dict(), "seeds_looked_at": looked}, indent=2, ensure_ascii=False, allow_nan=False)
+        (plan.folder / SAVED).write_text(text + "\n", encoding="utf-8")
+
+
+def at_once(plan: Plan) -> int:
+    """How many runs share this machine: as many as have cores for their threads; one on an accelerator."""
+    if machine.device().type != "cpu":
+        return 1
+    return max(1, machine.cores() // max(arm.config.train.threads or 1 for arm in plan.arms))

@@ -1,0 +1,100 @@
+"""What stands beside a verdict: what to bear in mind, and the signature with which it can be cited and repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from windtunnel import __version__
+from windtunnel.comparison.comparison import ArmResult, Judgement
+from windtunnel.comparison.plan import Plan
+from windtunnel.training.evaluate import sum_of_targets
+
+SAVED = "comparison.json"
+
+
+def notes(
+    plan: Plan, arms: Sequence[ArmResult], judgements: Sequence[Judgement], versions: Sequence[str]
+) -> Iterator[str]:
+    """Sentences, only those that apply."""
+    for arm in arms:
+        yield from _runs(arm)
+    for name in (arm.name for arm in plan.arms if not arm.config.model.causal):
+        yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
+    yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
+    yield from (note for judgement in judgements for note in _chance(judgement))
+    if len(versions) > 1:
+        yield f"the runs come from different machines or versions: {'; '.join(versions)}"
+    if not plan.until_decided and (before := [n for n in seeds_looked_at(plan) if n < len(plan.seeds)]):
+        yield (
+            f"these arms were judged before with {', '.join(map(str, before))} seeds: to add seeds until a verdict "
+            "comes is to be wrong more often than the level says; --until-decided adds them and keeps the error rate"
+        )
+
+
+def signature(plan: Plan, n_documents: int, versions: Sequence[str]) -> str:
+    """One line: corpus, arms, seeds, budget, statistic, margin, versions."""
+    base = plan.arms[0]
+    steps = sorted({arm.config.train.steps for arm in plan.arms})
+    looks = f"looks after {plan.looks[0]}...{plan.looks[-1]} seeds (Pocock, t)" if plan.looks else "one look"
+    parts = [
+        f"windtunnel {__version__}",
+        f"corpus {base.store.corpus.name} sha256:{base.store.sha256[:12]}",
+        "arms " + " | ".join(f"{arm.name} {arm.key[:12]}" for arm in plan.arms),
+        f"seeds {_ranges(plan.seeds)}",
+        f"steps {'/'.join(map(str, steps))}",
+        f"dev split, whole: {sum_of_targets(base.store, 'dev')} tokens in {n_documents} documents",
+        f"paired t test, {plan.correction}, {looks}, alpha {plan.alpha:g}, margin {plan.margin:.2%}",
+        f"{base.config.train.precision}, {base.config.train.threads} thread(s)",
+        *versions,
+    ]
+    return "; ".join(parts)
+
+
+def seeds_looked_at(plan: Plan) -> list[int]:
+    """With how many seeds the same arms have been judged before, from the comparison's folder."""
+    path = plan.folder / SAVED
+    try:
+        return sorted({int(n) for n in json.loads(path.read_text(encoding="utf-8"))["seeds_looked_at"]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _runs(arm: ArmResult) -> Iterator[str]:
+    diverged = [run for run in arm.seeds if run.reason == "diverged"]
+    if diverged:
+        yield (
+            f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds; each of them counts as a blind guess "
+            f"among the vocabulary. The first: {diverged[0].message.partition('. ')[0]}"
+        )
+    missing = [run for run in arm.seeds if run.loss is None]
+    if missing:
+        told = f": {missing[0].message}" if missing[0].message else ""
+        yield f"{arm.name}: seeds {_ranges([r.seed for r in missing])} are missing ({missing[0].reason}{told})"
+
+
+def _costs(base: ArmResult, arm: ArmResult) -> Iterator[str]:
+    for what, ours, theirs in (("tokens", arm.tokens, base.tokens), ("FLOPs", arm.flops, base.flops)):
+        if abs(ours / theirs - 1) > 0.02:
+            yield f"{arm.name} spends {ours / theirs:.2f} times the {what} of {base.name} a run"
+            return
+
+
+def _chance(judgement: Judgement) -> Iterator[str]:
+    documents = judgement.over_documents
+    if judgement.verdict.word in ("better", "worse") and documents and documents.low <= 0 <= documents.high:
+        yield (
+            f"{judgement.arm}: the verdict holds for these held-out documents; others could turn it "
+            f"([{documents.low:+.4f}, {documents.high:+.4f}] over documents): hold out more"
+        )
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """`0-3, 7` for 0, 1, 2, 3, 7."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)

@@ -1,0 +1,40 @@
+"""What two arms share, found by looking and stated in sentences: nothing is paired because it was meant to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from windtunnel.runs.arms import ResolvedArm
+from windtunnel.training.run import initial_model
+
+
+def pairing(arms: Sequence[ResolvedArm], n_documents: int) -> tuple[str, ...]:
+    """What is the same for all arms with the same seed, and what is not."""
+    base = arms[0]
+    what = "lines" if base.store.corpus.unit == "line" else "files" if base.store.corpus.unit == "file" else "blocks"
+    held_out = f"held-out text: the same {n_documents:,} {what} in every arm"
+    return (held_out, *(f"{arm.name}: {_batches(base, arm)}; {_weights(base, arm)}" for arm in arms[1:]))
+
+
+def _batches(base: ResolvedArm, arm: ResolvedArm) -> str:
+    if base.store.folder != arm.store.folder:
+        return "batches not paired (another tokenizer)"
+    if base.config.model.last_only != arm.config.model.last_only:
+        return "batches not paired (other examples)"
+    if base.config.model.context_length != arm.config.model.context_length:
+        return "batches not paired (another context length)"
+    if base.config.train.batch_size != arm.config.train.batch_size:
+        return "the same examples in the same order, in batches of another size"
+    if base.config.train.steps != arm.config.train.steps:
+        return "the same batches as far as both go"
+    return "the same batches"
+
+
+def _weights(base: ResolvedArm, arm: ResolvedArm) -> str:
+    """How many of the arm's parameters begin with the baseline's values."""
+    ours, theirs = (dict(initial_model(a.config).named_parameters()) for a in (arm, base))
+    same = sum(p.numel() for name, p in ours.items() if name in theirs and torch.equal(p, theirs[name]))
+    total = sum(p.numel() for p in ours.values())
+    return f"{same:,} of its {total:,} parameters begin as the baseline's"

@@ -1,0 +1,185 @@
+"""The design of a comparison: arms, which are run configs, that share corpus, held-out documents, seeds and budget."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from windtunnel.config import differences, fingerprint, override, parse, read_settings
+from windtunnel.errors import ConfigError, DataError
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TokenStore, prepare
+from windtunnel.training.draws import train_examples
+from windtunnel.training.run import resolve
+from windtunnel.training.run_config import RunConfig
+
+MOST_ARMS = 64
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, with a name."""
+
+    name: str
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class ResolvedArm:
+    """An arm with everything decided, and its corpus as tokens."""
+
+    name: str
+    config: RunConfig
+    store: TokenStore
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of all that makes it what it is, without the seed."""
+        return fingerprint(self.config, exclude=["seed"])
+
+
+def vary(base: RunConfig, variations: Iterable[str], zipped: bool = False) -> list[Arm]:
+    """The arms of variations such as `model.position=learned,rope`: their grid, or one by one in parallel.
+
+    An arm is named by what makes it: `position=rope, lr=0.001`.
+
+    Raises:
+        ConfigError: for an unknown setting or a wrong value, lists of different lengths, or too large a grid.
+    """
+    axes = [_axis(variation) for variation in variations]
+    lengths = [len(values) for _, values in axes]
+    if zipped and len(set(lengths)) > 1:
+        raise ConfigError(f"--zip needs lists of one length, given {lengths} values")
+    size = lengths[0] if zipped and lengths else math.prod(lengths)
+    if size > MOST_ARMS:
+        raise ConfigError(
+            f"the grid has {size:,} arms, {' x '.join(map(str, lengths))}; at most {MOST_ARMS} are compared at once: "
+            "vary fewer settings, or use --zip"
+        )
+    chosen = zip(*(v for _, v in axes), strict=True) if zipped else itertools.product(*(v for _, v in axes))
+    paths = [path for path, _ in axes]
+    leaves = [path.rsplit(".", 1)[-1] for path in paths]
+    short = [leaf if leaves.count(leaf) == 1 else path for leaf, path in zip(leaves, paths, strict=True)]
+    return [
+        Arm(
+            ", ".join(f"{name}={value}" for name, value in zip(short, values, strict=True)),
+            override(base, [f"{path}={value}" for path, value in zip(paths, values, strict=True)]),
+        )
+        for values in chosen
+        if values
+    ]
+
+
+def arm_from_file(base: RunConfig, named: str) -> Arm:
+    """The arm of `NAME=FILE`: the settings of a .json or .toml file laid over the base.
+
+    Raises:
+        ConfigError: when it cannot be read, or says something that is not a setting.
+    """
+    name, separator, path = named.partition("=")
+    if not (name and separator and path):
+        raise ConfigError(f"--arm {named!r}: expected NAME=FILE, the file with settings in .json or .toml")
+    merged = _laid_over(base.model_dump(exclude_unset=True), read_settings(Path(path)))
+    try:
+        return Arm(name, parse(RunConfig, merged))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def resolve_arms(arms: Sequence[Arm], baseline: str | None = None) -> list[ResolvedArm]:
+    """The arms with everything decided, the baseline first.
+
+    Raises:
+        ConfigError: for fewer than two arms, an unknown baseline, equal names or configs, or an arm that cannot be
+            judged on the same held-out documents as the baseline.
+        DataError: when nothing is held out.
+    """
+    names = [arm.name for arm in arms]
+    if len(arms) < 2:
+        raise ConfigError(
+            f"a comparison needs at least two arms, given {names}; e.g. --vary model.position=learned,rope"
+        )
+    if len(arms) > MOST_ARMS:
+        raise ConfigError(f"at most {MOST_ARMS} arms are compared at once, given {len(arms):,}")
+    if baseline is not None and baseline not in names:
+        raise ConfigError(f"there is no arm {baseline!r} to be the baseline; the arms are: {'; '.join(names)}")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two arms are named {name!r}; every arm needs a name of its own")
+    stores: dict[str, TokenStore] = {}
+    resolved = [_resolve(arm, stores) for arm in sorted(arms, key=lambda arm: arm.name != (baseline or names[0]))]
+    _check(resolved)
+    return resolved
+
+
+def _resolve(arm: Arm, stores: dict[str, TokenStore]) -> ResolvedArm:
+    """Side by side with others, so that each run gets one thread unless the config says otherwise."""
+    config = arm.config
+    key = json.dumps([config.corpus, config.text.model_dump()])
+    try:
+        if key not in stores:
+            stores[key] = prepare(open_corpus(config.corpus, config.text.unit), config.text)
+        resolved = resolve(config, stores[key], side_by_side=2)
+        train_examples(resolved, stores[key])  # a corpus too small for it is told here
+    except ConfigError as error:
+        raise ConfigError(f"arm {arm.name}: {error}") from None
+    except DataError as error:
+        raise DataError(f"arm {arm.name}: {error}") from None
+    return ResolvedArm(arm.name, resolved.replace(seed=0), stores[key])
+
+
+def _check(arms: Sequence[ResolvedArm]) -> None:
+    base = arms[0]
+    if len(base.store.splits["dev"].ids) == 0:
+        raise DataError(
+            f"nothing of {base.config.corpus} is held out, so nothing can be judged; give more text, or a larger "
+            "--set text.dev_fraction"
+        )
+    for a, b in itertools.combinations(arms, 2):
+        if a.key == b.key:
+            raise ConfigError(f"arms {a.name} and {b.name} are the same run: no setting differs between them")
+    for arm in arms[1:]:
+        text = differences(base.config.text, arm.config.text)
+        held_out = [path for path in text if path in ("unit", "dev_fraction", "test_fraction")]
+        if arm.store.sha256 != base.store.sha256 or held_out:
+            what = f"text.{held_out[0]}" if held_out else "the corpus"
+            raise ConfigError(
+                f"arm {arm.name} cannot be judged on the held-out documents of {base.name}: {what} differs"
+            )
+
+
+def with_steps(arm: ResolvedArm, steps: int) -> ResolvedArm:
+    """The arm with another number of steps; warm-up, evaluations and saves keep their numbers of steps."""
+    return replace(arm, config=arm.config.replace(train=arm.config.train.replace(steps=steps)))
+
+
+def _axis(variation: str) -> tuple[str, list[str]]:
+    path, separator, values = variation.partition("=")
+    if not separator or not values:
+        raise ConfigError(f"--vary {variation!r}: expected PATH=A,B, for example --vary model.position=learned,rope")
+    return path, _split(values)
+
+
+def _split(values: str) -> list[str]:
+    """The values between commas; those inside brackets belong to a value: `8,[8,16]` is two."""
+    parts, depth = [""], 0
+    for character in values:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _laid_over(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged

@@ -1,0 +1,121 @@
+"""What every arm may spend: the same steps, tokens, floating-point operations, or seconds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from windtunnel.errors import ConfigError, NumericsError
+from windtunnel.models import build
+from windtunnel.models.cost import training_flops_per_token
+from windtunnel.runs.arms import ResolvedArm, with_steps
+from windtunnel.text.batches import examples
+from windtunnel.training import machine
+from windtunnel.training.disk import saving
+from windtunnel.training.draws import batches
+from windtunnel.training.evaluate import sum_of_targets
+from windtunnel.training.loop import State, advance, loss_function
+from windtunnel.training.optimizer import build_optimizer
+from windtunnel.training.run import in_blocks
+from windtunnel.training.step import prepare_blocks
+
+KINDS = ("steps", "tokens", "flops", "seconds")
+ROUNDS, STEPS_A_ROUND = 5, 8
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a whole run of an arm costs, by formula: tokens predicted and matrix-multiply FLOPs."""
+
+    steps: int
+    tokens: float
+    flops: float
+    flops_per_token: float
+
+
+def parse_budget(text: str) -> tuple[str, float]:
+    """`tokens=2e6` as ("tokens", 2000000.0). Raises ConfigError for anything else."""
+    kind, _, amount = text.partition("=")
+    try:
+        value = float(amount)
+    except ValueError:
+        value = -1.0
+    if kind not in KINDS or not 0 < value < float("inf"):
+        raise ConfigError(f"--budget {text!r}: expected one of {', '.join(KINDS)} with an amount, e.g. tokens=2e6")
+    return kind, value
+
+
+def spent(arm: ResolvedArm) -> Spent:
+    """What a run of this arm costs."""
+    steps = arm.config.train.steps
+    tokens, flops = _per_step(arm)
+    return Spent(steps, steps * tokens, steps * flops, flops / tokens)
+
+
+def within_budget(arms: Sequence[ResolvedArm], kind: str, amount: float, folder: Path) -> list[ResolvedArm]:
+    """The arms with the number of steps that each can afford.
+
+    Seconds are turned into steps by timing the arms' steps in turns, once: `pace.json` in the comparison's folder
+    keeps the times, so that the same command finds the same runs.
+
+    Raises:
+        ConfigError: when an arm cannot afford a single step.
+    """
+    if kind == "steps":
+        costs = [1.0 for _ in arms]
+    elif kind == "seconds":
+        costs = _pace(arms, folder / "pace.json")
+    else:
+        costs = [_per_step(arm)[kind == "flops"] for arm in arms]
+    for arm, cost in zip(arms, costs, strict=True):
+        if amount < cost:
+            raise ConfigError(f"arm {arm.name}: one step costs {cost:.3g} {kind}, more than the budget of {amount:g}")
+    return [with_steps(arm, int(amount / cost)) for arm, cost in zip(arms, costs, strict=True)]
+
+
+def _per_step(arm: ResolvedArm) -> tuple[float, float]:
+    """Tokens predicted in a step, on average, and its FLOPs."""
+    model = arm.config.model
+    source = examples(arm.store, "train", model.context_length, model.last_only)
+    all_equal = model.last_only or arm.store.corpus.unit != "line"
+    length = model.targets_per_example if all_equal else sum_of_targets(arm.store, "train") / len(source)
+    tokens = arm.config.train.batch_size * length
+    return tokens, tokens * training_flops_per_token(arm.config.model, max(1, round(length)))
+
+
+def _pace(arms: Sequence[ResolvedArm], path: Path) -> list[float]:
+    """Seconds a step of each arm: medians, the arms taking turns."""
+    if path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if all(arm.key in known for arm in arms):
+            return [float(known[arm.key]) for arm in arms]
+    racers = [_racer(arm) for arm in arms]
+    times: list[list[float]] = [[] for _ in arms]
+    for _ in range(ROUNDS):
+        for own, race in zip(times, racers, strict=True):
+            own += itertools.islice(race, STEPS_A_ROUND)
+    paces = [statistics.median(own[STEPS_A_ROUND:] or own) for own in times]  # the first round warms up
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({arm.key: pace for arm, pace in zip(arms, paces, strict=True)}) + "\n")
+    return paces
+
+
+def _racer(arm: ResolvedArm) -> Iterator[float]:
+    """Seconds of one step of training after another, until it diverges."""
+    config = arm.config
+    torch.set_num_threads(config.train.threads or machine.cores())
+    model = build(config.model, config.seed).to(machine.device()).train()
+    prepare_blocks(model, in_blocks(config), config.train.recompute)
+    state = State(model, build_optimizer(model, config.optimizer), 0, None)
+    batch_of, loss = batches(config, arm.store), loss_function(model, config)
+    with suppress(NumericsError):
+        while True:
+            yield advance(config, state, batch_of, loss).seconds

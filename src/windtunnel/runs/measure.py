@@ -1,0 +1,66 @@
+"""What is measured once of a finished run: the loss of every held-out document, and how much memory it took.
+
+RUN/measured/
+    documents.safetensors    losses (D,) in nats and tokens (D,) of the dev split's D documents
+    manifest.json            of which step, and the peak memory
+
+It is derived from the run and can be thrown away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from windtunnel.errors import ArtifactError
+from windtunnel.training.disk import read_files, read_manifest, write_folder
+from windtunnel.training.evaluate import document_losses
+from windtunnel.training.run import load
+
+FOLDER = "measured"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Summed loss in nats (D,) and number of predicted tokens (D,) of each document of the dev split."""
+
+    losses: np.ndarray
+    tokens: np.ndarray
+    peak_memory: int | None
+    """Bytes that training took beyond the process itself; None when it was not measured."""
+
+
+def measure(folder: Path, peak_memory: int | None = None) -> None:
+    """Write what `read_measured` reads, unless the run's newest model was measured before."""
+    trained = load(folder)
+    if _step(folder) == trained.step:
+        return
+    store = trained.run.store()
+    model = trained.run.config.model
+    losses, tokens = document_losses(trained.model, store, "dev", model.context_length, model.last_only)
+    files = {"documents.safetensors": safetensors.numpy.save({"losses": losses, "tokens": tokens})}
+    facts = {"kind": "measured", "step": trained.step, "peak_memory": peak_memory}
+    write_folder(folder / FOLDER, files, facts, replace=True)
+
+
+def is_measured(folder: Path, step: int) -> bool:
+    """Whether the model of this step has been measured."""
+    return _step(folder) == step
+
+
+def read_measured(folder: Path) -> Measured:
+    """What was measured of a run. Raises ArtifactError when it is missing or was altered."""
+    manifest = read_manifest(folder / FOLDER)
+    files = read_files(folder / FOLDER, manifest)
+    documents = safetensors.numpy.load(files["documents.safetensors"])
+    return Measured(documents["losses"], documents["tokens"], manifest["peak_memory"])
+
+
+def _step(folder: Path) -> int | None:
+    try:
+        return int(read_manifest(folder / FOLDER)["step"])
+    except ArtifactError:
+        return None

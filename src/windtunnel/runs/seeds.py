@@ -1,0 +1,211 @@
+"""One config on several seeds: the folders of its runs, and what they say together."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from windtunnel.config import fingerprint, override, plain
+from windtunnel.errors import ArtifactError, ConfigError
+from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import prepare
+from windtunnel.training.draws import train_examples
+from windtunnel.training.evaluate import evaluate
+from windtunnel.training.events import Evaluation, Event, Stopped
+from windtunnel.training.recipes import RECIPES, recipe
+from windtunnel.training.run import create_run, is_run, load, open_run, resolve
+from windtunnel.training.run_config import RunConfig
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """How one seed ended, and the last loss on the dev split that it reached."""
+
+    seed: int
+    folder: str
+    reason: str
+    message: str
+    step: int
+    dev: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Several seeds of one config: the mean of the dev losses of those that finished, and every seed's own."""
+
+    folder: str
+    loss: Estimate | None
+    bits_per_byte: Estimate | None
+    seeds: tuple[SeedResult, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as plain data; `--json` prints it. An interval that one seed cannot give is null."""
+        return dict(plain(self))
+
+
+@dataclass(frozen=True)
+class SplitLoss:
+    """The loss of every seed on one split, and their mean."""
+
+    split: str
+    loss: Estimate
+    bits_per_byte: Estimate
+    seeds: tuple[tuple[str, Evaluation], ...]
+    """(run folder, its evaluation) in the order given."""
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data; an interval that one seed cannot give is null."""
+        return dict(plain(self))
+
+
+def evaluate_seeds(folders: Sequence[Path], split: str) -> SplitLoss:
+    """The loss of the newest model of each run on the whole of a split; this is what touches the test split.
+
+    Raises:
+        ConfigError: for a split that there is not, or that holds nothing.
+    """
+    rows: list[tuple[str, Evaluation]] = []
+    warnings: list[str] = []
+    for folder in folders:
+        trained = load(folder)
+        warnings += trained.warnings
+        store = trained.run.store()
+        if split not in store.splits or len(store.splits[split].ids) == 0:
+            there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
+            raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {there}")
+        model = trained.run.config.model
+        measured = evaluate(trained.model, store, split, model.context_length, trained.step, last_only=model.last_only)
+        rows.append((str(folder), measured))
+    losses = mean_interval([e.loss for _, e in rows])
+    return SplitLoss(split, losses, mean_interval([e.bits_per_byte for _, e in rows]), tuple(rows), tuple(warnings))
+
+
+def corpus_label(config: RunConfig) -> str:
+    """The corpus as a part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.corpus).stem).strip("-") or "run"
+
+
+def config_folder(resolved: RunConfig) -> str:
+    """The name of the folder that holds all seeds of a config: CORPUS-HASH."""
+    return f"{corpus_label(resolved)}-{fingerprint(resolved, exclude=['seed'])[:6]}"
+
+
+def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = None) -> list[Path]:
+    """Create, or find again, the run folder of each seed below one folder.
+
+    Args:
+        folder: where; None is runs/CORPUS-HASH, with a hash of the resolved config without its seed, so that the same
+            command finds the same runs.
+    """
+    store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
+    resolved = resolve(config, store, side_by_side=len(seeds))
+    train_examples(resolved, store)  # a corpus too small for it is told here
+    if folder is None:
+        folder = RUNS / config_folder(resolved)
+    return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store).folder for seed in seeds]
+
+
+def planned(name: str, corpus: str | None, assignments: Sequence[str]) -> RunConfig:
+    """The config of a recipe, resolved for a corpus where one is given, or that of a run.
+
+    Raises:
+        ConfigError: when there is neither such a recipe nor such a run.
+    """
+    if name not in RECIPES:
+        try:
+            return override(open_run(find_run(name)).config, assignments)
+        except ArtifactError:
+            recipe(name, corpus or "")  # says which recipes there are
+    config = override(recipe(name, corpus or ""), assignments)
+    if corpus is None:
+        return config
+    return resolve(config, prepare(open_corpus(corpus, config.text.unit), config.text))
+
+
+def is_finished(events: Sequence[Event]) -> bool:
+    """Whether a run's events end with its last step."""
+    return bool(events) and isinstance(events[-1], Stopped) and events[-1].reason == "finished"
+
+
+def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None) -> Summary:
+    """What the runs in these folders say together, from their own records.
+
+    Args:
+        endings: how the runs ended, by index, where the caller saw it and the run folder may not know.
+    """
+    results = []
+    for index, folder in enumerate(folders):
+        run = open_run(folder)
+        events = run.events()
+        evaluations = [e for e in events if isinstance(e, Evaluation) and e.split == "dev"]
+        stops = [e for e in events if isinstance(e, Stopped)]
+        end = (endings or {}).get(index) or (stops[-1] if stops else Stopped(0, "interrupted", "not finished yet"))
+        dev = evaluations[-1] if evaluations else None
+        step = max((e.step for e in events), default=0)
+        results.append(SeedResult(run.config.seed, str(folder), end.reason, end.message, step, dev))
+    finished = [r.dev for r in results if r.dev is not None and r.reason == "finished"]
+    return Summary(
+        str(folders[0].parent),
+        mean_interval([e.loss for e in finished]) if finished else None,
+        mean_interval([e.bits_per_byte for e in finished]) if finished else None,
+        tuple(results),
+    )
+
+
+def find_runs(root: Path = RUNS) -> list[Path]:
+    """All run folders at most two levels below `root`, the most recently changed first."""
+    found = [p for pattern in ("*", "*/*") for p in root.glob(pattern) if is_run(p)]
+    return sorted(found, key=lambda p: (-p.parent.stat().st_mtime, str(p)))
+
+
+def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
+    """The run folders that a user means: a run, all seeds of a folder, either below `root`, or `last`, the newest.
+
+    Raises:
+        ArtifactError: when there is none, naming the nearest.
+    """
+    known = find_runs(root)
+    if name == "last" and known:
+        name = str(known[0].parent)
+    for folder in (Path(name), root / name):
+        if is_run(folder):
+            return [folder]
+        seeds = sorted((p for p in folder.glob("*") if is_run(p)), key=lambda p: open_run(p).config.seed)
+        if seeds:
+            return seeds
+    names = list(dict.fromkeys(str(p.parent.relative_to(root)) for p in known if p.parent != root))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
+    hint = f"; did you mean {near[0]}?" if near else "; `windtunnel runs` lists those there are"
+    exists = "is not a run folder" if Path(name).exists() else "does not exist"
+    raise ArtifactError(f"{name} {exists}{hint if known else '; train one first: windtunnel train names'}")
+
+
+def find_run(name: str, root: Path = RUNS) -> Path:
+    """Like `find_seeds`, but one run: the first seed of a folder."""
+    return find_seeds(name, root)[0]
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """A run in plain data: what it is, how far it is, and its loss."""
+    run = open_run(folder)
+    result = summarise([folder]).seeds[0]
+    return {
+        "folder": str(folder),
+        "corpus": run.config.corpus,
+        "seed": run.config.seed,
+        "step": result.step,
+        "steps": run.config.train.steps,
+        "state": run.record.get("made", result.reason),
+        "message": result.message,
+        "dev": asdict(result.dev) if result.dev else None,
+        "config": run.config.model_dump(mode="json"),
+        "record": dict(run.record),
+    }

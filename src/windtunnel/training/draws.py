@@ -1,0 +1,60 @@
+"""What a run draws: its initial weights, and the examples of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from windtunnel.models import Model, build
+from windtunnel.text.batches import Batch, Examples, Subset, examples, in_epochs
+from windtunnel.text.store import TokenStore
+from windtunnel.training.run_config import RunConfig
+
+BatchOf = Callable[[int], Batch]
+"""step -> batch."""
+RowsOf = Callable[[int, int], Batch]
+"""(first step, step after the last) -> their batches, one below the other."""
+
+
+def first_weights(config: RunConfig) -> Model:
+    """The model with its random weights."""
+    return _replayed(config)[0] if config.generator is not None else build(config.model, config.seed)
+
+
+def train_examples(config: RunConfig, store: TokenStore) -> Examples:
+    """What a run trains on: the examples of the train split, or a random sample of `train.n_examples` of them.
+
+    Raises:
+        DataError: when there are not so many, or none at all.
+    """
+    whole = examples(store, "train", config.model.context_length, config.model.last_only)
+    return whole if config.train.n_examples is None else Subset(whole, config.train.n_examples)
+
+
+def batches(config: RunConfig, store: TokenStore) -> BatchOf:
+    """The batch of every step: of shuffled epochs, or as the script that is replayed draws them.
+
+    Raises:
+        DataError: when the corpus is too small for the context.
+    """
+    rows = rows_of_steps(config, store)
+    return lambda step: rows(step, step + 1)
+
+
+def rows_of_steps(config: RunConfig, store: TokenStore) -> RowsOf:
+    """The batches of several steps, one below the other; raises as `batches` does."""
+    source, size = train_examples(config, store), config.train.batch_size
+    if config.generator is None:
+        return lambda start, end: in_epochs(source, config.seed, start * size, end * size)
+    # One draw of all steps gives the numbers that the script draws step by step.
+    drawn = torch.randint(len(source), (config.train.steps * size,), generator=_replayed(config)[1]).int().numpy()
+    return lambda start, end: source.take(drawn[start * size : end * size].astype(np.int64), key=0)
+
+
+def _replayed(config: RunConfig) -> tuple[Model, torch.Generator]:
+    """The weights that the script draws, and its generator as they leave it."""
+    assert config.generator is not None
+    generator = torch.Generator().manual_seed(config.generator + config.seed)
+    return build(config.model, config.seed, generator), generator

@@ -1,0 +1,311 @@
+"""Runs made of weights and not by training: imported from other programs' files, or altered; and the way out again.
+
+Such a run has a corpus or none, its weights at step 0, and no steps to train; `continue_from` trains it further.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from windtunnel.config import parse
+from windtunnel.errors import ArtifactError, ConfigError, DataError, MissingExtra
+from windtunnel.models import ModelConfig, as_transformer
+from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
+from windtunnel.models.pretrained.export import huggingface_files
+from windtunnel.models.pretrained.gguf import gguf_files
+from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, read_huggingface, to_model
+from windtunnel.models.pretrained.proof import Proof, compare_with_transformers
+from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, list_tensors
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TextConfig, TokenStore, prepare
+from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.training import machine
+from windtunnel.training.checkpoint import save_checkpoint, weights_sha256
+from windtunnel.training.disk import saving, sync_folder, write_file, write_folder
+from windtunnel.training.evaluate import evaluate
+from windtunnel.training.events import Evaluation, Event, Saved, Stopped, to_line
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run import METRICS, Run, TrainedModel, corpus_facts, load, open_run, resolve, write_run
+from windtunnel.training.run_config import RunConfig, Start, TrainConfig
+
+FINE_TUNING = OptimizerConfig(lr=5e-5)
+"""What an imported model is trained with unless told otherwise: the learning rate is that of transformers' Trainer."""
+
+FORMATS = {"hf": huggingface_files, "gguf": gguf_files}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model from elsewhere that is a run now; proof is None when transformers is not installed."""
+
+    run: Run
+    origin: str
+    n_parameters: int
+    notes: tuple[str, ...]
+    proof: Proof | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "run": str(self.run.folder),
+            "origin": self.origin,
+            "n_parameters": self.n_parameters,
+            "tokenizer": {"kind": self.run.tokenizer.kind, "vocab_size": self.run.tokenizer.vocab_size},
+            "notes": list(self.notes),
+            "proof": self.proof and self.proof.to_dict(),
+        }
+
+
+def import_run(source: Path, folder: Path, corpus: str | None = None, unit: str = "auto") -> Imported:
+    """Make a run in `folder` of a Hugging Face model's folder, on a corpus if one is given.
+
+    Args:
+        unit: `text.unit` of the run: what a document of the corpus is, and so what a prompt begins with.
+
+    Raises:
+        ArtifactError: when the model cannot be read whole and exactly.
+        DataError: when its tokenizer is missing or cannot be used, or has no token for a character of the corpus.
+        ConfigError: for an unknown unit, and when the folder for the run is taken.
+    """
+    _refuse_taken(folder)
+    text = parse(TextConfig, {"unit": unit})
+    found, tokenizer = _read(source)
+    weights, notes = found.weights, found.notes
+    store = prepare(open_corpus(corpus, text.unit), text, tokenizer=tokenizer) if corpus else None
+    try:
+        proof = compare_with_transformers(to_model(found.config, weights), source, tokenizer)
+    except MissingExtra:
+        proof = None
+    config = RunConfig(
+        corpus=corpus or "",
+        text=text if store else text.replace(tokenizer=tokenizer.kind),
+        model=found.config,
+        optimizer=FINE_TUNING,
+        train=TrainConfig(steps=0),
+    )
+    facts = {
+        "made": "imported",
+        "source": {"folder": str(source.resolve()), "model_type": found.origin, "sha256": _source_sha256(source)},
+        "notes": notes,
+        "proof": proof and proof.to_dict(),
+    }
+    if store is not None:
+        config = resolve(config, store)
+    config = config.replace(start=Start(run=str(source.resolve()), weights_sha256=weights_sha256(weights)))
+    run = create_with_weights(folder, config, weights, tokenizer, store, facts)
+    return Imported(run, found.origin, sum(tensor.numel() for tensor in weights.values()), notes, proof)
+
+
+def _read(source: Path) -> tuple[Pretrained, Tokenizer]:
+    if not source.is_dir():
+        what = "is a file" if source.exists() else "does not exist"
+        raise ArtifactError(f"{source} {what}; expected the folder of a Hugging Face model, with its config.json")
+    found = read_huggingface(source)
+    if found.tokenizer is None:
+        raise DataError(
+            f"{source} has no tokenizer that can be read, and no text goes into a model without one; put the model's "
+            f"{TOKENIZER_FILES[0]}, or vocab.json and merges.txt, beside its config.json"
+        )
+    return found, found.tokenizer
+
+
+def export_run(run: Path, target: Path, format: str) -> tuple[str, ...]:
+    """Write a run's newest model as the folder `target`, whole or not at all; what is worth saying of it, a note each.
+
+    Raises:
+        ConfigError: for an unknown format, a model that the format cannot hold, or a target that is not empty.
+        MissingExtra: when the format's package is not installed.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
+    _refuse_taken(target)
+    trained = load(run)
+    config = as_transformer(trained.model, f"--format {format}").config
+    exported = FORMATS[format](config, _weights(trained), trained.tokenizer)
+    with saving(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    name = "/".join(run.absolute().parts[-2:])
+    write_folder(target, exported.files, {"kind": f"export {format}", "run": name, "step": trained.step})
+    return (*trained.warnings, *exported.notes)
+
+
+@dataclass(frozen=True)
+class Altered:
+    """A run with an altered model, and the loss on the whole dev split before and after the alteration."""
+
+    run: Run
+    before: Evaluation
+    after: Evaluation
+    warnings: tuple[str, ...]
+
+
+def alter_run(
+    run: Path, folder: Path, n_kv_heads: int | None = None, rotary: bool = False, window: int | None = None
+) -> Altered:
+    """Make a run in `folder` whose model is another's with fewer key heads, rotary positions or a window.
+
+    Raises:
+        ConfigError: when nothing is to be altered, the model cannot be altered so, the run has no corpus, or the folder
+            for the new run is taken.
+        DataError: when nothing of the corpus is held out.
+    """
+    if n_kv_heads is None and not rotary and window is None:
+        raise ConfigError("nothing to alter; give --kv-heads N, --rotary or --window W, or several of them")
+    _refuse_taken(folder)
+    trained = load(run)
+    config, weights = as_transformer(trained.model, "alter").config, _weights(trained)
+    changed = (config, weights)
+    if n_kv_heads is not None:
+        changed = to_grouped_queries(*changed, n_kv_heads)
+    if rotary:
+        changed = to_rotary(*changed)
+    if window is not None:
+        changed = to_window(*changed, window)
+    store = trained.run.store()
+    if len(store.splits["dev"].ids) == 0:
+        raise DataError(f"nothing of {trained.run.config.corpus} is held out, so the loss cannot be measured")
+    before = evaluate(trained.model, store, "dev", config.context_length, trained.step)
+    model = to_model(*changed).to(machine.device())
+    after = evaluate(model, store, "dev", config.context_length, 0)
+    made = create_from(trained, folder, "altered", *changed, store, before, after)
+    return Altered(made, before, after, trained.warnings)
+
+
+def continue_from(run: Path, corpus: str, recipe_name: str = "auto") -> RunConfig:
+    """The settings that train a run's newest model further: its model and tokenizer, on a corpus, from its weights.
+
+    Args:
+        recipe_name: whose optimizer, schedule and training are used; `auto` takes the run's own, but decides
+            precision, threads and compiling again.
+    """
+    old = open_run(run).config
+    new = old if recipe_name == "auto" else recipe(recipe_name, corpus)
+    train = new.train.replace(precision="auto", compile="auto", threads=None)
+    resolved = str(Path(corpus).resolve()) if Path(corpus).exists() else corpus
+    unit = old.text.unit if resolved == old.corpus else "auto"
+    return RunConfig(
+        corpus=corpus,
+        text=old.text.replace(unit=unit, tokenizer=str(run.resolve() / "tokenizer.json")),
+        model=old.model,
+        optimizer=new.optimizer,
+        schedule=new.schedule,
+        train=train if train.steps else train.replace(steps=TrainConfig().steps),
+        start=Start(run=str(run)),
+    )
+
+
+def create_from(
+    trained: TrainedModel,
+    folder: Path,
+    made: str,
+    model: ModelConfig,
+    weights: Mapping[str, Tensor],
+    store: TokenStore,
+    before: Evaluation,
+    after: Evaluation,
+) -> Run:
+    """Write a run whose model was made of another run's; `made` says how, and the record what it was made of.
+
+    Raises as `create_with_weights` does.
+    """
+    source, old = str(trained.run.folder.resolve()), trained.run.config
+    facts = {
+        "made": made,
+        f"{made}_from": {
+            "run": source,
+            "step": trained.step,
+            "weights_sha256": weights_sha256(trained.model.state_dict()),
+            "dev": asdict(before),
+        },
+    }
+    start = Start(run=source, weights_sha256=weights_sha256(weights))
+    new = old.replace(model=model, train=old.train.replace(steps=0), start=start)
+    return create_with_weights(folder, new, weights, trained.tokenizer, store, facts, [after])
+
+
+def create_with_weights(
+    folder: Path,
+    config: RunConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    store: TokenStore | None,
+    facts: Mapping[str, Any],
+    evaluations: Sequence[Evaluation] = (),
+) -> Run:
+    """Write a run that has these weights at step 0 and is finished; the folder appears whole or not at all.
+
+    Args:
+        config: resolved; its `start` tells where the weights are from.
+        store: the corpus; None is a run without one.
+        facts: for the record; `made` says how the weights came about.
+
+    Raises:
+        ConfigError: when the folder is taken.
+        SaveError: when the disk refuses.
+    """
+    _refuse_taken(folder)
+    staging = folder.parent / f".tmp-{folder.name}-weights-{os.getpid()}"
+    with saving(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+    try:
+        run = write_run(staging, config, tokenizer, {**(corpus_facts(store) if store else _NO_CORPUS), **facts})
+        events: list[Event] = [
+            *evaluations,
+            Saved(0, "step-0"),
+            Stopped(0, "finished", f"{facts['made']}, not trained"),
+        ]
+        lines = [to_line(event).encode() for event in events]
+        saved = {
+            "first_loss": None,
+            "metrics_size": sum(len(line) for line in lines[: len(evaluations)]),
+            "config_sha256": run.record["config_sha256"],
+        }
+        save_checkpoint(staging, 0, weights, {}, saved)
+        with saving(folder):
+            write_file(staging / METRICS, b"".join(lines))
+            sync_folder(staging)
+            staging.rename(folder)
+            sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return open_run(folder)
+
+
+_NO_CORPUS = {"corpus_sha256": ""}
+
+
+def _weights(trained: TrainedModel) -> dict[str, Tensor]:
+    return {name: parameter.detach().cpu() for name, parameter in trained.model.named_parameters()}
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise ConfigError(f"{folder} {what}; nothing is written over it: choose another folder")
+
+
+def _source_sha256(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file that an import reads, by name."""
+    names = {"config.json", *(entry.file.name for entry in list_tensors(folder).values())}
+    if not (folder / SINGLE).exists():
+        names.add(INDEX)
+    own = (folder / TOKENIZER_FILES[0]).exists()
+    names |= {TOKENIZER_FILES[0]} if own else {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe"}
+    sums = {}
+    for name in sorted(names):
+        if (folder / name).exists():
+            with (folder / name).open("rb") as file:
+                sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums

@@ -1,0 +1,93 @@
+"""Optimizers, and their state as plain named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from windtunnel.config import Config
+from windtunnel.errors import ArtifactError
+from windtunnel.training.muon import Muon, hidden_matrices
+
+
+class OptimizerConfig(Config):
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), SGD with momentum, or Muon (`windtunnel.training.muon`)."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"decay_vectors", "matrix_lr"})
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate; the schedule multiplies it."""
+    matrix_lr: Annotated[float, Field(gt=0)] = 0.02
+    """For muon: the peak for the matrices inside the blocks; `lr` and AdamW are for all else."""
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """On matrices; biases, norms and other vectors are decayed only with `decay_vectors`."""
+    decay_vectors: bool = False
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """An optimizer over all parameters of the model in two groups: matrices with decay, vectors without or with."""
+    hidden = hidden_matrices(model) if config.name == "muon" else {}
+    parameters = [p for p in model.parameters() if p not in hidden]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": config.weight_decay * config.decay_vectors},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    betas = (config.beta_1, config.beta_2)
+    if hidden:
+        rates, matrices = (config.lr, config.matrix_lr), list(hidden.items())
+        return Muon(matrices, groups, *rates, config.momentum, config.weight_decay, betas=betas, eps=config.epsilon)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.epsilon, fused=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state by 'KIND/PARAMETER', for example 'exp_avg/embedding.weight'."""
+    return {
+        f"{kind}/{name}": value
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    place: Callable[[Tensor, Tensor], Tensor] = lambda value, parameter: value.to(parameter.device, copy=True),
+) -> None:
+    """Put back what `optimizer_tensors` gave.
+
+    Args:
+        place: (value, its parameter) -> a copy of the value that lies as the parameter does.
+
+    Raises:
+        ArtifactError: when a tensor belongs to no parameter of the model or has another shape than it, or when
+            the state of some parameters is missing.
+    """
+    parameters = dict(model.named_parameters())
+    named: dict[str, set[str]] = {}
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        if name not in parameters:
+            raise ArtifactError(f"the saved optimizer state {key} belongs to no parameter of this model")
+        if value.dim() and value.shape != parameters[name].shape:
+            expected, given = tuple(parameters[name].shape), tuple(value.shape)
+            raise ArtifactError(f"the saved optimizer state {key} does not fit: expected {expected}, given {given}")
+        named.setdefault(kind, set()).add(name)
+        optimizer.state[parameters[name]][kind] = place(value, parameters[name])
+    hidden = {name for name, p in parameters.items() if isinstance(optimizer, Muon) and p in optimizer.sizes}
+    for kind, names in named.items():
+        having = hidden if hidden and kind == "momentum_buffer" else parameters.keys() - hidden
+        if missing := sorted(having - names):
+            raise ArtifactError(f"the saved optimizer state lacks {', '.join(f'{kind}/{name}' for name in missing)}")

@@ -1,0 +1,152 @@
+"""Recipes: functions that return a RunConfig. A variant is `--set PATH=VALUE`, or `replace()` in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from windtunnel.errors import ConfigError
+from windtunnel.models import MLPConfig, TransformerConfig
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TextConfig
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.run_config import RunConfig, TrainConfig
+from windtunnel.training.schedule import ScheduleConfig
+
+
+def tiny(corpus: str) -> RunConfig:
+    """3 layers x 64, context 32: names and single sentences, under a minute a seed on one core.
+
+    ReLU, because on a CPU the two passes of GELU cost as much as half of the matrix products of so small a model.
+    """
+    return RunConfig(
+        corpus=corpus,
+        model=TransformerConfig(
+            context_length=32, n_layers=3, n_heads=4, d_model=64, activation="relu", dropout=0.0, bias=False
+        ),
+        optimizer=OptimizerConfig(lr=5e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=100),
+        train=TrainConfig(steps=1200, batch_size=64, eval_every=200, save_every=400),
+    )
+
+
+def small(corpus: str) -> RunConfig:
+    """nanoGPT's recipe for a CPU, with rotary positions: 4 layers x 128, context 64, 2,000 steps of 12 windows (0.8M).
+
+    With `model.position=learned` it is nanoGPT's own (benchmarks/recipes.py measures both).
+    """
+    return RunConfig(
+        corpus=corpus,
+        model=TransformerConfig(
+            context_length=64, n_layers=4, n_heads=4, d_model=128, position="rope", dropout=0.0, bias=False
+        ),
+        optimizer=OptimizerConfig(lr=1e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=100),
+        train=TrainConfig(steps=2000, batch_size=12, eval_every=250, save_every=500),
+    )
+
+
+def quick(corpus: str) -> RunConfig:
+    """`small`, in the same 0.8M parameters and context, to nanoGPT's loss in a fifth of the tokens (docs/quick.md).
+
+    Two wide layers instead of four, whose matrices Muon moves; nothing in a block that a CPU is slow at.
+    """
+    return RunConfig(
+        corpus=corpus,
+        model=TransformerConfig(
+            context_length=64, n_layers=2, n_heads=3, d_model=192, d_ff=640, position="rope", norm="rms",
+            activation="relu_squared", dropout=0.0, bias=False,
+        ),
+        optimizer=OptimizerConfig(name="muon", lr=0.015, matrix_lr=0.02, momentum=0.95, beta_2=0.99, weight_decay=0.0),
+        schedule=ScheduleConfig(curve="linear", warmup=30, final_fraction=0.0),
+        train=TrainConfig(steps=300, batch_size=16, eval_every=100, save_every=300),
+    )  # fmt: skip
+
+
+def medium(corpus: str) -> RunConfig:
+    """nanoGPT's recipe for a GPU: 6 layers x 384, context 256, dropout 0.2, 5,000 steps of 64 (10.7M parameters)."""
+    return RunConfig(
+        corpus=corpus,
+        model=TransformerConfig(context_length=256, n_layers=6, n_heads=6, d_model=384, dropout=0.2, bias=False),
+        optimizer=OptimizerConfig(lr=1e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=100),
+        train=TrainConfig(steps=5000, batch_size=64, eval_every=250, save_every=250),
+    )
+
+
+def gpt2(corpus: str) -> RunConfig:
+    """GPT-2's smallest model with its own tokenizer (124M parameters)."""
+    return RunConfig(
+        corpus=corpus,
+        text=TextConfig(tokenizer="gpt2"),
+        model=TransformerConfig(),
+        optimizer=OptimizerConfig(lr=6e-4),
+        schedule=ScheduleConfig(warmup=700),
+        train=TrainConfig(steps=10000, batch_size=8, grad_accumulation=4, eval_every=500, save_every=500),
+    )
+
+
+def llama(corpus: str) -> RunConfig:
+    """Llama's architecture in GPT-2's size: 12 layers x 768, 12 query heads on 4 key heads (114,114,048 parameters)."""
+    return RunConfig(
+        corpus=corpus,
+        text=TextConfig(tokenizer="gpt2"),
+        model=TransformerConfig(
+            n_kv_heads=4, position="rope", norm="rms", activation="swiglu", bias=False, dropout=0.0
+        ),
+        optimizer=OptimizerConfig(lr=6e-4),
+        schedule=ScheduleConfig(warmup=700),
+        train=TrainConfig(steps=10000, batch_size=8, grad_accumulation=4, eval_every=500, save_every=500),
+    )
+
+
+def mlp(corpus: str) -> RunConfig:
+    """A multilayer perceptron with batch norm over 3 tokens: 200 tanh units, 20,000 steps of 32 predictions.
+
+    The model and the descent of Karpathy's makemore, part 3, a tenth as long; 12,097 parameters for names.
+    """
+    return RunConfig(
+        corpus=corpus,
+        model=MLPConfig(hidden_bias=False),
+        optimizer=OptimizerConfig(name="sgd", lr=0.1, momentum=0.0, weight_decay=0.0),
+        schedule=ScheduleConfig(curve="step", warmup=0, drops=(0.5,), final_fraction=0.1),
+        train=TrainConfig(steps=20_000, batch_size=32, clip=None, eval_every=2000, save_every=10_000),
+    )
+
+
+def makemore(corpus: str) -> RunConfig:
+    """Makemore's script itself, for its names.txt: its shuffle and split of lines, its generator, all 200,000 steps.
+
+    With the bias before the batch norm that the lecture's last version dropped: 12,297 parameters.
+    """
+    config = mlp(corpus)
+    return config.replace(
+        text=TextConfig(unit="line", dev_fraction=0.1, test_fraction=0.1, shuffle_seed=42),
+        model=config.model.replace(batch_norm_epsilon=0.0, hidden_bias=True),
+        train=config.train.replace(steps=200_000, eval_every=20_000, save_every=50_000, sample_tokens=0),
+        generator=2147483647,
+    )
+
+
+RECIPES: dict[str, Callable[[str], RunConfig]] = {
+    "tiny": tiny,
+    "small": small,
+    "quick": quick,
+    "medium": medium,
+    "gpt2": gpt2,
+    "llama": llama,
+    "mlp": mlp,
+    "makemore": makemore,
+}
+
+
+def recipe(name: str, corpus: str) -> RunConfig:
+    """The run config of a recipe; `auto` is tiny for a corpus of lines and quick for running text and files.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name == "auto":
+        name = "tiny" if open_corpus(corpus).unit == "line" else "quick"
+    if name not in RECIPES:
+        raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
+    return RECIPES[name](corpus)

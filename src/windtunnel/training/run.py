@@ -1,0 +1,371 @@
+"""The run folder is the truth: what the run is, the events of its training, and its checkpoints.
+
+RUN/
+    config.json       the resolved RunConfig          |
+    tokenizer.json    what turns text into ids        | written before step 0,
+    record.json       machine, versions, corpus       | never changed after
+    manifest.json     sizes and SHA-256 of the above  |
+    metrics.jsonl     every event of the training, one a line
+    step-N/           weights, optimizer state, manifest
+    lock              held by the process that is training
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from windtunnel.config import differences, fingerprint, parse, to_json
+from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.models import MLPConfig, Model, ModelConfig, TransformerConfig, create
+from windtunnel.models.cost import training_flops_per_token
+from windtunnel.models.pretrained.parts import listing
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TokenStore, prepare
+from windtunnel.text.store_build import survey
+from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.training import machine
+from windtunnel.training.checkpoint import WEIGHTS, Checkpoint, load_weights, newest_checkpoint
+from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
+from windtunnel.training.draws import first_weights
+from windtunnel.training.events import Event, read_events
+from windtunnel.training.run_config import RunConfig, Start
+
+METRICS = "metrics.jsonl"
+COMPILE_SECONDS = 180.0
+"""Runs that would take longer than this are compiled when `train.compile` is auto: compiling takes 10 to 40 seconds
+and saves a tenth to a quarter of the time (benchmarks/training_speed.py)."""
+TINY, TINY_STEPS = 5e7, 100_000
+"""A step of less than TINY FLOPs, about a millisecond of arithmetic, is nearly all overhead. Such runs are compiled
+from TINY_STEPS steps on."""
+SMALL, SMALL_STEPS = 1e10, 10_000
+"""A transformer's step of less than SMALL FLOPs takes a tenth less when its loss and gradient are one graph instead of
+one a block (benchmarks/training_speed.py, 4x128 and 4x128-short). The compiler needs 20 seconds longer for it, once on
+a machine, which SMALL_STEPS steps earn back."""
+
+
+class Record(BaseModel):
+    """What `record.json` must state for the run to go on; the rest of it is for people."""
+
+    corpus_sha256: str
+    config_sha256: str
+    random: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder whose description has been verified."""
+
+    folder: Path
+    config: RunConfig
+    tokenizer: Tokenizer
+    record: Mapping[str, Any]
+
+    def events(self, *kinds: str) -> list[Event]:
+        """The events of its training so far, or those of some kinds. Raises ArtifactError for an altered log."""
+        path = self.folder / METRICS
+        return read_events(path, kinds=kinds) if path.exists() else []
+
+    def store(self) -> TokenStore:
+        """Its corpus as tokens.
+
+        Raises:
+            ArtifactError: when the corpus is no longer the one that the run began with.
+            ConfigError: when the run was imported without one.
+        """
+        if not self.config.corpus:
+            raise ConfigError(f"{self.folder} has no corpus; import its model again with --corpus CORPUS")
+        corpus = open_corpus(self.config.corpus, self.config.text.unit)
+        try:
+            store = prepare(corpus, self.config.text, tokenizer=self.tokenizer)
+        except DataError:  # such as a character that the tokenizer did not know when the run began
+            self._check_corpus(survey(corpus).sha256)
+            raise
+        self._check_corpus(store.sha256)
+        return store
+
+    def _check_corpus(self, sha256: str) -> None:
+        if sha256 != self.record["corpus_sha256"]:
+            raise ArtifactError(
+                f"the corpus {self.config.corpus} has changed since {self.folder} began: its SHA-256 was "
+                f"{self.record['corpus_sha256'][:12]}, is {sha256[:12]}; restore it, or train a new run"
+            )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like a run: a kill while it was being made leaves one that does not."""
+    whole = not folder.name.startswith(".tmp-")
+    return whole and (folder / "config.json").exists() and (folder / MANIFEST).exists()
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        ArtifactError: when it is not a run, or one of its files was altered, naming the file.
+    """
+    if not any((folder / name).exists() for name in ("config.json", "record.json", "tokenizer.json")):
+        raise ArtifactError(f"{folder} is not a run folder; `windtunnel runs` lists those below ./runs")
+    manifest = read_manifest(folder)
+    files = read_files(folder, manifest)
+    for name in ("config.json", "tokenizer.json", "record.json"):
+        if name not in files:
+            raise ArtifactError(f"{folder / MANIFEST} was not made by windtunnel: it does not list {name}")
+    try:
+        config = parse(RunConfig, json.loads(files["config.json"]))
+        tokenizer = Tokenizer.from_json(files["tokenizer.json"].decode())
+        record = json.loads(files["record.json"])
+    except (ConfigError, DataError, ValueError, TypeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{folder}: its config.json, tokenizer.json or record.json cannot be used: {error}"
+        ) from None
+    check(Record, record, folder / "record.json")
+    return Run(folder, config, tokenizer, record)
+
+
+def create_run(folder: Path, config: RunConfig, store: TokenStore) -> Run:
+    """Write a new run folder for a resolved config, or open the one that is there when it is the same run.
+
+    Raises:
+        ConfigError: when the folder holds a run with another config, listing the differences.
+        SaveError: when the disk refuses.
+    """
+    if is_run(folder):
+        run = open_run(folder)
+        changed = differences(run.config, config)
+        if changed:
+            listed = ", ".join(f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items())
+            raise ConfigError(f"{folder} holds a run with other settings ({listed}); choose another folder with --out")
+        return run
+    return write_run(folder, config, store.tokenizer, corpus_facts(store))
+
+
+def corpus_facts(store: TokenStore) -> dict[str, Any]:
+    """What a run's record says of its corpus."""
+    return {
+        "corpus_sha256": store.sha256,
+        "tokens": {name: len(split.ids) for name, split in store.splits.items()},
+        "bytes": {name: split.n_bytes for name, split in store.splits.items()},
+    }
+
+
+def write_run(folder: Path, config: RunConfig, tokenizer: Tokenizer, facts: Mapping[str, Any]) -> Run:
+    """Write a new run folder with a resolved config; `facts` go into its record, the corpus' SHA-256 among them.
+
+    Raises:
+        SaveError: when the disk refuses, or the folder holds other files.
+    """
+    record = {
+        **machine.description(),
+        **facts,
+        "config_sha256": fingerprint(config),
+        "random": "every draw is a function of (seed, purpose, step); no generator state is kept"
+        if config.generator is None
+        else f"weights, then the examples of all steps, from torch.Generator().manual_seed({config.generator} + seed)",
+    }
+    files = {
+        "config.json": to_json(config).encode(),
+        "tokenizer.json": tokenizer.to_json().encode(),
+        "record.json": (json.dumps(record, indent=2) + "\n").encode(),
+    }
+    with saving(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(folder, files, {"kind": "run"})
+    return open_run(folder)
+
+
+def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunConfig:
+    """The config with everything decided that was left to the machine and the corpus.
+
+    Args:
+        side_by_side: how many runs share the machine; more than one and each gets a single thread.
+    """
+    model, train = config.model, config.train
+    if "vocab_size" not in model.model_fields_set:
+        model = model.replace(vocab_size=store.tokenizer.vocab_size)
+    elif model.vocab_size < store.tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size {model.vocab_size} is smaller than the tokenizer's {store.tokenizer.vocab_size}; "
+            "leave it out, or give at least as many"
+        )
+    _check_family(config)
+    start = _resolve_start(config.start, model, store.tokenizer) if config.start else None
+    threads = train.threads or (1 if side_by_side > 1 else machine.cores())
+    precision = train.precision
+    if precision == "auto":
+        # Below this width the casts cost more than bfloat16 saves; measured by benchmarks/training_speed.py.
+        precision = "bf16" if machine.has_fast_bf16() and model.widest >= 128 else "fp32"
+    if train.compile is True and not machine.has_compiler():
+        raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")
+    settled = config.replace(model=model, train=train.replace(threads=threads, precision=precision))
+    compiled = machine.has_compiler() and compiling_pays(settled) if train.compile == "auto" else train.compile
+    corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
+    kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
+    return settled.replace(
+        corpus=corpus,
+        text=config.text.replace(unit=store.corpus.unit, tokenizer=kind),
+        train=settled.train.replace(compile=compiled),
+        start=start,
+    )
+
+
+def compiles(config: RunConfig) -> bool:
+    """Whether a resolved run is compiled here: it may have been made where there was a compiler."""
+    return bool(config.train.compile) and machine.has_compiler()
+
+
+def in_one_graph(config: RunConfig, n_ranks: int = 1) -> bool:
+    """Whether the loss of a compiled run and its gradient are one graph."""
+    if n_ranks > 1 or not compiles(config):
+        return False
+    if not isinstance(config.model, TransformerConfig):
+        return True
+    train = config.train
+    plain = machine.device().type == "cpu" and config.text.unit == "text" and not train.recompute
+    return plain and train.steps >= SMALL_STEPS and _training_flops(config) < SMALL * train.steps
+
+
+def in_blocks(config: RunConfig, n_ranks: int = 1) -> bool:
+    """Whether each block of a compiled run is a graph, instead of the loss."""
+    return isinstance(config.model, TransformerConfig) and compiles(config) and not in_one_graph(config, n_ranks)
+
+
+def compiling_pays(config: RunConfig) -> bool:
+    """Whether a run with settled threads is so long that compiling it saves more time than it takes."""
+    seconds = _training_flops(config) / (3e10 * (config.train.threads or machine.cores()))
+    return seconds > COMPILE_SECONDS or (is_tiny(config) and config.train.steps >= TINY_STEPS)
+
+
+def is_tiny(config: RunConfig) -> bool:
+    """Whether runs of this resolved config that differ only in the seed train together (`windtunnel.training.stack`).
+
+    An mlp whose step is overhead, in float32 on one thread of a CPU, with its batch in one part: batch norm sees parts.
+    Measured by benchmarks/stacked_seeds.py for 2e6 FLOPs a step.
+    """
+    train, model = config.train, config.model
+    plain = train.grad_accumulation == 1 and train.threads == 1 and train.precision == "fp32"
+    plain = plain and config.optimizer.name != "muon"
+    flops = training_flops_per_token(model, model.targets_per_example) * model.targets_per_example * train.batch_size
+    return isinstance(model, MLPConfig) and plain and flops < TINY and machine.device().type == "cpu"
+
+
+def _check_family(config: RunConfig) -> None:
+    """Refuse what only another family, or a larger batch, can do."""
+    model, train = config.model, config.train
+    if config.generator is not None and not isinstance(model, MLPConfig):
+        raise ConfigError(
+            f"generator={config.generator} replays scripts of the family mlp, and the model is a {model.family}; leave "
+            "it out, since without it every draw is a function of the seed already"
+        )
+    if isinstance(model, MLPConfig) and train.recompute:
+        raise ConfigError("train.recompute computes a transformer's blocks again, and an mlp has none; leave it out")
+    if isinstance(model, MLPConfig) and model.batch_norm and train.batch_size < 2 * train.grad_accumulation:
+        raise ConfigError(
+            f"batch norm needs at least two examples at once, and batch_size {train.batch_size} in "
+            f"{train.grad_accumulation} parts has fewer; give a larger batch, or --set model.batch_norm=false"
+        )
+
+
+def initial_model(config: RunConfig) -> Model:
+    """The model as training begins: random weights, a function of the seed, or those of the run to start from.
+
+    Raises:
+        ArtifactError: when that run is gone, or was altered or trained further since the config was resolved.
+    """
+    model = first_weights(config)
+    if config.start is not None:
+        load_weights(model, open_start(config.start)[1].weights)
+    return model
+
+
+def open_start(start: Start) -> tuple[Run, Checkpoint]:
+    """The run that another begins with, and its newest weights.
+
+    Raises:
+        ArtifactError: when the run is gone, or was altered or trained further since the config was resolved.
+    """
+    folder = Path(start.run)
+    try:
+        run, checkpoint = open_run(folder), newest_checkpoint(folder)
+    except ArtifactError as error:
+        raise ArtifactError(f"the run to start from cannot be used: {error}") from None
+    if checkpoint is None:
+        raise ArtifactError(f"{folder} has no checkpoint to start from; train it first: windtunnel resume {folder}")
+    sha256 = _sha256(checkpoint)
+    if start.weights_sha256 not in (None, sha256):
+        raise ArtifactError(
+            f"the newest weights of {folder} have the SHA-256 {sha256[:12]}, and this run was to "
+            f"start from {str(start.weights_sha256)[:12]}; restore them, or begin a new run with --from"
+        )
+    return run, checkpoint
+
+
+def _sha256(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.facts["files"][WEIGHTS]["sha256"])
+
+
+def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> Start:
+    """The start with its whole path and its weights' SHA-256.
+
+    Raises:
+        ConfigError: when the weights do not fit the model or mean other tokens.
+    """
+    run, checkpoint = open_start(start)
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in create(model).state_dict().items()}
+    given = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
+    wrong = [name for name in sorted({**expected, **given}) if expected.get(name) != given.get(name)]
+    if wrong:
+        raise ConfigError(
+            f"the weights of {start.run} do not fit the model's settings, which have other tensors: {listing(wrong)}; "
+            "leave out the settings of the model that differ from that run's"
+        )
+    if run.tokenizer.to_json() != tokenizer.to_json():
+        raise ConfigError(
+            f"the weights of {start.run} were trained with another tokenizer; use that one, as --from does: "
+            f"--set text.tokenizer={run.folder / 'tokenizer.json'}"
+        )
+    return Start(run=str(run.folder.resolve()), weights_sha256=_sha256(checkpoint))
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model as it was saved, ready to be used: in evaluation mode, in float32."""
+
+    run: Run
+    model: Model
+    tokenizer: Tokenizer
+    step: int
+    warnings: tuple[str, ...]
+
+
+def load(folder: Path) -> TrainedModel:
+    """The newest verified model of a run; every file of the folder is checked.
+
+    Raises:
+        ArtifactError: when the folder is not a run, a needed file was altered, or nothing has been saved yet.
+    """
+    run = open_run(folder)
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+    warnings = list(checkpoint.warnings)
+    try:
+        read_events(folder / METRICS, checkpoint.facts["metrics_size"])
+    except ArtifactError as error:
+        warnings.append(str(error))
+    model = create(run.config.model)
+    load_weights(model, checkpoint.weights)
+    model.to(machine.device()).eval()
+    return TrainedModel(run, model, run.tokenizer, checkpoint.step, tuple(warnings))
+
+
+def _training_flops(config: RunConfig) -> float:
+    length = config.model.targets_per_example
+    return training_flops_per_token(config.model, length) * length * config.train.batch_size * config.train.steps

@@ -1,0 +1,82 @@
+"""What a run is, in full: corpus, text, model, optimizer, schedule, training, seed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from windtunnel.config import Config
+from windtunnel.models import ModelConfig, TransformerConfig
+from windtunnel.text.store import TextConfig
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.schedule import ScheduleConfig
+
+
+class TrainConfig(Config):
+    """How long, how much at once, how often to look and to save, and on what."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"n_examples", "recompute"})
+    steps: NonNegativeInt = 2000
+    """0 keeps the weights that the run begins with."""
+    batch_size: PositiveInt = 12
+    """Examples an optimizer step: windows of running text, or documents; for an mlp predictions of one token."""
+    n_examples: PositiveInt | None = None
+    """Train on a random sample of so many examples, the same for every seed; None is all of them."""
+    grad_accumulation: PositiveInt = 1
+    """Into how many micro-batches the batch is cut; the result does not depend on it."""
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients with a larger norm are scaled down to it; None is no clipping."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 runs the matrix products in bfloat16 and keeps weights and optimizer in float32."""
+    compile: Literal["auto"] | bool = "auto"
+    """Whether torch.compile is used; auto compiles runs that are long enough to earn its half minute
+    back, where there is a C++ compiler."""
+    recompute: bool = False
+    """Whether the activations inside a block are computed again in the backward pass instead of kept: the same
+    gradients with less memory, in about a third more time."""
+    threads: PositiveInt | None = None
+    """CPU threads of the run; None is one when several seeds run side by side, else one a core."""
+    eval_every: PositiveInt = 250
+    eval_tokens: PositiveInt | None = None
+    """How many tokens of the dev split an evaluation reads; None is all of them."""
+    save_every: PositiveInt = 500
+    keep: PositiveInt = 2
+    """How many checkpoints stay on disk."""
+    sample_tokens: NonNegativeInt = 32
+    """How long a text the model writes at each evaluation; 0 is none."""
+    explode: Annotated[float, Field(gt=1)] = 3.0
+    """Training stops when the loss exceeds this many times the larger of its first value and ln(vocab_size)."""
+
+
+class Start(Config):
+    """The weights that a run begins with; in a file or after `--set start=` the other run's folder is enough."""
+
+    run: str
+    """The folder of the run whose newest weights they are; of an imported or altered run, what they were made of."""
+    weights_sha256: str | None = None
+    """Of those weights; None accepts what is there, and resolving the config fills it in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_folder(cls, data: Any) -> Any:
+        return {"run": data} if isinstance(data, str) else data
+
+
+class RunConfig(Config):
+    """A run. Equal configs on the same corpus and machine give equal losses."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"start", "generator"})
+    corpus: str
+    text: TextConfig = TextConfig()
+    model: ModelConfig = TransformerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    seed: NonNegativeInt = 0
+    start: Start | None = None
+    """None begins with random weights."""
+    generator: NonNegativeInt | None = None
+    """None: every draw is a function of (seed, purpose, step). A number replays a published script, which draws all
+    from one `torch.Generator().manual_seed(number)`: first the weights of an mlp, one matrix after another, then the
+    examples of every step, with replacement. The run's own `seed` is added to it, so seed 0 is the script itself."""
