@@ -2,9 +2,9 @@
 
     python -m benchmarks.calibration [--experiments 4000]
 
-Losses of baseline and arms are drawn with the same normal noise; an arm's true effect is given in standard deviations
-of one run. Prints one JSON document: for each design the share of experiments in which any arm was called better or
-worse, with its Wilson interval, and what was promised.
+Losses of baseline and arms are drawn with the same normal noise unless the design says otherwise; an arm's true effect
+is given in standard deviations of one run. Prints one JSON document: for each design the share of experiments in which
+any arm was called better or worse, with its Wilson interval, and what was promised.
 """
 
 import argparse
@@ -22,6 +22,37 @@ from windtunnel.stats.proportions import wilson
 from windtunnel.training import machine
 
 LOOKS = tuple(range(4, 17))
+
+
+def normal(rng, shape):
+    return rng.normal(0, 1, shape)
+
+
+def skewed(rng, shape):
+    """The same skewed distribution in every arm: the differences are symmetric."""
+    return rng.exponential(1, shape)
+
+
+def skewed_differences(rng, shape):
+    """Equal means, and the arms alone are skewed: so are the differences."""
+    return np.concatenate([np.ones((1, shape[1])), rng.lognormal(-0.5, 1, (shape[0] - 1, shape[1]))])
+
+
+def often_diverged(rng, shape):
+    """Three of ten runs of every arm diverge."""
+    losses = rng.normal(0, 1, shape)
+    losses[rng.random(shape) < 0.3] = math.inf
+    return losses
+
+
+OTHER_DRAWS = {
+    "no difference, 1 arm, 4 seeds, losses exponential": skewed,
+    "no difference, 1 arm, 6 seeds, losses exponential": skewed,
+    "equal means, 1 arm, 4 seeds, differences lognormal": skewed_differences,
+    "equal means, 1 arm, 12 seeds, differences lognormal": skewed_differences,
+    "no difference, 1 arm, 12 seeds, 3 of 10 runs diverge": often_diverged,
+    "no difference, 1 arm, until decided, 4 to 16 seeds, 3 of 10 runs diverge": often_diverged,
+}
 DESIGNS = {
     "no difference, 1 arm, 6 seeds": (1, 6, 0.0, Rule(1e-9)),
     "no difference, 5 arms, 6 seeds, Holm": (5, 6, 0.0, Rule(1e-9)),
@@ -29,6 +60,12 @@ DESIGNS = {
     "no difference, 1 arm, until decided, 4 to 16 seeds": (1, 16, 0.0, Rule(1e-9, looks=LOOKS)),
     "no difference, 3 arms, until decided, 4 to 16 seeds": (3, 16, 0.0, Rule(1e-9, looks=LOOKS)),
     "no difference, 1 arm, a naive p < .05 after each of 4 to 16 seeds": (1, 16, 0.0, None),
+    "no difference, 1 arm, 4 seeds, losses exponential": (1, 4, 0.0, Rule(1e-9)),
+    "no difference, 1 arm, 6 seeds, losses exponential": (1, 6, 0.0, Rule(1e-9)),
+    "equal means, 1 arm, 4 seeds, differences lognormal": (1, 4, 0.0, Rule(1e-9)),
+    "equal means, 1 arm, 12 seeds, differences lognormal": (1, 12, 0.0, Rule(1e-9)),
+    "no difference, 1 arm, 12 seeds, 3 of 10 runs diverge": (1, 12, 0.0, Rule(1e-9)),
+    "no difference, 1 arm, until decided, 4 to 16 seeds, 3 of 10 runs diverge": (1, 16, 0.0, Rule(1e-9, looks=LOOKS)),
     "effect 1.5, 1 arm, 8 seeds": (1, 8, 1.5, Rule(1e-9)),
     "effect 1.5, 1 arm, until decided, 4 to 16 seeds": (1, 16, 1.5, Rule(1e-9, looks=LOOKS)),
     "effect 0.5, 1 arm, 16 seeds": (1, 16, 0.5, Rule(1e-9)),
@@ -47,15 +84,17 @@ def simulate(name, experiments, seed):
     rng = np.random.default_rng(seed)
     named = 0
     for _ in range(experiments):
-        losses = rng.normal(0, 1, (n_arms + 1, n_seeds))
-        named += names_a_winner(rule, {str(i): row + effect - losses[0] for i, row in enumerate(losses[1:])})
+        losses = OTHER_DRAWS.get(name, normal)(rng, (n_arms + 1, n_seeds))
+        with np.errstate(invalid="ignore"):  # inf - inf: both diverged
+            differences = {str(i): row + effect - losses[0] for i, row in enumerate(losses[1:])}
+        named += names_a_winner(rule, differences)
     return named
 
 
 def promised(name):
     _, n_seeds, effect, rule = DESIGNS[name]
     if effect == 0:
-        return "at most 0.05" if rule else "nothing"
+        return "at most 0.05" if rule and OTHER_DRAWS.get(name) is not skewed_differences else "nothing"
     if rule.looks:
         return f"below {power_paired(effect, math.sqrt(2), n_seeds):.3f}, the power of one look at 16"
     return f"{power_paired(effect, math.sqrt(2), n_seeds):.3f}"

@@ -67,6 +67,72 @@ def test_holm_steps_down():
     assert words(arms, Rule(1e-9)) == {"a": "worse", "b": "undecided", "c": "undecided"}
 
 
+INF, NAN = math.inf, math.nan
+
+
+@pytest.mark.parametrize(
+    ("differences", "word"),
+    [
+        ([INF] * 7, "worse"),  # 2 / 2^7
+        ([-INF] * 7, "better"),
+        ([INF] * 4, "undecided"),  # 2 / 2^4 = .125
+        ([NAN] * 12, "undecided"),  # both diverge always
+        ([INF, -INF, *[0.0001, -0.0001] * 5], "undecided"),  # as often, and equal where both finish
+        ([INF, *[0.0001, -0.0001] * 5], "undecided"),  # equal where both finish
+        ([INF, *[-0.10, -0.12, -0.09, -0.11]], "undecided"),  # lower where it finishes, and diverges more often
+        ([-INF, *[0.10, 0.12, 0.09, 0.11]], "undecided"),
+        ([INF, *[0.10, 0.12, 0.09, 0.11]], "worse"),
+        ([-INF, *[-0.10, -0.12, -0.09, -0.11]], "better"),
+    ],
+)
+def test_an_arm_that_diverges_more_often_is_never_better_and_never_equal(differences, word):
+    (verdict,) = judge({"a": differences}, Rule(0.01))
+    assert verdict.word == word
+    assert verdict.n == len(differences)
+    assert verdict.difference.n == sum(map(math.isfinite, differences))
+    for correction in ("dunnett", "bonferroni"):
+        assert words({"a": differences, "b": [0.3] * len(differences)}, Rule(0.01, correction=correction))["a"] in (
+            word,
+            "undecided",
+        )
+
+
+def test_without_a_difference_a_winner_is_named_in_at_most_5_percent_when_runs_diverge():
+    rng, named, n = np.random.default_rng(8), 0, 3000
+    for _ in range(n):
+        losses = rng.normal(0, 1, (2, 12))
+        losses[rng.random((2, 12)) < 0.3] = INF
+        with np.errstate(invalid="ignore"):
+            (verdict,) = judge({"a": losses[1] - losses[0]}, Rule(1e-9))
+        named += verdict.word != "undecided"
+    assert stats.binom.sf(named - 1, n, 0.05) > 0.001
+
+
+def test_planned_looks_keep_the_error_rate_of_divergence():
+    """Under the null one of the two diverges in each seed, by a fair coin: the walks that reach the level at a look."""
+    (verdict,) = judge({"a": [INF, -INF] * 8}, Rule(0.01, looks=LOOKS))
+    walks, wrong = {0: 1.0}, 0.0
+    for n in range(1, 17):
+        walks = {k: (walks.get(k, 0) + walks.get(k - 1, 0)) / 2 for k in range(n + 1)}
+        if n in LOOKS:
+            ended = {k for k in walks if 2 * stats.binom.cdf(min(k, n - k), n, 0.5) <= verdict.level}
+            wrong += sum(walks.pop(k) for k in ended)
+    assert 0.001 < wrong <= 0.05
+
+
+def test_how_many_seeds_would_show_that_an_arm_diverges():
+    (verdict,) = judge({"a": [INF] * 4}, Rule(0.01))
+    assert seeds_to_decide([INF] * 4, verdict, Rule(0.01)) == 6
+    assert words({"a": [INF] * 5}, Rule(0.01)) == {"a": "undecided"}
+    assert words({"a": [INF] * 6}, Rule(0.01)) == {"a": "worse"}
+
+
+def test_the_sign_flip_p_stands_beside_the_t():
+    (verdict,) = judge({"a": [-0.10, -0.12, -0.09, -0.11]}, Rule(0.01))
+    assert (verdict.word, verdict.p_sign_flip) == ("better", 0.125)
+    assert verdict.p < 0.001
+
+
 def _with_p(p, n=6):
     """n differences whose paired t test has exactly this two-sided p."""
     row = np.arange(n) - (n - 1) / 2

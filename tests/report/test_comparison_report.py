@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, SeedRun
-from windtunnel.comparison.verdict import Rule, judge, seeds_to_decide
+from windtunnel.comparison.verdict import Rule, judge, mean_or_nothing, seeds_to_decide
 from windtunnel.errors import SaveError
 from windtunnel.report.comparison import comparison_tables, save_report
 from windtunnel.report.comparison_figure import comparison_figure
@@ -37,9 +37,9 @@ def made(losses, missing=(), diverged=(), unit="nats a token", documents=True, c
         times, runs = cost if arms else 1.0, []
         for seed, value in enumerate(values):
             reason = "diverged" if (name, seed) in diverged else "failed" if (name, seed) in missing else "finished"
-            loss = None if reason == "failed" else 8.0 if reason == "diverged" else value
+            loss = None if reason == "failed" else math.inf if reason == "diverged" else value
             runs.append(SeedRun(seed, f"runs/{len(arms)}/seed-{seed}", reason, "", loss, loss and loss * BITS))
-        known = [run.loss for run in runs if run.loss is not None]
+        known = [run.loss for run in runs if run.loss is not None and math.isfinite(run.loss)]
         nats = mean_interval(known) if known else None
         bits = mean_interval([loss * BITS for loss in known]) if known else None
         spent = (int(3552 * times), 100, 4e6, 1.2e12 * times, 3.1e5 * times, 41234.5 / times, 9.7, int(9.2e7 * times))
@@ -55,9 +55,10 @@ def made(losses, missing=(), diverged=(), unit="nats a token", documents=True, c
     for verdict in judge({name: [d for _, d in own] for name, own in pairs.items() if own}, rule):
         own = [d for _, d in pairs[verdict.arm]]
         needed = seeds_to_decide(own, verdict, rule) if verdict.word == "undecided" else None
-        d, over = verdict.difference, mean_interval(own)
+        finished = [x for x in own if math.isfinite(x)]
+        d, over = verdict.difference, mean_or_nothing(finished)
         drawn = Estimate(d.estimate, d.estimate - 0.0625, d.estimate + 0.0625, 99, "bootstrap") if documents else None
-        bits = mean_interval([x * BITS / in_unit for x in own])
+        bits = mean_or_nothing([x * BITS / in_unit for x in finished])
         limit = "documents" if drawn and len(own) > 1 else None
         sentence = f"{verdict.arm} against {arms[0].name}: {verdict.word}"
         args = (verdict, needed, d.estimate / level, bits, over, drawn, limit, tuple(pairs[verdict.arm]), sentence)
@@ -218,7 +219,8 @@ def test_the_band_of_the_figure_is_the_margin_and_the_means_have_their_intervals
     said = [text.get_text() for text in right.texts]
     for j in found.judgements:
         assert any(text.startswith(j.verdict.word) for text in said)
-        assert any(text.startswith(f"{j.verdict.difference.estimate:+.4f}") for text in said)
+        mean = j.verdict.difference.estimate
+        assert any(text.startswith("- (-)" if math.isnan(mean) else f"{mean:+.4f}") for text in said)
 
 
 def test_seeds_are_joined_across_arms_and_not_through_a_run_that_diverged(figures):
@@ -285,7 +287,9 @@ def test_a_page_says_every_verdict_setting_and_note(case):
     for j in found.judgements:
         assert j.sentence in page
         assert f'class="words">{j.verdict.word}<' in page
-        assert f"{j.verdict.difference.estimate:+.4f}" in page
+        mean = j.verdict.difference.estimate
+        assert ("-" if math.isnan(mean) else f"{mean:+.4f}") in page
+        assert not any(word in page for word in (">nan", ">inf", "+nan", "+inf"))
     for said in (*found.pairing, *found.notes, "model.position", *(run.folder for a in found.arms for run in a.seeds)):
         assert said in page
     assert ">nan" not in page

@@ -103,9 +103,9 @@ def test_other_code_on_one_rank(tmp_path):
 
 def with_other_code_on_rank_1(folder: Path, usual: list[str]) -> None:
     if os.environ["RANK"] == "1":
-        from windtunnel.comparison import together
+        from windtunnel.runs import distributed
 
-        together.code_sha256 = lambda: "feedbeef"
+        distributed.code_sha256 = lambda: "feedbeef"
     command(folder, *usual)
 
 

@@ -70,7 +70,7 @@ def train_arms(
 
 def save_comparison(plan: Plan, found: Comparison) -> None:
     """Write `comparison.json` into the comparison's folder; it remembers with how many seeds the arms were judged."""
-    judged = max((j.verdict.difference.n for j in found.judgements), default=0)
+    judged = max((j.verdict.n for j in found.judgements), default=0)
     looked = sorted({*seeds_looked_at(plan), *([judged] if judged >= FEWEST_SEEDS else [])})
     with saving(plan.folder):
         plan.folder.mkdir(parents=True, exist_ok=True)

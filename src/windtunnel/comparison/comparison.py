@@ -16,7 +16,7 @@ Unit = Literal["nats a token", "bits a byte"]
 class SeedRun:
     """One run of an arm: how it ended, and its loss on the whole dev split.
 
-    A run that diverged counts as a blind guess, ln(vocab_size) nats a token: it must not drop out of its arm's mean.
+    The loss of a run that diverged is infinite (null in JSON); the means of its arm are over the runs that finished.
     """
 
     seed: int

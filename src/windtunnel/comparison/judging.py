@@ -15,7 +15,7 @@ from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, S
 from windtunnel.comparison.notes import notes, signature
 from windtunnel.comparison.pairing import pairing
 from windtunnel.comparison.plan import Plan, has_settled, run_folders
-from windtunnel.comparison.verdict import FEWEST_SEEDS, Rule, Verdict, judge, seeds_to_decide
+from windtunnel.comparison.verdict import FEWEST_SEEDS, Rule, Verdict, judge, mean_or_nothing, seeds_to_decide
 from windtunnel.config import flatten
 from windtunnel.models.cost import parameter_formulas
 from windtunnel.runs.arms import ResolvedArm
@@ -102,7 +102,7 @@ def _judge(plan: Plan) -> _Judged:
 
 def _rule(plan: Plan, losses: Sequence[float]) -> Rule:
     """The rule with its margin in the unit of the losses. Where seeds are added, the first four fix it."""
-    kept = losses[:FEWEST_SEEDS] if plan.until_decided else losses
+    kept = [loss for loss in (losses[:FEWEST_SEEDS] if plan.until_decided else losses) if math.isfinite(loss)]
     margin = plan.margin * statistics.fmean(kept) if kept else plan.margin
     return Rule(margin, plan.alpha, plan.power, plan.correction, plan.looks)
 
@@ -119,7 +119,7 @@ def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
     dev = arm.store.splits["dev"]
     n_tokens, measured, nats = sum_of_targets(arm.store, "dev"), None, None
     if reason == "diverged":
-        nats = n_tokens * math.log(arm.config.model.vocab_size)
+        nats = math.inf
     elif has_settled(folder, events):
         measured = read_measured(folder)
         nats = float(measured.losses.sum())
@@ -140,7 +140,7 @@ def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
 
 
 def _pairs(base: Sequence[_Found], arm: Sequence[_Found], unit: Unit) -> tuple[tuple[int, float], ...]:
-    """(seed, arm minus baseline) of the seeds that both have."""
+    """(seed, arm minus baseline) of the seeds that both have; not finite where a run diverged, see `judge`."""
     below = {f.run.seed: f.value(unit) for f in base}
     pairs = ((f.run.seed, f.value(unit), below.get(f.run.seed)) for f in arm)
     return tuple((seed, ours - theirs) for seed, ours, theirs in pairs if ours is not None and theirs is not None)
@@ -149,24 +149,25 @@ def _pairs(base: Sequence[_Found], arm: Sequence[_Found], unit: Unit) -> tuple[t
 def _judgement(verdict: Verdict, all_of: _Judged, plan: Plan) -> Judgement:
     rule, unit = all_of.rule, all_of.unit
     base, arm = all_of.found[plan.arms[0].name], all_of.found[verdict.arm]
-    judged = all_of.pairs[verdict.arm][: verdict.difference.n]
-    values, seeds = [difference for _, difference in judged], {seed for seed, _ in judged}
+    judged = all_of.pairs[verdict.arm][: verdict.n]
+    finished = [difference for _, difference in judged if math.isfinite(difference)]
+    seeds = {seed for seed, difference in judged if math.isfinite(difference)}
     baseline = [value for f in base if f.run.seed in seeds and (value := f.value(unit)) is not None]
     bits = [d for seed, d in _pairs(base, arm, "bits a byte") if seed in seeds]
-    over_seeds, over_documents = mean_interval(values), _over_documents(base, arm, seeds)
+    over_seeds, over_documents = mean_or_nothing(finished), _over_documents(base, arm, seeds)
     if over_documents is not None and unit == "bits a byte":
         over_documents = _times(over_documents, _bits_per_byte(plan))
-    needed = seeds_to_decide(values, verdict, rule) if verdict.word == "undecided" else None
+    needed = seeds_to_decide([d for _, d in judged], verdict, rule) if verdict.word == "undecided" else None
     limited: Literal["seeds", "documents"] | None = None
-    if over_documents is not None and len(values) > 1:
+    if over_documents is not None and len(finished) > 1:
         limited = "seeds" if _width(over_seeds) >= _width(over_documents) else "documents"
-    share = verdict.difference.estimate / statistics.fmean(baseline)
+    share = verdict.difference.estimate / statistics.fmean(baseline) if baseline else math.nan
     return Judgement(
         verdict.arm,
         verdict,
         needed,
         share,
-        mean_interval(bits, 1 - verdict.level),
+        mean_or_nothing(bits, 1 - verdict.level),
         over_seeds,
         over_documents,
         limited,
@@ -192,12 +193,15 @@ def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, un
     d = verdict.difference
     interval = "" if math.isnan(d.low) else f" [{d.low:+.4f}, {d.high:+.4f}]"
     numbers = f"{d.estimate:+.4f}{interval} {unit} ({share:+.2%}) over {d.n} paired seed{'s' * (d.n > 1)}"
+    if any(verdict.diverged):
+        often = f"diverged in {verdict.diverged[0]} of {verdict.n} seeds, {plan.arms[0].name} in {verdict.diverged[1]}"
+        numbers = f"{often}; {numbers}" if d.n else f"{often}; no seed finished in both"
     against = f"{verdict.arm} against {plan.arms[0].name}"
     if verdict.word == "no difference that matters":
         return f"{against}: no difference that matters: {numbers}, shown to be below {rule.margin:.4f}"
     if verdict.word != "undecided":
         return f"{against}: {verdict.word}: {numbers}"
-    if d.n < FEWEST_SEEDS:
+    if verdict.n < FEWEST_SEEDS:
         return f"{against}: undecided: {numbers}; fewer than {FEWEST_SEEDS} seeds never decide"
     more = f"about {needed} seeds would decide" if needed else "more than 10,000 seeds would be needed to decide"
     return f"{against}: undecided: {numbers}; {more} at {rule.power:.0%} power if it stays so"
@@ -210,8 +214,8 @@ def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[_Found]) -> ArmRes
     rates = [f.rate for f in found if f.rate is not None]
     seconds = [f.seconds for f in found if f.seconds is not None]
     memory = [f.measured.peak_memory for f in found if f.measured and f.measured.peak_memory is not None]
-    losses = [f.run.loss for f in found if f.run.loss is not None]
-    bits = [f.run.bits_per_byte for f in found if f.run.bits_per_byte is not None]
+    losses = [loss for f in found if (loss := f.run.loss) is not None and math.isfinite(loss)]
+    bits = [b for f in found if (b := f.run.bits_per_byte) is not None and math.isfinite(b)]
     return ArmResult(
         name=arm.name,
         settings={path: own.get(path) for path in paths},

@@ -64,8 +64,8 @@ def _runs(arm: ArmResult) -> Iterator[str]:
     diverged = [run for run in arm.seeds if run.reason == "diverged"]
     if diverged:
         yield (
-            f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds; each of them counts as a blind guess "
-            f"among the vocabulary. The first: {diverged[0].message.partition('. ')[0]}"
+            f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds; its loss is the mean of those that "
+            f"finished. The first: {diverged[0].message.partition('. ')[0]}"
         )
     missing = [run for run in arm.seeds if run.loss is None]
     if missing:
@@ -81,7 +81,12 @@ def _costs(base: ArmResult, arm: ArmResult) -> Iterator[str]:
 
 
 def _chance(judgement: Judgement) -> Iterator[str]:
-    documents = judgement.over_documents
+    documents, verdict = judgement.over_documents, judgement.verdict
+    if verdict.word in ("better", "worse") and not any(verdict.diverged) and verdict.p_sign_flip > verdict.level:
+        yield (
+            f"{judgement.arm}: the t test decides and a sign-flip test does not (p {verdict.p_sign_flip:.2g}): from "
+            f"{verdict.n} seeds the verdict rests on the differences being about normal"
+        )
     if judgement.verdict.word in ("better", "worse") and documents and documents.low <= 0 <= documents.high:
         yield (
             f"{judgement.arm}: the verdict holds for these held-out documents; others could turn it "

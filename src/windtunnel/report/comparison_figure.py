@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
 from windtunnel.comparison.verdict import Word
-from windtunnel.report.comparison_rows import counts, loss_of, mean_of, signed
+from windtunnel.report.comparison_rows import counts, loss_of, mean_of, share, signed
 from windtunnel.report.stats_figures import QUIET, drawing
 from windtunnel.stats.intervals import Estimate
 
@@ -32,7 +32,7 @@ NAME_WIDTH, NAME_LINES = 30, 4
 def comparison_figure(found: Comparison) -> Figure:
     """An arm a row. Left: the loss of every seed, joined across arms. Right: what each differs from the baseline.
 
-    The scales are those of the runs that did not diverge; a diverged one is a cross at its loss, or at the edge.
+    The scales are those of the runs that did not diverge; a diverged one is a cross at the edge.
     """
     labels = [_label(arm) for arm in found.arms]
     row = max(0.6, 0.25 + 0.17 * max(label.count("\n") + 1 for label in labels))
@@ -92,10 +92,11 @@ def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement
         j = judged[arm.name]
         colour, d = COLOURS[j.verdict.word], j.verdict.difference
         _dots(axes, i, kept[arm.name], colour, "differences")
-        _crosses(axes, i, [x for seed, x in j.differences if seed in gone[arm.name]], limits, colour)
+        lost = [x for seed, x in j.differences if seed in gone[arm.name] and not math.isnan(x)]  # nan: both diverged
+        _crosses(axes, i, lost, limits, colour)
         _mean(axes, i, d, colour)
         more = f": about {j.seeds_needed:,} seeds would decide" if j.seeds_needed else ""
-        _say(axes, i, j.verdict.word + more, f"{signed(d).replace(chr(10), ' ')} ({j.relative:+.2%})")
+        _say(axes, i, j.verdict.word + more, f"{signed(d).replace(chr(10), ' ')} ({share(j.relative)})")
     axes.set_title("Difference to the baseline of the same seed", loc="left")
     axes.set_xlabel(f"{found.unit} (left of 0 is better)")
 
@@ -116,7 +117,7 @@ def _crosses(axes: Axes, row: int, values: Sequence[float], limits: tuple[float,
 
 def _mean(axes: Axes, row: int, mean: Estimate | None, colour: str) -> None:
     """The mean below its seeds with its interval, which runs off the scale when it is far wider than the seeds."""
-    if mean is None:
+    if mean is None or math.isnan(mean.estimate):
         return
     y = row + BELOW
     if not math.isnan(mean.low):
@@ -145,7 +146,7 @@ def _legend(figure: Figure, found: Comparison) -> None:
     band = f"does not matter: below {found.rule.margin:.4f}, {found.margin_share:.2%} of the baseline"
     handles = [seed, mean, Patch(color=QUIET, alpha=0.15, linewidth=0, label=band)]
     if any(map(_diverged, found.arms)):
-        label = "diverged: counts as a blind guess"
+        label = "diverged: at the edge, no loss"
         handles.append(Line2D([], [], color=QUIET, marker="x", linestyle="", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
 

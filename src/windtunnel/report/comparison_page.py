@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from html import escape
 
@@ -92,7 +93,7 @@ def _seed_rows(found: Comparison) -> Rows:
 
 
 def _losses(*values: float | None) -> list[str]:
-    return ["-" if value is None else f"{value:.6f}" for value in values]
+    return ["-" if value is None or math.isinf(value) else f"{value:.6f}" for value in values]
 
 
 def _table(rows: Rows) -> str:

@@ -27,7 +27,7 @@ def verdict_rows(found: Comparison) -> Rows:
     """One row a judged arm: the verdict, and the difference it rests on."""
     heads = ["arm", "verdict", f"difference\n{found.unit}", "of the\nbaseline", "difference\nbits a byte"]
     rows = [
-        [j.arm, verdict_cell(j), signed(j.verdict.difference), f"{j.relative:+.2%}", signed(j.bits_per_byte)]
+        [j.arm, verdict_cell(j), signed(j.verdict.difference), share(j.relative), signed(j.bits_per_byte)]
         for j in found.judgements
     ]
     return heads, rows
@@ -35,10 +35,12 @@ def verdict_rows(found: Comparison) -> Rows:
 
 def evidence_rows(found: Comparison) -> Rows:
     """One row a judged arm: both tests, and the 95 % intervals by source of chance; the wider one limits."""
-    heads = ["arm", "p of\nt test", "p of\nTOST", "95 % over\nseeds", "95 % over\ndocuments"]
+    heads = ["arm", "p of\nt test", "p of\nsign flips", "p of\nTOST", "95 % over\nseeds", "95 % over\ndocuments"]
     rows = []
     for j in found.judgements:
-        tests = _test(j.verdict.p, j.verdict.level), _test(j.verdict.p_equivalence, j.verdict.level_equivalence)
+        v = j.verdict
+        flips = "-" if math.isnan(v.p_sign_flip) else f"{v.p_sign_flip:.2g}"
+        tests = _test(v.p, v.level), flips, _test(v.p_equivalence, v.level_equivalence)
         seeds, documents = interval(j.over_seeds), interval(j.over_documents)
         seeds += "\nlimits" if j.limited_by == "seeds" else ""
         documents += "\nlimits" if j.limited_by == "documents" else ""
@@ -83,8 +85,15 @@ def short(n: float | None) -> str:
 
 def signed(estimate: Estimate) -> str:
     """The estimate over its interval, both with signs; of one value the estimate alone."""
+    if math.isnan(estimate.estimate):
+        return "-"
     below = "" if math.isnan(estimate.low) else f"\n{interval(estimate)}"
     return f"{estimate.estimate:+.4f}{below}"
+
+
+def share(relative: float) -> str:
+    """`-1.23%`; - where no seed finished in both arms."""
+    return "-" if math.isnan(relative) else f"{relative:+.2%}"
 
 
 def interval(estimate: Estimate | None) -> str:
