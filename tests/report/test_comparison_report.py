@@ -220,7 +220,7 @@ def test_the_band_of_the_figure_is_the_margin_and_the_means_have_their_intervals
     for j in found.judgements:
         assert any(text.startswith(j.verdict.word) for text in said)
         mean = j.verdict.difference.estimate
-        assert any(text.startswith("- (-)" if math.isnan(mean) else f"{mean:+.4f}") for text in said)
+        assert any(text.startswith("no seed finished in both" if math.isnan(mean) else f"{mean:+.4f}") for text in said)
 
 
 def test_seeds_are_joined_across_arms_and_not_through_a_run_that_diverged(figures):

@@ -63,9 +63,9 @@ def seeds_looked_at(plan: Plan) -> list[int]:
 def _runs(arm: ArmResult) -> Iterator[str]:
     diverged = [run for run in arm.seeds if run.reason == "diverged"]
     if diverged:
+        loss = "" if len(diverged) == len(arm.seeds) else "; its loss is the mean of those that finished"
         yield (
-            f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds; its loss is the mean of those that "
-            f"finished. The first: {diverged[0].message.partition('. ')[0]}"
+            f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds{loss}. The first: {diverged[0].message.partition('. ')[0]}"
         )
     missing = [run for run in arm.seeds if run.loss is None]
     if missing:

@@ -96,7 +96,8 @@ def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement
         _crosses(axes, i, lost, limits, colour)
         _mean(axes, i, d, colour)
         more = f": about {j.seeds_needed:,} seeds would decide" if j.seeds_needed else ""
-        _say(axes, i, j.verdict.word + more, f"{signed(d).replace(chr(10), ' ')} ({share(j.relative)})")
+        numbers = f"{signed(d).replace(chr(10), ' ')} ({share(j.relative)})" if d.n else "no seed finished in both"
+        _say(axes, i, j.verdict.word + more, numbers)
     axes.set_title("Difference to the baseline of the same seed", loc="left")
     axes.set_xlabel(f"{found.unit} (left of 0 is better)")
 
