@@ -87,7 +87,7 @@ def resume(
     folder: Path,
     should_stop: Callable[[], bool] = lambda: False,
     write_sample: WriteSample | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks | None = None,
     stepping: Stepping | None = None,
     note: str = "",
 ) -> Iterator[Event]:
@@ -97,9 +97,11 @@ def resume(
         should_stop: asked before every step; when it says yes the state is saved and the run can be resumed.
         write_sample: writes the text of the Sample events; None writes none.
         ranks: the processes that train this run together, each of which calls this; rank 0 alone writes the folder.
+            None is this process alone.
         stepping: what makes its steps; None is `alone`.
         note: what else is to be said when it starts.
     """
+    ranks = ranks or Ranks()  # its own: it holds `should_stop`, and several runs may train in one process
     open_run(folder)  # before a lock file appears in a folder that is no run
     with ExitStack() as held:
         with ranks.together():
