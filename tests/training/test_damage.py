@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -13,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import stop_after
 
 from windtunnel.errors import ArtifactError
-from windtunnel.training.disk import MANIFEST, manifest_bytes, read_files, read_manifest
+from windtunnel.training.disk import MANIFEST, is_locked, manifest_bytes, read_files, read_manifest
 from windtunnel.training.events import read_events
 from windtunnel.training.loop import resume
-from windtunnel.training.run import load
+from windtunnel.training.run import load, open_run
 
 TOP = ["config.json", "tokenizer.json", "record.json", "manifest.json", "metrics.jsonl"]
 FILES = [*TOP, *(f"step-{n}/{f}" for n in (4, 5) for f in ("model.safetensors", "optimizer.safetensors", MANIFEST))]
@@ -110,6 +111,43 @@ def test_truncated_emptied_missing_lengthened_replaced(run, name):
     assert name in complaint(run)
     path.mkdir()
     assert name in complaint(run)
+
+
+@pytest.mark.parametrize("name", [*FILES, "lock"])
+def test_only_regular_files_are_read_and_written(run, tmp_path, name):
+    """A pipe would be waited for, /dev/zero fills memory, and a link leads out of the run."""
+    outside = tmp_path / "outside"
+    shutil.copyfile(run / name, outside)
+    for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(outside)):
+        (run / name).unlink()
+        put(run / name)
+        if name != "lock":
+            assert f"{name} is not a regular file" in complaint(run)
+        if name in (*TOP, "lock"):
+            with pytest.raises(ArtifactError, match=f"{name} is not a regular file"):
+                list(resume(run))
+    if name == "metrics.jsonl":
+        with pytest.raises(ArtifactError, match=f"{name} is not a regular file"):
+            open_run(run).events()
+    assert is_locked(run) is False
+
+
+def test_a_log_that_is_a_link_is_not_written_through(run, tmp_path):
+    outside = tmp_path / "diary.txt"
+    outside.write_text("mine\n" * 10_000)
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to(outside)
+    for folder in run.glob("step-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl is not a regular file"):
+        list(resume(run))
+    assert outside.read_text() == "mine\n" * 10_000
+
+
+def test_a_manifest_too_large_to_be_one_is_not_read(run):
+    os.truncate(run / MANIFEST, 64 * 2**20 + 1)
+    with pytest.raises(ArtifactError, match=r"manifest\.json was altered: 67108865 bytes, expected at most 67108864"):
+        read_manifest(run)
 
 
 def test_a_last_line_cut_short_by_a_kill_is_no_damage(run):

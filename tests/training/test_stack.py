@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,23 @@ def test_killed_while_some_have_saved_and_others_have_not(make, tmp_path):
     assert [open_run(run).events()[-1].step for run in parts] == [22, 20, 20]
     assert sorted(p.name for p in tmp_path.glob("parts/*/step-*")) == ["step-20"]
     list(resume_together(parts))
+    for run, expected in zip(parts, whole, strict=True):
+        assert losses(run) == pytest.approx(losses(expected), abs=1e-5)
+
+
+def test_runs_that_stand_at_different_steps_all_reach_their_end(make, tmp_path):
+    """A stack for each step: whether a run is to stop is asked of its own stack."""
+    whole, parts = (make(tmp_path / name, mlp, "train.keep=3", seeds=4) for name in ("whole", "parts"))
+    list(resume_together(whole))
+    list(resume_together(parts))
+    for run, step in zip(parts, (20, 60, 40, 40), strict=True):
+        for path in run.glob("step-*"):
+            if int(path.name[5:]) > step:
+                shutil.rmtree(path)
+    events = list(resume_together(parts))
+    assert [event.step for _, event in events[:4]] == [20, 60, 40, 40]
+    ends = {place: event for place, event in events if isinstance(event, Stopped)}
+    assert ends == {place: Stopped(60, "finished") for place in range(4)}
     for run, expected in zip(parts, whole, strict=True):
         assert losses(run) == pytest.approx(losses(expected), abs=1e-5)
 

@@ -23,7 +23,7 @@ from windtunnel.config import to_json
 from windtunnel.errors import ArtifactError, ConfigError, MissingExtra
 from windtunnel.runs.worker import lives, train_runs
 from windtunnel.training import machine
-from windtunnel.training.disk import saving
+from windtunnel.training.disk import open_regular, saving
 from windtunnel.training.events import Event, Started, Step, Stopped, from_line
 from windtunnel.training.run import is_tiny, open_run
 
@@ -191,7 +191,7 @@ def _news(path: Path) -> Iterator[list[Event]]:
     offset, first = 0, True
     while True:
         events: list[Event] = []
-        with suppress(FileNotFoundError), path.open("rb") as file:
+        with suppress(FileNotFoundError, ArtifactError), os.fdopen(open_regular(path), "rb") as file:
             offset = min(offset, file.seek(0, os.SEEK_END))  # a resumed run cuts its log back
             file.seek(offset)
             *lines, _ = file.read().split(b"\n")

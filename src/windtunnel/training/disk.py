@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,10 @@ FORMAT = 1
 """Number of the run folder's format; a folder with a higher number was made by a newer windtunnel."""
 
 MANIFEST = "manifest.json"
+
+
+LARGEST_MANIFEST = 64 << 20
+"""Bytes; a manifest that is larger is none, and is not read into memory."""
 
 
 class NewerFormat(ArtifactError):
@@ -70,9 +75,49 @@ def saving(path: Path) -> Iterator[None]:
         ) from error
 
 
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file. It follows no link out of the folder, and waits for no pipe.
+
+    Raises:
+        ArtifactError: when there is something else in its place.
+        OSError: as `os.open` does.
+    """
+    odd = f"{path} is not a regular file, but a link, a folder, a pipe or a device; put the file back in its place"
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise ArtifactError(odd) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ArtifactError(odd)
+    return descriptor
+
+
+def read_file(path: Path, largest: int | None = None, size: int | None = None) -> bytes:
+    """What a regular file holds.
+
+    Args:
+        largest: how many bytes it may have; None is any number.
+        size: how many bytes it must have; None is any number.
+
+    Raises:
+        ArtifactError: when it is no regular file, or has another size; nothing has been read then.
+        OSError: as `os.open` does.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        there = os.fstat(file.fileno()).st_size
+        if largest is not None and there > largest:
+            raise ArtifactError(f"{path} was altered: {there} bytes, expected at most {largest}")
+        if size is not None and there != size:
+            raise ArtifactError(f"{path} was truncated or altered: {there} bytes, expected {size}")
+        return file.read(there)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file and wait until the disk has it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         write_all(descriptor, data)
         os.fsync(descriptor)
@@ -164,7 +209,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, largest=LARGEST_MANIFEST)
         body = json.loads(raw)
         version = body["format"]
         stated = body.pop("sha256")
@@ -207,10 +252,7 @@ def read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
     for name, stated in manifest["files"].items():
         path = folder / name
         try:
-            size = path.stat().st_size
-            if size != stated["size"]:
-                raise ArtifactError(f"{path} was truncated or altered: {size} bytes, expected {stated['size']}")
-            contents[name] = path.read_bytes()
+            contents[name] = read_file(path, size=stated["size"])
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read ({error.strerror})") from None
         if hashlib.sha256(contents[name]).hexdigest() != stated["sha256"]:
@@ -224,11 +266,12 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         BusyError: when another process holds it.
+        ArtifactError: when the lock is no regular file.
     """
     import fcntl
 
     with saving(folder):
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = open_regular(folder / "lock", os.O_RDWR | os.O_CREAT)
     try:
         with saving(folder / "lock"):
             try:
@@ -249,7 +292,7 @@ def is_locked(folder: Path) -> bool:
             return False
     except BusyError:
         return True
-    except SaveError:
+    except (SaveError, ArtifactError):
         return False
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from windtunnel.errors import ArtifactError
+from windtunnel.training.disk import read_file
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def read_events(path: Path, at_least: int = 0, kinds: Sequence[str] = ()) -> lis
         ArtifactError: naming the file, and the line that was altered, or what is missing.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error.strerror})") from None
     *lines, tail = data.split(b"\n")

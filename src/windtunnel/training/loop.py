@@ -21,7 +21,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
-from windtunnel.training.disk import discard, locked, saving, write_all
+from windtunnel.training.disk import discard, locked, open_regular, saving, write_all
 from windtunnel.training.distributed import ALONE, Ranks
 from windtunnel.training.draws import BatchOf, batches
 from windtunnel.training.evaluate import evaluate
@@ -87,7 +87,7 @@ def resume(
     folder: Path,
     should_stop: Callable[[], bool] = lambda: False,
     write_sample: WriteSample | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks | None = None,
     stepping: Stepping | None = None,
     note: str = "",
 ) -> Iterator[Event]:
@@ -97,9 +97,11 @@ def resume(
         should_stop: asked before every step; when it says yes the state is saved and the run can be resumed.
         write_sample: writes the text of the Sample events; None writes none.
         ranks: the processes that train this run together, each of which calls this; rank 0 alone writes the folder.
+            None is this process alone.
         stepping: what makes its steps; None is `alone`.
         note: what else is to be said when it starts.
     """
+    ranks = ranks or Ranks()  # its own: it holds `should_stop`, and several runs may train in one process
     open_run(folder)  # before a lock file appears in a folder that is no run
     with ExitStack() as held:
         with ranks.together():
@@ -249,25 +251,32 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
 
 def _open_log(path: Path, size: int) -> FileIO:
     """The log cut back to the first `size` bytes, ready to be appended to."""
-    with saving(path):
-        path.touch()
-        kept = path.read_bytes()[:size]
-        for number, line in enumerate(kept.splitlines(keepends=True), start=1):
-            with suppress(ValueError):
-                from_line(line.decode())
-                continue
-            raise ArtifactError(
-                f"{path} was altered in line {number}; the run's losses cannot be trusted any more. "
-                "Its model can still be used; to train, begin a new run with --out"
-            )
-        if len(kept) < size:
-            raise ArtifactError(
-                f"{path} was truncated: {len(kept)} bytes, expected at least {size}. "
-                "Its model can still be used; to train, begin a new run with --out"
-            )
-        os.truncate(path, size)
+    with saving(path), ExitStack() as unless_whole:
         # Unbuffered: no event waits in memory for a kill, and closing cannot fail on a full disk.
-        return path.open("ab", buffering=0)
+        log = FileIO(open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+b")
+        unless_whole.callback(log.close)
+        _check_log(path, os.pread(log.fileno(), size, 0), size)
+        os.truncate(log.fileno(), size)
+        log.seek(size)
+        unless_whole.pop_all()
+        return log
+
+
+def _check_log(path: Path, kept: bytes, size: int) -> None:
+    """Raises ArtifactError when what is kept of the log is not `size` bytes of whole events."""
+    for number, line in enumerate(kept.splitlines(keepends=True), start=1):
+        with suppress(ValueError):
+            from_line(line.decode())
+            continue
+        raise ArtifactError(
+            f"{path} was altered in line {number}; the run's losses cannot be trusted any more. "
+            "Its model can still be used; to train, begin a new run with --out"
+        )
+    if len(kept) < size:
+        raise ArtifactError(
+            f"{path} was truncated: {len(kept)} bytes, expected at least {size}. "
+            "Its model can still be used; to train, begin a new run with --out"
+        )
 
 
 def _no_log() -> FileIO:

@@ -70,7 +70,7 @@ class Run:
     def events(self, *kinds: str) -> list[Event]:
         """The events of its training so far, or those of some kinds. Raises ArtifactError for an altered log."""
         path = self.folder / METRICS
-        return read_events(path, kinds=kinds) if path.exists() else []
+        return read_events(path, kinds=kinds) if path.exists() or path.is_symlink() else []
 
     def store(self) -> TokenStore:
         """Its corpus as tokens.

@@ -3,7 +3,8 @@
 A step of a model of 12 thousand parameters is nearly all dispatch, so several side by side cost little more than one.
 Each run goes through `windtunnel.training.loop.resume` as if it were alone, with its own lock, log, evaluations and
 checkpoints; only its steps come from a `Stack`, which computes a block of them for all runs at once. Rounding differs
-from the run alone. A stack that is stopped and resumed as a whole is equal in every bit.
+from the run alone. A stack that is stopped and resumed as a whole is equal in every bit; one whose runs stand at
+different steps goes on in several, and their weights may differ from the undisturbed ones by rounding.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def clip_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, norm: Tensor, limit: float, ranks: Ranks = ALONE
 ) -> None:
     """Shorten a gradient of this norm to the limit; alone on a CPU, a fused optimizer does so while it reads it."""
-    if optimizer.defaults.get("fused") and ranks is ALONE and norm.device.type == "cpu":
+    if optimizer.defaults.get("fused") and ranks.mode is None and norm.device.type == "cpu":
         optimizer.grad_scale = norm / limit if norm > limit else None  # type: ignore[attr-defined]
     elif norm > limit:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
