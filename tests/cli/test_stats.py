@@ -19,7 +19,7 @@ def test_proportions(stats):
     code, out, _ = stats("proportions", *TEMPLATES, "--control", "A")
     assert code == 0
     b = next(line.split() for line in out.splitlines() if line.startswith("B") and "0.0646" in line)
-    assert b == ["B", "0.0162", "0.0646", "0.0485", "0.0549", "1,355"]
+    assert b == ["B", "0.0162", "0.0646", "0.0485", "0.0549", "1,356"]
     assert out.splitlines()[-1] == (
         "Against A, at 5 %: B is lower and E is higher (no correction, Holm); E is higher (Bonferroni, Dunnett); "
         "C, D cannot be told from A yet."
@@ -27,7 +27,7 @@ def test_proportions(stats):
     found = json.loads(stats("proportions", *TEMPLATES, "--json")[1])
     assert found["control"] == "A"
     assert found["chi2"] == pytest.approx(33.34, abs=0.005)
-    assert [v["n_per_arm"] for v in found["variants"]] == [1355, 5855, 3841, 1035]
+    assert [v["n_per_arm"] for v in found["variants"]] == [1356, 5856, 3841, 1035]
 
 
 def test_proportions_in_which_nothing_is_decided(stats):
@@ -146,3 +146,14 @@ def test_a_table_that_cannot_be_used(stats, tmp_path, text, said):
     assert code in (2, 3)
     assert out == ""
     assert said in err
+
+
+def test_numbers_may_stand_in_one_argument(command_line):
+    expected = command_line("stats", "mean", "1", "2", "4")[1]
+    assert [command_line("stats", "mean", text)[1] for text in ("1 2 4", "1, 2, 4", "1,2,4")] == [expected] * 3
+
+
+def test_a_mean_is_compared_with_a_finite_number_only(command_line):
+    code, out, err = command_line("stats", "mean", "1", "2", "--above", "nan")
+    assert (code, out) == (2, "")
+    assert "expected a finite number to compare the mean with, given nan" in err

@@ -29,7 +29,7 @@ def test_mails_against_control_as_the_row_says():
     assert [round(x, 4) for x in ends(rows["B"].difference)] == [-0.0544, -0.0056]
     assert (round(rows["B"].bonferroni, 4), round(rows["E"].bonferroni, 4)) == (0.0646, 0.0237)
     assert (round(rows["B"].holm, 4), round(rows["E"].holm, 4)) == (0.0485, 0.0237)
-    assert [v.n_per_arm for v in found.variants] == [1355, 5855, 3841, 1035]
+    assert [v.n_per_arm for v in found.variants] == [1356, 5856, 3841, 1035]
     assert (round(found.chi2, 2), found.chi2_df) == (33.34, 4)
 
 
@@ -134,3 +134,14 @@ def test_what_is_no_count_is_refused():
         against_control(MAILS, "F")
     with pytest.raises(ValueError, match="at least two arms"):
         against_control({"A": (1, 2)}, "A")
+
+
+@pytest.mark.parametrize(
+    ("counts", "p"),
+    [
+        ((10**7, 10**8, 10**7 + 20_000, 10**8), 2.45639e-6),
+        ((5 * 10**8, 10**9, 5 * 10**8 + 30_000, 10**9), 0.179727),
+    ],
+)
+def test_fisher_of_a_billion_does_not_list_all_tables(counts, p):
+    assert fisher_exact(*counts) == pytest.approx(p, rel=1e-4)

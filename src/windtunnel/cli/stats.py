@@ -128,6 +128,8 @@ def mean(
         (below, "less", "below"),
         (equal, "two-sided", "not"),
     ):
+        if number is not None and not math.isfinite(number):
+            raise ConfigError(f"expected a finite number to compare the mean with, given {number}")
         if number is not None:
             asked.append((number, alternative, word))  # type: ignore[arg-type]
     if len(asked) > 1:
@@ -247,7 +249,7 @@ def _numbers(texts: list[str]) -> list[float]:
     from windtunnel.errors import ConfigError
 
     found = []
-    for text in ",".join(texts).split(","):
+    for text in " ".join(texts).replace(",", " ").split():
         try:
             number = float(text)
         except ValueError:
@@ -255,6 +257,8 @@ def _numbers(texts: list[str]) -> list[float]:
         if not math.isfinite(number):
             raise ConfigError(f"expected finite numbers, given {text}: leave diverged runs out and say so")
         found.append(number)
+    if not found:
+        raise ConfigError("expected numbers with spaces or commas between, given none")
     return found
 
 

@@ -64,9 +64,8 @@ def _runs(arm: ArmResult) -> Iterator[str]:
     diverged = [run for run in arm.seeds if run.reason == "diverged"]
     if diverged:
         loss = "" if len(diverged) == len(arm.seeds) else "; its loss is the mean of those that finished"
-        yield (
-            f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds{loss}. The first: {diverged[0].message.partition('. ')[0]}"
-        )
+        first = diverged[0].message.partition(". ")[0]
+        yield f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds{loss}. The first: {first}"
     missing = [run for run in arm.seeds if run.loss is None]
     if missing:
         told = f": {missing[0].message}" if missing[0].message else ""

@@ -39,10 +39,10 @@ def interval(found: Estimate) -> str:
 def difference_rows(found: AgainstControl) -> Rows:
     """Each arm's rate and its difference from the control, with the uncorrected tests."""
     level = f"{100 * (1 - found.alpha):g} %"
-    columns = ("arm", f"rate, {level} Wilson", f"minus {found.control}, {level} Wald", "z", "p", "Fisher p")
+    columns = ("arm", f"rate, {level} Wilson", f"minus {found.control}, {level} Newcombe", "z", "p", "Fisher p")
     rows = [(found.control, interval(found.control_rate), "", "", "", "")]
     rows += [
-        (v.name, interval(v.rate), interval(v.difference), f"{v.z:.4f}", f"{v.p:.5f}", f"{v.fisher_p:.4f}")
+        (v.name, interval(v.rate), interval(v.newcombe), f"{v.z:.4f}", f"{v.p:.5f}", f"{v.fisher_p:.4f}")
         for v in found.variants
     ]
     return columns, tuple(rows)

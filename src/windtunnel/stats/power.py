@@ -68,7 +68,7 @@ def n_proportions(p1: float, p2: float, power: float = 0.8, alpha: float = 0.05)
     """Examples per arm for the pooled two-sided z test of two proportions; None when they are equal.
 
     n = (z_{1-alpha/2} sqrt(2 p q) + z_power sqrt(p1 q1 + p2 q2))^2 / (p1 - p2)^2 with p the mean of p1 and p2:
-    Fleiss, Levin & Paik (2003), chapter 4, without continuity correction. Rounded to the nearest whole number.
+    Fleiss, Levin & Paik (2003), chapter 4, without continuity correction. The smallest n that reaches the power.
     """
     if not (min(p1, p2) >= 0 and max(p1, p2) <= 1 and 0 < power < 1 and 0 < alpha < 1):
         raise ValueError(f"expected proportions, power and alpha between 0 and 1, given {p1}, {p2}, {power}, {alpha}")
@@ -76,7 +76,7 @@ def n_proportions(p1: float, p2: float, power: float = 0.8, alpha: float = 0.05)
         return None
     mean = (p1 + p2) / 2
     null, apart = math.sqrt(2 * mean * (1 - mean)), math.sqrt(p1 * (1 - p1) + p2 * (1 - p2))
-    return max(1, round(float((ndtri(1 - alpha / 2) * null + ndtri(power) * apart) / (p1 - p2)) ** 2))
+    return max(1, math.ceil(float((ndtri(1 - alpha / 2) * null + ndtri(power) * apart) / (p1 - p2)) ** 2 - 1e-9))
 
 
 def _require(sd: float, n: int, alpha: float) -> None:
