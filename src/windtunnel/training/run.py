@@ -31,7 +31,7 @@ from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
-from windtunnel.training.checkpoint import WEIGHTS, Checkpoint, load_weights, newest_checkpoint
+from windtunnel.training.checkpoint import WEIGHTS, Checkpoint, check_finite, load_weights, newest_checkpoint
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.training.draws import first_weights
 from windtunnel.training.events import Event, read_events
@@ -297,6 +297,7 @@ def open_start(start: Start) -> tuple[Run, Checkpoint]:
         raise ArtifactError(f"the run to start from cannot be used: {error}") from None
     if checkpoint is None:
         raise ArtifactError(f"{folder} has no checkpoint to start from; train it first: windtunnel resume {folder}")
+    check_finite(folder, checkpoint.step, checkpoint.weights)
     sha256 = _sha256(checkpoint)
     if start.weights_sha256 not in (None, sha256):
         raise ArtifactError(
@@ -349,12 +350,14 @@ def load(folder: Path) -> TrainedModel:
     """The newest verified model of a run; every file of the folder is checked.
 
     Raises:
-        ArtifactError: when the folder is not a run, a needed file was altered, or nothing has been saved yet.
+        ArtifactError: when the folder is not a run, a needed file was altered, nothing has been saved yet, or the
+            weights are not finite.
     """
     run = open_run(folder)
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+    check_finite(folder, checkpoint.step, checkpoint.weights)
     warnings = list(checkpoint.warnings)
     try:
         read_events(folder / METRICS, checkpoint.facts["metrics_size"])
