@@ -117,7 +117,7 @@ def _train(folders: list[Path], as_json: bool) -> None:
 
     err, endings = console(), {}
     runs = [open_run(folder) for folder in folders]
-    open_runs = [(i, run.folder) for i, run in enumerate(runs) if not is_finished(run.events("stopped"))]
+    open_runs = [(i, run.folder) for i, run in enumerate(runs) if not is_finished(run)]
     labels = [folder.name for _, folder in open_runs]
     threads = runs[0].config.train.threads or cores()
     err.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)

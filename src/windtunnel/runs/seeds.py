@@ -14,11 +14,12 @@ from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
+from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.draws import train_examples
 from windtunnel.training.evaluate import evaluate
-from windtunnel.training.events import Evaluation, Event, Stopped
+from windtunnel.training.events import Evaluation, Stopped
 from windtunnel.training.recipes import RECIPES, recipe
-from windtunnel.training.run import create_run, is_run, load, open_run, resolve
+from windtunnel.training.run import Run, create_run, is_run, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig
 
 RUNS = Path("runs")
@@ -130,9 +131,11 @@ def planned(name: str, corpus: str | None, assignments: Sequence[str]) -> RunCon
     return resolve(config, prepare(open_corpus(corpus, config.text.unit), config.text))
 
 
-def is_finished(events: Sequence[Event]) -> bool:
-    """Whether a run's events end with its last step."""
-    return bool(events) and isinstance(events[-1], Stopped) and events[-1].reason == "finished"
+def is_finished(run: Run) -> bool:
+    """Whether a run's events end with its last step, and that step's checkpoint is whole."""
+    events = run.events("stopped")
+    ended = bool(events) and isinstance(events[-1], Stopped) and events[-1].reason == "finished"
+    return ended and newest_step(run.folder) == run.config.train.steps
 
 
 def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None) -> Summary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
         return None
     back = f"; going back to step {best.step}, the newest checkpoint that verifies"
     return replace(best, warnings=tuple(message + back * (step > best.step) for step, message in faults))
+
+
+def newest_step(run: Path) -> int | None:
+    """The step of the newest checkpoint whose files are as its manifest states them; older ones are not read."""
+    for step, folder in checkpoints(run):
+        with suppress(ArtifactError):
+            read_files(folder, _manifest(folder, step))
+            return step
+    return None
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
