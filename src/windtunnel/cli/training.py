@@ -183,12 +183,14 @@ def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show t
          as_json: Json = False) -> None:  # fmt: skip
     """List the runs below ./runs, or show one."""
     from windtunnel.report.runs import run_table, runs_table
-    from windtunnel.runs.seeds import describe, find_run, find_runs
+    from windtunnel.runs.seeds import describe, describe_all, find_run, find_runs
 
-    found = [describe(find_run(run))] if run else [describe(folder) for folder in find_runs()]
+    found = [describe(find_run(run))] if run else describe_all(find_runs())
     if as_json:
         print_json(found[0] if run else found)
     elif not found:
         console().print("no runs below ./runs yet; train one: windtunnel train names", highlight=False)
     else:
         console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
+        for damaged in (entry for entry in found if entry["state"] == "damaged"):
+            console().print(damaged["message"], highlight=False, markup=False, soft_wrap=True)

@@ -165,8 +165,16 @@ def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None
 
 def find_runs(root: Path = RUNS) -> list[Path]:
     """All run folders at most two levels below `root`, the most recently changed first."""
-    found = [p for pattern in ("*", "*/*") for p in root.glob(pattern) if is_run(p)]
+    found = [p for pattern in ("*", "*/*") for p in root.glob(pattern) if _seems_run(p)]
     return sorted(found, key=lambda p: (-p.parent.stat().st_mtime, str(p)))
+
+
+def _seems_run(folder: Path) -> bool:
+    """Whether a folder is to be listed: one that nobody may look into too, for `open_run` says so."""
+    try:
+        return is_run(folder)
+    except OSError:
+        return True
 
 
 def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
@@ -194,6 +202,18 @@ def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
 def find_run(name: str, root: Path = RUNS) -> Path:
     """Like `find_seeds`, but one run: the first seed of a folder."""
     return find_seeds(name, root)[0]
+
+
+def describe_all(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """`describe` of each; of one that cannot be read its folder and what is wrong, in the state "damaged"."""
+    nothing = dict.fromkeys(("corpus", "seed", "step", "steps", "dev", "config", "record"))
+    found = []
+    for folder in folders:
+        try:
+            found.append(describe(folder))
+        except ArtifactError as error:
+            found.append({**nothing, "folder": str(folder), "state": "damaged", "message": str(error)})
+    return found
 
 
 def describe(folder: Path) -> dict[str, Any]:

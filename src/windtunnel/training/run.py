@@ -110,7 +110,11 @@ def open_run(folder: Path) -> Run:
     Raises:
         ArtifactError: when it is not a run, or one of its files was altered, naming the file.
     """
-    if not any((folder / name).exists() for name in ("config.json", "record.json", "tokenizer.json")):
+    try:
+        begun = any((folder / name).exists() for name in ("config.json", "record.json", "tokenizer.json"))
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be read ({error.strerror})") from None
+    if not begun:
         raise ArtifactError(f"{folder} is not a run folder; `windtunnel runs` lists those below ./runs")
     manifest = read_manifest(folder)
     files = read_files(folder, manifest)
