@@ -12,6 +12,7 @@ RUN/
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import torch
 from pydantic import BaseModel
 
 from windtunnel.config import differences, fingerprint, parse, to_json
-from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.models import MLPConfig, Model, ModelConfig, TransformerConfig, create
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.models.pretrained.parts import listing
@@ -140,14 +141,19 @@ def create_run(folder: Path, config: RunConfig, store: TokenStore) -> Run:
         ConfigError: when the folder holds a run with another config, listing the differences.
         SaveError: when the disk refuses.
     """
-    if is_run(folder):
-        run = open_run(folder)
-        changed = differences(run.config, config)
-        if changed:
-            listed = ", ".join(f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items())
-            raise ConfigError(f"{folder} holds a run with other settings ({listed}); choose another folder with --out")
-        return run
-    return write_run(folder, config, store.tokenizer, corpus_facts(store))
+    if not is_run(folder):
+        try:
+            return write_run(folder, config, store.tokenizer, corpus_facts(store))
+        except SaveError as error:
+            code = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+            if code not in (errno.EEXIST, errno.ENOTEMPTY) or not is_run(folder):
+                raise  # else another process was faster
+    run = open_run(folder)
+    changed = differences(run.config, config)
+    if changed:
+        listed = ", ".join(f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items())
+        raise ConfigError(f"{folder} holds a run with other settings ({listed}); choose another folder with --out")
+    return run
 
 
 def corpus_facts(store: TokenStore) -> dict[str, Any]:
