@@ -223,3 +223,16 @@ def test_who_makes_the_same_run_at_once_gets_it(short, tmp_path):
     with pytest.raises(ConfigError, match="holds a run with other settings"):
         create_run(folder, resolved.replace(seed=1), store)
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch, call):
+    """Opening, writing, syncing, renaming fail one after the other."""
+    path = tmp_path / "comparison.json"
+    path.write_text("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "os", FailingOs(call, errno.ENOSPC))
+        with pytest.raises(OSError, match="No space left"):
+            disk.write_text(path, "after")
+    assert path.read_text() == ("before" if call < 4 else "after")  # at last its name is not yet synced
+    assert [file.name for file in tmp_path.iterdir()] == ["comparison.json"]

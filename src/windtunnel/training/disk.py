@@ -126,6 +126,18 @@ def write_file(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all: a kill leaves what was there before."""
+    temporary = beside(path)
+    try:
+        write_file(temporary, text.encode())
+        os.rename(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all of the data; the operating system may take it in parts."""
     view = memoryview(data)
