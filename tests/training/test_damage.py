@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -13,11 +14,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_runs import stop_after
 
-from windtunnel.errors import ArtifactError
+from windtunnel.errors import ArtifactError, NumericsError
 from windtunnel.training.disk import MANIFEST, is_locked, manifest_bytes, read_files, read_manifest
 from windtunnel.training.events import read_events
 from windtunnel.training.loop import resume
-from windtunnel.training.run import load, open_run
+from windtunnel.training.run import load, open_run, open_start
+from windtunnel.training.run_config import Start
 
 TOP = ["config.json", "tokenizer.json", "record.json", "manifest.json", "metrics.jsonl"]
 FILES = [*TOP, *(f"step-{n}/{f}" for n in (4, 5) for f in ("model.safetensors", "optimizer.safetensors", MANIFEST))]
@@ -279,6 +281,24 @@ def test_crafted_weights_with_valid_checksums(run, content):
     (run / "step-5/model.safetensors").write_bytes(content)
     resigned(run / "step-5")
     assert "step-5/model.safetensors is not a safetensors file" in complaint(run)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(run, number):
+    """Nothing that is computed with them means anything; a loss of NaN was told as 0 bits."""
+    path = run / "step-5/model.safetensors"
+    weights = load_file(path)
+    weights["norm.weight"][3] = number
+    save_file(weights, path)
+    resigned(run / "step-5")
+    start = Start(run=str(run))
+    for use in (load, lambda folder: open_start(start)):
+        with pytest.raises(ArtifactError, match=r"step-5/model\.saf.*: norm\.weight holds .* not finite.*use step-4"):
+            use(run)
+    with pytest.raises(NumericsError, match="training diverged at step 6: the loss is nan"):  # says so, as before
+        list(resume(run))
+    shutil.rmtree(run / "step-5")
+    assert load(run).step == 4
 
 
 def test_weights_and_state_of_another_model(run):

@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tiny_runs import config_of, final_hashes, finish, names_file, stop_after, store_of
 
-from windtunnel.errors import BusyError, SaveError
+from windtunnel.errors import BusyError, ConfigError, SaveError
 from windtunnel.training import disk, loop
 from windtunnel.training.disk import locked, write_folder
 from windtunnel.training.loop import resume
@@ -202,3 +204,35 @@ def test_two_writers(short, tmp_path):
         holder.join()
     list(resume(tmp_path / "run"))
     assert final_hashes(tmp_path / "run") == short[2]
+
+
+def test_who_makes_the_same_run_at_once_gets_it(short, tmp_path):
+    """Threads are as processes here: each has a temporary folder of its own, and one rename comes first."""
+    config, store = short[0], store_of(short[0])
+    resolved = resolve(config, store)
+    for number in range(5):
+        start, folder = threading.Barrier(8), tmp_path / f"run-{number}"
+
+        def make(start=start, folder=folder):
+            start.wait()
+            return create_run(folder, resolved, store).config
+
+        with ThreadPoolExecutor(8) as threads:
+            made = [threads.submit(make) for _ in range(8)]
+        assert [future.result() for future in made] == [resolved] * 8
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        create_run(folder, resolved.replace(seed=1), store)
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch, call):
+    """Opening, writing, syncing, renaming fail one after the other."""
+    path = tmp_path / "comparison.json"
+    path.write_text("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "os", FailingOs(call, errno.ENOSPC))
+        with pytest.raises(OSError, match="No space left"):
+            disk.write_text(path, "after")
+    assert path.read_text() == ("before" if call < 4 else "after")  # at last its name is not yet synced
+    assert [file.name for file in tmp_path.iterdir()] == ["comparison.json"]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 
@@ -170,7 +171,7 @@ def test_a_damaged_and_a_busy_run_take_no_other_with_them(make, tmp_path):
 
 def test_a_disk_that_refuses_one_run_ends_only_that_one(make, tmp_path):
     runs = make(tmp_path, mlp, seeds=2)
-    (runs[0] / f".tmp-step-20-{os.getpid()}").write_text("in the way")
+    (runs[0] / f".tmp-step-20-{os.getpid()}-{threading.get_native_id()}").write_text("in the way")
     ends = {place: event for place, event in resume_together(runs) if isinstance(event, Stopped)}
     assert [ends[place].reason for place in range(2)] == ["failed", "finished"]
     assert "could not write" in ends[0].message

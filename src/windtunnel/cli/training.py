@@ -117,7 +117,7 @@ def _train(folders: list[Path], as_json: bool) -> None:
 
     err, endings = console(), {}
     runs = [open_run(folder) for folder in folders]
-    open_runs = [(i, run.folder) for i, run in enumerate(runs) if not is_finished(run.events("stopped"))]
+    open_runs = [(i, run.folder) for i, run in enumerate(runs) if not is_finished(run)]
     labels = [folder.name for _, folder in open_runs]
     threads = runs[0].config.train.threads or cores()
     err.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
@@ -183,12 +183,14 @@ def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show t
          as_json: Json = False) -> None:  # fmt: skip
     """List the runs below ./runs, or show one."""
     from windtunnel.report.runs import run_table, runs_table
-    from windtunnel.runs.seeds import describe, find_run, find_runs
+    from windtunnel.runs.seeds import describe, describe_all, find_run, find_runs
 
-    found = [describe(find_run(run))] if run else [describe(folder) for folder in find_runs()]
+    found = [describe(find_run(run))] if run else describe_all(find_runs())
     if as_json:
         print_json(found[0] if run else found)
     elif not found:
         console().print("no runs below ./runs yet; train one: windtunnel train names", highlight=False)
     else:
         console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
+        for damaged in (entry for entry in found if entry["state"] == "damaged"):
+            console().print(damaged["message"], highlight=False, markup=False, soft_wrap=True)

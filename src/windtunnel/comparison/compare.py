@@ -16,7 +16,7 @@ from windtunnel.comparison.verdict import FEWEST_SEEDS
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.execute import execute, open_executor
 from windtunnel.training import machine
-from windtunnel.training.disk import saving
+from windtunnel.training.disk import saving, write_text
 from windtunnel.training.events import Event, Stopped
 from windtunnel.training.run import create_run
 
@@ -75,7 +75,7 @@ def save_comparison(plan: Plan, found: Comparison) -> None:
     with saving(plan.folder):
         plan.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**found.to_dict(), "seeds_looked_at": looked}, indent=2, ensure_ascii=False, allow_nan=False)
-        (plan.folder / SAVED).write_text(text + "\n", encoding="utf-8")
+        write_text(plan.folder / SAVED, text + "\n")
 
 
 def at_once(plan: Plan) -> int:

@@ -16,7 +16,8 @@ from windtunnel.runs.arms import Arm, ResolvedArm, resolve_arms
 from windtunnel.runs.budget import within_budget
 from windtunnel.runs.measure import is_measured
 from windtunnel.runs.seeds import RUNS, config_folder, corpus_label, find_runs
-from windtunnel.training.events import Event, Saved, Stopped
+from windtunnel.training.checkpoint import newest_step
+from windtunnel.training.events import Event, Stopped
 from windtunnel.training.run import open_run
 
 MARGIN = 0.005
@@ -118,8 +119,11 @@ def run_folders(plan: Plan) -> dict[tuple[str, int], Path]:
 
 
 def is_settled(folder: Path) -> bool:
-    """Whether a run has nothing left to do: it finished and was measured, or it diverged, as it would again."""
-    return folder.exists() and has_settled(folder, open_run(folder).events("saved", "stopped"))
+    """Whether a run has nothing left to do.
+
+    It finished, its last checkpoint is whole, and it was measured; or it diverged, as it would again.
+    """
+    return folder.exists() and has_settled(folder, open_run(folder).events("stopped"))
 
 
 def has_settled(folder: Path, events: Sequence[Event]) -> bool:
@@ -127,5 +131,6 @@ def has_settled(folder: Path, events: Sequence[Event]) -> bool:
     stopped = events[-1] if events and isinstance(events[-1], Stopped) else None
     if stopped is None or stopped.reason not in ("finished", "diverged"):
         return False
-    saved = [e.step for e in events if isinstance(e, Saved)]
-    return stopped.reason == "diverged" or is_measured(folder, saved[-1])
+    if stopped.reason == "diverged":
+        return True
+    return newest_step(folder) == stopped.step and is_measured(folder, stopped.step)

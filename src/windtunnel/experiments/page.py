@@ -10,7 +10,7 @@ from pathlib import Path
 from windtunnel.experiments.frame import Claim, Outcome
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import cells, inline_svg, page, scrolling_table, table
-from windtunnel.training.disk import saving
+from windtunnel.training.disk import saving, write_text
 
 STYLE = """
 :root { --holds: #00734f; --not: #b3470b; }
@@ -39,8 +39,8 @@ def save_outcome(outcome: Outcome, folder: Path) -> tuple[Path, ...]:
     files, drawings = save_figures(outcome.figures, folder)
     data, report = folder / "outcome.json", folder / "report.html"
     with saving(folder):
-        data.write_text(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False, default=str), encoding="utf-8")
-        report.write_text(outcome_page(outcome, drawings), encoding="utf-8")
+        write_text(data, json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False, default=str))
+        write_text(report, outcome_page(outcome, drawings))
     return (*files, data, report)
 
 

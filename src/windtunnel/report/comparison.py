@@ -13,7 +13,7 @@ from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_page import comparison_page
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
 from windtunnel.report.figures import save_figures
-from windtunnel.training.disk import saving
+from windtunnel.training.disk import saving, write_text
 
 STYLES: dict[str, str] = {
     "better": "bold green",
@@ -45,7 +45,7 @@ def save_report(found: Comparison, folder: Path) -> list[Path]:
     files, drawings = save_figures({"comparison": comparison_figure(found)}, folder)
     page = folder / "report.html"
     with saving(page):
-        page.write_text(comparison_page(found, drawings["comparison"]), encoding="utf-8")
+        write_text(page, comparison_page(found, drawings["comparison"]))
     return [*files, page]
 
 

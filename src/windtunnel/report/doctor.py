@@ -21,7 +21,7 @@ from windtunnel.inspect.doctor.findings import Finding
 from windtunnel.report.doctor_figures import activations_figure, training_figure
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import inline_svg, page, table
-from windtunnel.training.disk import saving
+from windtunnel.training.disk import saving, write_text
 
 NOTHING = f"nothing found; looked for: {', '.join(CHECKS)}"
 COLUMNS = ("finding", "severity", "evidence", "cure")
@@ -136,7 +136,7 @@ def save_report(exam: Examination, findings: Sequence[Finding], folder: Path) ->
     files, drawings = save_figures({"training": training_figure(exam), "activations": activations_figure(exam)}, folder)
     report = folder / "check.html"
     with saving(report):
-        report.write_text(check_page(exam, findings, drawings), encoding="utf-8")
+        write_text(report, check_page(exam, findings, drawings))
     return [*files, report]
 
 

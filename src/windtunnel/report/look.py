@@ -14,7 +14,7 @@ from windtunnel.inspect.attention import AttentionMap, attention
 from windtunnel.models import as_transformer
 from windtunnel.report.figures import attention_figure, save_figure
 from windtunnel.report.page import attention_page, trace_page
-from windtunnel.training.disk import saving
+from windtunnel.training.disk import saving, write_text
 from windtunnel.training.run import TrainedModel
 
 
@@ -73,6 +73,6 @@ def look_at(
         folder.mkdir(parents=True, exist_ok=True)
     save_figure(picture, files[0])
     with saving(folder):
-        files[1].write_text(attention_page(found, labels, seen.run, seen.step), encoding="utf-8")
-        files[2].write_text(trace_page(seen), encoding="utf-8")
+        write_text(files[1], attention_page(found, labels, seen.run, seen.step))
+        write_text(files[2], trace_page(seen))
     return Look(seen, found, labels, files)

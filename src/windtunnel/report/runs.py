@@ -9,14 +9,15 @@ from rich.table import Table
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a run, from `compare.seeds.describe`."""
+    """One row a run, from `runs.seeds.describe_all`."""
     table = Table(box=None, pad_edge=False)
     for heading, justify in (("run", "left"), ("corpus", "left"), ("step", "right"), ("state", "left")):
         table.add_column(heading, justify="right" if justify == "right" else "left")
     table.add_column("dev loss", justify="right")
     for run in runs:
         loss = f"{run['dev']['loss']:.4f}" if run["dev"] else "-"
-        table.add_row(run["folder"], run["corpus"], f"{run['step']}/{run['steps']}", run["state"], loss)
+        steps = "-" if run["steps"] is None else f"{run['step']}/{run['steps']}"
+        table.add_row(run["folder"], run["corpus"] or "-", steps, run["state"], loss)
     return table
 
 

@@ -18,7 +18,7 @@ from windtunnel.models.cost import training_flops_per_token
 from windtunnel.runs.arms import ResolvedArm, with_steps
 from windtunnel.text.batches import examples
 from windtunnel.training import machine
-from windtunnel.training.disk import saving
+from windtunnel.training.disk import saving, write_text
 from windtunnel.training.draws import batches
 from windtunnel.training.evaluate import sum_of_targets
 from windtunnel.training.loop import State, advance, loss_function
@@ -104,7 +104,7 @@ def _pace(arms: Sequence[ResolvedArm], path: Path) -> list[float]:
     paces = [statistics.median(own[STEPS_A_ROUND:] or own) for own in times]  # the first round warms up
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({arm.key: pace for arm, pace in zip(arms, paces, strict=True)}) + "\n")
+        write_text(path, json.dumps({arm.key: pace for arm, pace in zip(arms, paces, strict=True)}) + "\n")
     return paces
 
 

@@ -14,11 +14,12 @@ from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
+from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.draws import train_examples
 from windtunnel.training.evaluate import evaluate
-from windtunnel.training.events import Evaluation, Event, Stopped
+from windtunnel.training.events import Evaluation, Stopped
 from windtunnel.training.recipes import RECIPES, recipe
-from windtunnel.training.run import create_run, is_run, load, open_run, resolve
+from windtunnel.training.run import Run, create_run, is_run, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig
 
 RUNS = Path("runs")
@@ -130,9 +131,11 @@ def planned(name: str, corpus: str | None, assignments: Sequence[str]) -> RunCon
     return resolve(config, prepare(open_corpus(corpus, config.text.unit), config.text))
 
 
-def is_finished(events: Sequence[Event]) -> bool:
-    """Whether a run's events end with its last step."""
-    return bool(events) and isinstance(events[-1], Stopped) and events[-1].reason == "finished"
+def is_finished(run: Run) -> bool:
+    """Whether a run's events end with its last step, and that step's checkpoint is whole."""
+    events = run.events("stopped")
+    ended = bool(events) and isinstance(events[-1], Stopped) and events[-1].reason == "finished"
+    return ended and newest_step(run.folder) == run.config.train.steps
 
 
 def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None) -> Summary:
@@ -162,8 +165,16 @@ def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None
 
 def find_runs(root: Path = RUNS) -> list[Path]:
     """All run folders at most two levels below `root`, the most recently changed first."""
-    found = [p for pattern in ("*", "*/*") for p in root.glob(pattern) if is_run(p)]
+    found = [p for pattern in ("*", "*/*") for p in root.glob(pattern) if _seems_run(p)]
     return sorted(found, key=lambda p: (-p.parent.stat().st_mtime, str(p)))
+
+
+def _seems_run(folder: Path) -> bool:
+    """Whether a folder is to be listed: one that nobody may look into too, for `open_run` says so."""
+    try:
+        return is_run(folder)
+    except OSError:
+        return True
 
 
 def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
@@ -191,6 +202,18 @@ def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
 def find_run(name: str, root: Path = RUNS) -> Path:
     """Like `find_seeds`, but one run: the first seed of a folder."""
     return find_seeds(name, root)[0]
+
+
+def describe_all(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """`describe` of each; of one that cannot be read its folder and what is wrong, in the state "damaged"."""
+    nothing = dict.fromkeys(("corpus", "seed", "step", "steps", "dev", "config", "record"))
+    found = []
+    for folder in folders:
+        try:
+            found.append(describe(folder))
+        except ArtifactError as error:
+            found.append({**nothing, "folder": str(folder), "state": "damaged", "message": str(error)})
+    return found
 
 
 def describe(folder: Path) -> dict[str, Any]:

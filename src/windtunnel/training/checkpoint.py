@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -115,6 +117,15 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
     return replace(best, warnings=tuple(message + back * (step > best.step) for step, message in faults))
 
 
+def newest_step(run: Path) -> int | None:
+    """The step of the newest checkpoint whose files are as its manifest states them; older ones are not read."""
+    for step, folder in checkpoints(run):
+        with suppress(ArtifactError):
+            read_files(folder, _manifest(folder, step))
+            return step
+    return None
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy saved weights into a model, every tensor exactly once.
 
@@ -131,6 +142,23 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     if wrong:
         raise ArtifactError("the saved weights do not fit the model: " + "; ".join(wrong))
     model.load_state_dict(dict(weights))
+
+
+def check_finite(run: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights with a NaN or an infinity: whatever is computed with them means nothing.
+
+    Raises:
+        ArtifactError: naming the first such tensor and the checkpoint before.
+    """
+    wrong = next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
+    if wrong is None:
+        return
+    before = next((folder for older, folder in checkpoints(run) if older < step), None)
+    earlier = f"to use {before.name}, the checkpoint before, move step-{step} away; or " if before else ""
+    raise ArtifactError(
+        f"{run / f'step-{step}' / WEIGHTS} cannot be used: {wrong} holds numbers that are not finite, as when training "
+        f"diverges; {earlier}train again, with a lower learning rate (--set optimizer.lr=...)"
+    )
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

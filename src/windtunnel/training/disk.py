@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,18 @@ def write_file(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all: a kill leaves what was there before."""
+    temporary = beside(path)
+    try:
+        write_file(temporary, text.encode())
+        os.rename(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all of the data; the operating system may take it in parts."""
     view = memoryview(data)
@@ -152,7 +165,7 @@ def write_folder(target: Path, files: Mapping[str, bytes], facts: Mapping[str, A
     Raises:
         SaveError: when the disk refuses; nothing that existed before is changed.
     """
-    temporary = target.parent / f".tmp-{target.name}-{os.getpid()}"
+    temporary = beside(target)
     with saving(target):
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -170,9 +183,14 @@ def write_folder(target: Path, files: Mapping[str, bytes], facts: Mapping[str, A
             raise
 
 
+def beside(path: Path, kind: str = "") -> Path:
+    """The temporary name of what is to be, or was, at this path; every thread of every process has its own."""
+    return path.parent / f".tmp-{kind}{path.name}-{os.getpid()}-{threading.get_native_id()}"
+
+
 def discard(path: Path) -> None:
     """Delete a folder or file, if it is there; it vanishes at once, even when a kill interrupts the deleting."""
-    doomed = path.parent / f".tmp-old-{path.name}-{os.getpid()}"
+    doomed = beside(path, "old-")
     delete(doomed)
     try:
         os.rename(path, doomed)

@@ -12,6 +12,7 @@ RUN/
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import torch
 from pydantic import BaseModel
 
 from windtunnel.config import differences, fingerprint, parse, to_json
-from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.models import MLPConfig, Model, ModelConfig, TransformerConfig, create
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.models.pretrained.parts import listing
@@ -31,7 +32,7 @@ from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
-from windtunnel.training.checkpoint import WEIGHTS, Checkpoint, load_weights, newest_checkpoint
+from windtunnel.training.checkpoint import WEIGHTS, Checkpoint, check_finite, load_weights, newest_checkpoint
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.training.draws import first_weights
 from windtunnel.training.events import Event, read_events
@@ -110,7 +111,11 @@ def open_run(folder: Path) -> Run:
     Raises:
         ArtifactError: when it is not a run, or one of its files was altered, naming the file.
     """
-    if not any((folder / name).exists() for name in ("config.json", "record.json", "tokenizer.json")):
+    try:
+        begun = any((folder / name).exists() for name in ("config.json", "record.json", "tokenizer.json"))
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be read ({error.strerror})") from None
+    if not begun:
         raise ArtifactError(f"{folder} is not a run folder; `windtunnel runs` lists those below ./runs")
     manifest = read_manifest(folder)
     files = read_files(folder, manifest)
@@ -136,14 +141,19 @@ def create_run(folder: Path, config: RunConfig, store: TokenStore) -> Run:
         ConfigError: when the folder holds a run with another config, listing the differences.
         SaveError: when the disk refuses.
     """
-    if is_run(folder):
-        run = open_run(folder)
-        changed = differences(run.config, config)
-        if changed:
-            listed = ", ".join(f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items())
-            raise ConfigError(f"{folder} holds a run with other settings ({listed}); choose another folder with --out")
-        return run
-    return write_run(folder, config, store.tokenizer, corpus_facts(store))
+    if not is_run(folder):
+        try:
+            return write_run(folder, config, store.tokenizer, corpus_facts(store))
+        except SaveError as error:
+            code = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+            if code not in (errno.EEXIST, errno.ENOTEMPTY) or not is_run(folder):
+                raise  # else another process was faster
+    run = open_run(folder)
+    changed = differences(run.config, config)
+    if changed:
+        listed = ", ".join(f"{path} was {old!r}, is now {new!r}" for path, (old, new) in changed.items())
+        raise ConfigError(f"{folder} holds a run with other settings ({listed}); choose another folder with --out")
+    return run
 
 
 def corpus_facts(store: TokenStore) -> dict[str, Any]:
@@ -297,6 +307,7 @@ def open_start(start: Start) -> tuple[Run, Checkpoint]:
         raise ArtifactError(f"the run to start from cannot be used: {error}") from None
     if checkpoint is None:
         raise ArtifactError(f"{folder} has no checkpoint to start from; train it first: windtunnel resume {folder}")
+    check_finite(folder, checkpoint.step, checkpoint.weights)
     sha256 = _sha256(checkpoint)
     if start.weights_sha256 not in (None, sha256):
         raise ArtifactError(
@@ -349,12 +360,14 @@ def load(folder: Path) -> TrainedModel:
     """The newest verified model of a run; every file of the folder is checked.
 
     Raises:
-        ArtifactError: when the folder is not a run, a needed file was altered, or nothing has been saved yet.
+        ArtifactError: when the folder is not a run, a needed file was altered, nothing has been saved yet, or the
+            weights are not finite.
     """
     run = open_run(folder)
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+    check_finite(folder, checkpoint.step, checkpoint.weights)
     warnings = list(checkpoint.warnings)
     try:
         read_events(folder / METRICS, checkpoint.facts["metrics_size"])
