@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
 from windtunnel.stats.intervals import Estimate
-from windtunnel.stats.paired import Floats, chunks, sample
+from windtunnel.stats.paired import Floats, chunks, sample, scaled
 
 
 def bca_interval(
@@ -27,15 +28,31 @@ def bca_interval(
         statistic: a function of one row of values; the default, `numpy.mean`, is computed for all resamples at once.
     """
     row = sample(values, 1)
-    n, estimate = len(row), float(statistic(row))
-    if statistic is np.mean:
-        drawn = np.concatenate([row[picks].mean(axis=1) for picks in _resample(n, resamples, seed)])
-        left_out = (row.sum() - row) / max(1, n - 1)
-    else:
-        drawn = np.array([float(statistic(row[pick])) for picks in _resample(n, resamples, seed) for pick in picks])
-        left_out = np.array([float(statistic(np.delete(row, i))) for i in range(n)]) if n > 1 else row
     name = getattr(statistic, "__name__", "statistic")
-    return _bca(estimate, drawn, left_out, confidence, f"{name}, {100 * confidence:g} % BCa bootstrap interval")
+    method = f"{name}, {100 * confidence:g} % BCa bootstrap interval"
+    if statistic is np.mean:
+        return _mean_interval(row, confidence, resamples, seed, method)
+    n = len(row)
+    drawn = np.array([float(statistic(row[pick])) for picks in _resample(n, resamples, seed) for pick in picks])
+    left_out = np.array([float(statistic(np.delete(row, i))) for i in range(n)]) if n > 1 else row
+    return _bca(float(statistic(row)), drawn, left_out, confidence, method)
+
+
+def _mean_interval(row: Floats, confidence: float, resamples: int, seed: int, method: str) -> Estimate:
+    """Of values scaled by a power of two, which rounds nothing: no sum overflows. Equal values give a point."""
+    (row, exponent), n = scaled(row), len(row)
+    if np.ptp(row) == 0:
+        drawn = left_out = row
+        found = _bca(float(row[0]), drawn, left_out, confidence, method)
+    else:
+        drawn = np.concatenate([row[picks].mean(axis=1) for picks in _resample(n, resamples, seed)])
+        found = _bca(float(row.mean()), drawn, (row.sum() - row) / (n - 1), confidence, method)
+    return _times_power(found, exponent)
+
+
+def _times_power(found: Estimate, exponent: int) -> Estimate:
+    estimate, low, high = (float(np.ldexp(x, exponent)) for x in (found.estimate, found.low, found.high))
+    return replace(found, estimate=estimate, low=low, high=high)
 
 
 def ratio_of_sums_interval(
@@ -52,11 +69,12 @@ def ratio_of_sums_interval(
             "expected as many denominators as numerators, all above 0, "
             f"given {len(above)} numerators and {len(below)} denominators with minimum {below.min():g}"
         )
-    n = len(above)
+    (above, exponent), (below, exponent_below), n = scaled(above), scaled(below), len(above)
     drawn = np.concatenate([above[p].sum(axis=1) / below[p].sum(axis=1) for p in _resample(n, resamples, seed)])
     left_out = (above.sum() - above) / (below.sum() - below) if n > 1 else above
     method = f"ratio of sums, {100 * confidence:g} % BCa bootstrap interval"
-    return _bca(float(above.sum() / below.sum()), drawn, left_out, confidence, method)
+    found = _bca(float(above.sum() / below.sum()), drawn, left_out, confidence, method)
+    return _times_power(found, exponent - exponent_below)
 
 
 def _resample(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -81,7 +99,7 @@ def _bca(estimate: float, drawn: Floats, left_out: Floats, confidence: float, me
         return Estimate(estimate, estimate, estimate, n, method)
     below = (np.mean(drawn < estimate) + np.mean(drawn <= estimate)) / 2
     bias = ndtri(np.clip(below, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
-    deviations = left_out.mean() - left_out
+    deviations = scaled(left_out.mean() - left_out)[0]
     spread = float(np.sum(deviations**2)) ** 1.5
     acceleration = float(np.sum(deviations**3)) / (6 * spread) if spread > 0 else 0.0
     z = bias + ndtri([0.5 - confidence / 2, 0.5 + confidence / 2])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from windtunnel.stats import exact
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,16 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate
         raise ValueError(f"expected values and 0 < confidence < 1, given {len(values)} values and {confidence}")
     from scipy.special import stdtrit  # the t quantile; scipy.stats takes more than a second to import
 
-    n, mean = len(values), statistics.fmean(values)
-    method = f"mean, {100 * confidence:g} % t interval"
+    n, method = len(values), f"mean, {100 * confidence:g} % t interval"
+    if not all(map(math.isfinite, values)):
+        return Estimate(sum(values) / n, math.nan, math.nan, n, method)
+    mean = float(exact.mean(values))
     if n == 1:
         return Estimate(mean, math.nan, math.nan, 1, method)
-    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * statistics.stdev(values) / math.sqrt(n)
+    error = _root_or_refuse(exact.covariance(values, values) / n)
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
+    if math.isinf(abs(mean) + half):
+        raise ValueError("expected an interval that fits into a float, given values too large and too far apart")
     return Estimate(mean, mean - half, mean + half, n, method)
 
 
@@ -57,7 +64,7 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], confidence: float = 0.9
     """mean(b) / mean(a) over pairs with Fieller's interval (Fieller 1954, with the pairs' covariance).
 
     The interval holds every ratio r whose mean(b - r a) a t test does not reject. It is solved for the distance from
-    the estimate, by the residuals b - ratio * a, so that nothing cancels when a and b are nearly equal.
+    the estimate, with exact moments, so that nothing cancels when a and b are nearly equal.
 
     Raises:
         ValueError: as `paired_difference`, and when mean(a) does not differ from 0 at this confidence, since the
@@ -69,17 +76,26 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], confidence: float = 0.9
         raise ValueError(
             f"expected a denominator away from 0 at {100 * confidence:g} % confidence, given mean(a) {of_a}"
         )
-    ratio, method = statistics.fmean(b) / of_a.estimate, f"paired ratio, {100 * confidence:g} % Fieller interval"
+    exact_ratio = exact.mean(b) / exact.mean(a)
+    ratio, method = float(exact_ratio), f"paired ratio, {100 * confidence:g} % Fieller interval"
     if n == 1:
         return Estimate(ratio, math.nan, math.nan, 1, method)
     from scipy.special import stdtrit
 
-    residuals = [y - ratio * x for x, y in zip(a, b, strict=True)]
-    scale = float(stdtrit(n - 1, 0.5 + confidence / 2)) ** 2 / n
-    shared = scale * statistics.covariance(residuals, a)
-    leading = of_a.estimate**2 - scale * statistics.variance(a)
-    root = math.hypot(shared, math.sqrt(leading * scale) * statistics.stdev(residuals))
-    return Estimate(ratio, ratio - (shared + root) / leading, ratio + (root - shared) / leading, n, method)
+    scale = Fraction(float(stdtrit(n - 1, 0.5 + confidence / 2))) ** 2 / n
+    aa, ab, bb = exact.covariance(a, a), exact.covariance(a, b), exact.covariance(b, b)
+    residual = bb - 2 * exact_ratio * ab + exact_ratio**2 * aa
+    leading = exact.mean(a) ** 2 - scale * aa
+    shift = scale * (ab - exact_ratio * aa) / leading
+    half = _root_or_refuse(shift**2 + scale * residual / leading)
+    return Estimate(ratio, ratio - (float(shift) + half), ratio + (half - float(shift)), n, method)
+
+
+def _root_or_refuse(value: Fraction) -> float:
+    try:
+        return exact.square_root(value)
+    except OverflowError:
+        raise ValueError("expected a spread that fits into a float, given values too far apart") from None
 
 
 def require_pairs(a: Sequence[float], b: Sequence[float]) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr, stdtr
+
+from windtunnel.stats.exact import covariance, square_root
+from windtunnel.stats.exact import mean as exact_mean
 
 Alternative = Literal["two-sided", "less", "greater"]
 Floats = NDArray[np.float64]
@@ -41,6 +45,12 @@ def sample(values: ArrayLike, at_least: int = 2) -> Floats:
     return row
 
 
+def scaled(row: Floats) -> tuple[Floats, int]:
+    """The values times 2^-exponent, the largest between 1/2 and 1, and the exponent: sums and squares stay finite."""
+    exponent = math.frexp(float(np.abs(row).max()))[1]
+    return np.ldexp(row, -exponent), exponent
+
+
 def t_test(differences: ArrayLike, mean: float = 0.0, alternative: Alternative = "two-sided") -> Test:
     """Student's t test (1908) that the true mean of the differences is `mean`.
 
@@ -49,12 +59,27 @@ def t_test(differences: ArrayLike, mean: float = 0.0, alternative: Alternative =
     """
     row = sample(differences)
     n, method = len(row), f"t test, {alternative}"
-    off, error = float(row.mean()) - mean, float(row.std(ddof=1)) / math.sqrt(n)
-    if off == 0 and error == 0:
+    t = _t_statistic(row.tolist(), mean)
+    if math.isnan(t):
         return Test(0.0, 1.0, n, method)
-    t = off / error if error > 0 else math.copysign(math.inf, off)
     below = float(stdtr(n - 1, t)), float(stdtr(n - 1, -t))
     return Test(t, _choose(below[0], below[1], 2 * min(below), alternative), n, method)
+
+
+def _t_statistic(row: list[float], mean: float) -> float:
+    """Student's t from exact moments, so that no scale of the values changes it; NaN where all values equal `mean`."""
+    if math.isnan(mean):
+        raise ValueError("expected a number to test against, given NaN")
+    if math.isinf(mean):
+        return -mean
+    off, variance = exact_mean(row) - Fraction(mean), covariance(row, row)
+    sign = 1 if off > 0 else -1
+    if variance == 0:
+        return sign * math.inf if off else math.nan
+    try:
+        return sign * square_root(off**2 * len(row) / variance)
+    except OverflowError:
+        return sign * math.inf
 
 
 def tost(differences: ArrayLike, margin: float, mean: float = 0.0) -> Test:
@@ -77,7 +102,7 @@ def sign_flip_test(
     Exact up to 16 differences; above, p = (1 + at least as extreme) / (1 + resamples) of random flips, which unlike
     the plain fraction is a valid p-value (Phipson & Smyth 2010).
     """
-    row = sample(differences, 1)
+    row, exponent = scaled(sample(differences, 1))
     n, exact = len(row), len(row) <= EXACT_SIGNS
 
     def flipped_sums() -> Iterator[Floats]:
@@ -90,7 +115,7 @@ def sign_flip_test(
 
     kind = f"exact, {2**n} sign patterns" if exact else f"{resamples} random sign patterns"
     p = _resampled_p(float(row.sum()), flipped_sums, float(np.abs(row).sum()), alternative, exact)
-    return Test(float(row.mean()), p, n, f"sign-flip test, {alternative}, {kind}")
+    return Test(math.ldexp(float(row.mean()), exponent), p, n, f"sign-flip test, {alternative}, {kind}")
 
 
 def permutation_test(
@@ -102,7 +127,7 @@ def permutation_test(
     the splits whose absolute difference is at least the observed one.
     """
     first, second = sample(a, 1), sample(b, 1)
-    both, size = np.concatenate([second, first]), len(second)
+    (both, exponent), size = scaled(np.concatenate([second, first])), len(second)
     splits = math.comb(len(both), size)
     exact = splits <= EXACT_SPLITS
 
@@ -121,9 +146,9 @@ def permutation_test(
             yield difference(shuffled[:, :size].sum(axis=1))
 
     kind = f"exact, {splits} splits" if exact else f"{resamples} random splits"
-    observed, scale = float(difference(second.sum())), float(np.abs(both).sum())
+    observed, scale = float(difference(both[:size].sum())), float(np.abs(both).sum())
     p = _resampled_p(observed, differences, scale, alternative, exact)
-    return Test(observed, p, len(both), f"permutation test, {alternative}, {kind}")
+    return Test(float(np.ldexp(observed, exponent)), p, len(both), f"permutation test, {alternative}, {kind}")
 
 
 def mcnemar(only_a: int, only_b: int, mid_p: bool = False) -> Test:

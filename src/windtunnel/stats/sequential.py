@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
+from windtunnel.stats.exact import whole_numbers
 from windtunnel.stats.paired import Floats, sample
 
 SEQUENCES = 400_000
@@ -80,8 +81,9 @@ def always_valid_p(differences: ArrayLike, effect_sd: float = 1.0) -> float:
     if not effect_sd > 0:
         raise ValueError(f"expected effect_sd above 0, given {effect_sd}")
     row = sample(differences, 1)
-    n, g = np.arange(1, len(row) + 1), effect_sd**2
-    sums, squares = np.cumsum(row), np.cumsum(row**2)
-    explained = np.divide(sums**2, squares, out=np.zeros(len(row)), where=squares > 0) * g / (1 + n * g)
+    n, g, whole = np.arange(1, len(row) + 1), effect_sd**2, whole_numbers(row)[0]
+    sums, squares = accumulate(whole), accumulate(x * x for x in whole)
+    share = np.array([s * s / q if q else 0.0 for s, q in zip(sums, squares, strict=True)])  # S^2 / Q, exact before /
+    explained = share * g / (1 + n * g)
     log_e = -n / 2 * np.log1p(-explained) - np.log1p(n * g) / 2
     return float(np.exp(-max(0.0, log_e.max())))
