@@ -87,7 +87,7 @@ def test_evaluate_repeats_the_dev_loss_and_reads_the_test_split_when_asked(train
 
 def test_ctrl_c_saves_and_resume_finishes(tmp_path):
     def command(out):
-        return ["train", "names", "--seeds", "2", "--steps", "200", "--out", out, *sets("train.eval_every=400")]
+        return ["train", "names", "--seeds", "2", "--steps", "1000", "--out", out, *sets("train.eval_every=2000")]
 
     process = subprocess.Popen(
         [sys.executable, "-m", "windtunnel", *command("out")], cwd=tmp_path, stderr=subprocess.PIPE
@@ -103,7 +103,7 @@ def test_ctrl_c_saves_and_resume_finishes(tmp_path):
     assert [seed["reason"] for seed in json.loads(resumed.stdout)["seeds"]] == ["finished", "finished"]
     assert windtunnel(*command("whole"), cwd=tmp_path).returncode == 0
     for seed in (0, 1):
-        weights = [tmp_path / name / f"seed-{seed}" / "step-200" / "model.safetensors" for name in ("out", "whole")]
+        weights = [tmp_path / name / f"seed-{seed}" / "step-1000" / "model.safetensors" for name in ("out", "whole")]
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
