@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import windtunnel
 from windtunnel.errors import ConfigError
+from windtunnel.generation import compiled
 from windtunnel.generation.compiled import ONE_THREAD, OneToken, Steps, one_token, settle, step_path
 from windtunnel.generation.decode import decode, decode_many
 from windtunnel.generation.sampling import SamplingConfig, adjust, best, ranking
@@ -229,3 +233,9 @@ def test_the_compiled_step_of_several_sequences_and_rounded_weights_decodes_as_t
     assert len(steps.loaded) == 1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert not np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("pattern", compiled.SOURCES)
+def test_what_a_compiled_step_is_made_from_is_there(pattern):
+    """A name that matches no file would leave it out of the key, and a step of older code would be taken."""
+    assert list(Path(windtunnel.__file__).parent.glob(pattern))

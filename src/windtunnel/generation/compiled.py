@@ -36,7 +36,7 @@ EARNS = 60.0
 """Seconds of eager steps still to come from which compiling, about half a minute, is sure to earn itself back."""
 ONE_THREAD = 2_000_000
 """0.8M parameters decode faster on one thread than on two (benchmarks/decoding.py --threads)."""
-SOURCES = ("models/transformer.py", "nn/*.py", "generate/weights.py", "generate/compiled.py")
+SOURCES = ("models/transformer.py", "nn/*.py", "generation/weights.py", "generation/compiled.py")
 """What a compiled step is made from; when one of these changes, it is compiled again."""
 
 
