@@ -272,6 +272,29 @@ def test_a_damaged_store_is_built_again_and_said(
     assert [path.name for path in after.folder.parent.iterdir()] == [after.folder.name]
 
 
+@pytest.mark.parametrize("unit", ["line", "text"])
+@pytest.mark.parametrize("name", ["dev.ids.bin", "train.ids.bin"])
+def test_one_flipped_bit_in_the_cache_is_found_when_the_store_is_opened(
+    unit: str, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = TextConfig(tokenizer="bytes", dev_fraction=0.2)
+    before = prepare(corpus(unit, *LINES), config, tmp_path)
+    path = before.folder / name
+    right = path.read_bytes()
+    path.write_bytes(bytes([right[0] ^ 1]) + right[1:])
+    with pytest.raises(ArtifactError, match=f"{name}: not what was written"):
+        open_store(before.folder, corpus(unit, *LINES))
+    after = prepare(corpus(unit, *LINES), config, tmp_path)
+    assert "damaged and is built again" in caplog.text
+    assert (after.folder / name).read_bytes() == right
+
+
+def test_a_store_is_hashed_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = prepare(corpus("line", *LINES), TextConfig(tokenizer="bytes"), tmp_path).folder
+    monkeypatch.setattr("windtunnel.text.store._check_hash", lambda *_: pytest.fail("hashed again"))
+    open_store(folder, corpus("line"))
+
+
 def test_verify_names_the_file_with_one_flipped_bit(tmp_path: Path) -> None:
     folder = prepare(corpus("line", *LINES), TextConfig(), tmp_path).folder
     verify(folder)
