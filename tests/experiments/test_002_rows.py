@@ -198,7 +198,9 @@ def test_a_quick_comparison_trains_here_once_and_tells_when_a_loss_was_reached(f
     found, shown = run_all(few, arms)
     assert (shown[0].done, shown[-1].total) == (0, 24)
     assert [run.reason for arm in found.arms for run in arm.seeds] == ["finished"] * 2 + ["diverged"] * 2
-    assert found.arms[1].loss.estimate == pytest.approx(math.log(27))
+    assert found.arms[1].loss is None
+    assert [run.loss for run in found.arms[1].seeds] == [math.inf] * 2
+    assert found.judgements[0].verdict.diverged == (2, 0)
     again, shown = run_all(few, arms)
     assert again.arms[0].loss == found.arms[0].loss
     assert shown[-1].done == shown[0].done == 24

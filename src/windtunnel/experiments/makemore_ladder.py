@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.comparison.comparison import Comparison
+from windtunnel.comparison.comparison import Comparison, SeedRun
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, Verdict, signature, within
 from windtunnel.experiments.makemore import HERE, LADDER, PUBLISHED_DEV, REPLAY, config_of
 from windtunnel.experiments.training import compared, folders_of, laid
@@ -66,8 +66,12 @@ def makemore_ladder(setting: Setting) -> Generator[Progress, None, Outcome]:
 
 
 def losses_of(found: Comparison) -> dict[str, list[float]]:
-    """The dev losses of every arm, seed by seed; a run that is missing is NaN."""
-    return {arm.name: [math.nan if run.loss is None else run.loss for run in arm.seeds] for arm in found.arms}
+    """The dev losses of every arm, seed by seed; a run that is missing or diverged is NaN."""
+
+    def loss(run: SeedRun) -> float:
+        return run.loss if run.loss is not None and math.isfinite(run.loss) else math.nan
+
+    return {arm.name: [loss(run) for run in arm.seeds] for arm in found.arms}
 
 
 def rungs(losses: Mapping[str, Sequence[float]]) -> dict[str, tuple[Estimate, float]]:
