@@ -54,6 +54,7 @@ def test_the_verdicts(compared):
     assert fast["verdict"]["difference"]["estimate"] == pytest.approx(differences.mean(), abs=1e-12)
     assert losses[2] == [None] * 4
     assert any("explodes diverged in 4 of 4 seeds" in note for note in found["notes"])
+    assert any("explodes: the p of its t test is of two tests together" in note for note in found["notes"])
     assert found["rule"]["margin"] == pytest.approx(0.005 * np.mean(losses[0]))
     assert fast["over_documents"]["n"] == found["n_documents"] > 1000
     assert fast["over_documents"]["estimate"] == pytest.approx(differences.mean(), abs=1e-9)
@@ -109,6 +110,16 @@ def test_a_comparison_uses_the_runs_that_train_made(compared):
         *(word for a in SMALL for word in ("--set", a)), cwd=folder,
     )  # fmt: skip
     assert "0 of 4 runs to train" in trained.stderr
+
+
+def test_it_is_said_that_holm_takes_the_place_of_dunnett_where_a_run_diverged(compared):
+    folder, words, first = compared
+    found = json.loads(windtunnel(*words, "--correction", "dunnett", cwd=folder).stdout)
+    told = "Dunnett's test needs every seed of every arm to finish; Holm's correction takes its place here"
+    assert told in found["notes"]
+    assert told not in json.loads(first.stdout)["notes"]
+    holm = json.loads(first.stdout)["judgements"]
+    assert [j["verdict"]["p"] for j in found["judgements"]] == [j["verdict"]["p"] for j in holm]
 
 
 def test_until_decided_stops_when_all_are_decided(compared):

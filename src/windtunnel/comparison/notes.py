@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 
 from windtunnel import __version__
@@ -23,6 +24,8 @@ def notes(
         yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
     yield from (note for judgement in judgements for note in _chance(judgement))
+    if plan.correction == "dunnett" and any(run.loss in (None, math.inf) for arm in arms for run in arm.seeds):
+        yield "Dunnett's test needs every seed of every arm to finish; Holm's correction takes its place here"
     if len(versions) > 1:
         yield f"the runs come from different machines or versions: {'; '.join(versions)}"
     if not plan.until_decided and (before := [n for n in seeds_looked_at(plan) if n < len(plan.seeds)]):
@@ -81,6 +84,11 @@ def _costs(base: ArmResult, arm: ArmResult) -> Iterator[str]:
 
 def _chance(judgement: Judgement) -> Iterator[str]:
     documents, verdict = judgement.over_documents, judgement.verdict
+    if any(verdict.diverged):
+        yield (
+            f"{judgement.arm}: the p of its t test is of two tests together: how often runs diverged (McNemar, exact), "
+            "and the t test of the seeds that finished in both"
+        )
     if verdict.word in ("better", "worse") and not any(verdict.diverged) and verdict.p_sign_flip > verdict.level:
         yield (
             f"{judgement.arm}: the t test decides and a sign-flip test does not (p {verdict.p_sign_flip:.2g}): from "

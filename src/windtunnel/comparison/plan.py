@@ -133,4 +133,4 @@ def has_settled(folder: Path, events: Sequence[Event]) -> bool:
         return False
     if stopped.reason == "diverged":
         return True
-    return newest_step(folder) == stopped.step and is_measured(folder, stopped.step)
+    return is_measured(folder, stopped.step) and newest_step(folder) == stopped.step  # the second reads the weights

@@ -209,13 +209,12 @@ def seeds_to_decide(differences: Sequence[float], verdict: Verdict, rule: Rule) 
 
 def _seeds_to_count(differences: Sequence[float], verdict: Verdict) -> int | None:
     """How many seeds would decide by how often runs diverge, with half of the level where seeds finish as well."""
-    n = len(differences)
-    arm, baseline = differences.count(math.inf) / n, differences.count(-math.inf) / n
+    n, arm, baseline = len(differences), differences.count(math.inf), differences.count(-math.inf)
     level = verdict.level / (1 if len(_finite(differences)) < FEWEST_SEEDS else 2)
     if arm == baseline:
         return None
     sizes = range(max(FEWEST_SEEDS, n + 1), 10_001)
-    return next((m for m in sizes if mcnemar(int(m * arm), int(m * baseline)).p <= level), None)
+    return next((m for m in sizes if mcnemar(m * arm // n, m * baseline // n).p <= level), None)
 
 
 def _dunnett_or_holm(differences: Mapping[str, Sequence[float]], rule: Rule) -> Rule:
