@@ -92,8 +92,8 @@ def agreement(one: Model, other: Model, store: TokenStore, split: str = "dev") -
     one.eval(), other.eval()
     with torch.no_grad():
         for batch in examples(store, split, length, last_only).sweep(EVALUATION_TOKENS // length):
-            ids = batch.ids.to(one.embedding.weight.device)
-            a, b = one(ids), other(ids)
+            inputs = batch.to(one.embedding.weight.device).inputs
+            a, b = one(**inputs), other(**inputs)
             largest = max(largest, float((a - b).abs().max()))
             same += int((a.argmax(-1) == b.argmax(-1)).sum())
             n += a.shape[0] * a.shape[1]

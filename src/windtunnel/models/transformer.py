@@ -202,17 +202,17 @@ class Transformer(nn.Module):
         self.norm = NORMS[final](config.d_model, config.norm_epsilon, config.bias)
         self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
 
-    def forward(self, ids_BT: Tensor, cache: Cache | StaticCache | None = None, attend: Attend = attend) -> Tensor:
+    def forward(self, ids: Tensor, cache: Cache | StaticCache | None = None, attend: Attend = attend) -> Tensor:
         """Logits (B, T, V).
 
         Args:
-            ids_BT: token ids; with a cache, the tokens that follow those already in it.
+            ids: token ids (B, T), int64; with a cache, the tokens that follow those already in it.
             cache: keys and values of the tokens before, which is extended by these.
             attend: the attention function; inspection passes one that keeps its weights.
         """
-        length = ids_BT.shape[1]
-        positions_T = torch.arange(length, device=ids_BT.device) if cache is None else cache.positions(length)
-        x_BTD, table_VD = lookup(ids_BT, self.embedding.weight)
+        length = ids.shape[1]
+        positions_T = torch.arange(length, device=ids.device) if cache is None else cache.positions(length)
+        x_BTD, table_VD = lookup(ids, self.embedding.weight)
         added_TD = self.position.embed(positions_T)
         if added_TD is not None:
             x_BTD = x_BTD + added_TD

@@ -78,7 +78,7 @@ class Ranks:
         """Put a model, which is the same on all ranks, where it is trained; its parameters may be shards after that."""
         return model.to(machine.device())
 
-    def forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(self, model: nn.Module) -> Callable[..., Tensor]:
         """What to call in place of a placed model where gradients are wanted."""
         return model
 
@@ -108,7 +108,7 @@ class Ranks:
         batches = iter(batches)
         while turn := list(islice(batches, self.size)):
             some = turn[min(self.rank, len(turn) - 1)]
-            yield some if self.rank < len(turn) else Batch(some.ids, torch.full_like(some.targets, IGNORED))
+            yield some if self.rank < len(turn) else some._replace(targets=torch.full_like(some.targets, IGNORED))
 
     def full(self, tensor: Tensor) -> Tensor:
         """The whole of a tensor of which each rank may hold a shard."""
@@ -220,7 +220,7 @@ class Replicated(_Together):
         self.ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket.buffer()))
         return model
 
-    def forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(self, model: nn.Module) -> Callable[..., Tensor]:
         assert self.ddp.module is model
         return self.ddp
 
