@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError, NumericsError
-from windtunnel.models import Model, create
+from windtunnel.models import Model
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.text.batches import Batch
 from windtunnel.text.corpora import open_corpus
@@ -232,7 +232,7 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
     with ranks.together():
         checkpoint = newest_checkpoint(run.folder)
         # A run that has saved needs the one that it started from no more.
-        model = create(run.config.model) if checkpoint else initial_model(run.config)
+        model = run.config.model.create() if checkpoint else initial_model(run.config)
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from windtunnel.errors import NumericsError
+from windtunnel.nn.blocks import blocks_of
 from windtunnel.nn.init import stream
 from windtunnel.nn.linear import is_large, two_cores_with_tiles
 from windtunnel.text.batches import Batch
@@ -56,7 +57,7 @@ def compile_blocks(model: nn.Module) -> None:
 
     Without gradients a block runs as it is: an evaluation has other shapes, and would have them compiled, too.
     """
-    for block in getattr(model, "blocks", ()):
+    for block in blocks_of(model):
         block.forward = partial(_in_training, compile_for_training(block.forward), block.forward)
 
 
@@ -115,7 +116,7 @@ def recompute_blocks(model: nn.Module) -> None:
 
     Chen et al. 2016, arXiv 1604.06174.
     """
-    for block in getattr(model, "blocks", ()):
+    for block in blocks_of(model):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
