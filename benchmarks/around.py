@@ -33,7 +33,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import train_bpe
 from windtunnel.training import machine
-from windtunnel.training.draws import batches
+from windtunnel.training.data import batches, open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.loop import State, advance, loss_function
 from windtunnel.training.optimizer import build_optimizer
@@ -66,11 +66,12 @@ def training(store: TokenStore, corpus: str, repeats: int) -> list[dict[str, Any
     model = initial_model(config).train()
     prepare_blocks(model, in_blocks(config), recompute=False)
     state = State(model, build_optimizer(model, config.optimizer), 0, None)
-    batch_of, loss = batches(config, store), loss_function(model, config)
+    task = open_task(config, store)
+    batch_of, loss = batches(config, task), loss_function(model, task, config)
     sweep = partial(evaluate, model, store, "train", config.model.context_length, step=0, max_tokens=EVALUATED)
     machine.keep_memory()
     rivals: dict[str, Callable[[], object]] = {
-        "step": lambda: advance(config, state, batch_of, loss),
+        "step": lambda: advance(config, task, state, batch_of, loss),
         "batch": lambda: batch_of(state.step),
         "evaluation": partial(sweep, precision=config.train.precision),
         "evaluation in float32": partial(sweep, precision="fp32"),

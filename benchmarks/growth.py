@@ -62,8 +62,8 @@ def measure(point: Point) -> dict[str, float]:
     import torch
 
     from windtunnel.models import TransformerConfig, build
+    from windtunnel.tasks.cross_entropy import training_loss_sum
     from windtunnel.training import machine
-    from windtunnel.training.objective import training_loss_sum
     from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
     from windtunnel.training.step import update
 

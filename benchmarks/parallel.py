@@ -30,6 +30,7 @@ import torch
 from windtunnel.inspect.cost import FLOAT32, activation_bytes, optimizer_bytes, parameter_shapes
 from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
+from windtunnel.tasks import Language
 from windtunnel.text.batches import Batch
 from windtunnel.training import machine
 from windtunnel.training.distributed import ALONE, open_ranks
@@ -70,7 +71,9 @@ def rank(mode: str) -> dict[str, float]:
         before = machine.peak_memory()
         model = ranks.place(build(MODEL, 0))
         optimizer = build_optimizer(model, OptimizerConfig())
-        loss = loss_function(ranks.forward(model), RunConfig(corpus="", model=MODEL, train=TRAIN))
+        loss = loss_function(
+            ranks.forward(model), Language(None, MODEL), RunConfig(corpus="", model=MODEL, train=TRAIN)
+        )
         ids = torch.randint(MODEL.vocab_size, (16, 65), generator=torch.Generator().manual_seed(0))
         rows, seconds = Batch({"ids": ids[:, :-1]}, ids[:, 1:]), []
         for step in range(STEPS):

@@ -49,8 +49,8 @@ def main() -> None:
     summary = json.loads(result.stdout)
     reached = {
         "command": " ".join(["windtunnel", *words]),
-        "dev_loss": summary["loss"],
-        "bits_per_byte": summary["bits_per_byte"],
+        "dev_loss": summary["scores"]["loss"],
+        "bits_per_byte": summary["scores"]["bits_per_byte"],
         "seeds": [seed["dev"] for seed in summary["seeds"]],
         "wall_seconds": round(seconds, 1),
         "machine": description(),

@@ -22,6 +22,7 @@ from torch import nn
 from benchmarks.timing import report
 from windtunnel.generation.weights import Weights, store
 from windtunnel.stats.intervals import mean_interval
+from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.run import TrainedModel, load
 
@@ -41,8 +42,8 @@ def rounded(trained: TrainedModel, kind: Weights) -> nn.Module:
 
 
 def dev_loss(trained: TrainedModel, model: nn.Module, precision: str = "fp32") -> float:
-    context = trained.run.config.model.context_length
-    return evaluate(model, trained.run.store(), "dev", context, step=0, precision=precision).loss
+    task = open_task(trained.run.config, trained.run.store())
+    return evaluate(model, task, "dev", step=0, precision=precision).loss
 
 
 def main() -> None:

@@ -27,9 +27,7 @@ from rich.table import Table
 from benchmarks.timing import alternate, as_dict, ratio, report, timing
 from windtunnel.config import override
 from windtunnel.runs.seeds import create_seeds
-from windtunnel.text.corpora import open_corpus
-from windtunnel.text.store import prepare
-from windtunnel.training.draws import train_examples
+from windtunnel.training.data import open_task, train_examples
 from windtunnel.training.events import Event, Step
 from windtunnel.training.loop import resume
 from windtunnel.training.machine import has_compiler
@@ -44,7 +42,7 @@ LONG = 200_000
 def script(steps: int) -> Callable[[], None]:
     """The training loop of makemore, part 3, as published; each call goes on for so many steps."""
     config = makemore("names")
-    source = train_examples(config, prepare(open_corpus("names", "line"), config.text))
+    source = train_examples(config, open_task(config))
     rows = source.take(torch.arange(len(source)).numpy(), key=0)
     xs, ys = rows.ids.contiguous(), rows.targets[:, 0].contiguous()
     g = torch.Generator().manual_seed(2147483647)

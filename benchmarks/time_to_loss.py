@@ -32,7 +32,7 @@ from benchmarks.timing import alternate, as_dict, ratio, report
 from windtunnel.config import override
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
-from windtunnel.training.draws import batches
+from windtunnel.training.data import batches, open_task
 from windtunnel.training.events import Evaluation, Step
 from windtunnel.training.loop import State, alone, fit
 from windtunnel.training.optimizer import build_optimizer
@@ -76,7 +76,7 @@ def time_to_loss(config: RunConfig) -> dict[str, Any]:
 def stepping(config: RunConfig, store: TokenStore) -> Callable[[], object]:
     """Some real steps of a run, the next ones at each call."""
     model = config.model.create().train()
-    step = alone(config, store, State(model, build_optimizer(model, config.optimizer), 0, None))
+    step = alone(config, open_task(config, store), State(model, build_optimizer(model, config.optimizer), 0, None))
     return lambda: [step() for _ in range(IN_ONE_TURN)]
 
 
@@ -88,7 +88,7 @@ def nanogpt_stepping(given: ModuleType, config: RunConfig, store: TokenStore, bf
     with redirect_stdout(sys.stderr):  # it says what it makes
         model = given.GPT(given.GPTConfig(bias=False, dropout=0.0, **sizes))
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
-    draw, done = batches(config, store), [0]
+    draw, done = batches(config, open_task(config, store)), [0]
 
     def step() -> None:
         rows = draw(done[0])

@@ -48,7 +48,7 @@ def test_the_verdicts(compared):
     assert explodes["verdict"]["diverged"] == [4, 0]  # by chance alone all four would be the arm's in 1 of 8
     assert (explodes["verdict"]["p"], explodes["seeds_needed"]) == (0.125, 6)
     assert "diverged in 4 of 4 seeds, lr=1e-3 in 0; no seed finished in both" in explodes["sentence"]
-    losses = [[run["loss"] for run in arm["seeds"]] for arm in found["arms"]]
+    losses = [[run["scores"]["loss"] for run in arm["seeds"]] for arm in found["arms"]]
     differences = np.subtract(losses[1], losses[0])
     assert fast["verdict"]["p"] == pytest.approx(stats.ttest_rel(losses[1], losses[0]).pvalue, rel=1e-9)
     assert fast["verdict"]["difference"]["estimate"] == pytest.approx(differences.mean(), abs=1e-12)
@@ -72,8 +72,8 @@ def test_the_losses_are_those_of_the_runs(compared):
             path = folder / run["folder"]
             last = [e for e in open_run(path).events() if isinstance(e, Evaluation)][-1]
             assert last.whole
-            assert run["loss"] == pytest.approx(last.loss, abs=1e-6)
-            assert run["bits_per_byte"] == pytest.approx(last.bits_per_byte, abs=1e-6)
+            assert run["scores"]["loss"] == pytest.approx(last.loss, abs=1e-6)
+            assert run["scores"]["bits_per_byte"] == pytest.approx(last.scores["bits_per_byte"], abs=1e-6)
             measured = read_measured(path)
             assert measured.tokens.sum() == last.n_tokens == json.loads(result.stdout)["n_tokens"]
         assert 0 < arm["peak_memory"] < 2e9

@@ -85,7 +85,11 @@ def test_there_and_back_is_the_same_model(windtunnel, trained, names, tmp_path, 
     assert max(found["proof"]["max_difference"].values()) < 1e-5
     again = document("evaluate", "import-hf")["seeds"][0][1]
     before = document("evaluate", trained)["seeds"][0][1]
-    assert (again["loss"], again["n_tokens"], again["whole"]) == (before["loss"], before["n_tokens"], True)
+    assert (again["scores"]["loss"], again["n_tokens"], again["whole"]) == (
+        before["scores"]["loss"],
+        before["n_tokens"],
+        True,
+    )
 
     ours, theirs = load(trained), AutoModelForCausalLM.from_pretrained("hf").eval()
     ids = torch.randint(257, (3, 16), generator=torch.Generator().manual_seed(0))
@@ -147,7 +151,7 @@ def test_gguf_is_read_back(trained, tmp_path, document):
 def test_seeds_start_from_an_imported_run(windtunnel, exported, names, document):
     """In processes of their own, as `train` runs them."""
     assert windtunnel("import", exported, "--corpus", names, "--unit", "line")[0] == 0
-    imported = document("evaluate", "import-hf")["loss"]["estimate"]
+    imported = document("evaluate", "import-hf")["scores"]["loss"]["estimate"]
     words = ["train", names, "--from", "import-hf", "--steps", 2, "--seeds", 2]
     summary = document(*words, "--set", "train.sample_tokens=0", "--set", "train.threads=1")
     assert [seed["reason"] for seed in summary["seeds"]] == ["finished", "finished"]
@@ -166,11 +170,11 @@ def test_an_alteration_is_measured_before_after_and_later(windtunnel, trained, d
     assert code == 0
     assert "on the whole dev split" in out
     assert "--from altered/seed-0 --steps 200" in out
-    measured = document("evaluate", "altered")["loss"]["estimate"]
+    measured = document("evaluate", "altered")["scores"]["loss"]["estimate"]
     found = document("alter", trained, "--kv-heads", 2, "--rotary", "--out", "other", "--steps", 20)
-    assert found["after"]["loss"] == pytest.approx(measured, abs=1e-9)
-    assert found["before"]["loss"] == document("evaluate", trained)["loss"]["estimate"]
-    assert found["trained"]["dev"]["loss"] < found["after"]["loss"]
+    assert found["after"]["scores"]["loss"] == pytest.approx(measured, abs=1e-9)
+    assert found["before"]["scores"]["loss"] == document("evaluate", trained)["scores"]["loss"]["estimate"]
+    assert found["trained"]["dev"]["scores"]["loss"] < found["after"]["scores"]["loss"]
     assert document("runs", found["trained"]["run"])["config"]["start"]["run"].endswith("other/seed-0")
 
 

@@ -34,11 +34,11 @@ def test_seeds_are_summarised_with_an_interval(trained):
     folder, _, result = trained
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
-    losses = [seed["dev"]["loss"] for seed in summary["seeds"]]
+    losses = [seed["dev"]["scores"]["loss"] for seed in summary["seeds"]]
     assert [seed["seed"] for seed in summary["seeds"]] == [0, 1, 2]
     assert len(set(losses)) == 3
     assert all(seed["dev"]["whole"] for seed in summary["seeds"])
-    loss = summary["loss"]
+    loss = summary["scores"]["loss"]
     assert loss["estimate"] == pytest.approx(sum(losses) / 3, abs=1e-12)
     assert loss["low"] < min(losses) < loss["estimate"] < max(losses) < loss["high"]
     assert loss["n"] == 3
@@ -75,11 +75,13 @@ def test_evaluate_repeats_the_dev_loss_and_reads_the_test_split_when_asked(train
     folder, _, result = trained
     summary = json.loads(result.stdout)
     dev = json.loads(windtunnel("evaluate", "out", "--json", cwd=folder).stdout)
-    assert [e["loss"] for _, e in dev["seeds"]] == pytest.approx([s["dev"]["loss"] for s in summary["seeds"]], abs=1e-6)
-    assert dev["loss"] == pytest.approx(summary["loss"], abs=1e-5)
+    assert [e["scores"]["loss"] for _, e in dev["seeds"]] == pytest.approx(
+        [s["dev"]["scores"]["loss"] for s in summary["seeds"]], abs=1e-6
+    )
+    assert dev["scores"]["loss"] == pytest.approx(summary["scores"]["loss"], abs=1e-5)
     test = json.loads(windtunnel("evaluate", "out/seed-0", "--split", "test", "--json", cwd=folder).stdout)
-    assert (test["split"], len(test["seeds"]), test["loss"]["low"]) == ("test", 1, None)
-    assert test["loss"]["estimate"] != dev["seeds"][0][1]["loss"]
+    assert (test["split"], len(test["seeds"]), test["scores"]["loss"]["low"]) == ("test", 1, None)
+    assert test["scores"]["loss"]["estimate"] != dev["seeds"][0][1]["loss"]
     unknown = windtunnel("evaluate", "out", "--split", "val", cwd=folder)
     assert unknown.returncode == 2
     assert "it has train, dev, test" in unknown.stderr

@@ -27,11 +27,11 @@ from windtunnel.experiments.training import compared, is_judged, small_names
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed
 from windtunnel.models import TransformerConfig, build
 from windtunnel.runs.arms import Arm
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import batch
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
-from windtunnel.training.draws import train_examples
-from windtunnel.training.objective import loss_sum
+from windtunnel.training.data import open_task, train_examples
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
 
 
@@ -141,7 +141,7 @@ def few(tmp_path_factory):
     store = prepare(open_corpus(config.corpus, "line"), config.text)
     model = build(config.model.replace(vocab_size=store.tokenizer.vocab_size), seed=1)
     sampled = config.replace(train=config.train.replace(n_examples=16))
-    return setting, config, model, train_examples(sampled, store)
+    return setting, config, model, train_examples(sampled, open_task(sampled, store))
 
 
 def per_example(model, source):

@@ -17,7 +17,7 @@ from windtunnel.inspect.cost import (
 from windtunnel.inspect.shapes import intermediates
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.report.cost_tables import cost_tables, readable_bytes
-from windtunnel.training.objective import loss_sum
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run_config import RunConfig, TrainConfig

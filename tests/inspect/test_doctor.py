@@ -68,7 +68,7 @@ class Bench(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
 
     def forward(self, ids):
-        x = self.embedding(ids_BT)
+        x = self.embedding(ids)
         back = [nn.functional.pad(x, (0, 0, k, 0))[:, : x.shape[1]] for k in range(3)]
         h = self.hidden(torch.cat(back, dim=-1))
         return self.head(self.act(self.norm(h.transpose(1, 2)).transpose(1, 2)))

@@ -13,10 +13,10 @@ from windtunnel.config import ConfigError, fingerprint, parse, to_json
 from windtunnel.inspect.cost import count_forward_flops
 from windtunnel.models import FAMILIES, MLPConfig, Model, ModelConfig, TransformerConfig
 from windtunnel.nn.blocks import Blocks, Layers, blocks_of, layers_of
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import load_weights
 from windtunnel.training.muon import hidden_matrices
-from windtunnel.training.objective import loss_sum
 from windtunnel.training.run_config import RunConfig
 
 V, LENGTH = 13, 8

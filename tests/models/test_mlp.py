@@ -16,7 +16,8 @@ from windtunnel.models import MLPConfig, TransformerConfig, build
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
-from windtunnel.training.evaluate import document_losses, evaluate
+from windtunnel.training.data import open_task
+from windtunnel.training.evaluate import evaluate, unit_sums
 from windtunnel.training.events import Evaluation, Step
 from windtunnel.training.loop import fit, resume
 from windtunnel.training.recipes import makemore, mlp
@@ -206,13 +207,15 @@ def test_evaluation_predicts_every_token_from_its_own_context(names):
     store = prepare(open_corpus(config.corpus, "line"), config.text)
     config = resolve(config, store)
     model, part, end = build(config.model, 0).eval(), store.splits["dev"], store.tokenizer.end_id
-    losses, tokens = document_losses(model, store, "dev", 3, last_only=True)
+    task = open_task(config, store)
+    sums = unit_sums(model, task, "dev")
+    losses, tokens = sums["nats"], sums["targets"]
     for number in (0, 1, 7, len(tokens) - 1):
         ids = part.ids[part.offsets[number] : part.offsets[number + 1]].tolist()
         padded = torch.tensor([[end] * 3 + ids + [end]])
         loss = F.cross_entropy(model(padded[:, :-1])[0], padded[0, 3:], reduction="sum")
         assert (losses[number], tokens[number]) == (pytest.approx(loss.item(), abs=1e-4), len(ids) + 1)
-    found = evaluate(model, store, "dev", 3, 0, last_only=True)
+    found = evaluate(model, task, "dev", 0)
     assert found.whole
     assert found.n_tokens == tokens.sum()
     assert found.loss == pytest.approx(losses.sum() / tokens.sum(), abs=1e-6)
@@ -224,7 +227,7 @@ def test_running_text_is_predicted_from_its_second_token_on(tmp_path):
     config = short(mlp(str(path)), "train.steps=20")
     store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
     config = resolve(config, store)
-    found = evaluate(build(config.model, 0), store, "dev", 3, 0, last_only=True)
+    found = evaluate(build(config.model, 0), open_task(config, store), "dev", 0)
     assert found.n_tokens == len(store.splits["dev"].ids) - 1
     assert [e for e in fit(config, tmp_path / "run") if isinstance(e, Evaluation)]
 

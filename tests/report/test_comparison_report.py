@@ -38,12 +38,14 @@ def made(losses, missing=(), diverged=(), unit="nats a token", documents=True, c
         for seed, value in enumerate(values):
             reason = "diverged" if (name, seed) in diverged else "failed" if (name, seed) in missing else "finished"
             loss = None if reason == "failed" else math.inf if reason == "diverged" else value
-            runs.append(SeedRun(seed, f"runs/{len(arms)}/seed-{seed}", reason, "", loss, loss and loss * BITS))
+            scores = {} if loss is None else {"loss": loss, "bits_per_byte": loss * BITS}
+            runs.append(SeedRun(seed, f"runs/{len(arms)}/seed-{seed}", reason, "", scores))
         known = [run.loss for run in runs if run.loss is not None and math.isfinite(run.loss)]
-        nats = mean_interval(known) if known else None
-        bits = mean_interval([loss * BITS for loss in known]) if known else None
+        means = (
+            {"loss": mean_interval(known), "bits_per_byte": mean_interval([x * BITS for x in known])} if known else {}
+        )
         spent = (int(3552 * times), 100, 4e6, 1.2e12 * times, 3.1e5 * times, 41234.5 / times, 9.7, int(9.2e7 * times))
-        arms.append(ArmResult(name, {"model.position": name}, "0" * 64, *spent, nats, bits, tuple(runs)))
+        arms.append(ArmResult(name, {"model.position": name}, "0" * 64, *spent, means, tuple(runs)))
     base = {run.seed: run.loss for run in arms[0].seeds if run.loss is not None}
     level = statistics.fmean(base.values()) * in_unit if base else 1.0
     rule = Rule(0.005 * level)
@@ -58,17 +60,21 @@ def made(losses, missing=(), diverged=(), unit="nats a token", documents=True, c
         finished = [x for x in own if math.isfinite(x)]
         d, over = verdict.difference, mean_or_nothing(finished)
         drawn = Estimate(d.estimate, d.estimate - 0.0625, d.estimate + 0.0625, 99, "bootstrap") if documents else None
-        bits = mean_or_nothing([x * BITS / in_unit for x in finished])
+        other, factor = ("loss", 1.0) if unit == "bits a byte" else ("bits_per_byte", BITS)
+        others = {other: mean_or_nothing([x * factor / in_unit for x in finished])}
         limit = "documents" if drawn and len(own) > 1 else None
         sentence = f"{verdict.arm} against {arms[0].name}: {verdict.word}"
-        args = (verdict, needed, d.estimate / level, bits, over, drawn, limit, tuple(pairs[verdict.arm]), sentence)
+        args = (verdict, needed, d.estimate / level, others, over, drawn, limit, tuple(pairs[verdict.arm]), sentence)
         judgements.append(Judgement(verdict.arm, *args))
+    metric = "loss" if unit == "nats a token" else "bits_per_byte"
     told = (
         ("held-out text: the same 99 lines",),
         ("a note to bear in mind",),
         f"windtunnel 1; arms {' | '.join(losses)}",
     )
-    return Comparison("names", unit, tuple(arms), tuple(judgements), rule, 0.005, 99, 999, *told, "runs/compare")
+    return Comparison(
+        "names", metric, unit, tuple(arms), tuple(judgements), rule, 0.005, 99, 999, *told, "runs/compare"
+    )
 
 
 def losses(means, n=6, noise=0.004):
@@ -131,13 +137,13 @@ def test_the_tables_hold_every_number_and_fit_a_terminal():
     assert "…" not in shown
     for arm in found.arms:
         assert f"{arm.loss.estimate:.4f} ±{arm.loss.high - arm.loss.estimate:.4f}" in shown
-        assert f"{arm.bits_per_byte.estimate:.4f}" in shown
+        assert f"{arm.scores['bits_per_byte'].estimate:.4f}" in shown
     for said in ("3.55k", "310k", "1.2T", "41.2k", "92MB", "6.75k", "1.90x", "0.53x"):
         assert said in shown
     for j in found.judgements:
         d = j.verdict.difference
         assert f"{d.estimate:+.4f}   {j.relative:+.2%}" in re.sub(" +", "   ", shown)
-        for e in (d, j.bits_per_byte, j.over_seeds, j.over_documents):
+        for e in (d, *j.others.values(), j.over_seeds, j.over_documents):
             assert f"[{e.low:+.4f}, {e.high:+.4f}]" in shown
         for p in (j.verdict.p, j.verdict.p_equivalence):
             assert f" {p:.2g} " in shown
@@ -159,7 +165,7 @@ def test_the_loss_is_in_the_unit_of_the_comparison():
     found = CASES["bits"]
     shown = printed(found)
     for arm in found.arms:
-        assert f"{arm.bits_per_byte.estimate:.4f} ±" in shown
+        assert f"{arm.scores['bits_per_byte'].estimate:.4f} ±" in shown
         assert f"{arm.loss.estimate:.4f} ±" not in shown
     assert "limits\n" not in shown
 
@@ -195,7 +201,7 @@ def test_the_figure_has_a_dot_for_every_seed(case, figures):
     judged = {j.arm: j for j in found.judgements}
     for row, arm in enumerate(found.arms):
         own = [r for r in arm.seeds if r.loss is not None]
-        wanted = [r.loss if found.unit == "nats a token" else r.bits_per_byte for r in own if r.reason == "finished"]
+        wanted = [r.scores[found.metric] for r in own if r.reason == "finished"]
         assert dots[row] == [[pytest.approx(value), row] for value in wanted]
         assert len(crosses.get(row, [])) == sum(r.reason == "diverged" for r in arm.seeds)
         if arm.name in judged:
@@ -268,7 +274,7 @@ def test_a_page_is_safe_and_whole(report):
     assert "innerHTML" not in page
     assert unescape(re.search(r'<pre id="signature">(.*?)</pre>', page, re.DOTALL)[1]) == found.signature
     for run in (run for arm in found.arms for run in arm.seeds):
-        assert f"<td>{run.loss:.6f}</td><td>{run.bits_per_byte:.6f}</td><td>{run.folder}</td>" in page
+        assert f"<td>{run.loss:.6f}</td><td>{run.scores['bits_per_byte']:.6f}</td><td>{run.folder}</td>" in page
 
 
 def test_the_drawing_on_the_page_has_the_colours_of_its_theme(report):

@@ -12,7 +12,7 @@ from windtunnel.errors import ConfigError, DataError
 from windtunnel.models import build
 from windtunnel.runs.arms import Arm, arm_from_file, resolve_arms, vary
 from windtunnel.runs.budget import parse_budget, spent, within_budget
-from windtunnel.text.batches import batch, examples
+from windtunnel.text.batches import batch
 from windtunnel.training.recipes import recipe
 
 SMALL = ["model.n_layers=1", "model.d_model=16", "model.n_heads=2", "train.batch_size=8", "train.steps=20"]
@@ -119,9 +119,7 @@ def test_the_pairing_that_is_stated_is_true(base):
     assert "same batches" in said[1]
     assert f"{sum(p.numel() for p in rope.values()):,} of its" in said[1]
     assert all(torch.equal(learned[name], rope[name]) for name in rope)
-    first, second = (
-        batch(examples(arm.store, "train", arm.config.model.context_length), 8, seed=3, step=5) for arm in arms
-    )
+    first, second = (batch(arm.task.examples("train"), 8, seed=3, step=5) for arm in arms)
     assert torch.equal(first.ids, second.ids)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from windtunnel.errors import DataError
 from windtunnel.models import TransformerConfig, build
+from windtunnel.tasks import Language
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import (
     IGNORED,
     Batch,
@@ -26,10 +28,8 @@ from windtunnel.text.batches import (
     Windows,
     batch,
     collate,
-    examples,
     shuffled,
 )
-from windtunnel.training.objective import loss_sum
 
 
 def windows(n: int, context_length: int) -> Windows:
@@ -324,7 +324,9 @@ def test_lines_are_documents_and_the_rest_is_running_text(unit, kind):
     offsets = None if unit == "text" else np.array([0, 10, 30])
     part = SimpleNamespace(ids=np.arange(1, 31, dtype=np.uint16), offsets=offsets)
     store = Store(SimpleNamespace(unit=unit), SimpleNamespace(end_id=0), {"dev": part})
-    assert type(examples(store, "dev", 8)) is kind
+    assert type(Language(store, TransformerConfig(context_length=8)).examples("dev")) is kind
+    whole = Language(replace(store, splits={"train": part, "dev": part}), TransformerConfig(context_length=30))
     if unit != "line":
-        with pytest.raises(DataError, match="the dev split holds 30 tokens"):
-            examples(store, "dev", 30)
+        assert len(whole.examples("dev")) == 1  # one shorter window
+        with pytest.raises(DataError, match="the train split holds 30 tokens"):
+            whole.examples("train")

@@ -16,11 +16,12 @@ from windtunnel.errors import ConfigError
 from windtunnel.models import MLPConfig, ModelConfig, TransformerConfig, build
 from windtunnel.nn import linear
 from windtunnel.nn.feedforward import gelu_tanh
+from windtunnel.tasks import Language
+from windtunnel.tasks.cross_entropy import loss_sum, training_loss_sum
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.text.store import TextConfig
 from windtunnel.training import machine, objective, run
 from windtunnel.training.loop import fit, loss_function, resume
-from windtunnel.training.objective import loss_sum, training_loss_sum
 from windtunnel.training.run import resolve
 from windtunnel.training.run_config import RunConfig, TrainConfig
 from windtunnel.training.step import gradients, prepare_blocks
@@ -133,7 +134,7 @@ class TestCompiled:
             config = RunConfig(corpus="", text=text, model=model, train=train)
             assert run.in_one_graph(config) == compiled
             own = build(model, seed=0)
-            loss = gradients(loss_function(own, config), batch, 2, seed=0, step=0)
+            loss = gradients(loss_function(own, Language(None, model), config), batch, 2, seed=0, step=0)
             found.append((loss, {name: p.grad for name, p in own.named_parameters()}, dict(own.named_buffers())))
         assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
         torch.testing.assert_close(found[1][1:], found[0][1:], rtol=1e-4, atol=1e-6)

@@ -166,7 +166,7 @@ def test_an_altered_run_has_the_loss_that_was_measured(reference, tmp_path):
     shown = describe(altered.run.folder)
     assert (shown["state"], shown["step"], shown["steps"]) == ("altered", 0, 0)
     assert open_run(altered.run.folder).config.start.weights_sha256 == final_hashes(altered.run.folder)[0]
-    assert shown["dev"]["loss"] == altered.after.loss
+    assert shown["dev"]["scores"]["loss"] == altered.after.loss
     assert shown["record"]["altered_from"]["weights_sha256"] == reference[2][0]
     finish(continued((altered.run.folder,)), tmp_path / "further")
     assert dev_losses(tmp_path / "further")[0] == altered.after.loss

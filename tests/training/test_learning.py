@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from windtunnel.config import override
-from windtunnel.text.batches import IGNORED, examples
+from windtunnel.text.batches import IGNORED
+from windtunnel.training.data import open_task
 from windtunnel.training.events import Evaluation
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
@@ -33,9 +34,10 @@ def test_a_tiny_model_beats_the_unigram_entropy_of_names(tmp_path):
     evaluations = [event for event in fit(config, tmp_path / "run") if isinstance(event, Evaluation)]
     run = load(tmp_path / "run").run
     store = run.store()
+    task = open_task(run.config, store)
     counts = {name: np.zeros(store.tokenizer.vocab_size) for name in ("train", "dev")}
     for name, count in counts.items():
-        for batch in examples(store, name, 16).sweep(512):
+        for batch in task.examples(name).sweep(512):
             count += np.bincount(batch.targets[batch.targets != IGNORED].numpy(), minlength=len(count))
     chances = (counts["train"] + 1) / (counts["train"] + 1).sum()
     unigram = -(counts["dev"] * np.log(chances)).sum() / counts["dev"].sum()

@@ -13,8 +13,9 @@ from tiny_runs import config_of, final_hashes, losses, names_file, store_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from windtunnel.config import override
-from windtunnel.text.batches import batch, examples
+from windtunnel.text.batches import batch
 from windtunnel.training import distributed, machine
+from windtunnel.training.data import open_task
 from windtunnel.training.events import Evaluation, Started, Step
 from windtunnel.training.loop import _restore, loss_function, resume
 from windtunnel.training.recipes import recipe
@@ -65,8 +66,9 @@ def held(folder: Path, ranks: distributed.Ranks) -> dict[str, object]:
     """How many numbers a rank holds after a step, and how often gradients are summed in it."""
     run = open_run(folder)
     state = _restore(run, ranks)[0]
-    config, loss = run.config, loss_function(ranks.forward(state.model), run.config)
-    rows = batch(examples(run.store(), "train", config.model.context_length), 20, 0, 0)
+    task = open_task(run.config, run.store())
+    loss = loss_function(ranks.forward(state.model), task, run.config)
+    rows = batch(task.examples("train"), 20, 0, 0)
     counts = []
     for parts in (1, 4):
         with Reductions() as reductions:

@@ -13,13 +13,14 @@ from windtunnel.config import fingerprint, override
 from windtunnel.errors import ConfigError, NumericsError
 from windtunnel.models import build
 from windtunnel.nn import linear
-from windtunnel.text.batches import batch, examples
+from windtunnel.tasks.cross_entropy import loss_sum
+from windtunnel.text.batches import batch
 from windtunnel.training.checkpoint import weights_sha256
+from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Step, Stopped
 from windtunnel.training.loop import fit, resume
 from windtunnel.training.muon import hidden_matrices
-from windtunnel.training.objective import loss_sum
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from windtunnel.training.run import load, open_run
 from windtunnel.training.schedule import CURVES, ScheduleConfig, learning_rate
@@ -115,7 +116,7 @@ def gradient_of(config, rows, parts: int) -> tuple[float, torch.Tensor]:
 
 
 def test_accumulation_is_exact_for_unequal_token_counts(config):
-    rows = batch(examples(store_of(config), "train", 8), 10, 0, 0)
+    rows = batch(open_task(config, store_of(config)).examples("train"), 10, 0, 0)
     counts = [part.n_targets for part in rows.split(3)]
     assert len({count / len(part.ids) for count, part in zip(counts, rows.split(3), strict=True)}) > 1
     assert sum(counts) == rows.n_targets
@@ -235,7 +236,7 @@ def test_nan_in_the_weights_is_stopped_before_an_update(config):
     model = build(config.model.replace(vocab_size=12), 0)
     with torch.no_grad():
         next(iter(model.blocks)).attention.out.weight[0, 0] = math.nan
-    rows = batch(examples(store_of(config), "train", 8), 10, 0, 0)
+    rows = batch(open_task(config, store_of(config)).examples("train"), 10, 0, 0)
     loss = gradients(lambda some: loss_sum(model(some.ids), some.targets), rows, 2, 0, 0)
     with pytest.raises(NumericsError, match="the loss is nan"):
         guard(loss, 100.0)
@@ -258,10 +259,10 @@ def test_evaluation_of_the_whole_split_by_an_independent_calculation(config, ref
                 chances = loaded.model(torch.tensor([part[:-1]]))[0].log_softmax(-1)
             nats -= sum(chances[i, token].item() for i, token in enumerate(part[1:]))
             tokens += len(part) - 1
-    found = evaluate(loaded.model, store, "dev", 8, 30)
+    found = evaluate(loaded.model, open_task(loaded.run.config, store), "dev", 30)
     assert (found.n_tokens, found.whole, found.split) == (tokens, True, "dev")
     assert found.loss == pytest.approx(nats / tokens, rel=1e-6)
-    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-6)
+    assert found.scores["bits_per_byte"] == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-6)
     logged = [e for e in loaded.run.events() if type(e).__name__ == "Evaluation"][-1]
     assert logged.loss == pytest.approx(found.loss, rel=1e-6)
     assert not loaded.model.training
@@ -274,7 +275,10 @@ def test_the_way_is_evaluated_in_the_runs_precision_and_the_end_in_float32(confi
     for step in (5, 10):
         model = build(open_run(tmp_path / "run").config.model, 0)
         model.load_state_dict(safetensors.torch.load_file(tmp_path / "run" / f"step-{step}" / "model.safetensors"))
-        fp32, bf16 = (evaluate(model, store_of(halves), "dev", 8, step, precision=p).loss for p in ("fp32", "bf16"))
+        fp32, bf16 = (
+            evaluate(model, open_task(halves, store_of(halves)), "dev", step, precision=p).loss
+            for p in ("fp32", "bf16")
+        )
         assert fp32 != bf16
         assert fp32 == pytest.approx(bf16, abs=5e-3)
         assert logged[step] == (fp32 if step == 10 else bf16)
@@ -282,16 +286,16 @@ def test_the_way_is_evaluated_in_the_runs_precision_and_the_end_in_float32(confi
 
 def test_a_sample_says_so_and_is_not_the_shortest_documents(config, reference):
     loaded = load(reference[0])
-    store = loaded.run.store()
-    whole = evaluate(loaded.model, store, "train", 8, 30)
-    part = evaluate(loaded.model, store, "train", 8, 30, max_tokens=600)
+    task = open_task(loaded.run.config)
+    whole = evaluate(loaded.model, task, "train", 30)
+    part = evaluate(loaded.model, task, "train", 30, max_targets=600)
     assert whole.whole
     assert not part.whole
     assert 600 <= part.n_tokens < 615
     # The shortest documents alone, half of whose tokens are end marks, are 0.3 nats away.
     assert part.loss == pytest.approx(whole.loss, abs=0.06)
-    assert evaluate(loaded.model, store, "train", 8, 30, max_tokens=600) == part
-    assert evaluate(loaded.model, store, "train", 8, 30, max_tokens=10**6) == whole
+    assert evaluate(loaded.model, task, "train", 30, max_targets=600) == part
+    assert evaluate(loaded.model, task, "train", 30, max_targets=10**6) == whole
 
 
 def test_a_dev_split_shorter_than_the_context_is_evaluated(config, tmp_path):

@@ -9,27 +9,30 @@ from windtunnel.comparison.verdict import Rule, Verdict
 from windtunnel.config import plain
 from windtunnel.stats.intervals import Estimate
 
-Unit = Literal["nats a token", "bits a byte"]
-
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One run of an arm: how it ended, and its loss on the whole dev split.
+    """One run of an arm: how it ended, and its scores on the whole dev split by the name of the metric.
 
-    The loss of a run that diverged is infinite (null in JSON); the means of its arm are over the runs that finished.
+    Those of a run that diverged are infinite (null in JSON); the means of its arm are over the runs that finished. A
+    run that has not ended has none.
     """
 
     seed: int
     folder: str
     reason: str
     message: str
-    loss: float | None
-    bits_per_byte: float | None
+    scores: dict[str, float]
+
+    @property
+    def loss(self) -> float | None:
+        """Nats a target."""
+        return self.scores.get("loss")
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm: what it is, what it costs, and its loss over the seeds.
+    """One arm: what it is, what it costs, and the mean of each score over the seeds that finished.
 
     settings: those in which any two arms differ, by path.
     tokens, flops: of a whole run, by formula; flops_per_token: of training, forward and backward.
@@ -48,17 +51,22 @@ class ArmResult:
     tokens_per_second: float | None
     seconds: float | None
     peak_memory: int | None
-    loss: Estimate | None
-    bits_per_byte: Estimate | None
+    scores: dict[str, Estimate]
     seeds: tuple[SeedRun, ...]
+
+    @property
+    def loss(self) -> Estimate | None:
+        """The mean loss in nats a target."""
+        return self.scores.get("loss")
 
 
 @dataclass(frozen=True)
 class Judgement:
     """One arm against the baseline.
 
-    differences: (seed, arm minus baseline) in the comparison's unit, a pair of runs each; those that were judged.
-    relative: the mean difference as a share of the baseline's loss.
+    differences: (seed, arm minus baseline) in the comparison's metric, a pair of runs each; those that were judged.
+    relative: the mean difference as a share of the baseline's score.
+    others: the differences in the other metrics, at the verdict's level.
     over_seeds, over_documents: the same difference with 95 % intervals from one source of chance each: training
         again with other seeds, and drawing other held-out documents (bootstrap over paired documents).
     limited_by: the source with the wider interval.
@@ -68,7 +76,7 @@ class Judgement:
     verdict: Verdict
     seeds_needed: int | None
     relative: float
-    bits_per_byte: Estimate
+    others: dict[str, Estimate]
     over_seeds: Estimate
     over_documents: Estimate | None
     limited_by: Literal["seeds", "documents"] | None
@@ -80,12 +88,14 @@ class Judgement:
 class Comparison:
     """Arms, judgements, and everything that is needed to cite and to repeat them. The baseline is the first arm.
 
-    margin: in the unit of the losses. pairing: what the arms share, in sentences. notes: what to bear in mind.
+    metric: what the verdicts are of, in this unit: the task's first, or where arms have other tokenizers one that does
+        not count tokens. margin: in this unit. pairing: what the arms share, in sentences. notes: what to bear in mind.
     n_documents, n_tokens: of the dev split on which all runs were judged.
     """
 
     corpus: str
-    unit: Unit
+    metric: str
+    unit: str
     arms: tuple[ArmResult, ...]
     judgements: tuple[Judgement, ...]
     rule: Rule
@@ -105,7 +115,7 @@ class Comparison:
     @property
     def complete(self) -> bool:
         """Whether no run is missing: none failed, none was interrupted."""
-        return all(run.loss is not None for arm in self.arms for run in arm.seeds)
+        return all(run.scores for arm in self.arms for run in arm.seeds)
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data; NaN (an interval that one seed cannot give) and infinity become null."""

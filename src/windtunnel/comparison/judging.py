@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, SeedRun, Unit
+from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, SeedRun
 from windtunnel.comparison.notes import notes, signature
 from windtunnel.comparison.pairing import pairing
 from windtunnel.comparison.plan import Plan, has_settled, run_folders
@@ -22,7 +22,7 @@ from windtunnel.runs.budget import spent
 from windtunnel.runs.measure import Measured, read_measured
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.training.evaluate import sum_of_targets
+from windtunnel.tasks import Metric, Task
 from windtunnel.training.events import Step, Stopped
 from windtunnel.training.run import is_run, open_run
 
@@ -37,8 +37,8 @@ class _Found:
     seconds: float | None
     versions: str
 
-    def value(self, unit: Unit) -> float | None:
-        return self.run.loss if unit == "nats a token" else self.run.bits_per_byte
+    def value(self, metric: Metric) -> float | None:
+        return self.run.scores.get(metric.name)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Judged:
     """The runs that are there, and the verdicts on them."""
 
     found: dict[str, list[_Found]]
-    unit: Unit
+    metric: Metric
     rule: Rule
     pairs: dict[str, tuple[tuple[int, float], ...]]
     verdicts: list[Verdict]
@@ -64,16 +64,17 @@ def conclude(plan: Plan) -> Comparison:
     arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.arms)
     judgements = tuple(_judgement(verdict, judged, plan) for verdict in judged.verdicts)
     versions = sorted({f.versions for own in found.values() for f in own if f.versions})
-    n_documents = next((len(f.measured.tokens) for own in found.values() for f in own if f.measured), 0)
+    n_documents = next((len(f.measured.sums["targets"]) for own in found.values() for f in own if f.measured), 0)
     return Comparison(
         corpus=base.config.corpus,
-        unit=judged.unit,
+        metric=judged.metric.name,
+        unit=judged.metric.unit,
         arms=arms,
         judgements=judgements,
         rule=judged.rule,
         margin_share=plan.margin,
         n_documents=n_documents,
-        n_tokens=sum_of_targets(base.store, "dev"),
+        n_tokens=int(base.task.totals("dev")["targets"]),
         pairing=pairing(plan.arms, n_documents),
         notes=tuple(notes(plan, arms, judgements, versions)),
         signature=signature(plan, n_documents, versions),
@@ -91,45 +92,52 @@ def _judge(plan: Plan) -> _Judged:
         ]
         for arm in plan.arms
     }
-    alike = all(arm.store.folder == base.store.folder for arm in plan.arms)
-    unit: Unit = "nats a token" if alike else "bits a byte"
-    rule = _rule(plan, [value for f in found[base.name] if (value := f.value(unit)) is not None])
-    pairs = {arm.name: _pairs(found[base.name], found[arm.name], unit) for arm in plan.arms[1:]}
+    metric = _metric(plan)
+    rule = _rule(plan, metric, [value for f in found[base.name] if (value := f.value(metric)) is not None])
+    pairs = {arm.name: _pairs(found[base.name], found[arm.name], metric) for arm in plan.arms[1:]}
     verdicts = judge({name: [d for _, d in own] for name, own in pairs.items() if own}, rule)
-    return _Judged(found, unit, rule, pairs, verdicts)
+    return _Judged(found, metric, rule, pairs, verdicts)
 
 
-def _rule(plan: Plan, losses: Sequence[float]) -> Rule:
-    """The rule with its margin in the unit of the losses. Where seeds are added, the first four fix it."""
-    kept = [loss for loss in (losses[:FEWEST_SEEDS] if plan.until_decided else losses) if math.isfinite(loss)]
+def _metric(plan: Plan) -> Metric:
+    """The task's first metric; where arms have other tokenizers, the first that does not count tokens."""
+    base = plan.arms[0]
+    metrics = base.task.metrics
+    if all(arm.store.folder == base.store.folder for arm in plan.arms):
+        return metrics[0]
+    return next((metric for metric in metrics if "targets" not in metric.columns), metrics[0])
+
+
+def _rule(plan: Plan, metric: Metric, scores: Sequence[float]) -> Rule:
+    """The rule with its margin in the unit of the scores. Where seeds are added, the first four fix it."""
+    kept = [score for score in (scores[:FEWEST_SEEDS] if plan.until_decided else scores) if math.isfinite(score)]
     margin = plan.margin * statistics.fmean(kept) if kept else plan.margin
-    return Rule(margin, plan.alpha, plan.power, plan.correction, plan.looks)
+    return Rule(margin, plan.alpha, plan.power, plan.correction, plan.looks, metric.better)
 
 
 def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
     if not is_run(folder):
-        return _Found(SeedRun(seed, str(folder), "not begun", "", None, None), None, None, None, "")
+        return _Found(SeedRun(seed, str(folder), "not begun", "", {}), None, None, None, "")
     run = open_run(folder)
     events = run.events()
     stopped = next((e for e in reversed(events) if isinstance(e, Stopped)), None)
     reason, message = (stopped.reason, stopped.message) if stopped else ("interrupted", "not finished yet")
     steps = [e for e in events if isinstance(e, Step)]
     seconds = sum(e.seconds for e in steps)
-    dev = arm.store.splits["dev"]
-    n_tokens, measured, nats = sum_of_targets(arm.store, "dev"), None, None
+    task, measured, scores = arm.task, None, {}
     if reason == "diverged":
-        nats = math.inf
+        scores = {metric.name: metric.worst for metric in task.metrics}
     elif has_settled(folder, events):
         measured = read_measured(folder)
-        nats = float(measured.losses.sum())
+        sums = {**task.totals("dev"), **{name: float(column.sum()) for name, column in measured.sums.items()}}
+        scores = {metric.name: metric.score(sums) for metric in task.metrics}
     return _Found(
         SeedRun(
             seed,
             str(folder),
             reason,
             message,
-            None if nats is None else nats / n_tokens,
-            None if nats is None else nats / dev.n_bytes / math.log(2),
+            scores,
         ),
         measured,
         statistics.median(e.n_tokens / e.seconds for e in steps) if steps else None,
@@ -138,24 +146,26 @@ def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
     )
 
 
-def _pairs(base: Sequence[_Found], arm: Sequence[_Found], unit: Unit) -> tuple[tuple[int, float], ...]:
+def _pairs(base: Sequence[_Found], arm: Sequence[_Found], metric: Metric) -> tuple[tuple[int, float], ...]:
     """(seed, arm minus baseline) of the seeds that both have; not finite where a run diverged, see `judge`."""
-    below = {f.run.seed: f.value(unit) for f in base}
-    pairs = ((f.run.seed, f.value(unit), below.get(f.run.seed)) for f in arm)
+    below = {f.run.seed: f.value(metric) for f in base}
+    pairs = ((f.run.seed, f.value(metric), below.get(f.run.seed)) for f in arm)
     return tuple((seed, ours - theirs) for seed, ours, theirs in pairs if ours is not None and theirs is not None)
 
 
 def _judgement(verdict: Verdict, all_of: _Judged, plan: Plan) -> Judgement:
-    rule, unit = all_of.rule, all_of.unit
+    rule, metric, task = all_of.rule, all_of.metric, plan.arms[0].task
     base, arm = all_of.found[plan.arms[0].name], all_of.found[verdict.arm]
     judged = all_of.pairs[verdict.arm][: verdict.n]
     finished = [difference for _, difference in judged if math.isfinite(difference)]
     seeds = {seed for seed, difference in judged if math.isfinite(difference)}
-    baseline = [value for f in base if f.run.seed in seeds and (value := f.value(unit)) is not None]
-    bits = [d for seed, d in _pairs(base, arm, "bits a byte") if seed in seeds]
-    over_seeds, over_documents = mean_or_nothing(finished), _over_documents(base, arm, seeds)
-    if over_documents is not None and unit == "bits a byte":
-        over_documents = _times(over_documents, _bits_per_byte(plan))
+    baseline = [value for f in base if f.run.seed in seeds and (value := f.value(metric)) is not None]
+    others = {
+        other.name: mean_or_nothing([d for seed, d in _pairs(base, arm, other) if seed in seeds], 1 - verdict.level)
+        for other in task.metrics
+        if other != metric
+    }
+    over_seeds, over_documents = mean_or_nothing(finished), _over_documents(base, arm, seeds, metric, task)
     needed = seeds_to_decide([d for _, d in judged], verdict, rule) if verdict.word == "undecided" else None
     limited: Literal["seeds", "documents"] | None = None
     if over_documents is not None and len(finished) > 1:
@@ -166,32 +176,42 @@ def _judgement(verdict: Verdict, all_of: _Judged, plan: Plan) -> Judgement:
         verdict,
         needed,
         share,
-        mean_or_nothing(bits, 1 - verdict.level),
+        others,
         over_seeds,
         over_documents,
         limited,
         judged,
-        _sentence(verdict, needed, share, rule, unit, plan),
+        _sentence(verdict, needed, share, rule, metric, plan),
     )
 
 
-def _over_documents(base: Sequence[_Found], arm: Sequence[_Found], seeds: set[int]) -> Estimate | None:
-    """The difference in nats a token over the documents of the dev split, its mean over seeds in each of them."""
+def _over_documents(
+    base: Sequence[_Found], arm: Sequence[_Found], seeds: set[int], metric: Metric, task: Task
+) -> Estimate | None:
+    """The difference over the documents (units) of the dev split, its mean over seeds in each of them.
+
+    None for a metric that is not a ratio of sums, or whose units differ between the arms.
+    """
+    column = metric.columns[0]
+    if len(metric.columns) != 2:
+        return None
     theirs = {f.run.seed: f.measured for f in base}
     both = [(f.measured, theirs.get(f.run.seed)) for f in arm if f.run.seed in seeds]
     complete = [(ours, other) for ours, other in both if ours is not None and other is not None]
-    if not complete or any(not np.array_equal(ours.tokens, other.tokens) for ours, other in complete):
+    if not complete or any(not np.array_equal(ours.sums["targets"], other.sums["targets"]) for ours, other in complete):
         return None
-    tokens = complete[0][0].tokens
-    differences = np.mean([ours.losses - other.losses for ours, other in complete], axis=0)
-    return ratio_of_sums_interval(differences[tokens > 0], tokens[tokens > 0])
+    tokens = complete[0][0].sums["targets"]
+    differences = np.mean([ours.sums[column] - other.sums[column] for ours, other in complete], axis=0)
+    totals = {**task.totals("dev"), column: 1.0}
+    a_target = ratio_of_sums_interval(differences[tokens > 0], tokens[tokens > 0])
+    return _times(a_target, metric.score(totals) * totals["targets"])
 
 
-def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, unit: Unit, plan: Plan) -> str:
+def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, metric: Metric, plan: Plan) -> str:
     """The verdict as a sentence that can be quoted."""
     d = verdict.difference
     interval = "" if math.isnan(d.low) else f" [{d.low:+.4f}, {d.high:+.4f}]"
-    numbers = f"{d.estimate:+.4f}{interval} {unit} ({share:+.2%}) over {d.n} paired seed{'s' * (d.n > 1)}"
+    numbers = f"{d.estimate:+.4f}{interval} {metric.title} ({share:+.2%}) over {d.n} paired seed{'s' * (d.n > 1)}"
     if any(verdict.diverged):
         often = f"diverged in {verdict.diverged[0]} of {verdict.n} seeds, {plan.arms[0].name} in {verdict.diverged[1]}"
         numbers = f"{often}; {numbers}" if d.n else f"{often}; no seed finished in both"
@@ -213,8 +233,10 @@ def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[_Found]) -> ArmRes
     rates = [f.rate for f in found if f.rate is not None]
     seconds = [f.seconds for f in found if f.seconds is not None]
     memory = [f.measured.peak_memory for f in found if f.measured and f.measured.peak_memory is not None]
-    losses = [loss for f in found if (loss := f.run.loss) is not None and math.isfinite(loss)]
-    bits = [b for f in found if (b := f.run.bits_per_byte) is not None and math.isfinite(b)]
+    finished = {
+        metric.name: [score for f in found if (score := f.value(metric)) is not None and math.isfinite(score)]
+        for metric in arm.task.metrics
+    }
     return ArmResult(
         name=arm.name,
         settings={path: own.get(path) for path in paths},
@@ -227,16 +249,9 @@ def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[_Found]) -> ArmRes
         tokens_per_second=statistics.median(rates) if rates else None,
         seconds=statistics.median(seconds) if seconds else None,
         peak_memory=max(memory, default=None),
-        loss=mean_interval(losses) if losses else None,
-        bits_per_byte=mean_interval(bits) if bits else None,
+        scores={name: mean_interval(values) for name, values in finished.items() if values},
         seeds=tuple(f.run for f in found),
     )
-
-
-def _bits_per_byte(plan: Plan) -> float:
-    """How many bits a byte one nat a token is, on the dev split."""
-    store = plan.arms[0].store
-    return sum_of_targets(store, "dev") / store.splits["dev"].n_bytes / math.log(2)
 
 
 def _times(e: Estimate, factor: float) -> Estimate:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 
 from windtunnel import __version__
 from windtunnel.comparison.comparison import ArmResult, Judgement
 from windtunnel.comparison.plan import Plan
-from windtunnel.training.evaluate import sum_of_targets
 
 SAVED = "comparison.json"
 
@@ -24,7 +22,8 @@ def notes(
         yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
     yield from (note for judgement in judgements for note in _chance(judgement))
-    if plan.correction == "dunnett" and any(run.loss in (None, math.inf) for arm in arms for run in arm.seeds):
+    unfinished = any(run.reason != "finished" for arm in arms for run in arm.seeds)
+    if plan.correction == "dunnett" and unfinished:
         yield "Dunnett's test needs every seed of every arm to finish; Holm's correction takes its place here"
     if len(versions) > 1:
         yield f"the runs come from different machines or versions: {'; '.join(versions)}"
@@ -46,7 +45,7 @@ def signature(plan: Plan, n_documents: int, versions: Sequence[str]) -> str:
         "arms " + " | ".join(f"{arm.name} {arm.key[:12]}" for arm in plan.arms),
         f"seeds {_ranges(plan.seeds)}",
         f"steps {'/'.join(map(str, steps))}",
-        f"dev split, whole: {sum_of_targets(base.store, 'dev')} tokens in {n_documents} documents",
+        f"dev split, whole: {base.task.totals('dev')['targets']} tokens in {n_documents} documents",
         f"paired t test, {plan.correction}, {looks}, alpha {plan.alpha:g}, margin {plan.margin:.2%}",
         f"{base.config.train.precision}, {base.config.train.threads} thread(s)",
         *versions,
@@ -69,7 +68,7 @@ def _runs(arm: ArmResult) -> Iterator[str]:
         loss = "" if len(diverged) == len(arm.seeds) else "; its loss is the mean of those that finished"
         first = diverged[0].message.partition(". ")[0]
         yield f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds{loss}. The first: {first}"
-    missing = [run for run in arm.seeds if run.loss is None]
+    missing = [run for run in arm.seeds if not run.scores]
     if missing:
         told = f": {missing[0].message}" if missing[0].message else ""
         yield f"{arm.name}: seeds {_ranges([r.seed for r in missing])} are missing ({missing[0].reason}{told})"

@@ -21,7 +21,7 @@ def pairing(arms: Sequence[ResolvedArm], n_documents: int) -> tuple[str, ...]:
 def _batches(base: ResolvedArm, arm: ResolvedArm) -> str:
     if base.store.folder != arm.store.folder:
         return "batches not paired (another tokenizer)"
-    if base.config.model.last_only != arm.config.model.last_only:
+    if base.config.model.reads != arm.config.model.reads:
         return "batches not paired (other examples)"
     if base.config.model.context_length != arm.config.model.context_length:
         return "batches not paired (another context length)"

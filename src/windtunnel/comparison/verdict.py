@@ -29,6 +29,7 @@ class Rule:
     alpha: the chance that any arm is called better or worse when none differs; the same for wrong equivalences.
     correction: for several arms. Holm (1979) assumes nothing; Dunnett (1955) is sharper where all arms scatter alike.
     looks: after which numbers of seeds the verdict is, or may be, taken; None is once, at the end.
+    better: whether lower or higher values of the metric are.
     """
 
     margin: float
@@ -36,11 +37,12 @@ class Rule:
     power: float = 0.8
     correction: Correction = "holm"
     looks: tuple[int, ...] | None = None
+    better: Literal["lower", "higher"] = "lower"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say of one arm against the baseline; a negative difference is a lower loss."""
+    """What the seeds say of one arm against the baseline."""
 
     arm: str
     word: Word
@@ -66,7 +68,8 @@ class Verdict:
 def judge(differences: Mapping[str, Sequence[float]], rule: Rule) -> list[Verdict]:
     """A verdict for each arm from its differences to the baseline, one a seed.
 
-    A run that diverged has an infinite loss: a difference is inf where the arm diverged, -inf where the baseline did,
+    A run that diverged has an infinite loss, or a score of minus infinity where higher is better. Of losses, a
+    difference is inf where the arm diverged, -inf where the baseline did,
     and NaN where both did. Divergence is an outcome of its own, see `_with_divergence`.
 
     An arm whose difference is shown to be below the margin makes *no difference that matters*, even if it is
@@ -74,10 +77,14 @@ def judge(differences: Mapping[str, Sequence[float]], rule: Rule) -> list[Verdic
     seeds gives: an arm that was decided stays so, and its later seeds do not count.
     """
     differences = {arm: [float(d) for d in values] for arm, values in differences.items()}
+    if rule.better == "higher":
+        losses = {arm: [-d for d in values] for arm, values in differences.items()}
+        verdicts = judge(losses, replace(rule, better="lower"))
+        return [replace(verdict, difference=_negative(verdict.difference)) for verdict in verdicts]
     if rule.looks is None:
         return _look(differences, rule, {})
     decided: dict[str, Verdict] = {}
-    verdicts: list[Verdict] = []
+    verdicts = []
     for look in rule.looks:
         there = {arm: list(values[:look]) for arm, values in differences.items()}
         if all(len(values) < look for arm, values in there.items() if arm not in decided):
@@ -85,6 +92,10 @@ def judge(differences: Mapping[str, Sequence[float]], rule: Rule) -> list[Verdic
         verdicts = _look(there, rule, decided)
         decided = {v.arm: v for v in verdicts if v.word != "undecided"}
     return verdicts or _look(differences, rule, {})
+
+
+def _negative(e: Estimate) -> Estimate:
+    return Estimate(-e.estimate, -e.high, -e.low, e.n, e.method)
 
 
 def _look(differences: Mapping[str, Sequence[float]], rule: Rule, decided: Mapping[str, Verdict]) -> list[Verdict]:

@@ -142,17 +142,16 @@ def subject_of(base: RunConfig, n: int, seed: int) -> Subject:
 
 def len_of(subject: Subject) -> int:
     """All names that there are to train on."""
-    from windtunnel.text.batches import examples
 
-    return len(examples(subject.store, "train", subject.config.model.context_length))
+    return len(subject.task.examples("train"))
 
 
 def noise(subject: Subject, n: int, sizes: tuple[int, ...], setting: Setting) -> tuple[np.ndarray, tuple[float, float]]:
     """Variances (epochs, sizes); and how far the full batch's gradient changes by another order, and by parts of 32."""
-    from windtunnel.training.draws import train_examples
+    from windtunnel.training.data import train_examples
 
     config = subject.config
-    source = train_examples(config.replace(train=config.train.replace(n_examples=n)), subject.store)
+    source = train_examples(config.replace(train=config.train.replace(n_examples=n)), subject.task)
     epochs = range(setting.seed, setting.seed + 5)
     variances = gradient_variance(subject.model, source, sizes, epochs)
     whole, other = (gradient_of(subject.model, source, n, 1, seed) for seed in epochs[:2])

@@ -103,8 +103,8 @@ def gradient_of(model: nn.Module, source: Examples, size: int, parts: int, seed:
     """The gradient of one batch as training accumulates it over micro-batches."""
     import torch
 
+    from windtunnel.tasks.cross_entropy import loss_sum
     from windtunnel.text.batches import batch
-    from windtunnel.training.objective import loss_sum
     from windtunnel.training.step import gradients
 
     model.zero_grad(set_to_none=True)

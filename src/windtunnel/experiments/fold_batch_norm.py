@@ -22,7 +22,7 @@ from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.text.batches import batch, examples
+from windtunnel.text.batches import batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ def fold_batch_norm(setting: Setting) -> Generator[Progress, None, Outcome]:
     for i in range(n_seeds):
         yield Progress("trained and folded", i, n_seeds)
         subject = recipe_subject("", config_of(settings, steps).replace(seed=setting.seed + i))
-        source = examples(subject.store, "train", 3, last_only=True)
+        source = subject.task.examples("train")
         done = train_copy(subject.model, subject.config, source, steps, beginning(subject.config, steps)).model
         assert isinstance(done, MLP)
         trained.append(done)
@@ -100,15 +100,13 @@ def compare(model: torch.nn.Module, subject: Subject) -> Kept:
     assert isinstance(model, MLP)
     folded, double = fold(model), copy.deepcopy(model).double()
     sizes = [sum(p.numel() for p in one.parameters()) for one in (model, folded)]
-    exact = agreement(double, fold(double), subject.store)
-    return Kept(
-        agreement(model, folded, subject.store), exact, agreement(model, forgetful(model), subject.store), *sizes
-    )
+    exact = agreement(double, fold(double), subject.task)
+    return Kept(agreement(model, folded, subject.task), exact, agreement(model, forgetful(model), subject.task), *sizes)
 
 
 def alternating(one: MLP, other: MLP, subject: Subject, repeats: int) -> list[tuple[float, float]]:
     """Seconds of a pass of each over the first 8,192 examples of train, by turns, in pairs."""
-    ids = batch(examples(subject.store, "train", 3, last_only=True), 8192, 0, 0).ids
+    ids = batch(subject.task.examples("train"), 8192, 0, 0).ids
     one.eval(), other.eval()
 
     def seconds(model: Callable[[torch.Tensor], torch.Tensor]) -> float:
@@ -201,7 +199,7 @@ def difference_figure(found: dict[str, list[Kept]]) -> Figure:
 
 def layer_figure(model: MLP, subject: Subject) -> Figure:
     """What every hidden layer puts out before its tanh, with batch norm and folded: one curve on the other."""
-    ids = batch(examples(subject.store, "dev", 3, last_only=True), 4096, 0, 0).ids
+    ids = batch(subject.task.examples("dev"), 4096, 0, 0).ids
     before = [a for a in activations(model, ids) if a.place.endswith(".norm")]
     after = [a for a in activations(fold(model), ids) if a.place.endswith(".linear")]
     with drawing(9.0, 2.8) as figure:

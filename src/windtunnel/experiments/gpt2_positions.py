@@ -97,6 +97,7 @@ def at_longer_windows(found: Comparison, context_length: int) -> Generator[Progr
     """Each trained model reads the dev split again with `TIMES` as much before a token as in training."""
     from pathlib import Path
 
+    from windtunnel.tasks import Language
     from windtunnel.training.evaluate import evaluate
     from windtunnel.training.run import load
 
@@ -108,8 +109,9 @@ def at_longer_windows(found: Comparison, context_length: int) -> Generator[Progr
         trained = load(Path(run.folder))
         store = store or trained.run.store()
         for times in TIMES:
+            task = Language(store, trained.run.config.model.replace(context_length=times * context_length))
             try:
-                own[times].append(evaluate(trained.model, store, "dev", times * context_length, trained.step).loss)
+                own[times].append(evaluate(trained.model, task, "dev", trained.step).loss)
             except DataError:  # learned positions end
                 continue
     yield Progress("longer windows", len(runs), len(runs))

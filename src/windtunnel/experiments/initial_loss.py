@@ -19,7 +19,7 @@ from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.text.batches import Batch, batch, examples
+from windtunnel.text.batches import Batch, batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def initial_loss(setting: Setting) -> Generator[Progress, None, Outcome]:
     """Does a tuned initialisation start at the loss of a blind guess?"""
     n_seeds, size = (8, 4096) if setting.quick else (32, 16_384)
     subject = recipe_subject("", config_of({}))
-    rows = batch(examples(subject.store, "train", 3, last_only=True), size, setting.seed, 0)
+    rows = batch(subject.task.examples("train"), size, setting.seed, 0)
     found: dict[str, Start] = {}
     for name, settings in INITS.items():
         yield Progress("initialisations", len(found), len(INITS))

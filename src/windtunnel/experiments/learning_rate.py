@@ -195,13 +195,13 @@ def told(
     """
     from windtunnel.inspect.doctor.short_training import train_copy
     from windtunnel.inspect.doctor.subject import recipe_subject
-    from windtunnel.training.draws import train_examples
+    from windtunnel.training.data import train_examples
 
     config = base.replace(train=base.train.replace(batch_size=NAMES, n_examples=NAMES, steps=slow + steps))
     found: dict[float, list[tuple[float, ...]]] = {LARGE: [], GOOD: []}
     for i, seed in enumerate(seeds):
         subject = recipe_subject("story", config.replace(seed=seed))
-        source = train_examples(config, subject.store)
+        source = train_examples(config, subject.task)
         for j, raised in enumerate(found):
             yield Progress("the rate is raised", 2 * i + j, 2 * len(seeds))
             rates = [SMALL] * slow + [raised] * steps

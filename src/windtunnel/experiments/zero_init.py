@@ -19,7 +19,7 @@ from windtunnel.models import MLP, MLPConfig, build
 from windtunnel.report.figures import smoothed
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.text.batches import Batch, batch, examples
+from windtunnel.text.batches import Batch, batch
 from windtunnel.training.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def zero_init(setting: Setting) -> Generator[Progress, None, Outcome]:
         trained, curve = train(zeros[-1], steps)
         ends.append(trained)
         losses.append(curve)
-        loss = evaluate(trained, zeros[-1].store, "train", trained.config.context_length, steps, last_only=True).loss
+        loss = evaluate(trained, zeros[-1].task, "train", steps).loss
         gaps.append(loss - entropy(zeros[0]))
     rows = first_batch(zeros[0], 4096)
     found: dict[str, MLP] = {}
@@ -92,7 +92,7 @@ def zero_init(setting: Setting) -> Generator[Progress, None, Outcome]:
 
 def train(subject: Subject, steps: int, model: MLP | None = None) -> tuple[MLP, tuple[float, ...]]:
     """A model after so many steps of the subject's own descent, and the loss of each step."""
-    source = examples(subject.store, "train", subject.config.model.context_length, last_only=True)
+    source = subject.task.examples("train")
     done = train_copy(model or subject.model, subject.config, source, steps, beginning(subject.config, steps))
     assert isinstance(done.model, MLP)
     return done.model, done.losses
@@ -111,7 +111,7 @@ def partly_random(subject: Subject, names: tuple[str, ...]) -> MLP:
 
 def entropy(subject: Subject) -> float:
     """Of the targets of train by their frequencies, in nats."""
-    source = examples(subject.store, "train", subject.config.model.context_length, last_only=True)
+    source = subject.task.examples("train")
     targets = source.take(np.arange(len(source)), key=0).targets.flatten()
     p = targets.bincount().double() / len(targets)
     return float(torch.special.entr(p).sum())
@@ -119,7 +119,7 @@ def entropy(subject: Subject) -> float:
 
 def first_batch(subject: Subject, size: int) -> Batch:
     """The first examples of the subject's own order."""
-    source = examples(subject.store, "train", subject.config.model.context_length, last_only=True)
+    source = subject.task.examples("train")
     return batch(source, size, subject.config.seed, 0)
 
 

@@ -19,8 +19,8 @@ from windtunnel.inspect.shapes import Intermediate, in_the_open, intermediates
 from windtunnel.models import ModelConfig, ParameterRow
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.nn.blocks import blocks_of
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.training.muon import hidden_matrices
-from windtunnel.training.objective import loss_sum
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.step import recompute_blocks

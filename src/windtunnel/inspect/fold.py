@@ -11,10 +11,10 @@ from torch import Tensor
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.models import MLP, Model, as_mlp
 from windtunnel.nn.norms import BatchNorm
-from windtunnel.text.batches import examples
-from windtunnel.text.store import TokenStore
+from windtunnel.tasks import Task
 from windtunnel.training import machine
-from windtunnel.training.evaluate import EVALUATION_TOKENS, evaluate
+from windtunnel.training.data import open_task
+from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation
 from windtunnel.training.foreign import create_from
 from windtunnel.training.run import Run, load
@@ -86,13 +86,12 @@ def fold_linear(weight_FI: Tensor, bias_F: Tensor | None, norm: BatchNorm) -> tu
     return (scale_F[:, None] * weight_FI.double()).to(weight_FI), bias.to(weight_FI)
 
 
-def agreement(one: Model, other: Model, store: TokenStore, split: str = "dev") -> Agreement:
-    """Compare two models of one config's inputs on every prediction of a split, each in evaluation mode."""
-    length, last_only = one.config.context_length, one.config.last_only
+def agreement(one: Model, other: Model, task: Task, split: str = "dev") -> Agreement:
+    """Compare two models of one task on every prediction of a split, each in evaluation mode."""
     largest, same, n = 0.0, 0, 0
     one.eval(), other.eval()
     with torch.no_grad():
-        for batch in examples(store, split, length, last_only).sweep(EVALUATION_TOKENS // length):
+        for batch in task.examples(split).sweep(task.rows):
             inputs = batch.to(one.embedding.weight.device).inputs
             a, b = one(**inputs), other(**inputs)
             largest = max(largest, float((a - b).abs().max()))
@@ -113,11 +112,11 @@ def fold_run(run: Path, folder: Path) -> Folded:
     store = trained.run.store()
     if len(store.splits["dev"].ids) == 0:
         raise DataError(f"nothing of {trained.run.config.corpus} is held out, so the two models cannot be compared")
-    context, last_only = model.config.context_length, model.config.last_only
-    before = evaluate(trained.model, store, "dev", context, trained.step, last_only=last_only)
-    after = evaluate(model, store, "dev", context, 0, last_only=last_only)
+    task = open_task(trained.run.config, store)
+    before = evaluate(trained.model, task, "dev", trained.step)
+    after = evaluate(model, task, "dev", 0)
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     made = create_from(trained, folder, "folded", model.config, weights, store, before, after)
     n_before, n_after = (sum(p.numel() for p in m.parameters()) for m in (trained.model, model))
-    same = agreement(trained.model, model, store)
+    same = agreement(trained.model, model, task)
     return Folded(made, before, after, same, n_before, n_after, trained.warnings)

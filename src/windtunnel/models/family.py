@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -39,6 +39,11 @@ class Model(nn.Module):
         return None
 
 
+Reads = Literal["stream", "context"]
+"""What `forward` reads: `stream` predicts the token after each id (B, T) it is given, `context` the one token after
+exactly context_length of them. A task chooses its examples by it."""
+
+
 class ModelConfig(Config, ABC):
     """The settings of one family. A new family is one subclass beside its module, and one line in `FAMILIES`."""
 
@@ -46,6 +51,7 @@ class ModelConfig(Config, ABC):
     vocab_size: PositiveInt
     context_length: PositiveInt
 
+    reads: ClassVar[Reads]
     has_blocks: ClassVar[bool] = False
     """Whether the model is made of `Blocks`: they can be compiled and recomputed one by one."""
     attends: ClassVar[bool] = False
@@ -56,11 +62,6 @@ class ModelConfig(Config, ABC):
     """Whether `build` can draw all weights from one generator, as a published script does."""
     bias_setting: ClassVar[str] = "bias"
     """The setting that removes the biases in front of norms."""
-
-    @property
-    @abstractmethod
-    def last_only(self) -> bool:
-        """Whether an example of a batch predicts only its last token."""
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from windtunnel.models.family import Model, ModelConfig, ParameterRow
+from windtunnel.models.family import Model, ModelConfig, ParameterRow, Reads
 from windtunnel.nn.blocks import Layers
 from windtunnel.nn.init import initialise
 from windtunnel.nn.norms import BatchNorm
@@ -30,6 +30,7 @@ class MLPConfig(ModelConfig):
     The settings `init_...` are what a standard normal is multiplied by; with `init=constant` the value itself.
     """
 
+    reads: ClassVar[Reads] = "context"
     stackable: ClassVar[bool] = True
     replays_generator: ClassVar[bool] = True
     bias_setting: ClassVar[str] = "hidden_bias"
@@ -66,10 +67,6 @@ class MLPConfig(ModelConfig):
     def _say_the_family(cls, data: Any) -> Any:
         """Always among the settings that were given, since it tells which family the others belong to."""
         return {"family": "mlp", **data} if isinstance(data, dict) else data
-
-    @property
-    def last_only(self) -> bool:
-        return True
 
     @property
     def targets_per_example(self) -> int:

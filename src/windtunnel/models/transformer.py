@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from windtunnel.errors import ConfigError
-from windtunnel.models.family import Model, ModelConfig, ParameterRow
+from windtunnel.models.family import Model, ModelConfig, ParameterRow, Reads
 from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.blocks import Blocks
 from windtunnel.nn.cache import Cache, StaticCache
@@ -31,6 +31,7 @@ class TransformerConfig(ModelConfig):
     """A decoder-only transformer; the defaults are GPT-2's smallest model, 124,439,808 parameters."""
 
     added: ClassVar[frozenset[str]] = frozenset({"causal", "residual_scaling", "zero_biases"})
+    reads: ClassVar[Reads] = "stream"
     has_blocks: ClassVar[bool] = True
     attends: ClassVar[bool] = True
     family: Literal["transformer"] = "transformer"
@@ -85,10 +86,6 @@ class TransformerConfig(ModelConfig):
             what = "position=alibi" if self.position == "alibi" else f"window={self.window}"
             raise ValueError(f"causal=false does not go with {what}, which is measured back from each token")
         return self
-
-    @property
-    def last_only(self) -> bool:
-        return False
 
     @property
     def targets_per_example(self) -> int:

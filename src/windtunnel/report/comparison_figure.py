@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
 from windtunnel.comparison.verdict import Word
-from windtunnel.report.comparison_rows import counts, loss_of, mean_of, share, signed
+from windtunnel.report.comparison_rows import counts, share, signed
 from windtunnel.report.stats_figures import QUIET, drawing
 from windtunnel.stats.intervals import Estimate
+from windtunnel.tasks import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,11 +56,15 @@ def comparison_figure(found: Comparison) -> Figure:
     return figure
 
 
+def _better_side(found: Comparison) -> str:
+    return "left" if METRICS[found.metric].better == "lower" else "right"
+
+
 def _draw_losses(axes: Axes, found: Comparison, colours: Sequence[str]) -> None:
     values = [
-        {run.seed: loss_of(run, found.unit) for run in arm.seeds if run.reason != "diverged"} for arm in found.arms
+        {run.seed: run.scores.get(found.metric) for run in arm.seeds if run.reason != "diverged"} for arm in found.arms
     ]
-    means = [mean_of(arm, found.unit) for arm in found.arms]
+    means = [arm.scores.get(found.metric) for arm in found.arms]
     sound = [m for arm, m in zip(found.arms, means, strict=True) if not _diverged(arm)]
     limits = _limits([v for own in values for v in own.values() if v is not None], sound)
     axes.set_xlim(limits)
@@ -67,12 +72,12 @@ def _draw_losses(axes: Axes, found: Comparison, colours: Sequence[str]) -> None:
         line = [math.nan if (value := own.get(seed)) is None else value for own in values]
         axes.plot(line, range(len(line)), color=QUIET, linewidth=0.7, alpha=0.5, zorder=1, gid=f"seed-{seed}")
     for i, (arm, own, mean) in enumerate(zip(found.arms, values, means, strict=True)):
-        lost = [loss_of(run, found.unit) for run in arm.seeds if run.reason == "diverged"]
+        lost = [run.scores.get(found.metric) for run in arm.seeds if run.reason == "diverged"]
         _dots(axes, i, [v for v in own.values() if v is not None], colours[i], "losses")
         _crosses(axes, i, [v for v in lost if v is not None], limits, colours[i])
         _mean(axes, i, mean, colours[i])
     axes.set_title("Loss of each seed, the same seed joined", loc="left")
-    axes.set_xlabel(f"{found.unit} (left is better)")
+    axes.set_xlabel(f"{METRICS[found.metric].title} ({_better_side(found)} is better)")
 
 
 def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement]) -> None:
@@ -99,7 +104,7 @@ def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement
         numbers = f"{signed(d).replace(chr(10), ' ')} ({share(j.relative)})" if d.n else "no seed finished in both"
         _say(axes, i, j.verdict.word + more, numbers)
     axes.set_title("Difference to the baseline of the same seed", loc="left")
-    axes.set_xlabel(f"{found.unit} (left of 0 is better)")
+    axes.set_xlabel(f"{METRICS[found.metric].title} ({_better_side(found)} of 0 is better)")
 
 
 def _dots(axes: Axes, row: int, values: Sequence[float], colour: str, name: str) -> None:

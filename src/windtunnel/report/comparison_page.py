@@ -11,6 +11,7 @@ from windtunnel.comparison.verdict import Word
 from windtunnel.report.comparison_figure import COLOURS, INK
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
 from windtunnel.report.html import inline_svg, page, scrolling_table
+from windtunnel.tasks import METRICS
 
 CLASSES: dict[Word, str] = {
     "better": "better",
@@ -84,16 +85,17 @@ def _setting_rows(found: Comparison) -> Rows:
 
 
 def _seed_rows(found: Comparison) -> Rows:
+    names = list(dict.fromkeys(name for arm in found.arms for run in arm.seeds for name in run.scores))
     rows = [
-        [arm.name, str(run.seed), run.reason, *_losses(run.loss, run.bits_per_byte), run.folder]
+        [arm.name, str(run.seed), run.reason, *(_score(run.scores.get(name)) for name in names), run.folder]
         for arm in found.arms
         for run in arm.seeds
     ]
-    return ["arm", "seed", "ended", "nats\na token", "bits\na byte", "run"], rows
+    return ["arm", "seed", "ended", *(METRICS[name].title.replace(" a ", "\na ") for name in names), "run"], rows
 
 
-def _losses(*values: float | None) -> list[str]:
-    return ["-" if value is None or math.isinf(value) else f"{value:.6f}" for value in values]
+def _score(value: float | None) -> str:
+    return "-" if value is None or math.isinf(value) else f"{value:.6f}"
 
 
 def _table(rows: Rows) -> str:

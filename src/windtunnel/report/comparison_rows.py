@@ -6,9 +6,11 @@ A line break in a cell parts what stands below the number: its interval, or how 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, SeedRun, Unit
+from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
 from windtunnel.stats.intervals import Estimate
+from windtunnel.tasks import METRICS
 
 Rows = tuple[list[str], list[list[str]]]
 DEARER = 1.02
@@ -17,17 +19,21 @@ DEARER = 1.02
 
 def arm_rows(found: Comparison) -> Rows:
     """One row an arm: its loss and what it costs. A cost above the baseline's is followed by how many times it is."""
-    other: Unit = "bits a byte" if found.unit == "nats a token" else "nats a token"
-    heads = ["arm", f"loss\n{found.unit}", other.replace(" a ", "\na "), "para-\nmeters", "FLOPs/\ntoken"]
-    heads += ["FLOPs/\nrun", "tokens\n/s", "peak\nmemory", "seeds"]
-    return heads, [_arm_row(found, arm, other) for arm in found.arms]
+    others = list(dict.fromkeys(name for arm in found.arms for name in arm.scores if name != found.metric))
+    heads = ["arm", f"loss\n{found.unit}" if found.unit else found.metric]
+    heads += [METRICS[name].title.replace(" a ", "\na ") for name in others]
+    heads += ["para-\nmeters", "FLOPs/\ntoken", "FLOPs/\nrun", "tokens\n/s", "peak\nmemory", "seeds"]
+    return heads, [_arm_row(found, arm, others) for arm in found.arms]
 
 
 def verdict_rows(found: Comparison) -> Rows:
     """One row a judged arm: the verdict, and the difference it rests on."""
-    heads = ["arm", "verdict", f"difference\n{found.unit}", "of the\nbaseline", "difference\nbits a byte"]
+    others = list(dict.fromkeys(name for j in found.judgements for name in j.others))
+    heads = ["arm", "verdict", f"difference\n{METRICS[found.metric].title}", "of the\nbaseline"]
+    heads += [f"difference\n{METRICS[name].title}" for name in others]
     rows = [
-        [j.arm, verdict_cell(j), signed(j.verdict.difference), share(j.relative), signed(j.bits_per_byte)]
+        [j.arm, verdict_cell(j), signed(j.verdict.difference), share(j.relative)]
+        + [signed(j.others[name]) if name in j.others else "-" for name in others]
         for j in found.judgements
     ]
     return heads, rows
@@ -54,19 +60,9 @@ def verdict_cell(judgement: Judgement) -> str:
     return judgement.verdict.word + more
 
 
-def loss_of(run: SeedRun, unit: Unit) -> float | None:
-    """The loss of a run in this unit."""
-    return run.loss if unit == "nats a token" else run.bits_per_byte
-
-
-def mean_of(arm: ArmResult, unit: Unit) -> Estimate | None:
-    """The mean loss of an arm in this unit."""
-    return arm.loss if unit == "nats a token" else arm.bits_per_byte
-
-
 def counts(arm: ArmResult) -> str:
     """What did not go well: `1 of 6 missing, 2 diverged`; nothing when all did."""
-    missing = sum(run.loss is None for run in arm.seeds)
+    missing = sum(not run.scores for run in arm.seeds)
     diverged = sum(run.reason == "diverged" for run in arm.seeds)
     parts = [f"{missing} of {len(arm.seeds)} missing"] if missing else []
     return ", ".join([*parts, *([f"{diverged} diverged"] if diverged else [])])
@@ -103,8 +99,8 @@ def interval(estimate: Estimate | None) -> str:
     return f"[{estimate.low:+.4f}, {estimate.high:+.4f}]"
 
 
-def _arm_row(found: Comparison, arm: ArmResult, other: Unit) -> list[str]:
-    base, beside = found.baseline, mean_of(arm, other)
+def _arm_row(found: Comparison, arm: ArmResult, others: Sequence[str]) -> list[str]:
+    base = found.baseline
     costs = [
         (short(cost), cost, theirs)
         for cost, theirs in (
@@ -118,12 +114,12 @@ def _arm_row(found: Comparison, arm: ArmResult, other: Unit) -> list[str]:
     cells.append(short(arm.tokens_per_second) + (f"\n{1 / slower:.2f}x" if slower and slower > DEARER else ""))
     memory = "-" if arm.peak_memory is None else f"{short(arm.peak_memory)}B"
     cells.append(_dearer(memory, arm.peak_memory, base.peak_memory))
-    ended = sum(run.loss is not None for run in arm.seeds)
+    ended = sum(bool(run.scores) for run in arm.seeds)
     seeds = str(ended) if ended == len(arm.seeds) else f"{ended} of {len(arm.seeds)}"
     diverged = sum(run.reason == "diverged" for run in arm.seeds)
     seeds += f"\n{diverged} diverged" if diverged else ""
-    mean = mean_of(arm, found.unit)
-    return [arm.name, _mean(mean), "-" if beside is None else f"{beside.estimate:.4f}", *cells, seeds]
+    beside = [f"{arm.scores[name].estimate:.4f}" if name in arm.scores else "-" for name in others]
+    return [arm.name, _mean(arm.scores.get(found.metric)), *beside, *cells, seeds]
 
 
 def _mean(estimate: Estimate | None) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from windtunnel.report.figures import curves_figure, save_figure
 from windtunnel.runs.seeds import SplitLoss, Summary
+from windtunnel.tasks import METRICS
 from windtunnel.text.corpora.pets import entropy_floor
 from windtunnel.training.run import Run, open_run
 
@@ -19,11 +20,13 @@ def seeds_table(summary: Summary) -> Table:
     table.add_column("seed", justify="right")
     table.add_column("ended")
     table.add_column("steps", justify="right")
-    table.add_column("dev loss (nats a token)", justify="right")
-    table.add_column("bits a byte", justify="right")
+    names = next((list(r.dev.scores) for r in summary.seeds if r.dev), ["loss"])
+    for name in names:
+        title = METRICS[name].title
+        table.add_column(f"dev loss ({title})" if name == "loss" else title, justify="right")
     for result in summary.seeds:
         dev = result.dev
-        figures = (f"{dev.loss:.4f}", f"{dev.bits_per_byte:.4f}") if dev else ("-", "-")
+        figures = [f"{dev.scores[name]:.4f}" for name in names] if dev else ["-"] * len(names)
         table.add_row(str(result.seed), result.reason, str(result.step), *figures)
     return table
 
@@ -41,12 +44,14 @@ def verdict_line(summary: Summary) -> str:
 
 def evaluation_lines(found: SplitLoss) -> list[str]:
     """The loss of each seed on a split, and the mean with its interval."""
-    lines = [
-        f"{folder}: step {e.step}, {e.loss:.4f} nats a token, {e.bits_per_byte:.4f} bits a byte"
-        for folder, e in found.seeds
-    ]
+    lines = [f"{folder}: step {e.step}, {shown(e.scores)}" for folder, e in found.seeds]
     read = f"the whole {found.split} split of {found.seeds[0][1].n_tokens:,} tokens"
     return [*found.warnings, *lines, f"{found.split} loss {found.loss} nats a token, on {read}"]
+
+
+def shown(scores: Mapping[str, float]) -> str:
+    """`2.3886 nats a token, 2.9312 bits a byte`."""
+    return ", ".join(f"{value:.4f} {METRICS[name].title}" for name, value in scores.items())
 
 
 def floor_line(folder: Path) -> str:

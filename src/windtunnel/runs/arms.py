@@ -12,9 +12,9 @@ from typing import Any
 
 from windtunnel.config import differences, fingerprint, override, parse, read_settings
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.text.corpora import open_corpus
-from windtunnel.text.store import TokenStore, prepare
-from windtunnel.training.draws import train_examples
+from windtunnel.tasks import Task
+from windtunnel.text.store import TokenStore
+from windtunnel.training.data import open_store, open_task, train_examples
 from windtunnel.training.run import resolve
 from windtunnel.training.run_config import RunConfig
 
@@ -41,6 +41,11 @@ class ResolvedArm:
     def key(self) -> str:
         """SHA-256 of all that makes it what it is, without the seed."""
         return fingerprint(self.config, exclude=["seed"])
+
+    @property
+    def task(self) -> Task:
+        """What its runs learn."""
+        return open_task(self.config, self.store)
 
 
 def vary(base: RunConfig, variations: Iterable[str], zipped: bool = False) -> list[Arm]:
@@ -123,9 +128,9 @@ def _resolve(arm: Arm, stores: dict[str, TokenStore]) -> ResolvedArm:
     key = json.dumps([config.corpus, config.text.model_dump()])
     try:
         if key not in stores:
-            stores[key] = prepare(open_corpus(config.corpus, config.text.unit), config.text)
+            stores[key] = open_store(config)
         resolved = resolve(config, stores[key], side_by_side=2)
-        train_examples(resolved, stores[key])  # a corpus too small for it is told here
+        train_examples(resolved, open_task(resolved, stores[key]))  # a corpus too small for it is told here
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name}: {error}") from None
     except DataError as error:

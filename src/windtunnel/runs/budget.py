@@ -16,12 +16,9 @@ from windtunnel.errors import ConfigError, NumericsError
 from windtunnel.models import build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.runs.arms import ResolvedArm, with_steps
-from windtunnel.text.batches import examples
 from windtunnel.training import machine
 from windtunnel.training.disk import saving, write_text
-from windtunnel.training.draws import batches
-from windtunnel.training.evaluate import sum_of_targets
-from windtunnel.training.loop import State, advance, loss_function
+from windtunnel.training.loop import State, alone
 from windtunnel.training.optimizer import build_optimizer
 from windtunnel.training.run import in_blocks
 from windtunnel.training.step import prepare_blocks
@@ -82,10 +79,10 @@ def within_budget(arms: Sequence[ResolvedArm], kind: str, amount: float, folder:
 
 def _per_step(arm: ResolvedArm) -> tuple[float, float]:
     """Tokens predicted in a step, on average, and its FLOPs."""
-    model = arm.config.model
-    source = examples(arm.store, "train", model.context_length, model.last_only)
-    all_equal = model.last_only or arm.store.corpus.unit != "line"
-    length = model.targets_per_example if all_equal else sum_of_targets(arm.store, "train") / len(source)
+    model, task = arm.config.model, arm.task
+    all_equal = model.reads == "context" or arm.store.corpus.unit != "line"
+    n_examples = len(task.examples("train"))
+    length = model.targets_per_example if all_equal else task.totals("train")["targets"] / n_examples
     tokens = arm.config.train.batch_size * length
     return tokens, tokens * training_flops_per_token(arm.config.model, max(1, round(length)))
 
@@ -115,7 +112,7 @@ def _racer(arm: ResolvedArm) -> Iterator[float]:
     model = build(config.model, config.seed).to(machine.device()).train()
     prepare_blocks(model, in_blocks(config), config.train.recompute)
     state = State(model, build_optimizer(model, config.optimizer), 0, None)
-    batch_of, loss = batches(config, arm.store), loss_function(model, config)
+    step = alone(config, arm.task, state)
     with suppress(NumericsError):
         while True:
-            yield advance(config, state, batch_of, loss).seconds
+            yield step().seconds

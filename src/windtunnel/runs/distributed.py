@@ -13,9 +13,8 @@ from windtunnel.errors import ConfigError, NumericsError
 from windtunnel.generation.write import write_sample
 from windtunnel.runs.measure import measure
 from windtunnel.runs.seeds import create_seeds, find_seeds
-from windtunnel.text.corpora import open_corpus
-from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training import machine
+from windtunnel.training.data import open_store
 from windtunnel.training.disk import locked
 from windtunnel.training.distributed import Ranks, code_sha256
 from windtunnel.training.events import Event, Step, Stopped
@@ -36,9 +35,9 @@ def create_together(settings: Callable[[], RunConfig], folder: Path | None, rank
         ranks.check(config)
     # One after another, because rank 0's tokens are kept and need not be made again.
     with ranks.together():
-        store = _store(config) if ranks.rank == 0 else None
+        store = open_store(config) if ranks.rank == 0 else None
     with ranks.together():
-        store = store or _store(config)
+        store = store or open_store(config)
     _agree(config, store.sha256, ranks)
     with ranks.together():
         made = create_seeds(config, [config.seed], folder)[0] if ranks.rank == 0 else Path()
@@ -77,10 +76,6 @@ def train_together(folder: Path, should_stop: Callable[[], bool], ranks: Ranks) 
             if ranks.rank == 0:
                 with locked(folder):
                     measure(folder, machine.peak_memory() - before if trained else None)
-
-
-def _store(config: RunConfig) -> TokenStore:
-    return prepare(open_corpus(config.corpus, config.text.unit), config.text)
 
 
 def _agree(config: RunConfig, corpus_sha256: str, ranks: Ranks) -> None:

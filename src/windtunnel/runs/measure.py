@@ -1,7 +1,7 @@
-"""What is measured once of a finished run: the loss of every held-out document, and how much memory it took.
+"""What is measured once of a finished run: the metrics' columns of every held-out unit, and how much memory it took.
 
 RUN/measured/
-    documents.safetensors    losses (D,) in nats and tokens (D,) of the dev split's D documents
+    documents.safetensors    summed loss in nats (U,) and number of targets (U,) of the dev split's U units, and so on
     manifest.json            of which step, and the peak memory
 
 It is derived from the run and can be thrown away.
@@ -16,8 +16,9 @@ import numpy as np
 import safetensors.numpy
 
 from windtunnel.errors import ArtifactError
+from windtunnel.training.data import open_task
 from windtunnel.training.disk import read_files, read_manifest, write_folder
-from windtunnel.training.evaluate import document_losses
+from windtunnel.training.evaluate import unit_sums
 from windtunnel.training.run import load
 
 FOLDER = "measured"
@@ -25,10 +26,9 @@ FOLDER = "measured"
 
 @dataclass(frozen=True)
 class Measured:
-    """Summed loss in nats (D,) and number of predicted tokens (D,) of each document of the dev split."""
+    """The columns of the task's metrics by name (`nats`, `targets`, ...), of each unit of the dev split: (U,)."""
 
-    losses: np.ndarray
-    tokens: np.ndarray
+    sums: dict[str, np.ndarray]
     peak_memory: int | None
     """Bytes that training took beyond the process itself; None when it was not measured."""
 
@@ -38,10 +38,8 @@ def measure(folder: Path, peak_memory: int | None = None) -> None:
     trained = load(folder)
     if _step(folder) == trained.step:
         return
-    store = trained.run.store()
-    model = trained.run.config.model
-    losses, tokens = document_losses(trained.model, store, "dev", model.context_length, model.last_only)
-    files = {"documents.safetensors": safetensors.numpy.save({"losses": losses, "tokens": tokens})}
+    sums = unit_sums(trained.model, open_task(trained.run.config, trained.run.store()), "dev")
+    files = {"documents.safetensors": safetensors.numpy.save(sums)}
     facts = {"kind": "measured", "step": trained.step, "peak_memory": peak_memory}
     write_folder(folder / FOLDER, files, facts, replace=True)
 
@@ -55,8 +53,9 @@ def read_measured(folder: Path) -> Measured:
     """What was measured of a run. Raises ArtifactError when it is missing or was altered."""
     manifest = read_manifest(folder / FOLDER)
     files = read_files(folder / FOLDER, manifest)
-    documents = safetensors.numpy.load(files["documents.safetensors"])
-    return Measured(documents["losses"], documents["tokens"], manifest["peak_memory"])
+    columns = safetensors.numpy.load(files["documents.safetensors"])
+    older = {"losses": "nats", "tokens": "targets"}
+    return Measured({older.get(name, name): column for name, column in columns.items()}, manifest["peak_memory"])
 
 
 def _step(folder: Path) -> int | None:

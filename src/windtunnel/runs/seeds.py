@@ -12,10 +12,8 @@ from typing import Any
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.text.corpora import open_corpus
-from windtunnel.text.store import prepare
 from windtunnel.training.checkpoint import newest_step
-from windtunnel.training.draws import train_examples
+from windtunnel.training.data import open_store, open_task, train_examples
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Stopped
 from windtunnel.training.recipes import RECIPES, recipe
@@ -39,12 +37,19 @@ class SeedResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """Several seeds of one config: the mean of the dev losses of those that finished, and every seed's own."""
+    """Several seeds of one config: the means of the dev scores of those that finished, and every seed's own.
+
+    scores: by the name of the metric; none where no seed finished.
+    """
 
     folder: str
-    loss: Estimate | None
-    bits_per_byte: Estimate | None
+    scores: dict[str, Estimate]
     seeds: tuple[SeedResult, ...]
+
+    @property
+    def loss(self) -> Estimate | None:
+        """The mean of the dev losses, in nats a target."""
+        return self.scores.get("loss")
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain data; `--json` prints it. An interval that one seed cannot give is null."""
@@ -53,14 +58,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class SplitLoss:
-    """The loss of every seed on one split, and their mean."""
+    """The scores of every seed on one split, and their means by the name of the metric."""
 
     split: str
-    loss: Estimate
-    bits_per_byte: Estimate
+    scores: dict[str, Estimate]
     seeds: tuple[tuple[str, Evaluation], ...]
     """(run folder, its evaluation) in the order given."""
     warnings: tuple[str, ...]
+
+    @property
+    def loss(self) -> Estimate:
+        """The mean loss, in nats a target."""
+        return self.scores["loss"]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data; an interval that one seed cannot give is null."""
@@ -82,11 +91,15 @@ def evaluate_seeds(folders: Sequence[Path], split: str) -> SplitLoss:
         if split not in store.splits or len(store.splits[split].ids) == 0:
             there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
             raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {there}")
-        model = trained.run.config.model
-        measured = evaluate(trained.model, store, split, model.context_length, trained.step, last_only=model.last_only)
-        rows.append((str(folder), measured))
-    losses = mean_interval([e.loss for _, e in rows])
-    return SplitLoss(split, losses, mean_interval([e.bits_per_byte for _, e in rows]), tuple(rows), tuple(warnings))
+        task = open_task(trained.run.config, store)
+        rows.append((str(folder), evaluate(trained.model, task, split, trained.step)))
+    return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings))
+
+
+def _means(found: Sequence[Evaluation]) -> dict[str, Estimate]:
+    """The mean of each metric over seeds."""
+    names = found[0].scores if found else ()
+    return {name: mean_interval([e.scores[name] for e in found]) for name in names}
 
 
 def corpus_label(config: RunConfig) -> str:
@@ -106,9 +119,9 @@ def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = 
         folder: where; None is runs/CORPUS-HASH, with a hash of the resolved config without its seed, so that the same
             command finds the same runs.
     """
-    store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
+    store = open_store(config)
     resolved = resolve(config, store, side_by_side=len(seeds))
-    train_examples(resolved, store)  # a corpus too small for it is told here
+    train_examples(resolved, open_task(resolved, store))  # a corpus too small for it is told here
     if folder is None:
         folder = RUNS / config_folder(resolved)
     return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store).folder for seed in seeds]
@@ -128,7 +141,7 @@ def planned(name: str, corpus: str | None, assignments: Sequence[str]) -> RunCon
     config = override(recipe(name, corpus or ""), assignments)
     if corpus is None:
         return config
-    return resolve(config, prepare(open_corpus(corpus, config.text.unit), config.text))
+    return resolve(config, open_store(config))
 
 
 def is_finished(run: Run) -> bool:
@@ -155,12 +168,7 @@ def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None
         step = max((e.step for e in events), default=0)
         results.append(SeedResult(run.config.seed, str(folder), end.reason, end.message, step, dev))
     finished = [r.dev for r in results if r.dev is not None and r.reason == "finished"]
-    return Summary(
-        str(folders[0].parent),
-        mean_interval([e.loss for e in finished]) if finished else None,
-        mean_interval([e.bits_per_byte for e in finished]) if finished else None,
-        tuple(results),
-    )
+    return Summary(str(folders[0].parent), _means(finished), tuple(results))
 
 
 def find_runs(root: Path = RUNS) -> list[Path]:

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.errors import DataError
-from windtunnel.text.store import TokenStore
 
 IGNORED = -1
 """The target of a padded position; the loss leaves it out."""
@@ -93,10 +92,16 @@ class Windows:
     """Windows of running text. Each epoch starts them at its own offset and visits each of them once.
 
     There are at least context_length offsets, and as many as it takes for some epoch to reach the last token.
+
+    Args:
+        first_targets: which of the predicted tokens, counted from 0, is the first of each unit; None is one unit.
     """
 
-    def __init__(self, ids: np.ndarray, context_length: int, name: str = "train") -> None:
+    def __init__(
+        self, ids: np.ndarray, context_length: int, name: str = "train", first_targets: np.ndarray | None = None
+    ) -> None:
         self.ids, self.context_length = ids.view(np.ndarray), context_length
+        self.first_targets = np.zeros(1, np.int64) if first_targets is None else first_targets
         if len(ids) <= context_length:
             raise DataError(
                 f"the {name} split holds {len(ids)} tokens, one window needs {context_length + 1}; give more text or a "
@@ -118,7 +123,9 @@ class Windows:
         )
         starts = sample(lengths, max_tokens) * self.context_length
         for some in in_turn(starts, size):
-            yield collate([self.ids[start : start + self.context_length + 1] for start in some])
+            batch = collate([self.ids[start : start + self.context_length + 1] for start in some])
+            predicted = some[:, None] + np.arange(batch.targets.shape[1])
+            yield batch._replace(units=units_of(predicted, self.first_targets))
 
 
 class Documents:
@@ -155,7 +162,7 @@ class Documents:
         chosen = sample(lengths, max_tokens)
         ordered = chosen[np.argsort(lengths[chosen], kind="stable")]
         for some in in_turn(ranges(self.first_piece[ordered], self.first_piece[ordered + 1]), size):
-            yield self.take(some)
+            yield self.take(some)._replace(units=units_of(some[:, None], self.first_piece))
 
 
 LARGEST_TABLE = 1 << 20
@@ -176,7 +183,9 @@ class Positions:
         end_id: int | None,
         context_length: int,
         name: str = "train",
+        first_targets: np.ndarray | None = None,
     ) -> None:
+        self.first_targets = np.zeros(1, np.int64) if first_targets is None else first_targets
         self.ids, self.offsets, self.end_id = ids.view(np.ndarray), offsets, end_id
         self.reach = np.arange(-context_length, 1)
         starts = np.array([0, len(ids) - 1]) if offsets is None else offsets.view(np.ndarray)
@@ -217,8 +226,9 @@ class Positions:
             chosen = sample(lengths, max_tokens)
             ordered = chosen[np.argsort(lengths[chosen], kind="stable")]
             indices = ranges(self.first[ordered], self.first[ordered + 1])
+        firsts = self.first_targets if self.offsets is None else self.first
         for some in in_turn(indices, size):
-            yield self.take(some)
+            yield self.take(some)._replace(units=units_of(some[:, None], firsts))
 
 
 class Subset:
@@ -241,23 +251,6 @@ class Subset:
         lengths = np.array([self.take(np.array([index]), 0).n_targets for index in range(len(self))])
         for some in in_turn(sample(lengths, max_tokens), size):
             yield self.take(some, 0)
-
-
-def examples(store: TokenStore, split: str, context_length: int, last_only: bool = False) -> Examples:
-    """The examples of one split: documents for a corpus of lines, windows for running text and files.
-
-    Args:
-        last_only: single predictions, from exactly context_length tokens each, whatever the corpus.
-    """
-    part, end_id = store.splits[split], store.tokenizer.end_id
-    by_line = store.corpus.unit == "line"
-    if last_only:
-        return Positions(part.ids, part.offsets if by_line else None, end_id, context_length, split)
-    if by_line:
-        assert part.offsets is not None
-        assert end_id is not None
-        return Documents(part.ids, part.offsets, end_id, context_length, split)
-    return Windows(part.ids, context_length, split)
 
 
 def batch(source: Examples, size: int, seed: int, step: int) -> Batch:
@@ -318,6 +311,11 @@ def trim(batch: Batch) -> Batch:
         return batch
     width = int((batch.targets != IGNORED).any(dim=0).nonzero().max()) + 1
     return batch._map(lambda tensor: tensor[:, :width] if tensor.shape[1:] == (all_columns,) else tensor)
+
+
+def units_of(predicted: np.ndarray, first_targets: np.ndarray) -> Tensor:
+    """Which unit each of these predictions belongs to, given the first prediction of every unit; int64."""
+    return torch.from_numpy(first_targets.searchsorted(predicted, side="right") - 1)
 
 
 def in_turn(values: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -42,14 +42,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss on a split after `step` steps, in nats a token; `whole` is False when only a sample was read."""
+    """The metrics of the task on a split after `step` steps, by name; `whole` is False when only a sample was read.
+
+    n_tokens: how many targets were predicted.
+    """
 
     step: int
     split: str
-    loss: float
-    bits_per_byte: float
+    scores: dict[str, float]
     n_tokens: int
     whole: bool
+
+    @property
+    def loss(self) -> float:
+        """Nats a target."""
+        return self.scores["loss"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,8 @@ def from_line(line: str) -> Event:
         if stated != f"{zlib.crc32((body + '}').encode())}}}\n":
             raise ValueError("the line does not have the CRC-32 that it states")
         data = json.loads(body + "}")
+        if data["event"] == "evaluation" and "scores" not in data:  # as it was before tasks had their own metrics
+            data["scores"] = {name: data.pop(name) for name in ("loss", "bits_per_byte")}
         return cast(Event, EVENTS[data.pop("event")](**data))
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"not an event: {line[:80]!r}") from None

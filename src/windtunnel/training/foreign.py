@@ -29,6 +29,7 @@ from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import save_checkpoint, weights_sha256
+from windtunnel.training.data import open_task
 from windtunnel.training.disk import saving, sync_folder, write_file, write_folder
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Event, Saved, Stopped, to_line
@@ -173,9 +174,10 @@ def alter_run(
     store = trained.run.store()
     if len(store.splits["dev"].ids) == 0:
         raise DataError(f"nothing of {trained.run.config.corpus} is held out, so the loss cannot be measured")
-    before = evaluate(trained.model, store, "dev", config.context_length, trained.step)
+    task = open_task(trained.run.config, store)
+    before = evaluate(trained.model, task, "dev", trained.step)
     model = to_model(*changed).to(machine.device())
-    after = evaluate(model, store, "dev", config.context_length, 0)
+    after = evaluate(model, task, "dev", 0)
     made = create_from(trained, folder, "altered", *changed, store, before, after)
     return Altered(made, before, after, trained.warnings)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,14 +16,13 @@ from torch import Tensor, nn
 from windtunnel.errors import ArtifactError, NumericsError
 from windtunnel.models import Model
 from windtunnel.models.cost import training_flops_per_token
+from windtunnel.tasks import Task
 from windtunnel.text.batches import Batch
-from windtunnel.text.corpora import open_corpus
-from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
+from windtunnel.training.data import BatchOf, batches, open_store, open_task
 from windtunnel.training.disk import discard, locked, open_regular, saving, write_all
 from windtunnel.training.distributed import ALONE, Ranks
-from windtunnel.training.draws import BatchOf, batches
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import (
     Evaluation,
@@ -37,7 +35,6 @@ from windtunnel.training.events import (
     from_line,
     to_line,
 )
-from windtunnel.training.objective import loss_sum, training_loss_sum
 from windtunnel.training.optimizer import build_optimizer, restore_optimizer
 from windtunnel.training.run import (
     METRICS,
@@ -68,8 +65,8 @@ class State:
     first_loss: float | None
 
 
-Stepping = Callable[[RunConfig, TokenStore, State], Callable[[], Step]]
-"""(config, corpus, state) -> what takes the state one step further; it may raise NumericsError instead."""
+Stepping = Callable[[RunConfig, Task, State], Callable[[], Step]]
+"""(config, task, state) -> what takes the state one step further; it may raise NumericsError instead."""
 
 
 def fit(config: RunConfig, folder: Path) -> Iterator[Event]:
@@ -80,7 +77,7 @@ def fit(config: RunConfig, folder: Path) -> Iterator[Event]:
         NumericsError: when training diverges; the weights before that step are saved.
         SaveError: when the disk refuses; the checkpoint before is intact.
     """
-    store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
+    store = open_store(config)
     return resume(create_run(folder, resolve(config, store), store).folder)
 
 
@@ -110,16 +107,16 @@ def resume(
                 held.enter_context(locked(folder))
             run = open_run(folder)
             ranks.check(run.config)
-            store = run.store()
+            task = open_task(run.config, run.store())
         machine.keep_memory()
         torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
         state, size, warnings = _restore(run, ranks)
-        step = stepping(run.config, store, state) if stepping else alone(run.config, store, state, ranks)
+        step = stepping(run.config, task, state) if stepping else alone(run.config, task, state, ranks)
         ranks.listen(should_stop)
         with ranks.together():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
         note = "; ".join(filter(None, (warnings, note, _uncompiled(run.config))))
-        for event in _train(run, store, state, step, ranks, write_sample, note, log, new=size == 0):
+        for event in _train(run, task, state, step, ranks, write_sample, note, log, new=size == 0):
             with saving(run.folder / METRICS):
                 write_all(log.fileno(), to_line(event).encode())
             yield event
@@ -129,7 +126,7 @@ def resume(
 
 def _train(
     run: Run,
-    store: TokenStore,
+    task: Task,
     state: State,
     step: Callable[[], Step],
     ranks: Ranks,
@@ -141,7 +138,7 @@ def _train(
     train = run.config.train
     yield _started(run, state, ranks, note)
     if new:
-        yield from _look(run, store, state, ranks, write_sample)
+        yield from _look(run, task, state, ranks, write_sample)
         if train.steps == 0:
             yield _save(run, state, ranks, log)
     while state.step < train.steps:
@@ -158,25 +155,28 @@ def _train(
             return
         last = state.step == train.steps
         if state.step % train.eval_every == 0 or last:
-            yield from _look(run, store, state, ranks, write_sample)
+            yield from _look(run, task, state, ranks, write_sample)
         if state.step % train.save_every == 0 or last:
             yield _save(run, state, ranks, log)
     yield Stopped(state.step, "finished")
 
 
-def alone(config: RunConfig, store: TokenStore, state: State, ranks: Ranks = ALONE) -> Callable[[], Step]:
+def alone(config: RunConfig, task: Task, state: State, ranks: Ranks = ALONE) -> Callable[[], Step]:
     """What makes the steps of a run that no other trains together with."""
-    batch_of, loss = batches(config, store), loss_function(ranks.forward(state.model), config, ranks.size)
-    return lambda: advance(config, state, batch_of, loss, ranks)
+    loss = loss_function(ranks.forward(state.model), task, config, ranks.size)
+    batch_of = batches(config, task)
+    return lambda: advance(config, task, state, batch_of, loss, ranks)
 
 
-def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossOf, ranks: Ranks = ALONE) -> Step:
+def advance(
+    config: RunConfig, task: Task, state: State, batch_of: BatchOf, loss_of: LossOf, ranks: Ranks = ALONE
+) -> Step:
     """One step: batch, gradient, guard, update."""
     train, begin = config.train, time.perf_counter()
     rows = batch_of(state.step).to(state.model.embedding.weight.device)
     loss = gradients(loss_of, rows, train.grad_accumulation, config.seed, state.step, ranks)
     first = state.first_loss if state.first_loss is not None else loss
-    guard(loss, train.explode * max(first, math.log(config.model.vocab_size)))
+    guard(loss, train.explode * max(first, task.blind))
     lr = learning_rate(state.step, train.steps, config.optimizer.lr, config.schedule)
     norm = update(state.model, state.optimizer, lr, train.clip, ranks)
     state.step, state.first_loss = state.step + 1, first
@@ -184,20 +184,17 @@ def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossOf,
 
 
 def _look(
-    run: Run, store: TokenStore, state: State, ranks: Ranks, write_sample: WriteSample | None
+    run: Run, task: Task, state: State, ranks: Ranks, write_sample: WriteSample | None
 ) -> Iterator[Evaluation | Sample]:
-    """The dev loss, and a text from the model.
+    """The metrics on the dev split, and a text from the model.
 
-    Of the last weights the loss is computed in float32, as by `windtunnel evaluate`; on the way there in the run's own
+    Of the last weights they are computed in float32, as by `windtunnel evaluate`; on the way there in the run's own
     precision, which is faster.
     """
-    train, model = run.config.train, run.config.model
-    if len(store.splits["dev"].ids) > 0:
+    train = run.config.train
+    if task.totals("dev")["targets"] > 0:
         precision = "fp32" if state.step == train.steps else train.precision
-        yield evaluate(
-            state.model, store, "dev", model.context_length, state.step, train.eval_tokens, model.last_only, ranks,
-            precision,
-        )  # fmt: skip
+        yield evaluate(state.model, task, "dev", state.step, train.eval_tokens, ranks, precision)
     if write_sample is not None and train.sample_tokens and state.step:
         yield Sample(state.step, write_sample(state.model, run))
 
@@ -284,14 +281,14 @@ def _no_log() -> FileIO:
     return Path(os.devnull).open("ab", buffering=0)
 
 
-def loss_function(model: Callable[..., Tensor], config: RunConfig, n_ranks: int = 1) -> LossOf:
+def loss_function(model: Callable[..., Tensor], task: Task, config: RunConfig, n_ranks: int = 1) -> LossOf:
     """batch -> summed loss, in the run's precision."""
     whole = compiles(config) and not in_blocks(config, n_ranks)
 
     def total(batch: Batch) -> Tensor:
         with machine.autocast(config.train.precision):
             logits = model(**batch.inputs)
-        return (loss_sum if whole else training_loss_sum)(logits, batch.targets)
+        return task.loss_sum(logits, batch.targets, once=not whole)
 
     if not whole:
         return total

@@ -33,8 +33,8 @@ from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import WEIGHTS, Checkpoint, check_finite, load_weights, newest_checkpoint
+from windtunnel.training.data import first_weights
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
-from windtunnel.training.draws import first_weights
 from windtunnel.training.events import Event, read_events
 from windtunnel.training.run_config import RunConfig, Start
 

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from windtunnel.config import Config
 from windtunnel.models import AnyModelConfig, TransformerConfig
+from windtunnel.tasks import LanguageConfig, TaskConfig
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.schedule import ScheduleConfig
@@ -66,7 +67,7 @@ class Start(Config):
 class RunConfig(Config):
     """A run. Equal configs on the same corpus and machine give equal losses."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"start", "generator"})
+    added: ClassVar[frozenset[str]] = frozenset({"start", "generator", "task"})
     corpus: str
     text: TextConfig = TextConfig()
     model: AnyModelConfig = TransformerConfig()
@@ -74,6 +75,8 @@ class RunConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     seed: NonNegativeInt = 0
+    task: TaskConfig = LanguageConfig()
+    """What is learned from the corpus."""
     start: Start | None = None
     """None begins with random weights."""
     generator: NonNegativeInt | None = None

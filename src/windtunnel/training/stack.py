@@ -26,12 +26,11 @@ from torch.utils._pytree import tree_map
 from windtunnel.config import to_json
 from windtunnel.errors import NumericsError, WindtunnelError
 from windtunnel.models import Model
+from windtunnel.tasks import Task
 from windtunnel.text.batches import Batch
-from windtunnel.text.store import TokenStore
-from windtunnel.training.draws import rows_of_steps
+from windtunnel.training.data import rows_of_steps
 from windtunnel.training.events import Event, Step, Stopped
 from windtunnel.training.loop import State, WriteSample, alone, resume
-from windtunnel.training.objective import loss_sum
 from windtunnel.training.optimizer import OptimizerConfig, optimizer_tensors, restore_optimizer
 from windtunnel.training.run import compiles
 from windtunnel.training.run_config import RunConfig
@@ -80,10 +79,10 @@ class Seat:
         self.events: Iterator[Event] = iter(())
         self.stack: Stack
 
-    def join(self, config: RunConfig, store: TokenStore, state: State) -> Callable[[], Step]:
+    def join(self, config: RunConfig, task: Task, state: State) -> Callable[[], Step]:
         """What `resume` calls when it has restored the run; returns what makes its steps."""
-        self.config, self.state = config, state
-        self.rows, self.by_itself = rows_of_steps(config, store), alone(config, store, state)
+        self.config, self.task, self.state = config, task, state
+        self.rows, self.by_itself = rows_of_steps(config, task), alone(config, task, state)
         return self.step
 
     def kind(self) -> tuple[int, str]:
@@ -189,7 +188,9 @@ class Stack:
         rates = _rates(self.config, start, end)
         if self.take_step is None:
             inputs = {name: tensor.clone() for name, tensor in self.tensors.items()}
-            self.take_step = traced_step(self.config, self.seats[0].state.model, inputs, _row(rows, 0), rates[0])
+            self.take_step = traced_step(
+                self.config, self.seats[0].task, self.seats[0].state.model, inputs, _row(rows, 0), rates[0]
+            )
         with torch.no_grad():
             numbers = [self.take_step(self.tensors, _row(rows, step), rate) for step, rate in enumerate(rates.unbind())]
         losses, norms = (torch.stack([pair[part] for pair in numbers], dim=1).tolist() for part in (0, 1))
@@ -198,7 +199,7 @@ class Stack:
     def _doubtful(self, seat: Seat, losses: list[float], norms: list[float], rates: list[float]) -> bool:
         """Whether `guard` or `update` of `windtunnel.training.step` might refuse one of these steps."""
         train, first = self.config.train, seat.state.first_loss
-        limit = train.explode * max(losses[0] if first is None else first, math.log(self.config.model.vocab_size))
+        limit = train.explode * max(losses[0] if first is None else first, seat.task.blind)
         root = math.sqrt(self.tensors["weights"].shape[1])
         clip = math.inf if train.clip is None else train.clip
         sgd = self.config.optimizer.name == "sgd"
@@ -293,7 +294,7 @@ def _rates(config: RunConfig, start: int, end: int) -> Tensor:
 
 
 def traced_step(
-    config: RunConfig, model: Model, tensors: dict[str, Tensor], batch: Batch, rates: Tensor
+    config: RunConfig, task: Task, model: Model, tensors: dict[str, Tensor], batch: Batch, rates: Tensor
 ) -> StackedStep:
     """A step of a stack as a plain list of operations, compiled when the run is; the tensors are only examples."""
     optimizer, clip = config.optimizer, config.train.clip
@@ -302,7 +303,7 @@ def traced_step(
 
     def loss_of(weights_P: Tensor, buffers: dict[str, Tensor], batch: Batch) -> Tensor:
         logits = functional_call(model, (_unflat(weights_P, model), buffers), (), batch.inputs)
-        return loss_sum(logits, batch.targets) / config.train.batch_size
+        return task.loss_sum(logits, batch.targets) / config.train.batch_size
 
     def step(tensors: dict[str, Tensor], batch: Batch, rates: Tensor) -> tuple[Tensor, Tensor]:
         weights_SP = tensors["weights"].detach().requires_grad_()

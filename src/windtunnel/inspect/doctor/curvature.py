@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from windtunnel.inspect.doctor.activations import evaluating
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import Batch
-from windtunnel.training.objective import loss_sum
 from windtunnel.training.optimizer import OptimizerConfig
 
 LEAST = 8

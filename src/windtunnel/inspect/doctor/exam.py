@@ -20,7 +20,7 @@ from windtunnel.inspect.doctor.short_training import ShortTraining, beginning, t
 from windtunnel.inspect.doctor.subject import Subject
 from windtunnel.stats.intervals import Estimate
 from windtunnel.text.batches import Batch, Examples, batch
-from windtunnel.training.draws import train_examples
+from windtunnel.training.data import open_task, train_examples
 from windtunnel.training.run_config import RunConfig
 
 STEPS = 120
@@ -84,7 +84,8 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         DataError: when the corpus is too small for the context.
     """
     config, store = subject.config, subject.store
-    source = train_examples(config, store)
+    task = open_task(config, store)
+    source = train_examples(config, task)
     if not subject.events and config.train.steps:
         steps = min(steps, config.train.steps)
     batches = [batch(source, config.train.batch_size, config.seed, step) for step in range(BATCHES)]
@@ -97,7 +98,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
     training = replace(training, model=settled(training.model, many))
     moments = train_copy(model, config, source, MOMENT_STEPS, lambda step: 0.0).optimizer
     end, state = (subject.trained, subject.optimizer) if subject.trained else (training.model, training.optimizer)
-    early_fit = fit_of(training.model, store, config.model, sample_tokens)
+    early_fit = fit_of(training.model, task, store, sample_tokens)
     curvature, lr = sharpness(model, large, config.optimizer, moments), config.optimizer.lr
     idle = training.message != "" or (early_fit is not None and not early_fit.better_than_unigram.low > 0)
     suspicious = idle or lr > min(tried.best, curvature.largest_lr)
@@ -121,7 +122,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         curvature_start=curvature,
         curvature_end=sharpness(end, large, config.optimizer, state),
         noise=_noise(training, config, source),
-        fit=fit_of(end, store, config.model, sample_tokens) if subject.trained else early_fit,
+        fit=fit_of(end, task, store, sample_tokens) if subject.trained else early_fit,
         early_fit=early_fit,
         copies=copies(store.splits["train"], held_out),
         unused_ids=unused_ids(store, config.model.vocab_size),
@@ -156,8 +157,9 @@ def _rival(
         return None
     rate = beginning(config, steps)
     other = train_copy(subject.model, config, source, steps, lambda step: factor * rate(step))
-    rows: list[Batch] = split_sample(subject.store, "train", config.model, SAMPLE_TOKENS)
-    first, mine, theirs = (row_losses(m, rows) for m in (subject.model, own.model, settled(other.model, many)))
+    task = open_task(config, subject.store)
+    rows: list[Batch] = split_sample(task, "train", SAMPLE_TOKENS)
+    first, mine, theirs = (row_losses(m, task, rows) for m in (subject.model, own.model, settled(other.model, many)))
     start = first.mean.estimate
     return Rival(factor, factor * lr, start - mine.mean.estimate, start - theirs.mean.estimate, mine.minus(theirs))
 

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from windtunnel.inspect.doctor.activations import evaluating
 from windtunnel.inspect.doctor.data import unigram, unigram_nats
-from windtunnel.models import ModelConfig
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.intervals import Estimate
-from windtunnel.text.batches import IGNORED, Batch, examples
+from windtunnel.tasks import Task
+from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.text.store import TokenStore
-from windtunnel.training.evaluate import shortened
 
 ROWS = 64
 
@@ -55,28 +53,26 @@ class Fit:
     """unigram - dev on the same rows."""
 
 
-def fit_of(model: nn.Module, store: TokenStore, config: ModelConfig, max_tokens: int) -> Fit | None:
+def fit_of(model: nn.Module, task: Task, store: TokenStore, max_tokens: int) -> Fit | None:
     """The fit of a model; None without a dev split."""
-    if len(store.splits["dev"].ids) < 2:
+    if task.totals("dev")["targets"] < 1:
         return None
-    train = row_losses(model, split_sample(store, "train", config, max_tokens)).mean
-    batches = split_sample(store, "dev", config, max_tokens)
-    dev, by_frequency = row_losses(model, batches), unigram_losses(store, batches)
+    train = row_losses(model, task, split_sample(task, "train", max_tokens)).mean
+    batches = split_sample(task, "dev", max_tokens)
+    dev, by_frequency = row_losses(model, task, batches), unigram_losses(store, batches)
     return Fit(train, dev.mean, difference(dev.mean, train), by_frequency.mean, by_frequency.minus(dev))
 
 
-def split_sample(store: TokenStore, split: str, config: ModelConfig, max_tokens: int) -> list[Batch]:
+def split_sample(task: Task, split: str, max_targets: int) -> list[Batch]:
     """Batches of a fixed random sample of a split's examples."""
-    context_length = shortened(store, split, config.context_length, config.last_only)
-    return list(examples(store, split, context_length, config.last_only).sweep(ROWS, max_tokens))
+    return list(task.examples(split).sweep(ROWS, max_targets))
 
 
-def row_losses(model: nn.Module, batches: Sequence[Batch]) -> RowLosses:
+def row_losses(model: nn.Module, task: Task, batches: Sequence[Batch]) -> RowLosses:
     """The loss of each row of some batches under a model in evaluation mode."""
 
     def nats(batch: Batch) -> Tensor:
-        logits_BVT = model(**batch.inputs).float().transpose(1, 2)
-        return F.cross_entropy(logits_BVT, batch.targets, reduction="none", ignore_index=IGNORED)
+        return task.losses(model(**batch.inputs), batch.targets)
 
     with torch.no_grad(), evaluating(model):
         return _rows(nats, batches)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import Batch
-from windtunnel.training.objective import loss_sum
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from windtunnel.inspect.doctor.activations import evaluating
 from windtunnel.stats.intervals import Estimate
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import Batch
-from windtunnel.training.objective import loss_sum
 
 
 def noise_scale(gradients: Callable[[], Iterable[Tensor]], size: int, confidence: float = 0.95) -> Estimate:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.errors import NumericsError
+from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import Batch, Examples, batch
-from windtunnel.training.objective import loss_sum
 from windtunnel.training.optimizer import build_optimizer, optimizer_tensors
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.schedule import learning_rate

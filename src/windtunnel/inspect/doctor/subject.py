@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError
 from windtunnel.models import build
-from windtunnel.text.corpora import open_corpus
+from windtunnel.tasks import Task
 from windtunnel.text.corpora.pets import entropy_floor
-from windtunnel.text.store import TokenStore, prepare
+from windtunnel.text.store import TokenStore
 from windtunnel.training.checkpoint import load_weights, newest_checkpoint
+from windtunnel.training.data import open_store, open_task
 from windtunnel.training.events import Event
 from windtunnel.training.run import initial_model, open_run, resolve
 from windtunnel.training.run_config import RunConfig
@@ -37,6 +38,11 @@ class Subject:
     events: Sequence[Event] = ()
     floor: float | None = None
 
+    @property
+    def task(self) -> Task:
+        """What the run learns."""
+        return open_task(self.config, self.store)
+
 
 def recipe_subject(name: str, config: RunConfig) -> Subject:
     """The subject of a config that was not trained yet.
@@ -44,7 +50,7 @@ def recipe_subject(name: str, config: RunConfig) -> Subject:
     Raises:
         ConfigError, DataError: when the config and its corpus do not fit.
     """
-    store = prepare(open_corpus(config.corpus, config.text.unit), config.text)
+    store = open_store(config)
     resolved = resolve(config, store)
     return Subject(name, resolved, store, initial_model(resolved), floor=_floor(resolved, store))
 

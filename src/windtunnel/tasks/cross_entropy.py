@@ -1,4 +1,4 @@
-"""Loss as a function of logits and targets."""
+"""The cross-entropy of logits and targets: the loss of every task whose targets are ids."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def loss_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     return F.cross_entropy(
         logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
     )
+
+
+def losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """The cross-entropy of each target in nats (B, T), computed in float32; 0 where it is padding."""
+    each = F.cross_entropy(
+        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return each.view_as(targets_BT)
 
 
 CHUNK = 2**20

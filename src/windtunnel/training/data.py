@@ -1,4 +1,4 @@
-"""What a run draws: its initial weights, and the examples of every step."""
+"""What a run reads and draws: its corpus, its task, its initial weights, and the examples of every step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from windtunnel.models import Model, build
-from windtunnel.text.batches import Batch, Examples, Subset, examples, in_epochs
-from windtunnel.text.store import TokenStore
+from windtunnel.tasks import Task, make_task
+from windtunnel.text.batches import Batch, Examples, Subset, in_epochs
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.run_config import RunConfig
 
 BatchOf = Callable[[int], Batch]
@@ -23,29 +25,39 @@ def first_weights(config: RunConfig) -> Model:
     return _replayed(config)[0] if config.generator is not None else build(config.model, config.seed)
 
 
-def train_examples(config: RunConfig, store: TokenStore) -> Examples:
+def open_store(config: RunConfig) -> TokenStore:
+    """The corpus of a config as tokens, from the cache where it is there."""
+    return prepare(open_corpus(config.corpus, config.text.unit), config.text)
+
+
+def open_task(config: RunConfig, store: TokenStore | None = None) -> Task:
+    """The task of a resolved config; `store` is its corpus as tokens where that is open already."""
+    return make_task(config.task, config.model, store or open_store(config))
+
+
+def train_examples(config: RunConfig, task: Task) -> Examples:
     """What a run trains on: the examples of the train split, or a random sample of `train.n_examples` of them.
 
     Raises:
         DataError: when there are not so many, or none at all.
     """
-    whole = examples(store, "train", config.model.context_length, config.model.last_only)
+    whole = task.examples("train")
     return whole if config.train.n_examples is None else Subset(whole, config.train.n_examples)
 
 
-def batches(config: RunConfig, store: TokenStore) -> BatchOf:
+def batches(config: RunConfig, task: Task) -> BatchOf:
     """The batch of every step: of shuffled epochs, or as the script that is replayed draws them.
 
     Raises:
         DataError: when the corpus is too small for the context.
     """
-    rows = rows_of_steps(config, store)
+    rows = rows_of_steps(config, task)
     return lambda step: rows(step, step + 1)
 
 
-def rows_of_steps(config: RunConfig, store: TokenStore) -> RowsOf:
+def rows_of_steps(config: RunConfig, task: Task) -> RowsOf:
     """The batches of several steps, one below the other; raises as `batches` does."""
-    source, size = train_examples(config, store), config.train.batch_size
+    source, size = train_examples(config, task), config.train.batch_size
     if config.generator is None:
         return lambda start, end: in_epochs(source, config.seed, start * size, end * size)
     # One draw of all steps gives the numbers that the script draws step by step.

@@ -1,0 +1,105 @@
+"""What a run learns, between its data and the loop.
+
+    store -> Task.examples(split) -> Batch -> model(**batch.inputs) -> Task.losses(logits, batch.targets)
+
+The loop, the ranks, seeds that train stacked, `evaluate`, `compare` and the doctor ask the task, and know nothing of
+corpora, context lengths or families.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from windtunnel.text.batches import Examples
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a model on a split: a function of columns that are summed over the split's units.
+
+    So it sums over batches and ranks, has an interval over units by the bootstrap, and needs no code in `compare`.
+
+    columns: `nats` (summed loss), `targets` (how many count), `right` (how many have the largest logit), or one of
+        the task's own `totals`.
+    """
+
+    name: str
+    unit: str
+    better: Literal["lower", "higher"]
+    columns: tuple[str, ...]
+    of_sums: Callable[[Sequence[float]], float]
+
+    @property
+    def title(self) -> str:
+        """What heads a column: its unit, or its name where it has none."""
+        return self.unit or self.name
+
+    def score(self, sums: Mapping[str, float]) -> float:
+        """Its value, of the sums of all columns by name."""
+        return float(self.of_sums([sums[name] for name in self.columns]))
+
+    @property
+    def worst(self) -> float:
+        """What a run that diverged gets."""
+        return math.inf if self.better == "lower" else -math.inf
+
+
+def ratio(sums: Sequence[float]) -> float:
+    """The first sum by the second."""
+    return sums[0] / sums[1]
+
+
+LOSS = Metric("loss", "nats a token", "lower", ("nats", "targets"), ratio)
+BITS_PER_BYTE = Metric("bits_per_byte", "bits a byte", "lower", ("nats", "bytes"), lambda s: ratio(s) / math.log(2))
+ACCURACY = Metric("accuracy", "", "higher", ("right", "targets"), ratio)
+METRICS = {metric.name: metric for metric in (LOSS, BITS_PER_BYTE, ACCURACY)}
+"""By name, for what reads scores back."""
+
+
+class Task(Protocol):
+    """What a run learns: its examples, the loss of each target, what a blind guess costs, and its metrics."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The first decides verdicts."""
+        ...
+
+    @property
+    def blind(self) -> float:
+        """Nats a target of a guess that knows nothing: ln of the number of tokens, of labels, of rows in a batch."""
+        ...
+
+    @property
+    def coupled(self) -> bool:
+        """Whether a row's loss depends on the batch's other rows: then a batch is never cut or shared."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many rows an evaluation reads at once."""
+        ...
+
+    def examples(self, split: str) -> Examples:
+        """The examples of a split. Raises DataError when it holds too few."""
+        ...
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Nats (B, T') of each target, 0 where it is IGNORED."""
+        ...
+
+    def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
+        """The sum of `losses`; with `once` its gradient can be computed only once, and takes less memory."""
+        ...
+
+    def totals(self, split: str) -> Mapping[str, float]:
+        """Of the whole split: `targets`, and the columns of its metrics that no batch counts, such as `bytes`."""
+        ...
+
+    def n_units(self, split: str) -> int:
+        """How many units (documents, blocks, pairs, pictures) a split has; `Batch.units` counts them from 0."""
+        ...
