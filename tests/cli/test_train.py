@@ -81,7 +81,7 @@ def test_evaluate_repeats_the_dev_loss_and_reads_the_test_split_when_asked(train
     assert dev["scores"]["loss"] == pytest.approx(summary["scores"]["loss"], abs=1e-5)
     test = json.loads(windtunnel("evaluate", "out/seed-0", "--split", "test", "--json", cwd=folder).stdout)
     assert (test["split"], len(test["seeds"]), test["scores"]["loss"]["low"]) == ("test", 1, None)
-    assert test["scores"]["loss"]["estimate"] != dev["seeds"][0][1]["loss"]
+    assert test["scores"]["loss"]["estimate"] != dev["seeds"][0][1]["scores"]["loss"]
     unknown = windtunnel("evaluate", "out", "--split", "val", cwd=folder)
     assert unknown.returncode == 2
     assert "it has train, dev, test" in unknown.stderr

@@ -241,7 +241,7 @@ def healthy():
 
 def events(losses, dev=(), reason="finished"):
     steps = [Step(i + 1, loss, 1e-3, 1.0, 100, 0.01) for i, loss in enumerate(losses)]
-    looks = [Evaluation(step, "dev", loss, 3.0, 5000, True) for step, loss in dev]
+    looks = [Evaluation(step, "dev", {"loss": loss, "bits_per_byte": 3.0}, 5000, True) for step, loss in dev]
     started = Started(0, len(losses), 1000, 1.0, 1.0)
     return [started, *sorted([*steps, *looks], key=lambda e: e.step), Stopped(len(losses), reason)]
 

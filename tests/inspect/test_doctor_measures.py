@@ -20,6 +20,13 @@ from windtunnel.training.optimizer import OptimizerConfig
 V = 50
 
 
+class ByName(nn.Sequential):
+    """Takes its input by the name that batches give it."""
+
+    def forward(self, ids):
+        return super().forward(ids)
+
+
 class Constant(nn.Module):
     """Logits that do not depend on the input."""
 
@@ -56,7 +63,7 @@ def test_equal_logits_cost_exactly_ln_v():
 def test_normal_logits_cost_half_their_variance_more():
     torch.manual_seed(0)
     for std in (0.3, 1.0):
-        model = nn.Sequential(nn.Embedding(V, 4000 // V * V))  # logits of V = 4000 for any id
+        model = ByName(nn.Embedding(V, 4000 // V * V))  # logits of V = 4000 for any id
         nn.init.normal_(model[0].weight, std=std)
         wide = [b._replace(targets=torch.randint(4000, b.ids.shape)) for b in batches_of()]
         found = initial_loss(model, wide)
@@ -66,7 +73,7 @@ def test_normal_logits_cost_half_their_variance_more():
 
 def test_the_culprit_is_the_parameter_whose_size_it_is():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(V, 8), nn.LayerNorm(8), nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, V))
+    model = ByName(nn.Embedding(V, 8), nn.LayerNorm(8), nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, V))
     model[0].weight.data.mul_(100)  # the norm behind it takes this out again
     model[4].weight.data.mul_(100)
     name, loss = culprit(model, batches_of()[0])

@@ -318,7 +318,7 @@ def shown_progress(events, terminal, brief=True):
 
 def run(label, reason="finished"):
     start, step = Started(0, 10, 99, 1e3, 1e9), Step(1, 3.0, 0.1, 1.0, 10, 0.1)
-    seen = Evaluation(1, "dev", 2.5, 1.0, 10, True)
+    seen = Evaluation(1, "dev", {"loss": 2.5, "bits_per_byte": 1.0}, 10, True)
     return [
         (label, event)
         for event in (start, step, seen, Sample(1, "text"), Stopped(1, reason, "why" * (reason != "finished")))

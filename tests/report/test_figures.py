@@ -25,7 +25,10 @@ def run(seed, n_steps=20):
     """The events of a run whose dev loss is 3, 2 and 1 + seed / 10."""
     steps = [Step(i, 3 - i / 10 + seed / 10, 1e-3, 1.0, 10, 0.1) for i in range(1, n_steps + 1)]
     losses = {0: 3.0, 10: 2 + seed / 10, 20: 1 + seed / 10}
-    return [*steps, *(Evaluation(s, "dev", x, 1.0, 10, True) for s, x in losses.items() if s <= n_steps)]
+    return [
+        *steps,
+        *(Evaluation(s, "dev", {"loss": x, "bits_per_byte": 1.0}, 10, True) for s, x in losses.items() if s <= n_steps),
+    ]
 
 
 def lines(figure):
@@ -61,7 +64,7 @@ def test_a_seed_that_stopped_early_or_has_no_events_does_not_break_the_figure():
 
 
 def test_the_last_evaluation_of_a_step_counts():
-    assert dev_losses([[*run(0), Evaluation(20, "dev", 0.5, 1.0, 10, True)]])[20] == [0.5]
+    assert dev_losses([[*run(0), Evaluation(20, "dev", {"loss": 0.5, "bits_per_byte": 1.0}, 10, True)]])[20] == [0.5]
 
 
 def test_reference_lines():

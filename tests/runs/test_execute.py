@@ -100,7 +100,7 @@ def test_stopped_then_driver_killed_then_finished_in_a_pool_with_a_kill(make, un
     assert [ended.reason for ended in endings(finished, 2)] == ["finished", "finished"]
     assert [result(run) for run in runs] == undisturbed
     assert is_measured(runs[0], STEPS)
-    assert read_measured(runs[0]).tokens.sum() > 0
+    assert read_measured(runs[0]).sums["targets"].sum() > 0
 
 
 def test_what_cannot_be_trained_has_a_clear_ending(make, tmp_path):

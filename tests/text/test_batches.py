@@ -322,7 +322,7 @@ class Store:
 @pytest.mark.parametrize(("unit", "kind"), [("line", Documents), ("file", Windows), ("text", Windows)])
 def test_lines_are_documents_and_the_rest_is_running_text(unit, kind):
     offsets = None if unit == "text" else np.array([0, 10, 30])
-    part = SimpleNamespace(ids=np.arange(1, 31, dtype=np.uint16), offsets=offsets)
+    part = SimpleNamespace(ids=np.arange(1, 31, dtype=np.uint16), offsets=offsets, n_bytes=30)
     store = Store(SimpleNamespace(unit=unit), SimpleNamespace(end_id=0), {"dev": part})
     assert type(Language(store, TransformerConfig(context_length=8)).examples("dev")) is kind
     whole = Language(replace(store, splits={"train": part, "dev": part}), TransformerConfig(context_length=30))

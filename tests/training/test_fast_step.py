@@ -16,11 +16,11 @@ from windtunnel.errors import ConfigError
 from windtunnel.models import MLPConfig, ModelConfig, TransformerConfig, build
 from windtunnel.nn import linear
 from windtunnel.nn.feedforward import gelu_tanh
-from windtunnel.tasks import Language
+from windtunnel.tasks import Language, cross_entropy
 from windtunnel.tasks.cross_entropy import loss_sum, training_loss_sum
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.text.store import TextConfig
-from windtunnel.training import machine, objective, run
+from windtunnel.training import machine, run
 from windtunnel.training.loop import fit, loss_function, resume
 from windtunnel.training.run import resolve
 from windtunnel.training.run_config import RunConfig, TrainConfig
@@ -34,7 +34,7 @@ def test_the_training_loss_and_its_gradient_are_those_of_the_plain_loss(
     dtype: torch.dtype, chunk: int, tokens_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By one entry of the vocabulary, by five and at once; padding counts nothing and gets no gradient."""
-    monkeypatch.setattr(objective, "CHUNK", chunk)
+    monkeypatch.setattr(cross_entropy, "CHUNK", chunk)
     torch.manual_seed(0)
     logits = (4 * torch.randn(3, 4, 11)).to(dtype)
     if tokens_last:
@@ -60,7 +60,7 @@ def agrees_with_the_plain_loss(function: Callable[[Tensor, Tensor], Tensor], log
 
 def test_the_gradient_of_a_training_loss_is_computed_once_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the place of the logits, which a second time would need."""
-    monkeypatch.setattr(objective, "CHUNK", 1)
+    monkeypatch.setattr(cross_entropy, "CHUNK", 1)
     logits = torch.randn(1, 4, 11, requires_grad=True)
     loss = training_loss_sum(logits, torch.zeros(1, 4, dtype=torch.long))
     loss.backward(retain_graph=True)

@@ -21,13 +21,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_map
 
 from windtunnel.config import to_json
 from windtunnel.errors import NumericsError, WindtunnelError
 from windtunnel.models import Model
 from windtunnel.tasks import Task
-from windtunnel.text.batches import Batch
 from windtunnel.training.data import rows_of_steps
 from windtunnel.training.events import Event, Step, Stopped
 from windtunnel.training.loop import State, WriteSample, alone, resume
@@ -184,15 +182,15 @@ class Stack:
         """Losses and gradient norms of these steps, run by run."""
         size = self.config.train.batch_size
         drawn = [seat.rows(start, end) for seat in self.seats]
-        rows = tree_map(lambda *parts: torch.stack([part.unflatten(0, (-1, size)) for part in parts], dim=1), *drawn)
+        inputs = {name: _side_by_side([batch.inputs[name] for batch in drawn], size) for name in drawn[0].inputs}
+        targets = _side_by_side([batch.targets for batch in drawn], size)
+        rows = [({name: part[i] for name, part in inputs.items()}, targets[i]) for i in range(end - start)]
         rates = _rates(self.config, start, end)
         if self.take_step is None:
-            inputs = {name: tensor.clone() for name, tensor in self.tensors.items()}
-            self.take_step = traced_step(
-                self.config, self.seats[0].task, self.seats[0].state.model, inputs, _row(rows, 0), rates[0]
-            )
+            tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+            self.take_step = traced_step(self.config, self.seats[0], tensors, *rows[0], rates[0])
         with torch.no_grad():
-            numbers = [self.take_step(self.tensors, _row(rows, step), rate) for step, rate in enumerate(rates.unbind())]
+            numbers = [self.take_step(self.tensors, *row, rate) for row, rate in zip(rows, rates, strict=True)]
         losses, norms = (torch.stack([pair[part] for pair in numbers], dim=1).tolist() for part in (0, 1))
         return losses, norms
 
@@ -269,14 +267,13 @@ def _unflat(flat: Tensor, model: Model) -> dict[str, Tensor]:
     }
 
 
-StackedStep = Callable[[dict[str, Tensor], Batch, Tensor], tuple[Tensor, Tensor]]
-"""(tensors, which it changes, batches (S, B, ...), rates (3,)) -> losses (S,), gradient norms (S,)."""
+StackedStep = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(tensors, which it changes, inputs (S, B, ...), targets (S, B, T'), rates (3,)) -> losses (S,), gradient norms (S,)."""
 
 
-def _row(rows: Batch, step: int) -> Batch:
-    """The batches (S, B, ...) of one of many steps."""
-    batch: Batch = tree_map(lambda tensor: tensor[step], rows)
-    return batch
+def _side_by_side(parts: Sequence[Tensor], size: int) -> Tensor:
+    """The rows (n_steps * size, ...) of each of S runs as (n_steps, S, size, ...)."""
+    return torch.stack([part.view(-1, size, *part.shape[1:]) for part in parts], dim=1)
 
 
 def _rates(config: RunConfig, start: int, end: int) -> Tensor:
@@ -294,21 +291,23 @@ def _rates(config: RunConfig, start: int, end: int) -> Tensor:
 
 
 def traced_step(
-    config: RunConfig, task: Task, model: Model, tensors: dict[str, Tensor], batch: Batch, rates: Tensor
+    config: RunConfig, seat: Seat, tensors: dict[str, Tensor], inputs: dict[str, Tensor], targets: Tensor, rates: Tensor
 ) -> StackedStep:
     """A step of a stack as a plain list of operations, compiled when the run is; the tensors are only examples."""
-    optimizer, clip = config.optimizer, config.train.clip
+    optimizer, clip, model = config.optimizer, config.train.clip, seat.state.model
     decayed = {name: torch.full(p.shape, float(p.dim() >= 2)) for name, p in model.named_parameters()}
     decay_P = torch.cat([part.flatten() for part in decayed.values()]) * optimizer.weight_decay
 
-    def loss_of(weights_P: Tensor, buffers: dict[str, Tensor], batch: Batch) -> Tensor:
-        logits = functional_call(model, (_unflat(weights_P, model), buffers), (), batch.inputs)
-        return task.loss_sum(logits, batch.targets) / config.train.batch_size
+    def loss_of(weights_P: Tensor, buffers: dict[str, Tensor], inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+        logits = functional_call(model, (_unflat(weights_P, model), buffers), (), inputs)
+        return seat.task.loss_sum(logits, targets) / config.train.batch_size
 
-    def step(tensors: dict[str, Tensor], batch: Batch, rates: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        tensors: dict[str, Tensor], inputs: dict[str, Tensor], targets: Tensor, rates: Tensor
+    ) -> tuple[Tensor, Tensor]:
         weights_SP = tensors["weights"].detach().requires_grad_()
         buffers = {name.removeprefix("buffer/"): b for name, b in tensors.items() if name.startswith("buffer/")}
-        losses_S = vmap(loss_of)(weights_SP, buffers, batch)
+        losses_S = vmap(loss_of)(weights_SP, buffers, inputs, targets)
         (gradient_SP,) = torch.autograd.grad(losses_S.sum(), weights_SP)
         with torch.no_grad():
             norms_S = torch.linalg.vector_norm(gradient_SP, dim=1)
@@ -318,7 +317,7 @@ def traced_step(
         return losses_S.detach(), norms_S
 
     with torch.enable_grad():
-        traced = make_fx(step)(tensors, batch, rates)
+        traced = make_fx(step)(tensors, inputs, targets, rates)
     return torch.compile(traced, dynamic=False) if compiles(config) else traced
 
 
