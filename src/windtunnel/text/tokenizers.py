@@ -336,7 +336,7 @@ class _Library:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
-            reason = str(error)[:200]
+            reason = " ".join(str(error).split())[:200]
             raise DataError(
                 f"the tokenizers library could not {self.doing} ({reason}); use another tokenizer file"
             ) from None
