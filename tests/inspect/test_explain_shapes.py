@@ -46,6 +46,10 @@ SAID = {
     "(2,3,4) -> flatten(1)": "3 x 4 = 12",
     "(2,3) -> transpose(0,1)": "sizes 2 and 3, change places",
     "(4,6) -> + (6)": "repeated to (4,6)",
+    "(2,3,4) -> @ (4)": "each row of 4 meets the vector of 4: these sizes are equal and go",
+    "(2,1,3,4) -> @ (5,4,6)": "the batches (2,1) and (5) broadcast to (2,5)",
+    "(2) -> reshape(1,True,-1)": "-1 becomes 2 / 1 = 2",
+    "(2,0) -> softmax(0)": "there are no numbers",
 }
 
 
@@ -74,6 +78,11 @@ WRONG_CHAINS = {
     "(3,4) -> squeeze(__import__('os'))": "expected an operation",
     "(3,4) -> sum('a')": "step 1",
     "(3,-4) -> squeeze": "expected a shape",
+    "(0,3) -> reshape(0,-1)": "multiply to 0, so any size in place of -1 would do",
+    "(2,3) -> reshape(2.0,3)": "reshape takes whole numbers, given 2.0",
+    "(3,4) -> softmax(2)": "no dimension 2",
+    "(3,4) -> unsqueeze(9,1)": "takes 1 positional argument but 2 were given",
+    "(3) -> reshape({[]:1})": "expected an operation",
     "3,4": "expected a shape",
     "(9223372036854775807,9) -> sum": "expected a shape",
     "(999999999999999999,999) -> sum": "more elements than torch can count",
@@ -103,6 +112,9 @@ SOLVED = {
     "linear (8,6) (10,?) (?)": ([6, 10], (8, 10), "`in`, 6"),
     "conv1d (2,3,9) (8,?,3)": ([3], (2, 8, 7), "`in`, 3"),
     "conv1d (2,3,9) (8,3,?) = (2,8,5)": ([5], (2, 8, 5), "kernel"),
+    "conv1d (2,3,?) (8,3,3) = (2,8,7)": ([9], (2, 8, 7), "9 - 3 + 1 = 7"),
+    "conv1d (2,3,1) (8,3,?)": ([1], (2, 8, 1), "1 - 1 + 1, which is 1 or more"),
+    "matmul (2,3) (?)": ([3], (2,), "the last dimension of (2,3) is 3 and the numbers of (4) are 4"),
 }
 
 
@@ -127,7 +139,7 @@ def test_a_chain_shows_what_lies_between():
 
 
 WRONG_PRODUCTS = {
-    "bmm (64,128,?) (64,?,9)": "2 unknown sizes are not determined: 128 and 128, as well as any size",
+    "bmm (64,128,?) (64,?,9)": "2 unknown sizes are not determined: 64 and 64, as well as 128 and 128 would",
     "bmm (64,?,5) (64,5,9)": "the ? is not determined",
     "matmul (2,?,3,4) (5,4,6)": "1, as well as 5 would fit",
     "bmm (64,128,5) (32,?,9)": "is 64 and of (32,",
@@ -138,6 +150,14 @@ WRONG_PRODUCTS = {
     "bmm (2,3,4)": "given 1 shape",
     "linear (8,6) (10,7)": "`in` is 6 in one tensor and 7 in another",
     "conv1d (2,3,9) (8,3,30)": "ernel size",
+    "conv1d (2,3,?) (8,3,3)": "any size from 3 would fit",
+    "conv1d (2,3,9) (8,3,3) (1)": "`out` is 8 in one tensor and 1 in another",
+    "conv1d (2,3,9) (8,3,0)": "`out` and `kernel` are 1 or more",
+    "conv1d (2,3,9) (8,3,3) (1,8)": "the bias is (1,8); expected one number for each `out`: (8)",
+    "embedding (0,5) (3)": "has no rows",
+    "linear (2,4,6) (1,6) (5)": "`out` is 1 in one tensor and 5 in another",
+    "linear (3,6) (10,6) (2,1)": "the bias is (2,1); expected one number for each `out`: (10)",
+    "bmm (?,?,?) " + " ".join(f"({n},{n + 1},{n + 2})" for n in range(2, 62, 3)): "too many to try",
     "bmm (1,2,3) banana": "expected a shape",
     "brew (1,2) (3,4)": "expected a chain",
     "": "expected a chain",

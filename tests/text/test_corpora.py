@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,8 @@ import pytest
 from windtunnel.errors import DataError, SaveError
 from windtunnel.text.corpora import CORPORA, FETCHED, Corpus, open_corpus
 from windtunnel.text.corpora.cache import cache_folder
-from windtunnel.text.corpora.files import read_chunks
+from windtunnel.text.corpora.corpus import lines
+from windtunnel.text.corpora.files import ALWAYS_UNPACKED, read_chunks
 from windtunnel.text.corpora.names import FILE as NAMES_FILE
 from windtunnel.text.corpora.package_index import pip_settings
 from windtunnel.text.corpora.python_source import library_files
@@ -130,6 +132,26 @@ def test_gzip_and_byte_order_mark(tmp_path):
     with gzip.open(tmp_path / "a.txt.gz", "wb") as file:
         file.write("\ufeffone\ntwo\ufeff\n".encode())
     assert "".join(open_corpus(str(tmp_path / "a.txt.gz")).read()) == "one\ntwo\ufeff\n"
+
+
+def test_a_gzip_that_holds_hundreds_of_times_its_size_is_refused(tmp_path):
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b" " * ALWAYS_UNPACKED))
+    assert sum(map(len, open_corpus(str(path)).read())) == ALWAYS_UNPACKED
+    path.write_bytes(gzip.compress(b" " * (ALWAYS_UNPACKED + 1)))
+    for unit in ("text", "line"):
+        refused(path, str(path), "more than 250 times its own 16", "gunzip", unit=unit)
+    noise = random.Random(0).randbytes(2**16).hex().encode()  # 128 KiB that gzip halves
+    path.write_bytes(gzip.compress(noise + b" " * (ALWAYS_UNPACKED + 2**20)))
+    assert sum(map(len, open_corpus(str(path)).read())) > ALWAYS_UNPACKED
+
+
+def test_lines_are_those_of_the_whole_text_wherever_its_chunks_end():
+    text = "one\r\n\ntwo\rtwo\n" + "x" * 50 + "\r\nend"
+    whole = [line.removesuffix("\r") for line in text.split("\n")]
+    for size in range(1, len(text) + 1):
+        assert list(lines(text[i : i + size] for i in range(0, len(text), size))) == whole
+    assert list(lines([])) == [""]
 
 
 def test_lines(tmp_path):

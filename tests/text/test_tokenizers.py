@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
 from windtunnel.errors import DataError, MissingExtra
-from windtunnel.text.pieces import GPT2_CUT, cut_pieces
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.pieces import GPT2_CUT, LONGEST_WORD, cut_pieces, cut_words
 from windtunnel.text.tokenizer_json import END, byte_characters
 from windtunnel.text.tokenizers import (
     Tokenizer,
@@ -230,6 +231,48 @@ def test_bpe_stays_within_its_size_and_is_the_same_each_time() -> None:
     assert train_bpe([PROSE], 400).to_json() == bpe().to_json()
     with pytest.raises(DataError, match="at least 257"):
         train_bpe(["a"], 256)
+
+
+def trained_by_the_library(texts: list[str], vocab_size: int) -> list[list[str]]:
+    """The merges that the Hugging Face library finds in whole texts."""
+    twin = hf.Tokenizer(hf.models.BPE())
+    twin.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = hf.trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=2, special_tokens=[END], initial_alphabet=byte_characters()
+    )
+    twin.train_from_iterator(texts, trainer)
+    return json.loads(twin.to_str())["model"]["merges"]
+
+
+def merges(tokenizer: Tokenizer) -> list[list[str]]:
+    return json.loads(tokenizer.to_json())["model"]["merges"]
+
+
+def test_a_vocabulary_of_words_is_trained_as_by_the_library() -> None:
+    """Cutting long words for training changes none of shorter ones, also in a script without spaces."""
+    chinese = "".join("你好世界再见"[i * i % 6] + "，" * (i % 7 == 0) for i in range(9000))
+    spaced = "".join("ab  \n"[i * i % 5] for i in range(9000))
+    for texts in ([*open_corpus("pets").read()], [PROSE], [chinese, spaced], ["x" * 2048 + " " + "-" * 2048] * 2):
+        assert list(cut_words(texts)) == texts
+        assert merges(train_bpe(texts, 600)) == trained_by_the_library(texts, 600)
+
+
+@pytest.mark.parametrize("unit", ["a1", "ab", "-_", "-\x1c", "\n \t", " ", "你", "ab "])
+def test_no_word_that_is_trained_on_is_longer_than_the_limit(unit: str) -> None:
+    text = f"see {unit * 9000} and {unit * 9000}"
+    pieces = list(cut_words([text]))
+    assert "".join(pieces) == text
+    words = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    for piece in pieces:
+        assert all(end - start <= LONGEST_WORD + 1 for _, (start, end) in words.pre_tokenize_str(piece))
+    assert len(pieces) == 1 or unit != "ab "
+
+
+def test_a_word_without_end_is_trained_on_in_parts() -> None:
+    word = "".join(chr(97 + i * i * i % 23) for i in range(5000)) + "".join(map(chr, range(200, 400))) * 3
+    trained = train_bpe([word, word], 9000)
+    assert max(map(len, json.loads(trained.to_json())["model"]["vocab"])) <= 2 * LONGEST_WORD
+    assert trained.decode(trained.encode(word)) == word
 
 
 def test_a_token_as_a_person_reads_it() -> None:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
 SIGNS = ("@", "+", "-", "*", "/")
+REDUCING = ("sum", "mean")
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,11 @@ class Call:
 
     @property
     def numbers(self) -> list[int]:
-        """The whole numbers among the arguments, in order, brackets undone."""
-        found: list[int] = []
-        for value in (*self.arguments, *self.named.values()):
-            several = value if isinstance(value, tuple | list) else [value]
-            found += [x for x in several if isinstance(x, int) and not isinstance(x, bool)]
-        return found
+        """The whole numbers among the arguments, in order, brackets undone; True is 1, as torch reads it."""
+        switch = bool if self.name in REDUCING else ()  # keepdim
+        named = [value for value in self.named.values() if not isinstance(value, bool)]
+        flat = _flat((*self.arguments, *named))
+        return [int(x) for x in flat if isinstance(x, int) and not isinstance(x, switch)]
 
     @property
     def dims(self) -> list[int]:
@@ -46,6 +47,25 @@ class Operation(NamedTuple):
     wrong: Callable[[Call], str | None]
 
 
+def _flat(values: Sequence[Any]) -> list[Any]:
+    """The values, those in brackets without their brackets."""
+    return [x for value in values for x in (value if isinstance(value, tuple | list) else [value])]
+
+
+def softmax(tensor: Tensor, *arguments: Any, **named: Any) -> Tensor:
+    """Tensor.softmax, on the meta device too with the dimension checked, which torch leaves out there."""
+    torch.zeros((1,) * tensor.dim()).softmax(*arguments, **named)
+    return tensor.softmax(*arguments, **named)
+
+
+def no_whole_number(call: Call) -> str | None:
+    """Which argument is a number or a word that no operation takes."""
+    for value in _flat(call.arguments):
+        if not isinstance(value, int | None):
+            return f"{call.name} takes whole numbers, given {value!r}"
+    return None
+
+
 def show(shape: Sequence[int]) -> str:
     """A shape as it is written by hand: (3,4), and (3) with one dimension."""
     return "(" + ",".join(str(size) for size in shape) + ")"
@@ -53,8 +73,11 @@ def show(shape: Sequence[int]) -> str:
 
 def elements(shape: Sequence[int]) -> str:
     """How many numbers a tensor of that shape holds."""
-    count = math.prod(shape)
-    return f"{count:,} element{'' if count == 1 else 's'}"
+    return _many(math.prod(shape), "element")
+
+
+def _many(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def _squeezed(call: Call, after: Shape) -> str:
@@ -113,16 +136,23 @@ def _reduced(call: Call, after: Shape) -> str:
 
 
 def _normalised(call: Call, after: Shape) -> str:
+    if not call.shape or 0 in call.shape:
+        return "a single number becomes 1" if not call.shape else "the shape stays; there are no numbers"
     return f"the shape stays; along {_dimensions(call.dims)} the numbers now sum to 1"
 
 
 def _multiplied(call: Call, after: Shape) -> str:
-    other = call.other or ()
-    rows = other[-2] if len(other) > 1 else other[0]
-    says = f"each row of {call.shape[-1]} meets each column of {rows}: these sizes are equal and go"
-    if call.shape[:-2] == other[:-2]:
+    a, b = call.shape, call.other or ()
+    row, column = ("the vector" if len(shape) == 1 else f"each {name}" for shape, name in ((a, "row"), (b, "column")))
+    says = f"{row} of {a[-1]} meets {column} of {_rows(b)}: these sizes are equal and go"
+    if a[:-2] == b[:-2] or 1 in (len(a), len(b)):
         return says
-    return f"{says}; the batches {show(call.shape[:-2])} and {show(other[:-2])} broadcast to {show(after[:-2])}"
+    return f"{says}; the batches {show(a[:-2])} and {show(b[:-2])} broadcast to {show(after[:-2])}"
+
+
+def _rows(b: Shape) -> int:
+    """The size of b that a @ b sums over."""
+    return b[-2] if len(b) > 1 else b[0]
 
 
 def _broadcast(call: Call, after: Shape) -> str:
@@ -150,21 +180,26 @@ def _not_each_once(call: Call) -> str | None:
 def _does_not_divide(call: Call) -> str | None:
     asked, count = call.numbers, math.prod(call.shape)
     others = math.prod(size for size in asked if size != -1)
+    product = " x ".join(map(str, asked)) + f" = {others} elements" if len(asked) > 1 else _many(others, "element")
     if asked.count(-1) > 1:
         return f"{show(asked)} leaves {asked.count(-1)} sizes open; only one -1 can be worked out"
     if any(size < -1 for size in asked):
         return f"a size is 0 or more, or one -1 to be worked out, given {min(asked)}"
+    if -1 in asked and others == count == 0:
+        return f"the other sizes of {show(asked)} multiply to 0, so any size in place of -1 would do; write one"
     if -1 in asked and (others == 0 or count % others):
-        return f"{count} elements cannot be cut into {show(asked)}, since {count} is no multiple of {others}"
+        return f"{_many(count, 'element')} cannot be cut into {show(asked)}, since {count} is no multiple of {others}"
     if -1 not in asked and count != others:
-        return f"{show(asked)} takes {' x '.join(map(str, asked))} = {others} elements, and there are {count}"
-    return "a view needs its elements in order in memory, which an earlier step has changed; reshape copies them"
+        return f"{show(asked)} takes {product}, and there {'is' if count == 1 else 'are'} {count}"
+    if call.name == "view":
+        return "a view needs its elements in order in memory, which an earlier step has changed; reshape copies them"
+    return None
 
 
 def _cannot_repeat(call: Call) -> str | None:
     asked, n = call.numbers, len(call.shape)
     if len(asked) < n:
-        return f"{show(asked)} has {len(asked)} dimensions, fewer than the {n} there are"
+        return f"{show(asked)} has {_many(len(asked), 'dimension')}, fewer than the {n} there are"
     for d, (size, wanted) in enumerate(zip(reversed(call.shape), reversed(asked), strict=False), start=1):
         if wanted not in (-1, size) and size != 1:
             return f"dimension {n - d} has size {size}, and only a size of 1 can be repeated, here to {wanted}"
@@ -175,9 +210,11 @@ def cannot_multiply(a: Shape, b: Shape) -> str | None:
     """Why a @ b fails, or None."""
     if not a or not b:
         return "a single number has no rows and columns; multiply it with * instead"
-    rows = b[-2] if len(b) > 1 else b[0]
-    if a[-1] != rows:
-        return f"the last dimension of {show(a)} is {a[-1]} and the rows of {show(b)} are {rows}; they must be equal"
+    if a[-1] != _rows(b):
+        rows = "rows" if len(b) > 1 else "numbers"
+        return f"the last dimension of {show(a)} is {a[-1]} and the {rows} of {show(b)} are {_rows(b)}; " + (
+            "they must be equal"
+        )
     return cannot_broadcast(a[:-2], b[:-2], "batch dimension")
 
 
@@ -212,7 +249,7 @@ OPERATIONS = {
     "expand": Operation(Tensor.expand, _expanded, _cannot_repeat),
     "sum": Operation(Tensor.sum, _reduced, _no_dimension),
     "mean": Operation(Tensor.mean, _reduced, _no_dimension),
-    "softmax": Operation(Tensor.softmax, _normalised, _no_dimension),
+    "softmax": Operation(softmax, _normalised, _no_dimension),
     "matmul": Operation(Tensor.matmul, _multiplied, _inner_sizes_differ),
     "@": Operation(Tensor.matmul, _multiplied, _inner_sizes_differ),
     "+": Operation(Tensor.add, _broadcast, _do_not_align),

@@ -22,8 +22,8 @@ from windtunnel.inspect.explain_operations import Shape, cannot_multiply, show
 from windtunnel.inspect.explain_shapes import ShapeStep, meta, parse_shape
 
 MOST_UNKNOWNS = 3
-FREE = 999_983
-"""A size, prime, that no shape at hand has: when it fits too, any size fits."""
+MOST_TRIED = 20_000
+"""Combinations of sizes that are tried; torch needs about 50 microseconds for one."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,50 @@ class _Kind(NamedTuple):
     """What each dimension of each tensor is, counted from the last."""
 
 
+def _embedding(table: Tensor, ids: Tensor) -> Tensor:
+    """torch's, with what its meta device leaves out: an id needs a row."""
+    if ids.numel() and not len(table):
+        raise RuntimeError(f"the table {show(table.shape)} has no rows, so no id has one")
+    return F.embedding(ids, table)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """torch's, with what its meta device leaves out: the result keeps its shape when the bias is added.
+
+    torch documents biases (out) and (); which of more dimensions it takes differs from device to device.
+    """
+    without = F.linear(x, weight)
+    if bias is None:
+        return without
+    if bias.dim() > 1 or F.linear(x, weight, bias).shape != without.shape:
+        out = weight.shape[0] if weight.dim() == 2 else 1
+        raise RuntimeError(f"the bias is {show(bias.shape)}; expected one number for each `out`: ({out})")
+    return without
+
+
+def _conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """torch's, with what its meta device leaves out: there are kernels, and the bias has one number for each."""
+    n_out, n_in, kernel = weight.shape if weight.dim() == 3 else (1, 1, 1)
+    if n_out == 0 or (kernel == 0 and n_in > 0):
+        raise RuntimeError(f"the weight {show(weight.shape)} has no numbers; `out` and `kernel` are 1 or more")
+    if weight.dim() == 3 and bias is not None and bias.shape != weight.shape[:1]:
+        raise RuntimeError(f"the bias is {show(bias.shape)}; expected one number for each `out`: ({n_out})")
+    return F.conv1d(x, weight, bias)
+
+
 PRODUCTS = {
     "bmm": _Kind(torch.bmm, True, (2, 99), "two or more shapes (batch, rows, columns)"),
     "matmul": _Kind(torch.matmul, True, (2, 99), "two or more shapes (..., rows, columns)"),
     "embedding": _Kind(
-        lambda table, ids: F.embedding(ids, table), False, (2, 2), "the table's shape and that of the ids",
+        _embedding, False, (2, 2), "the table's shape and that of the ids",
         (("width", "rows"), ()),
     ),
     "linear": _Kind(
-        F.linear, False, (2, 3), "an input (..., in), a weight (out, in) and perhaps a bias (out)",
+        _linear, False, (2, 3), "an input (..., in), a weight (out, in) and perhaps a bias (out)",
         (("in",), ("in", "out"), ("out",)),
     ),
     "conv1d": _Kind(
-        F.conv1d, False, (2, 3), "an input (batch, in, length), a weight (out, in, kernel) and perhaps a bias (out)",
+        _conv1d, False, (2, 3), "an input (batch, in, length), a weight (out, in, kernel) and perhaps a bias (out)",
         (("length", "in", "batch"), ("kernel", "in", "out"), ("out",)),
     ),
 }  # fmt: skip
@@ -142,30 +173,51 @@ def _solve(asked: _Asked) -> tuple[int, ...]:
     n = len(asked.unknowns)
     if n > MOST_UNKNOWNS:
         raise ConfigError(f"there are {n} unknown sizes; at most {MOST_UNKNOWNS} can be worked out at once")
-    known = {size for shape in asked.shapes for size in shape if size is not None}
-    if asked.name == "conv1d":  # length out = length in - kernel + 1
-        known |= {a - b + 1 for a in known for b in known if a > b}
-    tried = sorted(known | {1, FREE})
-    failures: dict[tuple[int, ...], tuple[int, str]] = {}
+    tried = _tried(asked)
+    if len(tried) ** n > MOST_TRIED:
+        raise ConfigError(f"{n} unknown sizes among {len(tried)} different ones are too many to try; give one of them")
+    failures: list[tuple[int, str]] = []
     fits = []
     for values in itertools.product(tried, repeat=n):
         failure = _failure(asked, asked.filled(values))
         if failure is None:
             fits.append(values)
         else:
-            failures[values] = failure
+            failures.append(failure)
     if len(fits) > 1:
-        two = ", as well as ".join(_listed(values) for values in fits[-2:])
         unknowns, cure = ("the ? is", "it") if n == 1 else (f"the {n} unknown sizes are", "one of them")
-        raise ConfigError(f"{unknowns} not determined: {two} would fit; give {cure}, or the result with = (...)")
+        raise ConfigError(f"{unknowns} not determined: {_fitting(fits, tried[-1])} would fit; give {cure}{_or(asked)}")
     if not fits:
-        _, reason = max(failures.values(), key=lambda failure: failure[0])
+        _, reason = max(failures, key=lambda failure: failure[0])
         raise ConfigError(f"no size for the ? makes this work: {reason}" if n else reason)
     return fits[0]
 
 
-def _listed(values: Sequence[int]) -> str:
-    return " and ".join("any size" if value == FREE else str(value) for value in values)
+def _tried(asked: _Asked) -> list[int]:
+    """The sizes among which the only fitting one would be, and a last one larger than all that are given.
+
+    A size fits because it equals another one, is 1 or, where any fits, anything. A convolution also reckons:
+    length out = length - kernel + 1.
+    """
+    known = {size for shape in asked.shapes for size in shape if size is not None} | {0, 1}
+    if asked.name == "conv1d":
+        ends = {shape[-1] for shape in (asked.shapes[0], asked.shapes[1], asked.shapes[-1]) if shape}
+        lengths = {size for size in ends if size is not None} | {1}
+        known |= {size for a in lengths for b in lengths for size in (a + b - 1, a - b + 1, a + 1) if size >= 0}
+    return [*sorted(known), 2 * max(known) + 3]
+
+
+def _fitting(fits: Sequence[Sequence[int]], largest: int) -> str:
+    """Two of several solutions, or for one unknown from where on all sizes are."""
+    if len(fits[0]) == 1 and fits[-1][0] == largest:
+        return f"any size from {fits[0][0]}" if fits[0][0] else "any size"
+    near = [values for values in fits if largest not in values]
+    two = (near if len(near) > 1 else fits)[-2:]
+    return ", as well as ".join(" and ".join(map(str, values)) for values in two)
+
+
+def _or(asked: _Asked) -> str:
+    return "" if asked.has_result else ", or the result with = (...)"
 
 
 def _failure(asked: _Asked, shapes: tuple[Shape, ...]) -> tuple[int, str] | None:
@@ -180,7 +232,8 @@ def _failure(asked: _Asked, shapes: tuple[Shape, ...]) -> tuple[int, str] | None
         return len(done), reason or _roles_differ(asked.name, tensors) or str(error).splitlines()[0]
     result = tuple(done[-1].shape)
     if asked.has_result and result != shapes[-1]:
-        return len(tensors), f"the product has shape {show(result)}, not {show(shapes[-1])}"
+        agree = sum(a == b for a, b in zip(result, shapes[-1], strict=False))
+        return len(tensors) + agree, f"the product has shape {show(result)}, not {show(shapes[-1])}"
     return None
 
 
@@ -206,6 +259,8 @@ def _roles_differ(name: str, shapes: Sequence[Shape]) -> str:
     found: dict[str, int] = {}
     for shape, roles in zip(shapes, PRODUCTS[name].roles, strict=False):
         for size, role in zip(reversed(shape), roles, strict=False):
+            if name == "linear" and roles == ("out",) and size == 1:
+                continue  # a bias of one is repeated
             if found.setdefault(role, size) != size:
                 return f"`{role}` is {found[role]} in one tensor and {size} in another; {name} takes " + (
                     PRODUCTS[name].takes
@@ -217,12 +272,21 @@ def _reason(asked: _Asked, shapes: tuple[Shape, ...], tensor: int, dimension: in
     """Why the unknown there has the value it has."""
     kind, size = PRODUCTS[asked.name], shapes[tensor][dimension]
     last = len(shapes) - 1 - asked.has_result
+    from_end = len(shapes[tensor]) - dimension
     if tensor > last:
         return f"the product has {size} there"
-    from_end = len(shapes[tensor]) - dimension
     if not kind.is_chain:
         roles = kind.roles[tensor]
-        return f"it is `{roles[from_end - 1] if from_end <= len(roles) else 'batch'}`, {size} in the other tensors"
+        role = roles[from_end - 1] if from_end <= len(roles) else "batch"
+        if role in ("length", "kernel"):
+            length, kernel, out = shapes[0][-1], shapes[1][-1], shapes[-1][-1] if asked.has_result else None
+            ends = f"{length} - {kernel} + 1" + (f" = {out}" if out is not None else ", which is 1 or more")
+            return f"the result is as long as `length` - `kernel` + 1: {ends}"
+        return f"it is `{role}`, {size} in the other tensors"
+    if from_end == 1 and tensor == 0:
+        return f"its columns meet the rows of tensor 2, {show(shapes[1])}: {size}"
+    if min(map(len, shapes[: last + 1])) < 2:
+        return f"with {size + 1} it fails: {_why_not(asked, shapes, tensor, dimension, size + 1)}"
     if from_end > 2:
         return f"the batch must fit those of the other tensors: {size}"
     if from_end == 2 and tensor > 0:
@@ -232,13 +296,20 @@ def _reason(asked: _Asked, shapes: tuple[Shape, ...], tensor: int, dimension: in
     return f"nothing is summed over it, so it is the result's: {size}"
 
 
+def _why_not(asked: _Asked, shapes: tuple[Shape, ...], tensor: int, dimension: int, size: int) -> str:
+    """What is wrong with another size there."""
+    other = list(shapes)
+    other[tensor] = (*shapes[tensor][:dimension], size, *shapes[tensor][dimension + 1 :])
+    _, reason = _failure(asked, tuple(other)) or (0, "")
+    return reason
+
+
 def _steps(name: str, shapes: Sequence[Shape]) -> tuple[ShapeStep, ...]:
     made = [tuple(tensor.shape) for tensor in _multiplied(name, shapes)]
     if not PRODUCTS[name].is_chain:
         return (ShapeStep(f"{name} {' '.join(map(show, shapes))}", made[0], f"takes {PRODUCTS[name].takes}"),)
     steps = [ShapeStep(show(shapes[0]), made[0], "the first tensor")]
     for left, right, result in zip(made, shapes[1:], made[1:], strict=False):
-        rows = right[-2] if len(right) > 1 else right[0]
-        says = f"{left[-1]} columns on the left meet {rows} rows on the right: summed over, and gone"
+        says = f"{left[-1]} columns on the left meet {left[-1]} rows on the right: summed over, and gone"
         steps.append(ShapeStep(f"{show(left)} @ {show(right)}", result, says))
     return tuple(steps)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import ConfigError
-from windtunnel.inspect.explain_operations import OPERATIONS, SIGNS, Call, Shape, elements, show
+from windtunnel.inspect.explain_operations import OPERATIONS, SIGNS, Call, Shape, elements, no_whole_number, show
 
 LONGEST_STEP = 200
 """Characters of one step; Python's parser is given no more."""
@@ -47,7 +47,9 @@ def explain_chain(text: str) -> tuple[ShapeStep, ...]:
         where = f"step {number}, {operation}, on {show(tensor.shape)}"
         try:
             after = known.run(tensor, *given, *call.arguments, **call.named)
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        except TypeError as error:  # torch could not read the arguments, whatever their values
+            raise ConfigError(f"{where}: {no_whole_number(call) or _first_line(error)}") from None
+        except (RuntimeError, IndexError, ValueError) as error:
             raise ConfigError(f"{where}: {known.wrong(call) or _first_line(error)}") from None
         if not isinstance(after, Tensor):
             raise ConfigError(f"{where}: the result is not one tensor; give the dimension alone")
@@ -90,7 +92,7 @@ def parse_operation(text: str, shape: Shape) -> Call:
             raise ConfigError(expected)
         arguments = tuple(ast.literal_eval(argument) for argument in given.args) if given else ()
         named = {str(word.arg): ast.literal_eval(word.value) for word in given.keywords} if given else {}
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError):
         raise ConfigError(expected) from None
     if name.id not in OPERATIONS or name.id in SIGNS:
         raise ConfigError(f"there is no operation {name.id!r} here; known are {', '.join(OPERATIONS)}")

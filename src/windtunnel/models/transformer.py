@@ -74,8 +74,8 @@ class TransformerConfig(ModelConfig):
             )
         if self.n_heads % self.kv_heads:
             raise ValueError(
-                f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}; "
-                f"possible are {', '.join(str(g) for g in range(1, self.n_heads + 1) if self.n_heads % g == 0)}"
+                f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}; possible are "
+                f"{', '.join(str(g) for g in range(1, min(self.n_heads, 512) + 1) if self.n_heads % g == 0)}"
             )
         if self.position == "rope" and self.head_width % 2:
             name = "d_head" if self.d_head else "d_model / n_heads"

@@ -36,3 +36,28 @@ def cut_pieces(chunks: Iterable[str], cut: re.Pattern[str], size: int, longest: 
         rest = rest[start:]
     if rest:
         yield rest
+
+
+LONGEST_WORD = 2048
+
+# Letters and digits; other characters; white space: no word of GPT-2's goes from one to another, but for one space
+# before it. Four separators are white space to Python only.
+_RUN = re.compile(r"[^\W_]+|(?:[^\w\s]|[_\x1c-\x1f])+|[^\S\x1c-\x1f]+")
+_LONG_SPACE = re.compile(rf"\s{{{LONGEST_WORD + 1}}}")
+
+
+def cut_words(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, cut inside every word of more than 2,048 characters; a text without one stays whole.
+
+    The time to train a BPE grows with the square of the longest word, and in a file without spaces that is the file.
+    """
+    for text in texts:
+        if max(map(len, text.split(" "))) <= LONGEST_WORD and not _LONG_SPACE.search(text):
+            yield text
+            continue
+        start = 0
+        for run in _RUN.finditer(text):
+            for end in range(run.start() + LONGEST_WORD, run.end(), LONGEST_WORD):
+                yield text[start:end]
+                start = end
+        yield text[start:]

@@ -40,7 +40,8 @@ class TextConfig(Config):
     tokenizer: auto, bytes, characters, bpe, gpt2, or the path of a tokenizer.json or of a folder with it or
         with GPT-2's two files. `auto` is bpe for `pets` and for files, characters for other text with at most
         256 different ones, else bpe.
-    vocab_size: the most tokens a trained bpe may have; only for bpe.
+    vocab_size: the most tokens a trained bpe may have; only for bpe, whose training cuts words of more than 2,048
+        characters.
     dev_fraction, test_fraction: the share of documents (running text: of bytes) held out.
     shuffle_seed: None splits documents by a hash of their content. A number puts them into the order of Python's
         `random.seed(number); random.shuffle(documents)` and cuts there, as published scripts do; all are then in

@@ -81,12 +81,17 @@ def _vocabulary(kind: str, vocab: Any) -> dict[str, int]:
 
 def _added(added: Any) -> dict[str, int]:
     try:
-        tokens = {token["content"]: token["id"] for token in added or []}
+        tokens = [(token["content"], token["id"]) for token in added or []]
     except (TypeError, KeyError):
         raise DataError("added_tokens must be a list of objects with content and id") from None
-    if not all(isinstance(content, str) and type(number) is int for content, number in tokens.items()):
-        raise DataError("added_tokens must have text as content and a whole number as id")
-    return tokens
+    for content, number in tokens:
+        if not isinstance(content, str) or not content or type(number) is not int:
+            given = f"{str(content)[:60]!r} and {str(number)[:60]!r}"
+            raise DataError(f"added_tokens must have text as content and a whole number as id, given {given}")
+    ids = dict(tokens)
+    if len(ids) < len(tokens):
+        raise DataError("added_tokens has a token twice; each must be there once")
+    return ids
 
 
 def _check_dense(ids: dict[str, int]) -> None:

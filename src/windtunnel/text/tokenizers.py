@@ -30,7 +30,7 @@ import tokenizers as hf
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from windtunnel.errors import DataError, MissingExtra
-from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces
+from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces, cut_words
 from windtunnel.text.tokenizer_json import END, Structure, byte_characters, check_structure
 
 PIECE = 1 << 14  # characters in one piece given to the Rust library; long strings only slow it down
@@ -270,7 +270,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a byte-level BPE with GPT-2's pre-tokenisation (Radford et al. 2019, section 2.2) on texts.
 
     `vocab_size` is an upper bound: training stops when no pair of tokens is left that occurs twice. It
-    counts the end mark (id 0) and the 256 bytes, so text of any kind can be encoded.
+    counts the end mark (id 0) and the 256 bytes, so text of any kind can be encoded. A word of more than 2,048
+    characters (letters or digits in a row, other characters in a row, or white space) is cut there for training;
+    its encoding is not cut.
     """
     if vocab_size < 257:
         raise DataError(f"a BPE needs at least 257 tokens (256 bytes and the end mark), given {vocab_size}")
@@ -285,7 +287,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     with _Library("train on this text"), _Parallel(True):
-        library.train_from_iterator(texts, trainer)
+        library.train_from_iterator(cut_words(texts), trainer)
     return Tokenizer.from_json(str(library.to_str()))
 
 
@@ -336,7 +338,7 @@ class _Library:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
-            reason = str(error)[:200]
+            reason = " ".join(str(error).split())[:200]
             raise DataError(
                 f"the tokenizers library could not {self.doing} ({reason}); use another tokenizer file"
             ) from None

@@ -26,6 +26,8 @@ remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_sup
 METADATA = frozenset(_METADATA.split())
 """Fields of every model that have no effect on the logits; so has every field that begins with an underscore."""
 
+LARGEST = 2**62
+
 COMMON_NEEDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "is_encoder_decoder": ((False, None), "the model is a decoder only"),
     "add_cross_attention": ((False, None), "there is no encoder to attend to"),
@@ -71,6 +73,8 @@ def take_fields(data: Mapping[str, Any], fields: Fields, where: object) -> dict[
                 refused.append(f"{shown} contradicts {_shown(known_as, data[known_as])}")
             if isinstance(value, list | dict) and name not in fields.objects:
                 refused.append(f"{shown} (expected one value)")
+            if _too_large(value):
+                refused.append(f"{shown} (larger than any model's)")
             values[known_as] = value
         elif name in needs:
             allowed, reason = needs[name]
@@ -81,6 +85,22 @@ def take_fields(data: Mapping[str, Any], fields: Fields, where: object) -> dict[
     if refused:
         raise ArtifactError(f"{where} asks for what this model cannot be: {'; '.join(refused)}")
     return values
+
+
+def computing(data: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+    """The fields of a config.json that decide what the model computes, as they are stated.
+
+    Nothing else of the file may reach another program: some fields there load code (auto_map, _attn_implementation).
+    """
+    known = {"model_type", *fields.mapped, *fields.spellings, *fields.needs}
+    return {name: value for name, value in data.items() if name in known}
+
+
+def _too_large(value: Any) -> bool:
+    """Whether it is or holds a number that no size, rate or width has, and that 64 bits do not hold."""
+    if isinstance(value, list | dict):
+        return any(map(_too_large, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float) and abs(value) > LARGEST
 
 
 def _shown(name: str, value: Any) -> str:

@@ -15,9 +15,9 @@ from torch import Tensor
 from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.models.pretrained import gpt2, llama
-from windtunnel.models.pretrained.fields import Fields, take_fields
+from windtunnel.models.pretrained.fields import Fields, computing, take_fields
 from windtunnel.models.pretrained.parts import Part, check_tensors, gather, listing
-from windtunnel.models.pretrained.safetensors_files import Entry, list_tensors, read_tensors
+from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, Entry, list_tensors, read_tensors
 from windtunnel.models.transformer import Transformer, TransformerConfig
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -90,6 +90,18 @@ def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
     Raises:
         ArtifactError: when it cannot be read or one of its fields cannot be honoured.
     """
+    origin, data = _read_fields(path)
+    architecture = ARCHITECTURES[origin]
+    values = take_fields(data, architecture.fields, path)
+    try:
+        config = parse(TransformerConfig, architecture.settings(values, path))
+    except ConfigError as error:
+        raise ArtifactError(f"{path} describes no model that can be built: {error}") from None
+    return origin, config, list(gpt2.notes(values)) if origin == "gpt2" else []
+
+
+def _read_fields(path: Path) -> tuple[str, dict[str, Any]]:
+    """The model_type of a config.json and all of its fields."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -100,14 +112,28 @@ def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
         raise ArtifactError(f"{path} is not JSON; expected a Hugging Face model's config.json") from None
     origin = data.get("model_type") if isinstance(data, dict) else None
     if not isinstance(origin, str) or origin not in ARCHITECTURES:
-        raise ArtifactError(f"{path}: model_type {origin!r} is not one that can be read: {', '.join(ARCHITECTURES)}")
-    architecture = ARCHITECTURES[origin]
-    values = take_fields(data, architecture.fields, path)
-    try:
-        config = parse(TransformerConfig, architecture.settings(values, path))
-    except ConfigError as error:
-        raise ArtifactError(f"{path} describes no model that can be built: {error}") from None
-    return origin, config, list(gpt2.notes(values)) if origin == "gpt2" else []
+        shown = repr(origin)[:60]
+        raise ArtifactError(f"{path}: model_type {shown} is not one that can be read: {', '.join(ARCHITECTURES)}")
+    return origin, data
+
+
+def link_what_computes(source: Path, folder: Path) -> None:
+    """Give `folder` what decides the logits of the model in `source`: its weights, and its known fields only.
+
+    Whatever else lies in `source`, code above all, another program that reads `folder` does not see.
+
+    Raises:
+        ArtifactError: when config.json or the weights cannot be read.
+    """
+    origin, data = _read_fields(source / "config.json")
+    (folder / "config.json").write_text(json.dumps(computing(data, ARCHITECTURES[origin].fields)), encoding="utf-8")
+    entries = list_tensors(source)
+    files = {entry.file for entry in entries.values()}
+    for file in files:
+        (folder / file.name).symlink_to(file.resolve())
+    if {file.name for file in files} != {SINGLE}:
+        places = {name: entry.file.name for name, entry in entries.items()}
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
 
 
 def read_weights(
@@ -147,9 +173,8 @@ def _canonical(entries: Mapping[str, Entry], prefix: str, folder: Path) -> dict[
     for name, entry in entries.items():
         full = name if name == HEAD or name.startswith(prefix) else prefix + name
         if full in named:
-            raise ArtifactError(
-                f"{folder} has the tensor {full} twice, as {named[full].name} and as {name}; remove one"
-            )
+            twice = listing([named[full].name, name])
+            raise ArtifactError(f"{folder} has the tensor {listing([full])} twice, as {twice}; remove one")
         named[full] = entry
     return named
 

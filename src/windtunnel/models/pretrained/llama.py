@@ -13,7 +13,7 @@ from typing import Any
 
 from windtunnel.errors import ArtifactError
 from windtunnel.models.pretrained.fields import Fields
-from windtunnel.models.pretrained.parts import Part, linear, single
+from windtunnel.models.pretrained.parts import Part, linear, listing, single
 from windtunnel.models.transformer import TransformerConfig
 
 PREFIX = "model."
@@ -121,7 +121,7 @@ def rope(values: Mapping[str, Any], where: object) -> tuple[float, dict[str, Any
     if partial not in (None, 1, 1.0):
         raise ArtifactError(f"{where}: partial_rotary_factor={partial!r}; the whole head is rotated here")
     if given.keys() != needed[kind]:
-        wrong = ", ".join(sorted(given.keys() ^ needed[kind]))
+        wrong = listing(sorted(given.keys() ^ needed[kind]))
         raise ArtifactError(f"{where}: rope_type={kind!r} is given with wrong fields; missing or unknown: {wrong}")
     if kind == "default":
         return base, None

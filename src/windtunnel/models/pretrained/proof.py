@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windtunnel.errors import DataError, MissingExtra
+from windtunnel.errors import ArtifactError, DataError, MissingExtra
+from windtunnel.models.pretrained.huggingface import link_what_computes
 from windtunnel.models.transformer import Transformer
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -73,6 +75,7 @@ def compare_with_transformers(
 
     Raises:
         MissingExtra: when transformers is not installed.
+        ArtifactError: when transformers refuses the folder's config or weights.
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtra("transformers", "hf", "comparing with transformers")
@@ -83,8 +86,7 @@ def compare_with_transformers(
     context, vocab_size = model.config.context_length, model.config.vocab_size
     longest = min(context, LONGEST)
     lengths = sorted({min(length, context) for length in lengths or (1, 2, 17, max(longest - 1, 1), longest)})
-    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    theirs = theirs.eval().to(model.embedding.weight.device)
+    theirs = _load(folder).eval().to(model.embedding.weight.device)
 
     def their_logits(ids_1T: Tensor) -> Tensor:
         logits: Tensor = theirs(ids_1T, use_cache=False).logits
@@ -105,6 +107,30 @@ def compare_with_transformers(
             continuation=_greedy(model, ids_1T[:, :start], n_tokens),
             continuation_transformers=_greedy(their_logits, ids_1T[:, :start], n_tokens),
         )
+
+
+def _load(folder: Path) -> Any:
+    """transformers' model of the folder's weights; it sees nothing of the folder that could load code.
+
+    Raises:
+        ArtifactError: when transformers refuses them.
+    """
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
+    with tempfile.TemporaryDirectory() as plain:
+        link_what_computes(folder, Path(plain))
+        try:
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                plain, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            )
+        except (StrictDataclassError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = " ".join(lines[:2])[:200] or type(error).__name__
+            raise ArtifactError(
+                f"transformers cannot load the model in {folder}, so nothing can be compared ({reason}); "
+                "correct its config.json or download it again"
+            ) from None
 
 
 def _loss(logits: Callable[[Tensor], Tensor], tokenizer: Tokenizer | None, longest: int) -> float | None:

@@ -25,6 +25,9 @@ BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
 }  # fmt: skip
+LONGEST_HEADER = 100_000_000
+"""Bytes; what the safetensors library reads too."""
+MOST_DIMENSIONS, LARGEST = 8, 2**62
 READABLE = ("F16", "BF16", "F32", "F64")
 
 
@@ -67,10 +70,10 @@ def read_header(path: Path) -> dict[str, Entry]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > size - 8:
+            if length > min(size - 8, LONGEST_HEADER):
                 raise ArtifactError(
                     f"{path} is incomplete or no safetensors file: it has {size:,} bytes, its header alone "
-                    f"would take {length:,}; download it again"
+                    f"would take {length:,}, and at most {LONGEST_HEADER:,} are read; download it again"
                 )
             header: dict[str, Any] = json.loads(file.read(length))
         header.pop("__metadata__", None)
@@ -118,13 +121,14 @@ def read_tensors(entries: Mapping[str, Entry]) -> dict[str, Tensor]:
 def _entry(path: Path, name: str, stated: dict[str, Any]) -> Entry:
     """One line of the header; its shape and type must fill its place in the file exactly."""
     shape, (start, end) = tuple(stated["shape"]), stated["data_offsets"]
-    if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
+    numbers = (*shape, start, end)
+    if len(shape) > MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < LARGEST for n in numbers):
         raise ValueError
     dtype = str(stated["dtype"])
     needed = math.prod(shape) * BITS.get(dtype, 0) // 8
     if dtype in BITS and needed != end - start:
         raise ArtifactError(
-            f"{path} is damaged: {name} of type {dtype} and shape {shape} needs {needed:,} bytes, "
+            f"{path} is damaged: {listing([name])} of type {dtype} and shape {shape} needs {needed:,} bytes, "
             f"its header gives it {end - start:,}; download it again"
         )
     return Entry(path, name, dtype, shape)
@@ -145,7 +149,8 @@ def _shards(folder: Path) -> dict[str, Entry]:
         ) from None
     if not plain:
         raise ArtifactError(f"{index} lists files outside its folder: {listing(shards)}; every shard must be beside it")
-    missing = [shard for shard in shards if not (folder / shard).exists()]
+    present = {path.name for path in folder.iterdir()}
+    missing = [shard for shard in shards if shard not in present]
     if missing:
         raise ArtifactError(f"{folder} lacks {len(missing)} of {len(shards)} shards: {listing(missing)}; download them")
     found = {}

@@ -46,9 +46,13 @@ def reader(parts: Parts, unit: Unit) -> Callable[[], Iterator[str]]:
 
 def lines(chunks: Iterable[str]) -> Iterator[str]:
     r"""The lines of a text given in chunks, without `\n` or `\r\n`. Nothing else ends a line."""
-    rest = ""
+    begun: list[str] = []  # parts of a line, joined once: a line may be longer than many chunks
     for chunk in chunks:
-        *complete, rest = (rest + chunk).split("\n")
-        for line in complete:
-            yield line.removesuffix("\r")
-    yield rest.removesuffix("\r")
+        first, *others = chunk.split("\n")
+        begun.append(first)
+        if others:
+            yield "".join(begun).removesuffix("\r")
+            *complete, last = others
+            yield from (line.removesuffix("\r") for line in complete)
+            begun = [last]
+    yield "".join(begun).removesuffix("\r")

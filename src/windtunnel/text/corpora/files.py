@@ -13,6 +13,10 @@ from windtunnel.errors import DataError
 
 CHUNK_BYTES = 2**20
 BINARY_PROBE_BYTES = 2**16
+MOST_UNPACKED = 250
+"""How many times its own size a `.gz` may hold: text is about 4 times as long, logs up to 50, gzip can pack 1,032."""
+ALWAYS_UNPACKED = 2**24
+"""Bytes that any `.gz` may hold, however small it is."""
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -22,8 +26,8 @@ def read_chunks(path: Path) -> Iterator[str]:
     A leading BOM is dropped. Memory is that of one chunk, whatever the size of the file.
 
     Raises:
-        DataError: invalid UTF-8 (with byte offset and line), a NUL byte, a damaged `.gz`, an unreadable file.
-            Offsets in a `.gz` count the decompressed bytes.
+        DataError: invalid UTF-8 (with byte offset and line), a NUL byte, an unreadable file, a damaged `.gz`, one that
+            holds more than 16 MiB and 250 times its own size. Offsets in a `.gz` count the decompressed bytes.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, line = 0, 1  # bytes read and the line reached before the present block
@@ -49,14 +53,27 @@ def is_binary(path: Path) -> bool:
 
 
 def _blocks(path: Path, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+    n_bytes = 0
     try:
         with _open(path) as file:
             while data := file.read(size):
+                n_bytes += len(data)
+                if path.suffix == ".gz" and n_bytes > ALWAYS_UNPACKED:
+                    _check_ratio(path, n_bytes)
                 yield data
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged or not a gzip file ({error}); decompress or fetch it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _check_ratio(path: Path, unpacked: int) -> None:
+    packed = path.stat().st_size
+    if unpacked > MOST_UNPACKED * packed:
+        raise DataError(
+            f"{path}: holds more than {MOST_UNPACKED} times its own {packed:,} bytes, as no text does; "
+            "if all of it is wanted, decompress it (gunzip) and give the plain file"
+        )
 
 
 def _open(path: Path) -> gzip.GzipFile | BufferedReader:
