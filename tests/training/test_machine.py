@@ -58,7 +58,7 @@ import os
 from windtunnel.training import machine
 
 said = machine.prepare_compiler()
-print(os.environ["TORCHINDUCTOR_CACHE_DIR"], said, sep="\n")
+print(os.environ["TORCHINDUCTOR_CACHE_DIR"], said, sep="\\n")
 """
 
 
