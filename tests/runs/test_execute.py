@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import socket
 import stat
@@ -96,6 +97,38 @@ def test_a_dask_cluster_of_this_process_trains_and_listens_on_no_socket(make, un
             assert len(listening()) == len(before) + 1
     assert [ended.reason for ended in endings(events, 2)] == ["finished", "finished"]
     assert [result(run) for run in runs] == undisturbed
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_scheduler_with_tls_is_used_with_the_certificates_of_dasks_configuration(tmp_path):
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    make_it = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*make_it, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = {"distributed.comm.tls.ca-file": certificate}
+    tls |= {"distributed.comm.tls.client.key": key, "distributed.comm.tls.client.cert": certificate}
+    ends = {f"tls_{end}_{kind}": value for end in ("scheduler", "worker", "client")
+            for kind, value in (("key", key), ("cert", certificate))}  # fmt: skip
+    security = distributed.Security(tls_ca_file=certificate, require_encryption=True, **ends)
+    own = {"n_workers": 1, "processes": False, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(protocol="tls://", security=security, **own) as cluster:
+        name = f"dask={cluster.scheduler_address}"
+        assert name.startswith("dask=tls://127.0.0.1:")
+        with pytest.raises(ConfigError, match="no dask scheduler answers"), open_executor(name, 1):
+            pass
+        with dask.config.set(tls), open_executor(name, 1) as executor:
+            assert executor.submit(os.getpid).result() == os.getpid()
+
+
+def test_a_module_of_the_working_folder_is_not_run(make, tmp_path, monkeypatch):
+    (run,) = make(tmp_path / "runs", 1, "train.steps=2")
+    for name in ("torch", "numpy", "windtunnel", "fcntl"):
+        tmp_path.joinpath(f"{name}.py").write_text("open('was run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    with open_executor("local", 1) as executor:
+        ended = endings(list(execute([run], executor)), 1)
+    assert [stopped.reason for stopped in ended] == ["finished"]
+    assert not tmp_path.joinpath("was run").exists()
 
 
 def test_stopped_then_driver_killed_then_finished_in_a_pool_with_a_kill(make, undisturbed, tmp_path):

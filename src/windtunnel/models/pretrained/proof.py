@@ -83,7 +83,9 @@ def compare_with_transformers(
     context, vocab_size = model.config.context_length, model.config.vocab_size
     longest = min(context, LONGEST)
     lengths = sorted({min(length, context) for length in lengths or (1, 2, 17, max(longest - 1, 1), longest)})
-    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
     theirs = theirs.eval().to(model.embedding.weight.device)
 
     def their_logits(ids_1T: Tensor) -> Tensor:
