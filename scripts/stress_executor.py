@@ -6,11 +6,11 @@
 
 Six small runs (AdamW, dropout, accumulation 4), two at a time, are trained by a driver, a process that iterates
 `execute`. At random moments a random victim is killed: a process that trains, a dask worker, or the driver, which is
-then started again. When all six have ended and kills are left, another six begin. `dask` is a cluster that dies with
-its driver; `scheduler` is one that outlives it.
+then started again. When all six have ended and kills are left, another six begin. `dask` is a cluster inside the
+driver; `scheduler` is one with workers of its own that outlives it.
 
 Prints JSON: kills by victim; how often a driver gave up (a run was killed three times without a new checkpoint between,
-or a cluster while it started) and was started again; runs lost; runs with a step that is in the log twice or not at
+or the scheduler did not answer) and was started again; runs lost; runs with a step that is in the log twice or not at
 all; and runs whose weights, optimizer state and losses equal those of a run that nothing disturbed. The exit code is 0
 only when nothing was lost, doubled or changed.
 """
@@ -26,10 +26,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 SEEDS, STEPS, SAVE_EVERY, AT_ONCE = range(6), 300, 20, 2
 PAUSE = 2.0, 7.0
@@ -80,7 +83,7 @@ def drive(executor: str, folder: Path) -> int:
     try:
         with open_executor(executor, AT_ONCE) as pool:
             endings = {i: event for i, event in execute(open_runs, pool) if isinstance(event, Stopped)}
-    except ConfigError as error:  # a dask worker was killed before its cluster was complete
+    except ConfigError as error:  # the scheduler is too busy with killed workers to answer
         print(error, file=sys.stderr)
         return 75
     for i, ended in endings.items():
@@ -110,7 +113,7 @@ def victims(driver: int, folder: Path) -> dict[str, list[int]]:
         pid, parent, command = line.split(None, 2)
         if f"windtunnel.runs.worker {folder}/" in command:
             found["training"].append(int(pid))
-        elif "spawn_main" in command and int(parent) in (driver, os.getpid()):
+        elif "spawn_main" in command and int(parent) == os.getpid():
             found["dask worker"].append(int(pid))
     return found
 
@@ -177,6 +180,27 @@ def judge(folder: Path, undisturbed: Path, summary: Summary) -> None:
         summary.equal_to_undisturbed += result(run) == result(other)
 
 
+@contextmanager
+def kept_whole(cluster: Any, n: int) -> Iterator[None]:
+    """Replace workers that a dask cluster gives up for good, as it does with one that is killed while it starts."""
+    over = threading.Event()
+
+    def replace() -> None:
+        for name in [name for name, nanny in cluster.workers.items() if nanny.status.name in ("closed", "failed")]:
+            del cluster.workers[name]
+        cluster.scale(n)
+
+    def watch() -> None:
+        while not over.wait(2):
+            cluster.loop.add_callback(replace)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def stress(kills: int, kind: str, seed: int, work: Path) -> Summary:
     """The undisturbed runs first, then rounds until there were enough kills."""
     from windtunnel.training.loop import resume
@@ -188,9 +212,8 @@ def stress(kills: int, kind: str, seed: int, work: Path) -> Summary:
     if kind == "scheduler":
         import distributed
 
-        from windtunnel.runs.execute import kept_whole
-
-        cluster = distributed.LocalCluster(n_workers=AT_ONCE, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+        own = {"n_workers": AT_ONCE, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+        cluster = distributed.LocalCluster(**own)
         stack.enter_context(cluster)
         stack.enter_context(kept_whole(cluster, AT_ONCE))
         executor = f"dask={cluster.scheduler_address}"

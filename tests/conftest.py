@@ -1,6 +1,7 @@
 """What every test has: one thread, in this process and in those it starts, and a cache of its own."""
 
 import os
+from contextlib import suppress
 
 for name, value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}.items():
     os.environ[name] = value  # before torch and tokenizers are imported
@@ -8,12 +9,18 @@ for name, value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from windtunnel.errors import SaveError  # noqa: E402
+from windtunnel.text.corpora.cache import private_folder  # noqa: E402
+
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory):
-    """No test reads or fills the cache of the person who runs the tests."""
+    """No test reads or fills the cache of the person who runs the tests, but for what torch's compiler keeps there:
+    its headers take minutes and gigabytes to make again in each process."""
+    with suppress(SaveError):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(private_folder("compiler")))
     folder = tmp_path_factory.mktemp("cache")
     before = os.environ.get("WINDTUNNEL_CACHE")
     os.environ["WINDTUNNEL_CACHE"] = str(folder)

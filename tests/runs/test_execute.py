@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -64,15 +68,67 @@ def undisturbed(make, tmp_path_factory):
 
 
 def test_a_killed_dask_worker_loses_and_doubles_nothing(make, undisturbed, tmp_path):
+    distributed = pytest.importorskip("distributed")
     runs = make(tmp_path, 2)
-
-    with open_executor("dask", 2) as executor, killing_when_saved(runs[0], parent=True):
+    own = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with (
+        distributed.LocalCluster(**own) as cluster,
+        open_executor(f"dask={cluster.scheduler_address}", 2) as executor,
+        killing_when_saved(runs[0], parent=True),
+    ):
         events = list(execute(runs, executor))
     assert [ended.reason for ended in endings(events, 2)] == ["finished", "finished"]
     begun = [event.step for i, event in events if i == 0 and isinstance(event, Started)]
     assert begun[-1] > 0  # the orphan saved, the next process went on from there
     assert [result(run) for run in runs] == undisturbed
     assert not list(tmp_path.glob(".wanted-*"))
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's list of sockets")
+def test_a_dask_cluster_of_this_process_trains_and_listens_on_no_socket(make, undisturbed, tmp_path):
+    runs, before, path = make(tmp_path, 2), listening(), set(sys.path)
+    with open_executor("dask", 2) as executor:
+        assert executor.submit(os.getpid).result() == os.getpid()
+        folders = set(sys.path) - path
+        assert {stat.S_IMODE(Path(folder).parents[1].stat().st_mode) for folder in folders} == {0o700}
+        events = list(execute(runs, executor))
+        assert listening() == before
+        with socket.create_server(("127.0.0.1", 0)):
+            assert len(listening()) == len(before) + 1
+    assert [ended.reason for ended in endings(events, 2)] == ["finished", "finished"]
+    assert [result(run) for run in runs] == undisturbed
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_scheduler_with_tls_is_used_with_the_certificates_of_dasks_configuration(tmp_path):
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    make_it = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*make_it, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = {"distributed.comm.tls.ca-file": certificate}
+    tls |= {"distributed.comm.tls.client.key": key, "distributed.comm.tls.client.cert": certificate}
+    ends = {f"tls_{end}_{kind}": value for end in ("scheduler", "worker", "client")
+            for kind, value in (("key", key), ("cert", certificate))}  # fmt: skip
+    security = distributed.Security(tls_ca_file=certificate, require_encryption=True, **ends)
+    own = {"n_workers": 1, "processes": False, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(protocol="tls://", security=security, **own) as cluster:
+        name = f"dask={cluster.scheduler_address}"
+        assert name.startswith("dask=tls://127.0.0.1:")
+        with pytest.raises(ConfigError, match="no dask scheduler answers"), open_executor(name, 1):
+            pass
+        with dask.config.set(tls), open_executor(name, 1) as executor:
+            assert executor.submit(os.getpid).result() == os.getpid()
+
+
+def test_a_module_of_the_working_folder_is_not_run(make, tmp_path, monkeypatch):
+    (run,) = make(tmp_path / "runs", 1, "train.steps=2")
+    for name in ("torch", "numpy", "windtunnel", "fcntl"):
+        tmp_path.joinpath(f"{name}.py").write_text("open('was run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    with open_executor("local", 1) as executor:
+        ended = endings(list(execute([run], executor)), 1)
+    assert [stopped.reason for stopped in ended] == ["finished"]
+    assert not tmp_path.joinpath("was run").exists()
 
 
 def test_stopped_then_driver_killed_then_finished_in_a_pool_with_a_kill(make, undisturbed, tmp_path):
@@ -141,8 +197,11 @@ def test_executors_that_there_are_not(monkeypatch):
     for name in ("slurm", "local=2", "dask="):
         with pytest.raises(ConfigError, match="known are local, dask and dask=ADDRESS"), open_executor(name, 1):
             pass
-    with pytest.raises(ConfigError, match="no dask scheduler answers at tcp://127"):  # noqa: SIM117
-        with open_executor("dask=tcp://127.0.0.1:9", 1):
+    for address, why in (("tcp://127.0.0.1:9", "Timed out"), ("tls://127.0.0.1:9", "check your TLS configuration")):
+        with (
+            pytest.raises(ConfigError, match=f"no dask scheduler answers at {address}: .*{why}"),
+            open_executor(f"dask={address}", 1),
+        ):
             pass
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtra, match=r"windtunnel\[cluster\]"), open_executor("dask", 1):
@@ -193,6 +252,16 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def listening():
+    """The local addresses, as Linux writes them, on which a TCP socket of this process listens."""
+    inodes = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that lists them is gone by now
+            inodes.add(str(descriptor.readlink()))
+    rows = [row.split() for kind in ("tcp", "tcp6") for row in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]
+    return sorted(row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes)
 
 
 def processes():

@@ -3,15 +3,22 @@
 The step is the model itself with a `StaticCache`, exported and compiled ahead of time by torch's inductor for one
 shape: layers and widths, sequences, capacity, threads. Its weights are not part of it; they are handed over when it is
 loaded, in milliseconds. The eager step computes the same and stands in wherever there is no compiled one.
+
+A compiled step is code that this process runs, so it is kept in a folder that only this user can write to
+(`private_folder`), and its name states its SHA-256, which is compared before it is loaded: one that a disk or an
+interrupted copy has damaged is removed. The name is no proof of who wrote it: who can write to the folder can also name
+a file, which is why a folder of somebody else, or one that others may write to, is not used at all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import cache as once
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +26,13 @@ import torch
 from torch import Tensor, nn
 
 import windtunnel
+from windtunnel.errors import ArtifactError, SaveError
 from windtunnel.generation.weights import weights_of, with_weights
 from windtunnel.models import Model, Transformer, as_transformer
 from windtunnel.nn.cache import Cache, StaticCache
-from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.cache import cache_folder, private_folder
 from windtunnel.training import machine
+from windtunnel.training.disk import delete, read_file, saving
 
 Compile = Literal["auto", True, False]
 Call = Callable[[Tensor, Cache], Tensor]
@@ -36,6 +45,8 @@ EARNS = 60.0
 """Seconds of eager steps still to come from which compiling, about half a minute, is sure to earn itself back."""
 ONE_THREAD = 2_000_000
 """0.8M parameters decode faster on one thread than on two (benchmarks/decoding.py --threads)."""
+FOLDER = "decoding"
+"""Where compiled steps are, in the cache."""
 SOURCES = ("models/transformer.py", "nn/*.py", "generation/weights.py", "generation/compiled.py")
 """What a compiled step is made from; when one of these changes, it is compiled again."""
 
@@ -61,7 +72,7 @@ class Steps:
     def __init__(self, model: Model, compile: Compile = "auto") -> None:
         self.model, self.compile = model, compile
         self.loaded: dict[tuple[int, int], Call] = {}
-        self.paths: dict[tuple[int, int], Path] = {}
+        self.keys: dict[tuple[int, int], str] = {}
         self.eager_because = self._reason()
         """Why every step is eager, for a person; empty where compiled steps are possible."""
 
@@ -89,19 +100,30 @@ class Steps:
             return None
         shape = (cache.keys.shape[1], cache.capacity)
         if shape not in self.loaded:
-            model = as_transformer(self.model, "a compiled step")
-            if shape not in self.paths:
-                self.paths[shape] = step_path(model, *shape)
-            path = self.paths[shape]
-            if not path.exists():
-                if self.compile == "auto" and eager_seconds < EARNS:
-                    return None
-                if not machine.has_compiler():
-                    self.eager_because = "there is no C++ compiler (c++, g++ or clang++)"
-                    return None
-                compile_step(model, cache, path)
-            self.loaded[shape] = load_step(model, path)
-        return self.loaded[shape]
+            try:
+                step = self._load(cache, shape, eager_seconds)
+            except (SaveError, RuntimeError) as error:  # RuntimeError: the compiler, or torch when it loads
+                self.eager_because = str(error).strip().partition("\n")[0]
+                if self.compile == "auto":  # who has asked for it reads eager_because
+                    say(f"decoded without a compiled step: {self.eager_because}")
+            else:
+                self.loaded.update({shape: step} if step else {})
+        return self.loaded.get(shape)
+
+    def _load(self, cache: Cache, shape: tuple[int, int], eager_seconds: float) -> Call | None:
+        """The step that is on disk, or one compiled now if that pays."""
+        model = as_transformer(self.model, "a compiled step")
+        if shape not in self.keys:
+            self.keys[shape] = step_key(model, *shape)
+        path = find_step(self.keys[shape])
+        if path is None:
+            if self.compile == "auto" and eager_seconds < EARNS:
+                return None
+            if not machine.has_compiler():
+                self.eager_because = "there is no C++ compiler (c++, g++ or clang++)"
+                return None
+            path = compile_step(model, cache, self.keys[shape])
+        return load_step(model, path)
 
 
 class OneToken(nn.Module):
@@ -123,8 +145,8 @@ def one_token(model: Transformer) -> OneToken:
     return OneToken(decoder)
 
 
-def step_path(model: Transformer, n_sequences: int, capacity: int) -> Path:
-    """Where the compiled step of a shape is kept: it depends on the code, the machine and torch, not on the weights."""
+def step_key(model: Transformer, n_sequences: int, capacity: int) -> str:
+    """What a compiled step of a shape is known by: the code, the machine and torch, not the weights."""
     room = Path(windtunnel.__file__).parent
     sources = [path for pattern in SOURCES for path in sorted(room.glob(pattern))]
     facts = {
@@ -134,13 +156,54 @@ def step_path(model: Transformer, n_sequences: int, capacity: int) -> Path:
         "shape": (n_sequences, capacity, torch.get_num_threads()),
         "source": hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(),
     }
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return cache_folder() / "decoding" / f"{key}.pt2"
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def compile_step(model: Transformer, cache: Cache, path: Path) -> None:
-    """Compile the step for a cache of this shape and keep it at `path`; takes from 15 s to a minute."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def find_step(key: str) -> Path | None:
+    """The compiled step of this key on disk; what is there under its name and is not what was kept is removed.
+
+    Raises:
+        SaveError: when another user can have put it there.
+    """
+    for path in kept_steps(key):
+        private_folder(FOLDER)
+        try:
+            if hashlib.sha256(read_file(path)).hexdigest() == path.stem.partition("-")[2]:
+                return path
+            fault = f"{path} was altered: its SHA-256 is not the one in its name"
+        except FileNotFoundError:  # another process has removed it
+            continue
+        except (ArtifactError, OSError) as error:
+            fault = str(error)
+        with saving(path):
+            delete(path)
+        say(f"{fault}; it was removed, and is compiled again when that pays")
+    return None
+
+
+def kept_steps(key: str) -> list[Path]:
+    """The files that are named as compiled steps of this key, unread."""
+    try:
+        return sorted(path for path in (cache_folder() / FOLDER).iterdir() if path.name.startswith(f"{key}-"))
+    except OSError:  # nothing has been kept, or nothing of it can be seen
+        return []
+
+
+@once
+def say(note: str) -> None:
+    """Tell a person, once in a process."""
+    print(f"windtunnel: {note}", file=sys.stderr, flush=True)
+
+
+def compile_step(model: Transformer, cache: Cache, key: str) -> Path:
+    """Compile the step for a cache of this shape and keep it on disk; takes from 15 s to a minute.
+
+    Raises:
+        SaveError: when there is no folder for it that only this user can write to, or the disk refuses.
+    """
+    folder = private_folder(FOLDER)
+    if note := machine.prepare_compiler():
+        say(note)
     module = one_token(model)
     ids = torch.zeros(cache.keys.shape[1], 1, dtype=torch.long)
     keys, values = (list(torch.zeros_like(x).unbind()) for x in (cache.keys, cache.values))
@@ -152,13 +215,14 @@ def compile_step(model: Transformer, cache: Cache, path: Path) -> None:
         "memory_planning": True,  # otherwise every intermediate result is allocated: a third of a small model's step
         "cpp.enable_floating_point_contract_flag": "fast",  # x * y + z is rounded once
     }
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings(), torch.no_grad():
+    with saving(folder), tempfile.TemporaryDirectory(dir=folder) as scratch, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside torch
         program = torch.export.export(module, (ids, places, keys, values), dynamic_shapes=shapes)
         made = torch._inductor.aoti_compile_and_package(
             program, package_path=f"{scratch}/step.pt2", inductor_configs=settings
         )
-        Path(made).replace(path)
+        digest = hashlib.sha256(Path(made).read_bytes()).hexdigest()
+        return Path(made).replace(folder / f"{key}-{digest}.pt2")
 
 
 def load_step(model: Transformer, path: Path) -> Call:

@@ -10,11 +10,11 @@ stop, or its lock is gone, the processes end.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,6 +22,7 @@ from uuid import uuid4
 from windtunnel.config import to_json
 from windtunnel.errors import ArtifactError, ConfigError, MissingExtra
 from windtunnel.runs.worker import lives, train_runs
+from windtunnel.text.corpora.cache import private_folder
 from windtunnel.training import machine
 from windtunnel.training.disk import open_regular, saving
 from windtunnel.training.events import Event, Started, Step, Stopped, from_line
@@ -35,7 +36,10 @@ MOST_TOGETHER = 8
 
 @contextmanager
 def open_executor(name: str, at_once: int) -> Iterator[Executor]:
-    """The executor of a name: `local`, `dask` (a cluster on this machine) or `dask=ADDRESS` of a scheduler.
+    """The executor of a name: `local`, `dask` (a cluster in this process) or `dask=ADDRESS` of a scheduler.
+
+    Who may use a scheduler at an address is for its security to say. At a tls:// address, dask's own configuration
+    names the certificates (`distributed.comm.tls`).
 
     Raises:
         ConfigError: for another name, or a scheduler that does not answer.
@@ -52,35 +56,40 @@ def open_executor(name: str, at_once: int) -> Iterator[Executor]:
         import distributed
     except ImportError:
         raise MissingExtra("distributed", "cluster", "--executor dask") from None
-    own = {"n_workers": at_once, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    try:
-        client = distributed.Client(**({"address": address, "timeout": 10} if address else own))
-    except (OSError, ValueError, RuntimeError) as error:
-        what = f"no dask scheduler answers at {address}" if address else "no dask cluster could be started here"
-        raise ConfigError(f"{what}: {error}") from None
-    with client, nullcontext() if address else kept_whole(client.cluster, at_once):
+    with ExitStack() as stack:
+        try:
+            cluster = address or stack.enter_context(unheard_cluster(distributed, at_once))
+            client = stack.enter_context(distributed.Client(cluster, timeout=10))
+        except (OSError, ValueError, RuntimeError, TypeError) as error:  # TypeError: tls:// without certificates
+            what = f"no dask scheduler answers at {address}" if address else "no dask cluster could be started here"
+            raise ConfigError(f"{what}: {error}") from None
         yield client.get_executor(pure=False)  # pure: the same run asked for again would be answered from memory
 
 
 @contextmanager
-def kept_whole(cluster: Any, n: int) -> Iterator[None]:
-    """Replace workers that a dask cluster gives up for good, as it does with one that is killed while it starts."""
-    over = threading.Event()
+def unheard_cluster(distributed: Any, n: int) -> Iterator[Any]:
+    """A dask cluster inside this process, of n workers with a thread each, that listens on no socket.
 
-    def replace() -> None:
-        for name in [name for name, nanny in cluster.workers.items() if nanny.status.name in ("closed", "failed")]:
-            del cluster.workers[name]
-        cluster.scale(n)
+    Whoever reaches a scheduler or a worker runs code as its user, and dask's own local cluster can be reached by every
+    user of the machine. Its pages are left out, too: they are served to the network. Its folders are this user's, since
+    Python is to look for modules there, and dask's own are below one that all users share.
 
-    def watch() -> None:
-        while not over.wait(2):
-            cluster.loop.add_callback(replace)
+    Raises:
+        SaveError: when there is no folder that only this user can write to.
+    """
+    import dask
 
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
+    def unheard(kind: type) -> type:
+        return type(kind.__name__, (kind,), {"start_http_server": lambda self, *args, **kwargs: None})
+
+    options = {"protocol": "inproc://", "dashboard": False}
+    worker = {"cls": unheard(distributed.Worker), "options": {**options, "nthreads": 1, "memory_limit": 0}}
+    scheduler = {"cls": unheard(distributed.Scheduler), "options": options}
+    with (
+        dask.config.set({"temporary-directory": str(private_folder("dask"))}),
+        distributed.SpecCluster(dict.fromkeys(range(n), worker), scheduler, silence_logs=logging.WARNING) as cluster,
+    ):
+        yield cluster
 
 
 def execute(

@@ -1,6 +1,6 @@
 """Runs in a process of their own: `train_runs` starts it, again when it is killed, and `main` is what it does.
 
-    python -m windtunnel.runs.worker RUN ... SECONDS WANTED
+    python -P -m windtunnel.runs.worker RUN ... SECONDS WANTED
 
 One run trains alone, several together, stacked. SECONDS is how long to wait while another process trains one of them.
 The last lines of the output are their ends, Stopped events as JSON. SIGTERM, SIGINT and a byte in the file WANTED end
@@ -39,7 +39,8 @@ def train_runs(folders: Sequence[str], patience: float, wanted: str) -> list[Sto
 
     The process watches the pipe that it gets as its input, whose other end is gone with the one who waits here.
     """
-    command = [sys.executable, "-m", "windtunnel.runs.worker", *folders, str(patience), wanted]
+    # -P: with -m alone, Python would run a module of the working folder in the place of any of the same name.
+    command = [sys.executable, "-P", "-m", "windtunnel.runs.worker", *folders, str(patience), wanted]
     begin_again = lives([Path(folder) for folder in folders])
     while True:
         if _says_stop(Path(wanted)):

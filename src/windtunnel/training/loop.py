@@ -115,7 +115,7 @@ def resume(
         ranks.listen(should_stop)
         with ranks.together():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
-        note = "; ".join(filter(None, (warnings, note, _uncompiled(run.config))))
+        note = "; ".join(filter(None, (warnings, note, _compiling(run.config))))
         for event in _train(run, task, state, step, ranks, write_sample, note, log, new=size == 0):
             with saving(run.folder / METRICS):
                 write_all(log.fileno(), to_line(event).encode())
@@ -298,8 +298,10 @@ def loss_function(model: Callable[..., Tensor], task: Task, config: RunConfig, n
     return one_graph(total, model)
 
 
-def _uncompiled(config: RunConfig) -> str:
-    """What to say where a run is slower for want of a compiler."""
+def _compiling(config: RunConfig) -> str:
+    """What to say where a run is slower for want of a compiler, or of a folder for it."""
+    if compiles(config):
+        return machine.prepare_compiler()
     if machine.has_compiler() or not (config.train.compile or compiling_pays(config)):
         return ""
     return "not compiled, because no C++ compiler (c++, g++ or clang++) was found; with one a step is faster"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import platform
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from windtunnel.errors import SaveError
+from windtunnel.text.corpora.cache import private_folder
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -50,6 +55,31 @@ def autocast(precision: str) -> torch.autocast:
 def has_compiler() -> bool:
     """Whether torch.compile finds a C++ compiler for CPU code."""
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+@cache
+def prepare_compiler() -> str:
+    """Give torch's compiler a folder that nobody else may write to; what a person must know of it, or nothing.
+
+    Its own is `torchinductor_USER` below the system's temporary folder, which another user may have made first; what it
+    finds there, it runs. One that the user has set as TORCHINDUCTOR_CACHE_DIR is taken. To be called before anything is
+    compiled; the processes that this one starts inherit the folder.
+    """
+    said, variable = "", "TORCHINDUCTOR_CACHE_DIR"
+    # As soon as its compiler is imported, torch makes its own folder and sets the variable to it.
+    if os.environ.get(variable, torchs := f"{tempfile.gettempdir()}/torchinductor_").startswith(torchs):
+        try:
+            os.environ[variable] = str(private_folder("compiler"))
+        except SaveError as error:
+            said = f"what is compiled is not kept for the next process: {error}"
+            os.environ[variable] = tempfile.mkdtemp(prefix="windtunnel-compiler-")
+            atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
+    from torch._inductor import codecache
+
+    # Precompiled headers lie below torch's own folder whatever the variable says.
+    codecache._HEADER_DIR = f"{os.environ[variable]}/precompiled_headers"
+    codecache._HEADER_LOCK_DIR = f"{codecache._HEADER_DIR}/locks"
+    return said
 
 
 def peak_memory() -> int:

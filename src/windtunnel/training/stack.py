@@ -26,6 +26,7 @@ from windtunnel.config import to_json
 from windtunnel.errors import NumericsError, WindtunnelError
 from windtunnel.models import Model
 from windtunnel.tasks import Task
+from windtunnel.training import machine
 from windtunnel.training.data import rows_of_steps
 from windtunnel.training.events import Event, Step, Stopped
 from windtunnel.training.loop import State, WriteSample, alone, resume
@@ -318,7 +319,10 @@ def traced_step(
 
     with torch.enable_grad():
         traced = make_fx(step)(tensors, inputs, targets, rates)
-    return torch.compile(traced, dynamic=False) if compiles(config) else traced
+    if not compiles(config):
+        return traced
+    machine.prepare_compiler()
+    return torch.compile(traced, dynamic=False)
 
 
 def _update(

@@ -63,6 +63,7 @@ def compile_blocks(model: nn.Module) -> None:
 
 def compile_for_training(function: Callable[..., Any]) -> Callable[..., Any]:
     """`torch.compile`; on a CPU with torch's own generator, so that dropout draws the same as without compiling."""
+    machine.prepare_compiler()
     # Marked here and not where it is written, as a decorator loads the compiler, for more than a second of every start.
     torch.compiler.assume_constant_result(two_cores_with_tiles)  # type: ignore[no-untyped-call]
     compiled: Callable[..., Any] = torch.compile(function, options={"fallback_random": machine.device().type == "cpu"})

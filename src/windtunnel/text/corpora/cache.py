@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+
+from windtunnel.errors import SaveError
 
 
 def cache_folder() -> Path:
@@ -14,3 +17,36 @@ def cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a relative path there is invalid and is to be ignored.
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "windtunnel"
+
+
+def private_folder(name: str) -> Path:
+    """The cache's folder of this name, made where it is missing, for what is run as code when it is read.
+
+    Nobody else may write to it or put another in its place. So it is no link, it belongs to this user, and no other may
+    write to it (0700 when it is made here). Each folder above it belongs to this user or root, and not everybody may
+    write there, unless only the owner of an entry may replace it, as in /tmp. Whoever shares a group that may write to
+    a folder above is trusted.
+
+    Raises:
+        SaveError: when it cannot be made, or is not such a folder.
+    """
+    path, me = cache_folder() / name, os.geteuid()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own = path.lstat()
+        above = [(folder, folder.stat()) for folder in sorted({*path.parents, *path.resolve().parents})]
+    except OSError as error:
+        why = error.strerror or error
+        raise SaveError(f"cannot use {path} ({why}); set WINDTUNNEL_CACHE to a folder that you may write") from None
+    exposed = [
+        folder
+        for folder, state in above
+        if state.st_uid not in (0, me) or (state.st_mode & stat.S_IWOTH and not state.st_mode & stat.S_ISVTX)
+    ]
+    if exposed:
+        cure = "set WINDTUNNEL_CACHE to a folder of your own"
+    elif not stat.S_ISDIR(own.st_mode) or own.st_uid != me or own.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        exposed, cure = [path], "delete it, or set WINDTUNNEL_CACHE to another folder"
+    else:
+        return path
+    raise SaveError(f"nothing is run from {path}: others own {exposed[-1]} or may write to it; {cure}")
