@@ -187,11 +187,11 @@ class MLP(Model):
         self.output = nn.Linear(config.d_hidden, config.vocab_size)
         self.direct = nn.Linear(config.d_input, config.vocab_size, bias=False) if config.direct else None
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        missing = self.config.context_length - ids_BT.shape[1]
+    def forward(self, ids: Tensor) -> Tensor:
+        missing = self.config.context_length - ids.shape[1]
         if missing > 0:
-            ids_BT = torch.cat([ids_BT[:, :1].expand(-1, missing), ids_BT], dim=1)
-        contexts_BTC = ids_BT.unfold(1, self.config.context_length, 1)
+            ids = torch.cat([ids[:, :1].expand(-1, missing), ids], dim=1)
+        contexts_BTC = ids.unfold(1, self.config.context_length, 1)
         x_BTI = self.embedding(contexts_BTC).flatten(2)
         x_BTF = x_BTI
         for layer in self.layers:
