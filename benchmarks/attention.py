@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.timing import alternate, as_dict, ratio, report
-from windtunnel.nn.attention import BLOCKS_FROM, attend_in_blocks, attend_plain, plain_is_faster, score_bias
+from windtunnel.nn.attention import BLOCKS_FROM, Mask, attend_in_blocks, attend_plain, plain_is_faster, score_bias
 from windtunnel.training.machine import DTYPES
 
 CLAIM = "where `attend` takes the plain way or blocks, it trains faster than by the fused kernel or a mask"
@@ -33,7 +33,7 @@ WINDOWS = (8, 64, 256)
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return attend_plain(q, k, v, score_bias(q.shape[2], k.shape[2], None, None, q))
+    return attend_plain(q, k, v, Mask())
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -44,9 +44,10 @@ def by_mask(window: int) -> Callable[..., Tensor]:
     """As `attend` computes a window that it does not cut into blocks."""
 
     def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        bias = score_bias(q.shape[2], k.shape[2], window, None, q)
+        mask = Mask(window=window)
         if plain_is_faster(q, k.shape[2]):
-            return attend_plain(q, k, v, bias)
+            return attend_plain(q, k, v, mask)
+        bias = score_bias(q.shape[2], k.shape[2], mask, q)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
     return way
@@ -77,7 +78,7 @@ def compare(shape: tuple[int, ...], precision: str, repeats: int) -> dict[str, o
 
 
 def compare_window(shape: tuple[int, ...], window: int, precision: str, repeats: int) -> dict[str, object]:
-    rivals = {"blocks": partial(attend_in_blocks, window=window), "mask": by_mask(window)}
+    rivals = {"blocks": partial(attend_in_blocks, mask=Mask(window=window)), "mask": by_mask(window)}
     seconds = alternate(
         {name: forward_and_backward(way, shape, DTYPES[precision]) for name, way in rivals.items()}, repeats
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -27,12 +28,21 @@ TINY: dict[str, ModelConfig] = {
     "mlp": MLPConfig(vocab_size=V, context_length=3, n_layers=2, d_hidden=16, hidden_bias=False, init_output=1.0),
 }
 
+PLACED: dict[str, dict[str, Any]] = {
+    "its own positions": {},
+    "rope": {"position": "rope", "n_kv_heads": 1},
+    "alibi": {"position": "alibi"},
+    "sinusoidal, window": {"position": "sinusoidal", "window": 3},
+    "not causal": {"causal": False},
+}
+"""Ways to know where a token stands, for families that have several."""
+
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
-def model_of(family: str) -> Model:
+def model_of(family: str, **changes: Any) -> Model:
     """In evaluation mode, with weights large enough for every id to be felt in the logits."""
-    model = TINY[family].build(0).eval()
+    model = TINY[family].replace(**changes).build(0).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3 if parameter.dim() > 1 else 1)
@@ -195,6 +205,47 @@ def test_rows_of_a_padded_batch_are_what_they_are_alone(family: str) -> None:
     for row, length in enumerate(lengths):
         alone = model(ids[row : row + 1, :length])[0]
         torch.testing.assert_close(logits[row, : len(alone)], alone, rtol=1e-5, atol=1e-5)
+
+
+@families
+@pytest.mark.parametrize("changes", PLACED.values(), ids=PLACED)
+def test_padding_on_either_side_is_hidden(family: str, changes: dict[str, Any]) -> None:
+    """Logits and the gradient of what is no padding are those of each row alone; padding's own logits are finite."""
+    config = TINY[family]
+    if not config.attends:
+        pytest.skip("a model of this family cannot be told what is padding")
+    model = model_of(family, **changes)
+    ids, kept = ids_of(), torch.ones(3, LENGTH, dtype=torch.bool)
+    kept[0, :3] = kept[1, -2:] = kept[2, :1] = kept[2, -4:] = False
+    logits = model(ids=ids, kept=kept)
+    assert logits.isfinite().all()
+    alone = [model(ids[row : row + 1, kept[row]])[0] for row in range(3)]
+    torch.testing.assert_close(logits[kept], torch.cat(alone), rtol=1e-4, atol=1e-5)
+    weights = torch.randn(logits[kept].shape, generator=torch.Generator().manual_seed(1))
+    parameters = list(model.parameters())
+    together = torch.autograd.grad((logits[kept] * weights).sum(), parameters)
+    apart = torch.autograd.grad((torch.cat(alone) * weights).sum(), parameters)
+    for ours, theirs in zip(together, apart, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@families
+def test_rows_of_padding_before_them_are_continued_by_a_cache(family: str) -> None:
+    """A prompt and what follows, in two passes: padding stays hidden, and positions are each row's own."""
+    config = TINY[family]
+    if not config.attends or not config.cache_elements_per_token():
+        pytest.skip("a model of this family has no cache, or cannot be told what is padding")
+    model, ids, kept = model_of(family), ids_of(2), torch.ones(2, LENGTH, dtype=torch.bool)
+    kept[1, :3] = False
+    cache = model.new_cache(2, LENGTH)
+    with torch.no_grad():
+        first = model(ids[:, :5], cache=cache, kept=kept[:, :5])
+        rest = [model(ids[:, t : t + 1], cache=cache, kept=kept[:, : t + 1]) for t in range(5, LENGTH)]
+        logits = torch.cat([first, *rest], dim=1)
+        for row in range(2):
+            torch.testing.assert_close(
+                logits[row, kept[row]], model(ids[row : row + 1, kept[row]])[0], rtol=1e-4, atol=1e-5
+            )
 
 
 @families

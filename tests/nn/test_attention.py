@@ -1,19 +1,25 @@
 """`attend` against `attend_reference`, and what the mask promises."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from windtunnel.nn.attention import (
+    Mask,
     attend,
     attend_in_blocks,
     attend_plain,
     attend_reference,
+    attention_weights,
     distances,
+    hidden_keys,
     plain_is_faster,
     score_bias,
     visible,
 )
 from windtunnel.nn.positions import alibi_slopes
+from windtunnel.training import machine
 
 CASES = {
     "full": {},
@@ -27,16 +33,42 @@ CASES = {
     "three queries after a cache": {"queries": 3},
     "one query after a cache": {"queries": 1, "window": 4},
     "grouped after a cache": {"queries": 2, "kv_heads": 2, "slopes": True},
+    "not causal": {"causal": False, "kv_heads": 2},
+    "another sequence": {"causal": False, "queries": 5},
 }
+
+PADDED = {
+    "padded": {},
+    "padded, window": {"window": 3},
+    "padded, alibi": {"slopes": True},
+    "padded, alibi and window": {"slopes": True, "window": 4},
+    "padded, grouped": {"kv_heads": 2},
+    "padded, grouped, alibi and window": {"kv_heads": 2, "slopes": True, "window": 5},
+    "padded, six queries after a cache": {"queries": 6},
+    "padded, grouped, window, after a cache": {"queries": 6, "window": 2, "kv_heads": 1},
+    "padded, not causal": {"causal": False},
+    "padded, another sequence": {"causal": False, "queries": 5, "kv_heads": 2},
+}
+PADDED = {name: {**case, "kept": True} for name, case in PADDED.items()}
+CASES |= PADDED
 
 
 def inputs(case, dtype=torch.float32, n_keys=9):
-    """q, k, v of 4 heads and the named arguments of a case."""
+    """q, k, v of 4 heads and the mask of a case."""
     generator = torch.Generator().manual_seed(1)
     queries, kv_heads = case.get("queries", n_keys), case.get("kv_heads", 4)
     shapes = [(2, 4, queries, 8), (2, kv_heads, n_keys, 8), (2, kv_heads, n_keys, 8)]
     qkv = [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
-    return qkv, {"window": case.get("window"), "slopes_H": alibi_slopes(4) if case.get("slopes") else None}
+    slopes_H = alibi_slopes(4) if case.get("slopes") else None
+    kept_BS = padding(n_keys) if case.get("kept") else None
+    return qkv, Mask(case.get("causal", True), case.get("window"), slopes_H, kept_BS)
+
+
+def padding(n_keys):
+    """Two keys of padding before one row, three after another."""
+    kept_BS = torch.ones(2, n_keys, dtype=torch.bool)
+    kept_BS[0, :2] = kept_BS[1, -3:] = False
+    return kept_BS
 
 
 def gradients(output, qkv):
@@ -47,19 +79,20 @@ def gradients(output, qkv):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_attend_equals_the_reference_in_float32(case):
-    qkv, how = inputs(case)
-    fast, (slow, weights) = attend(*qkv, **how), attend_reference(*qkv, **how)
+    qkv, mask = inputs(case)
+    fast, slow = attend(*qkv, mask), attend_reference(*qkv, mask)
+    weights = attention_weights(*qkv[:2], mask)
     assert torch.allclose(fast, slow, atol=2e-6)
-    assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    blind = hidden_keys(distances(qkv[0].shape[2], 9), mask).all(-1).float()
+    assert torch.allclose(weights.sum(-1), (1 - blind).expand(weights.shape[:-1]))
     for ours, theirs in zip(gradients(fast, qkv), gradients(slow, qkv), strict=True):
         assert torch.allclose(ours, theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_plain_way_equals_the_reference_in_float64(case):
-    qkv, how = inputs(case, torch.float64)
-    bias = score_bias(qkv[0].shape[2], 9, how["window"], how["slopes_H"], qkv[0])
-    plain, (slow, _) = attend_plain(*qkv, bias), attend_reference(*qkv, **how)
+    qkv, mask = inputs(case, torch.float64)
+    plain, slow = attend_plain(*qkv, mask), attend_reference(*qkv, mask)
     assert torch.allclose(plain, slow, atol=1e-12)
     for ours, theirs in zip(gradients(plain, qkv), gradients(slow, qkv), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-11)
@@ -68,12 +101,12 @@ def test_the_plain_way_equals_the_reference_in_float64(case):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_attend_in_bfloat16_is_within_its_rounding_of_float32(case):
     """Both ways: with gradients (plain on a CPU) and without (fused); bfloat16 keeps 8 bits, 2^-8 = 0.004."""
-    qkv, how = inputs(case, torch.bfloat16)
+    qkv, mask = inputs(case, torch.bfloat16)
     exact_inputs = [part.detach().float().requires_grad_() for part in qkv]
-    exact, _ = attend_reference(*exact_inputs, **how)
-    trained = attend(*qkv, **how)
+    exact = attend_reference(*exact_inputs, mask)
+    trained = attend(*qkv, mask)
     with torch.no_grad():
-        read = attend(*qkv, **how)
+        read = attend(*qkv, mask)
     assert (trained.float() - exact).abs().max() < 0.03
     assert (read.float() - exact).abs().max() < 0.03
     for ours, theirs in zip(gradients(trained, qkv), gradients(exact, exact_inputs), strict=True):
@@ -87,6 +120,9 @@ BLOCKED = {
     "grouped": {"window": 3, "kv_heads": 2},
     "grouped and alibi": {"window": 5, "kv_heads": 1, "slopes": True},
     "one block": {"window": 20},
+    "padded": {"window": 3, "kept": True},
+    "padded, grouped and alibi": {"window": 5, "kv_heads": 1, "slopes": True, "kept": True},
+    "padded, one block": {"window": 20, "kept": True},
 }
 
 
@@ -95,11 +131,84 @@ BLOCKED = {
 @pytest.mark.parametrize("case", BLOCKED.values(), ids=BLOCKED)
 def test_a_window_in_blocks_equals_the_reference_in_float64(case, smallest, n_keys):
     """Also where the last block is not full, and where blocks are longer than the window."""
-    qkv, how = inputs(case, torch.float64, n_keys)
-    blocks, (slow, _) = attend_in_blocks(*qkv, **how, smallest=smallest), attend_reference(*qkv, **how)
+    qkv, mask = inputs(case, torch.float64, n_keys)
+    blocks, slow = attend_in_blocks(*qkv, mask, smallest=smallest), attend_reference(*qkv, mask)
     assert torch.allclose(blocks, slow, atol=1e-12)
     for ours, theirs in zip(gradients(blocks, qkv), gradients(slow, qkv), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-11)
+
+
+WAYS = {
+    "attend": attend,
+    "plain": attend_plain,
+    "blocks": partial(attend_in_blocks, smallest=1),
+    "reference": attend_reference,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", PADDED.values(), ids=PADDED)
+def test_a_padded_row_is_what_it_is_alone(case, way):
+    """Its own queries on its own keys: values and gradients; what is padding has no gradient."""
+    if way == "blocks" and not (case.get("window") and "queries" not in case):
+        pytest.skip("blocks are for windows of as many queries as keys")
+    qkv, mask = inputs(case, torch.float64)
+    n_queries, together = qkv[0].shape[2], []
+    mixed = WAYS[way](*qkv, mask)
+    found = torch.zeros((), dtype=torch.float64)
+    alone = torch.zeros((), dtype=torch.float64)
+    weights = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for row, (low, high) in enumerate([(2, 9), (0, 6)]):
+        queries = slice(max(0, low - 9 + n_queries), high - 9 + n_queries)
+        if not mask.causal and n_queries < 9:  # of another sequence
+            queries = slice(0, n_queries)
+        keys = [x[row : row + 1, :, low:high] for x in qkv[1:]]
+        single = attend_reference(qkv[0][row : row + 1, :, queries], *keys, mask._replace(kept_BS=None))[0]
+        together.append((mixed[row, :, queries], single))
+        found = found + (mixed[row, :, queries] * weights[row, :, queries]).sum()
+        alone = alone + (single * weights[row, :, queries]).sum()
+    for ours, theirs in together:
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    for ours, theirs in zip(torch.autograd.grad(found, qkv), torch.autograd.grad(alone, qkv), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", [{"window": 3}, {"window": 3, "slopes": True, "kv_heads": 2}])
+def test_a_query_that_sees_no_key_gets_zeros_and_gives_finite_gradients(case, way, dropout, dtype):
+    """A whole row of padding, and the padding before a row, in training and in reading."""
+    qkv, mask = inputs(case, dtype)
+    kept_BS = torch.ones(2, 9, dtype=torch.bool)
+    kept_BS[0], kept_BS[1, :4] = False, False
+    mixed = WAYS[way](*qkv, mask._replace(kept_BS=kept_BS), dropout)
+    assert mixed[0].abs().max() == 0
+    assert mixed[1, :, :4].abs().max() == 0
+    if not dropout:
+        assert mixed[1, :, 4:].abs().amin(dim=(0, 2)).min() > 0
+    for gradient in gradients(mixed, qkv):
+        assert gradient.isfinite().all()
+        assert gradient[0].abs().max() == 0
+    with torch.no_grad():
+        assert WAYS[way](*qkv, mask._replace(kept_BS=kept_BS))[0].abs().max() == 0
+
+
+def test_padding_that_hides_nothing_changes_nothing():
+    for case in CASES.values():
+        qkv, mask = inputs({**case, "kept": False})
+        everything = mask._replace(kept_BS=torch.ones(2, 9, dtype=torch.bool))
+        for way in (attend, attend_plain, attend_reference):
+            torch.testing.assert_close(way(*qkv, everything), way(*qkv, mask), rtol=0, atol=2e-6)
+
+
+def test_compiled_with_padding_is_eager():
+    if not machine.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    qkv, mask = inputs(PADDED["padded, grouped, alibi and window"])
+    compiled = torch.compile(attend, fullgraph=True)(*qkv, mask)
+    torch.testing.assert_close(compiled, attend(*qkv, mask), rtol=0, atol=2e-6)
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(
@@ -109,15 +218,15 @@ def test_a_short_window_in_a_long_text_never_makes_all_scores(monkeypatch, n_key
     """From 512 tokens that hold four windows on, the bias is that of a block and of the one before it."""
     made = []
     monkeypatch.setattr("windtunnel.nn.attention.score_bias", lambda *a: made.append(a[:2]) or score_bias(*a))
-    qkv, how = inputs({"window": window}, n_keys=n_keys)
-    assert torch.allclose(attend(*qkv, **how), attend_reference(*qkv, **how)[0], atol=2e-6)
+    qkv, mask = inputs({"window": window}, n_keys=n_keys)
+    assert torch.allclose(attend(*qkv, mask), attend_reference(*qkv, mask), atol=2e-6)
     assert max(n_queries for n_queries, _ in made) == scores
 
 
 def test_dropout_in_blocks_drops_in_every_block():
     q, k, v = (torch.zeros(1, 4, 40, 8), torch.zeros(1, 4, 40, 8), torch.ones(1, 4, 40, 8))
     torch.manual_seed(0)
-    mixed = attend_in_blocks(q, k, v, window=4, dropout=0.25, smallest=4)[0, :, :, 0]
+    mixed = attend_in_blocks(q, k, v, Mask(window=4), 0.25, smallest=4)[0, :, :, 0]
     assert abs(mixed.mean().item() - 1) < 0.1
     assert all(block.std() > 0.1 for block in mixed.split(4, dim=1))
 
@@ -130,8 +239,8 @@ def test_decoding_with_a_window_reads_no_more_keys_than_it_sees(monkeypatch):
         lambda q, k, v, **how: read.append((k.shape[2], how["attn_mask"])) or fused(q, k, v, **how),
     )
     for queries in (1, 2):
-        qkv, how = inputs({"queries": queries, "window": 4})
-        assert torch.allclose(attend(*qkv, **how), attend_reference(*qkv, **how)[0], atol=2e-6)
+        qkv, mask = inputs({"queries": queries, "window": 4})
+        assert torch.allclose(attend(*qkv, mask), attend_reference(*qkv, mask), atol=2e-6)
     assert [n_keys for n_keys, _ in read] == [4, 5]
     assert read[0][1] is None  # one query sees all that is left
 
@@ -139,9 +248,10 @@ def test_decoding_with_a_window_reads_no_more_keys_than_it_sees(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_without_a_causal_mask_every_query_sees_every_key(dtype):
     qkv, _ = inputs({"kv_heads": 2}, dtype)
-    exact, weights = attend_reference(*(part.float() for part in qkv), causal=False)
+    mask, single = Mask(causal=False), [part.float() for part in qkv]
+    exact, weights = attend_reference(*single, mask), attention_weights(*single[:2], mask)
     assert weights.min() > 0
-    assert (attend(*qkv, causal=False).float() - exact).abs().max() < (2e-6 if dtype == torch.float32 else 0.03)
+    assert (attend(*qkv, mask).float() - exact).abs().max() < (2e-6 if dtype == torch.float32 else 0.03)
 
 
 def test_the_plain_way_is_taken_for_training_in_bfloat16_up_to_256_keys_on_a_cpu():
@@ -184,6 +294,6 @@ def test_grouped_queries_equal_full_attention_with_repeated_keys_and_values(kv_h
 @pytest.mark.parametrize("window", [9, 10, 1000])
 def test_a_window_of_all_tokens_or_more_is_full_attention(window):
     qkv, _ = inputs({})
-    assert torch.equal(attend(*qkv, window=window), attend(*qkv))
-    bias = [score_bias(9, 9, w, None, qkv[0]) for w in (window, None)]
+    assert torch.equal(attend(*qkv, Mask(window=window)), attend(*qkv))
+    bias = [score_bias(9, 9, Mask(window=w), qkv[0]) for w in (window, None)]
     assert torch.equal(*bias)

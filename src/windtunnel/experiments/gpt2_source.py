@@ -144,7 +144,7 @@ def mask_claims() -> list[Claim]:
 
     def logits(mask: Tensor | None) -> Tensor:
         with torch.no_grad():
-            return model(torch.arange(8)[None], attend=lambda q, k, v, **how: source_attention(q, k, v, mask)[0])
+            return model(torch.arange(8)[None], attend=lambda q, k, v, *how: source_attention(q, k, v, mask)[0])
 
     model, ones = tiny(**SOURCE), torch.ones(1, 8)
     untrained = float((logits(ones) - logits(None)).abs().max())

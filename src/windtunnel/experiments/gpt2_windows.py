@@ -67,7 +67,7 @@ def equality_claims() -> tuple[Claim, ...]:
     import torch
 
     from windtunnel.models import TransformerConfig, build
-    from windtunnel.nn.attention import attend, attend_reference
+    from windtunnel.nn.attention import Mask, attend, attend_reference
 
     config = TransformerConfig(vocab_size=50, context_length=24, n_layers=2, n_heads=4, d_model=64, dropout=0.0)
     ids = torch.arange(24)[None]
@@ -79,7 +79,7 @@ def equality_claims() -> tuple[Claim, ...]:
         cache = model.new_cache(1, 24)
         steps = torch.cat([model(ids[:, i : i + 1], cache) for i in range(24)], dim=1)
         cached = float((steps - model(ids)).abs().max())
-        blocks = float((attend(q, k, v, window=64) - attend_reference(q, k, v, window=64)[0]).abs().max())
+        blocks = float((attend(q, k, v, Mask(window=64)) - attend_reference(q, k, v, Mask(window=64))).abs().max())
     return (
         equal("000-T2c", "a window of all tokens or more is full attention: logits", "0.0", wide),
         equal("000-T2c", "decoding with a cache equals the full pass, window 5: logits", "", [cached], 1e-5),
@@ -129,17 +129,17 @@ def forward_and_backward(way: str, n_tokens: int) -> Callable[[], object]:
     import torch
     import torch.nn.functional as F
 
-    from windtunnel.nn.attention import attend, score_bias
+    from windtunnel.nn.attention import Mask, attend, score_bias
 
     generator, window = torch.Generator().manual_seed(0), WAYS[way]
     q, k, v = (torch.randn(1, 4, n_tokens, 32, generator=generator, requires_grad=True) for _ in range(3))
 
     def call() -> object:
         if way == MASKED:
-            mask_TT = score_bias(n_tokens, n_tokens, window, None, q)
+            mask_TT = score_bias(n_tokens, n_tokens, Mask(window=window), q)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_TT)
         else:
-            mixed = attend(q, k, v, window=window)
+            mixed = attend(q, k, v, Mask(window=window))
         return torch.autograd.grad(mixed.sum(), (q, k, v))
 
     return call

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from windtunnel.errors import DataError
 from windtunnel.models import Model, as_transformer
-from windtunnel.nn.attention import attend_reference
+from windtunnel.nn.attention import Mask, attend_reference, attention_weights
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,9 @@ def attention(model: Model, ids: Sequence[int]) -> AttentionMap:
         )
     weights: list[Tensor] = []
 
-    def recording(
-        q_BHTK: Tensor,
-        k_BGSK: Tensor,
-        v_BGSK: Tensor,
-        *,
-        window: int | None = None,
-        slopes_H: Tensor | None = None,
-        dropout: float = 0.0,
-        causal: bool = True,
-    ) -> Tensor:
-        mixed_BHTK, weights_BHTS = attend_reference(
-            q_BHTK, k_BGSK, v_BGSK, window=window, slopes_H=slopes_H, causal=causal
-        )
-        weights.append(weights_BHTS[0])
-        return mixed_BHTK
+    def recording(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask, dropout: float) -> Tensor:
+        weights.append(attention_weights(q_BHTK, k_BGSK, mask)[0])
+        return attend_reference(q_BHTK, k_BGSK, v_BGSK, mask, dropout)
 
     ids_1T = torch.tensor([list(ids)], device=model.embedding.weight.device)
     was_training = model.training

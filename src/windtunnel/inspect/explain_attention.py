@@ -137,10 +137,10 @@ def explain_head(
     _within("layer", layer, config.n_layers, "the model")
     _within("head", head, config.n_heads, "the model")
     own_TS = torch.from_numpy(attention(model, ids).weights[layer - 1, head - 1])
-    x_TD, turn, slopes_H = _inputs(model, layer - 1, ids)
+    x_TD, rotary, slopes_H = _inputs(model, layer - 1, ids)
     hidden_TS = ~visible(distances(len(ids), len(ids)), config.windows[layer - 1], config.causal)
     slope = None if slopes_H is None else float(slopes_H[head - 1])
-    matrices = head_matrices(x_TD, _weights(model, layer - 1, head - 1), hidden_TS, turn, slope)
+    matrices = head_matrices(x_TD, _weights(model, layer - 1, head - 1), hidden_TS, rotary, slope)
     weights_TS = next(matrix.values for matrix in matrices if matrix.name == "weights")
     difference = float((weights_TS - own_TS).abs().max())
     notes = _notes(model, layer, head)
@@ -202,8 +202,9 @@ def _inputs(model: Transformer, layer: int, ids: Sequence[int]) -> tuple[Tensor,
     finally:
         handle.remove()
         model.train(was_training)
-    x_BTD, turn, slopes_H = called[0][:3]
-    return x_BTD[0].float().cpu(), turn and (turn[0].cpu(), turn[1].cpu()), slopes_H
+    x_BTD, shared = called[0]
+    rotary = shared.rotary and (shared.rotary[0].cpu(), shared.rotary[1].cpu())
+    return x_BTD[0].float().cpu(), rotary, shared.mask.slopes_H
 
 
 def _weights(model: Transformer, layer: int, head: int) -> Weights:

@@ -51,13 +51,13 @@ class Weights:
 
 
 def head_matrices(
-    x_TD: Tensor, weights: Weights, hidden_TS: Tensor, turn: Rotation | None = None, slope: float | None = None
+    x_TD: Tensor, weights: Weights, hidden_TS: Tensor, rotary: Rotation | None = None, slope: float | None = None
 ) -> tuple[Matrix, ...]:
     """Every matrix of a head, in order (Vaswani et al. 2017, equation 1).
 
     Args:
         hidden_TS: True where a key is hidden from a query.
-        turn: rotary positions, cosines and sines (T, K/2) each.
+        rotary: rotary positions, cosines and sines (T, K/2) each.
         slope: ALiBi's slope; the scaled score of a key falls by slope x distance.
     """
     w, made = weights, {}
@@ -69,11 +69,11 @@ def head_matrices(
         if bias_K is not None:
             found.append(Matrix(f"b{name}", "learned", "1", "d_head", bias_K[None]))
             formula, made_TK = f"{formula} + b{name}", made_TK + bias_K
-        turned = turn is not None and name != "v"
+        turned = rotary is not None and name != "v"
         found.append(Matrix(f"{name} unturned" if turned else name, formula, "token", "d_head", made_TK))
         made[name] = made_TK
-    if turn is not None:
-        found += _turned(made, turn)
+    if rotary is not None:
+        found += _turned(made, rotary)
     scores_TS, d_head = made["q"] @ made["k"].T, made["q"].shape[1]
     logits_TS = scores_TS / d_head**0.5
     found.append(Matrix("scores", "q kᵀ", "token", "token", scores_TS))
@@ -94,13 +94,14 @@ def head_matrices(
     return tuple(found)
 
 
-def _turned(made: dict[str, Tensor], turn: Rotation) -> list[Matrix]:
+def _turned(made: dict[str, Tensor], rotary: Rotation) -> list[Matrix]:
     """The rotation, and q and k after it; `made` then holds these."""
     cos, sin = (
-        Matrix(n, f"{n}(position x rate)", "token", "d_head / 2", x) for n, x in zip(("cos", "sin"), turn, strict=True)
+        Matrix(n, f"{n}(position x rate)", "token", "d_head / 2", x)
+        for n, x in zip(("cos", "sin"), rotary, strict=True)
     )
     for name in "qk":
-        made[name] = rotate(made[name], turn)
+        made[name] = rotate(made[name], rotary)
     formula = "columns i and i + d_head / 2 of {} unturned, turned by cos and sin"
     return [cos, sin, *(Matrix(name, formula.format(name), "token", "d_head", made[name]) for name in "qk")]
 

@@ -51,7 +51,7 @@ def in_the_open(model: Model, ids_BT: Tensor) -> Tensor:
     """The logits of a model, a transformer's attention as plain matrix products."""
     if not model.config.attends:
         return model(ids_BT)
-    return model(ids_BT, attend=lambda *qkv, dropout, **how: attend_reference(*qkv, **how)[0])
+    return model(ids_BT, attend=attend_reference)
 
 
 class _Recorder(TorchFunctionMode):

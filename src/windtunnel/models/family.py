@@ -29,7 +29,7 @@ class ParameterRow:
 
 
 class Model(nn.Module):
-    """forward(ids (B, T)) -> logits (B, T', V); the caller owns loss, optimizer and cache."""
+    """forward(ids (B, T), ...) -> logits (B, T', V); the caller owns loss, optimizer and cache."""
 
     config: ModelConfig
     embedding: nn.Embedding
@@ -55,7 +55,7 @@ class ModelConfig(Config, ABC):
     has_blocks: ClassVar[bool] = False
     """Whether the model is made of `Blocks`: they can be compiled and recomputed one by one."""
     attends: ClassVar[bool] = False
-    """Whether `forward` takes `attend`, the attention function."""
+    """Whether `forward` takes `attend`, the attention function, and `kept`, which tells tokens from padding."""
     stackable: ClassVar[bool] = False
     """Whether seeds of tiny runs train together in one process (`windtunnel.training.stack`)."""
     replays_generator: ClassVar[bool] = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from windtunnel.errors import ConfigError
 from windtunnel.models.family import Model, ModelConfig, ParameterRow, Reads
-from windtunnel.nn.attention import Attend, attend
+from windtunnel.nn.attention import Attend, Mask, attend
 from windtunnel.nn.blocks import Blocks
 from windtunnel.nn.cache import Cache, StaticCache
 from windtunnel.nn.dropout import Dropout
@@ -211,6 +211,15 @@ class TransformerConfig(ModelConfig):
         return 2 * self.n_layers * self.kv_heads * self.head_width
 
 
+class Pass(NamedTuple):
+    """What all blocks of one forward pass share."""
+
+    mask: Mask
+    rotary: Rotation | None
+    cache: Cache | StaticCache | None
+    attend: Attend
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, causal by default; queries, keys and values come from one packed matrix."""
 
@@ -220,27 +229,18 @@ class Attention(nn.Module):
         self.qkv = Linear(config.d_model, sum(self.sizes), bias=config.bias, parts=self.sizes)
         self.out = Linear(self.sizes[0], config.d_model, bias=config.bias)
         self.layer, self.window = layer, config.windows[layer]
-        self.d_head, self.dropout, self.causal = config.head_width, config.dropout, config.causal
+        self.d_head, self.dropout = config.head_width, config.dropout
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        turn: Rotation | None,
-        slopes_H: Tensor | None,
-        cache: Cache | StaticCache | None,
-        attend: Attend,
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
         q_BHTK, k_BGTK, v_BGTK = (
             part.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for part in self.qkv(x_BTD).split(self.sizes, dim=-1)
         )
-        if turn is not None:
-            q_BHTK, k_BGTK = rotate(q_BHTK, turn), rotate(k_BGTK, turn)
-        if cache is not None:
-            k_BGTK, v_BGTK = cache.append(self.layer, k_BGTK, v_BGTK)
+        if shared.rotary is not None:
+            q_BHTK, k_BGTK = rotate(q_BHTK, shared.rotary), rotate(k_BGTK, shared.rotary)
+        if shared.cache is not None:
+            k_BGTK, v_BGTK = shared.cache.append(self.layer, k_BGTK, v_BGTK)
         dropout = self.dropout if self.training else 0.0
-        mixed_BHTK = attend(
-            q_BHTK, k_BGTK, v_BGTK, window=self.window, slopes_H=slopes_H, dropout=dropout, causal=self.causal
-        )
+        mixed_BHTK = shared.attend(q_BHTK, k_BGTK, v_BGTK, shared.mask._replace(window=self.window), dropout)
         return self.out(mixed_BHTK.transpose(1, 2).flatten(2))
 
 
@@ -257,18 +257,11 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.pre = config.norm_position == "pre"
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        turn: Rotation | None,
-        slopes_H: Tensor | None,
-        cache: Cache | StaticCache | None,
-        attend: Attend,
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
         if self.pre:
-            x_BTD = x_BTD + self.dropout(self.attention(self.norm_1(x_BTD), turn, slopes_H, cache, attend))
+            x_BTD = x_BTD + self.dropout(self.attention(self.norm_1(x_BTD), shared))
             return x_BTD + self.dropout(self.feed_forward(self.norm_2(x_BTD)))
-        x_BTD = self.norm_1(x_BTD + self.dropout(self.attention(x_BTD, turn, slopes_H, cache, attend)))
+        x_BTD = self.norm_1(x_BTD + self.dropout(self.attention(x_BTD, shared)))
         return self.norm_2(x_BTD + self.dropout(self.feed_forward(x_BTD)))
 
 
@@ -295,28 +288,55 @@ class Transformer(Model):
         self.norm = NORMS[final](config.d_model, config.norm_epsilon, config.bias)
         self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
 
-    def forward(self, ids: Tensor, cache: Cache | StaticCache | None = None, attend: Attend = attend) -> Tensor:
-        """Logits (B, T, V).
+    def forward(
+        self,
+        ids: Tensor,
+        cache: Cache | StaticCache | None = None,
+        attend: Attend = attend,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V); the arguments are those of `hidden`."""
+        x_BTD, table_VD = self._read(ids, cache, attend, kept)
+        return linear(x_BTD, table_VD) if self.head is None else self.head(x_BTD)
+
+    def hidden(
+        self,
+        ids: Tensor,
+        cache: Cache | StaticCache | None = None,
+        attend: Attend = attend,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """The vectors (B, T, D) that the head reads.
 
         Args:
-            ids: token ids (B, T), int64; with a cache, the tokens that follow those already in it.
+            ids: (B, T) token ids; with a cache, the tokens that follow those already in it.
             cache: keys and values of the tokens before, which is extended by these.
             attend: the attention function; inspection passes one that keeps its weights.
+            kept: (B, S) bool, False where a token, of the cache or of the ids, is padding before or after a row's own.
+                A row's own tokens get the vectors that they would have alone; those of padding mean nothing.
         """
-        length = ids.shape[1]
-        positions_T = torch.arange(length, device=ids.device) if cache is None else cache.positions(length)
-        x_BTD, table_VD = lookup(ids, self.embedding.weight)
-        added_TD = self.position.embed(positions_T)
-        if added_TD is not None:
-            x_BTD = x_BTD + added_TD
+        return self._read(ids, cache, attend, kept)[0]
+
+    def _read(
+        self, ids_BT: Tensor, cache: Cache | StaticCache | None, attend: Attend, kept_BS: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The hidden vectors (B, T, D), and the table (V, D) as a tied head is to use it; see `lookup`."""
+        length = ids_BT.shape[1]
+        positions_T = torch.arange(length, device=ids_BT.device) if cache is None else cache.positions(length)
+        x_BTD, table_VD = lookup(ids_BT, self.embedding.weight)
+        own = positions_T if kept_BS is None else (kept_BS.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+        added = self.position.embed(own)
+        if added is not None:
+            x_BTD = x_BTD + added
         x_BTD = self.dropout(x_BTD)
-        turn, slopes_H = self.position.rotation(positions_T), self.position.slopes()
+        # Rotations and slopes measure distances, which padding before a row leaves alone.
+        mask = Mask(self.config.causal, slopes_H=self.position.slopes(), kept_BS=kept_BS)
+        shared = Pass(mask, self.position.rotation(positions_T), cache, attend)
         for block in self.blocks:
-            x_BTD = block(x_BTD, turn, slopes_H, cache, attend)
+            x_BTD = block(x_BTD, shared)
         if cache is not None:
             cache.advance(length)
-        x_BTD = self.norm(x_BTD)
-        return linear(x_BTD, table_VD) if self.head is None else self.head(x_BTD)
+        return self.norm(x_BTD), table_VD
 
     def new_cache(self, batch_size: int, capacity: int) -> Cache:
         """An empty cache for this model, in the type and on the device of its weights.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from windtunnel.nn.attention import visible
+from windtunnel.nn.attention import Mask, visible
 
 
 class Cache:
@@ -73,31 +73,21 @@ class StaticCache:
         self.values[layer].index_copy_(2, self.places_S[-1:], v_BG1K)
         return self.keys[layer][:, :, :filled], self.values[layer][:, :, :filled]
 
-    def attend(
-        self,
-        q_BH1K: Tensor,
-        k_BGSK: Tensor,
-        v_BGSK: Tensor,
-        *,
-        window: int | None = None,
-        slopes_H: Tensor | None = None,
-        dropout: float = 0.0,
-        causal: bool = True,
-    ) -> Tensor:
+    def attend(self, q_BH1K: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask, dropout: float = 0.0) -> Tensor:
         """`windtunnel.nn.attention.attend` for the one query at the last place, as products and sums in the open.
 
         A compiler makes loops of them; a matrix product of one row would be a call to a library.
         """
-        if dropout or not causal:
-            raise ValueError(f"decoding is causal and without dropout, given causal={causal}, dropout={dropout}")
+        if dropout or not mask.causal or mask.kept_BS is not None:
+            raise ValueError(f"decoding is causal, without dropout and padding, given {mask} and dropout={dropout}")
         B, H, _, K = q_BH1K.shape
         G, S = k_BGSK.shape[1:3]
         q_BGN1K = q_BH1K.reshape(B, G, H // G, 1, K) * K**-0.5
         scores_BHS = (q_BGN1K * k_BGSK[:, :, None]).sum(-1).reshape(B, H, S)
         distances_S = self.places_S[-1:] - self.places_S
-        if slopes_H is not None:
-            scores_BHS = scores_BHS - slopes_H[:, None] * distances_S
-        if window is not None:
-            scores_BHS = scores_BHS.masked_fill(~visible(distances_S, window), -torch.inf)
+        if mask.slopes_H is not None:
+            scores_BHS = scores_BHS - mask.slopes_H[:, None] * distances_S
+        if mask.window is not None:
+            scores_BHS = scores_BHS.masked_fill(~visible(distances_S, mask.window), -torch.inf)
         mixed_BGNK = (scores_BHS.softmax(dim=-1).reshape(B, G, H // G, S, 1) * v_BGSK[:, :, None]).sum(-2)
         return mixed_BGNK.reshape(B, H, 1, K)

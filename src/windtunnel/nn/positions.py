@@ -51,14 +51,14 @@ class RopeScaling(Config):
         return 1 / ((1 - kept) / self.factor + kept)
 
 
-def sinusoidal(positions_T: Tensor, d_model: int) -> Tensor:
-    """Sines in the even and cosines in the odd columns, (T, D) (Vaswani et al. 2017, section 3.5)."""
-    rates = torch.exp(torch.arange(0, d_model, 2, device=positions_T.device) * (-math.log(10000.0) / d_model))
-    angles = positions_T[:, None].float() * rates
-    table_TD = torch.zeros(len(positions_T), d_model, device=positions_T.device)
-    table_TD[:, 0::2] = angles.sin()
-    table_TD[:, 1::2] = angles.cos()[:, : d_model // 2]
-    return table_TD
+def sinusoidal(positions: Tensor, d_model: int) -> Tensor:
+    """Sines in the even and cosines in the odd columns, (..., D) (Vaswani et al. 2017, section 3.5)."""
+    rates = torch.exp(torch.arange(0, d_model, 2, device=positions.device) * (-math.log(10000.0) / d_model))
+    angles = positions[..., None].float() * rates
+    table = torch.zeros(*positions.shape, d_model, device=positions.device)
+    table[..., 0::2] = angles.sin()
+    table[..., 1::2] = angles.cos()[..., : d_model // 2]
+    return table
 
 
 def rotation(positions_T: Tensor, d_head: int, base: float = 10000.0, scaling: RopeScaling | None = None) -> Rotation:
@@ -70,13 +70,13 @@ def rotation(positions_T: Tensor, d_head: int, base: float = 10000.0, scaling: R
     return angles.cos(), angles.sin()
 
 
-def rotate(x_BHTK: Tensor, turn: Rotation) -> Tensor:
+def rotate(x_BHTK: Tensor, rotary: Rotation) -> Tensor:
     """Turn each pair (x_i, x_{i + K/2}) by its position's angle; then q(m)·k(n) depends on m - n only.
 
     RoFormer pairs neighbours (x_2i, x_2i+1); halves are paired here, as in Llama: the same up to a permutation
     of the columns of the query and key matrices.
     """
-    cos, sin = (part.to(x_BHTK.dtype) for part in turn)
+    cos, sin = (part.to(x_BHTK.dtype) for part in rotary)
     first, second = x_BHTK.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
@@ -115,8 +115,8 @@ class Position(nn.Module):
     def build(self) -> None:
         """Make the parameters and buffers, if there are any."""
 
-    def embed(self, positions_T: Tensor) -> Tensor | None:
-        """What is added to the token embeddings, (T, D), or None."""
+    def embed(self, positions: Tensor) -> Tensor | None:
+        """What is added to the embeddings of tokens at positions (T,) or (B, T): (..., D), or None."""
         return None
 
     def rotation(self, positions_T: Tensor) -> Rotation | None:
@@ -134,21 +134,21 @@ class Learned(Position):
     def build(self) -> None:
         self.embedding = nn.Embedding(self.context_length, self.d_model)
 
-    def embed(self, positions_T: Tensor) -> Tensor:
-        if len(positions_T) > self.context_length:
+    def embed(self, positions: Tensor) -> Tensor:
+        if positions.shape[-1] > self.context_length:
             raise DataError(
-                f"{len(positions_T)} tokens are longer than the model's context of {self.context_length}; learned "
+                f"{positions.shape[-1]} tokens are longer than the model's context of {self.context_length}; learned "
                 "positions end there: give a shorter text, or train with --set model.position=rope"
             )
-        embedded: Tensor = self.embedding(positions_T)
+        embedded: Tensor = self.embedding(positions)
         return embedded
 
 
 class Sinusoidal(Position):
     """Fixed sines and cosines added to the embeddings."""
 
-    def embed(self, positions_T: Tensor) -> Tensor:
-        return sinusoidal(positions_T, self.d_model)
+    def embed(self, positions: Tensor) -> Tensor:
+        return sinusoidal(positions, self.d_model)
 
 
 class Rope(Position):

@@ -269,7 +269,7 @@ def _unflat(flat: Tensor, model: Model) -> dict[str, Tensor]:
 
 
 StackedStep = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(tensors, which it changes, inputs (S, B, ...), targets (S, B, T'), rates (3,)) -> losses (S,), gradient norms (S,)."""
+"""(tensors, which it changes, inputs (S, B, ...), targets (S, B, T'), rates (3,)) -> losses (S,), norms (S,)."""
 
 
 def _side_by_side(parts: Sequence[Tensor], size: int) -> Tensor:
