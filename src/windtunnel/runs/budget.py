@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 
 from windtunnel.errors import ConfigError, NumericsError
+from windtunnel.files import write_text
 from windtunnel.models import build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.runs.arms import ResolvedArm, with_steps
 from windtunnel.text.batches import examples
 from windtunnel.training import machine
-from windtunnel.training.disk import saving, write_text
+from windtunnel.training.disk import saving
 from windtunnel.training.draws import batches
 from windtunnel.training.evaluate import sum_of_targets
 from windtunnel.training.loop import State, advance, loss_function

@@ -16,12 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError
+from windtunnel.files import discard
 from windtunnel.training.disk import (
     MANIFEST,
     NewerFormat,
     check,
-    delete,
-    discard,
     read_files,
     read_manifest,
     saving,
@@ -73,12 +72,10 @@ def save_checkpoint(
 
 
 def prune(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what interrupted saves left behind."""
+    """Delete all but the newest `keep` checkpoints."""
     with saving(run):
         for _, folder in checkpoints(run)[keep:]:
             discard(folder)
-        for leftover in run.glob(".tmp-*"):
-            delete(leftover)
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:

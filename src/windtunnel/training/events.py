@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from windtunnel.errors import ArtifactError
-from windtunnel.training.disk import read_file
+from windtunnel.files import read_file
 
 
 @dataclass(frozen=True)

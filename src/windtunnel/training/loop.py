@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError, NumericsError
+from windtunnel.files import discard, open_regular, write_all
 from windtunnel.models import Model, create
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
-from windtunnel.training.disk import discard, locked, open_regular, saving, write_all
+from windtunnel.training.disk import locked, saving
 from windtunnel.training.distributed import ALONE, Ranks
 from windtunnel.training.draws import BatchOf, batches
 from windtunnel.training.evaluate import evaluate
