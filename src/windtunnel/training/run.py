@@ -100,9 +100,10 @@ class Run:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder looks like a run: a kill while it was being made leaves one that does not."""
+    """Whether a folder looks like a run, also like one that lacks a file: `open_run` says so then."""
     whole = not folder.name.startswith(".tmp-")
-    return whole and (folder / "config.json").exists() and (folder / MANIFEST).exists()
+    parts = ("record.json",), ("config.json", MANIFEST)  # an exported model has a config.json too
+    return whole and any(all((folder / name).exists() for name in names) for names in parts)
 
 
 def open_run(folder: Path) -> Run:
