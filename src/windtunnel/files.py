@@ -68,8 +68,10 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all: a kill leaves what was there before."""
+    """Write a text, whole or not at all: a kill leaves what was there before. The mode of the file stays."""
     with temporary(path) as new:
+        with suppress(FileNotFoundError):
+            new.chmod(stat.S_IMODE(path.stat().st_mode))
         write_file(new, text.encode())
         os.rename(new, path)
         sync_folder(path.parent)
