@@ -8,8 +8,10 @@ import pytest
 from test_train import sets
 from test_train import windtunnel as in_a_process
 
-from windtunnel.comparison.plan import is_settled
+from windtunnel.comparison.plan import has_settled, is_settled
+from windtunnel.runs.measure import measure
 from windtunnel.runs.seeds import describe_all, find_runs
+from windtunnel.training.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,20 @@ def test_nothing_goes_on_where_all_are_damaged(trained, tmp_path, windtunnel):
         code, out, err = windtunnel(command, "out")
         assert (code, out) == (3, "")
         assert "config.json cannot be read (No such file" in err
+
+
+@pytest.mark.parametrize("name", ["documents.safetensors", "manifest.json"])
+def test_what_was_measured_and_altered_is_measured_again_and_said(trained, tmp_path, caplog, name):
+    """One flipped bit of a document's loss would be a bit of the verdict."""
+    run = tmp_path / "seed-1"
+    shutil.copytree(trained[0] / "runs/out/seed-1", run)
+    path, events = run / "measured" / name, open_run(run).events()
+    right = path.read_bytes()
+    path.write_bytes(right[:-20] + bytes([right[-20] ^ 1]) + right[-19:])
+    assert not has_settled(run, events)
+    assert f"measured again: {path} was altered" in caplog.text
+    measure(run)
+    assert (run / "measured/documents.safetensors").read_bytes() == (
+        trained[0] / "runs/out/seed-1/measured/documents.safetensors"
+    ).read_bytes()
+    assert has_settled(run, events)

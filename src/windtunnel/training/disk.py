@@ -106,7 +106,32 @@ def manifest_bytes(files: Mapping[str, bytes], facts: Mapping[str, Any]) -> byte
             name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
         },
     }
+    return sealed(body)
+
+
+def sealed(body: Mapping[str, Any]) -> bytes:
+    """Canonical JSON of the body with its own SHA-256; `read_sealed` is the inverse."""
     return _canonical({**body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `sealed` made a file of.
+
+    Raises:
+        FileNotFoundError: when it is missing.
+        ArtifactError: when it was altered.
+    """
+    try:
+        raw = read_file(path, largest=LARGEST_MANIFEST)
+        body = dict(json.loads(raw))
+        stated = body.pop("sha256")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise ArtifactError(f"{path} is damaged: it cannot be read as a manifest") from None
+    if raw != _canonical({**body, "sha256": stated}) or hashlib.sha256(_canonical(body)).hexdigest() != stated:
+        raise ArtifactError(f"{path} was altered: its content does not have the SHA-256 that it states")
+    return body
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -117,23 +142,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        raw = read_file(path, largest=LARGEST_MANIFEST)
-        body = json.loads(raw)
-        version = body["format"]
-        stated = body.pop("sha256")
+        body = read_sealed(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; this is not a complete windtunnel folder") from None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise ArtifactError(f"{path} is damaged: it cannot be read as a manifest") from None
-    sound = raw == _canonical({**body, "sha256": stated}) and hashlib.sha256(_canonical(body)).hexdigest() == stated
-    if not sound:
-        raise ArtifactError(f"{path} was altered: its content does not have the SHA-256 that it states")
+    version = body.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise NewerFormat(
             f"{folder} has format {version}, this windtunnel reads up to {FORMAT}; install a newer windtunnel"
         )
     check(Manifest, body, path)
-    return dict(body)
+    return body
 
 
 def check(kind: type[BaseModel], data: object, path: Path) -> None:
