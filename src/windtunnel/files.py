@@ -57,6 +57,33 @@ def read_file(path: Path, largest: int | None = None, size: int | None = None) -
         return file.read(there)
 
 
+def open_given(path: Path) -> int:
+    """A descriptor of a file that a user names: links are followed, but no pipe is waited for and no device read.
+
+    Raises:
+        OSError: also for what is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, and a file is expected", str(path))
+    return descriptor
+
+
+def read_given(path: Path, largest: int) -> str:
+    """The UTF-8 text of a file that a user names, with ends of lines as Python has them.
+
+    Raises:
+        OSError: also for what is no regular file, or has more than `largest` bytes.
+        UnicodeDecodeError: when it is not UTF-8.
+    """
+    with os.fdopen(open_given(path), "r", encoding="utf-8") as file:
+        there = os.fstat(file.fileno()).st_size
+        if there > largest:
+            raise OSError(errno.EFBIG, f"it has {there:,} bytes, and at most {largest:,} are expected", str(path))
+        return file.read()
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file and wait until the disk has it."""
     descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

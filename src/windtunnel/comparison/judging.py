@@ -123,6 +123,8 @@ def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
     elif has_settled(folder, events):
         measured = read_measured(folder)
         nats = float(measured.losses.sum())
+    elif reason == "finished":
+        message = f"the checkpoint of {folder}, or what was measured of it, is damaged; the same command makes it again"
     return _Found(
         SeedRun(
             seed,

@@ -91,6 +91,9 @@ EVENTS: dict[str, type[Any]] = {
 
 CRC = ', "crc": '
 
+LARGEST_LOG = 4 << 30
+"""Bytes; as many as twenty million steps take."""
+
 
 def to_line(event: Event) -> str:
     """One line of JSON with the event's kind first and a CRC-32 of the rest last."""
@@ -125,7 +128,7 @@ def read_events(path: Path, at_least: int = 0, kinds: Sequence[str] = ()) -> lis
         ArtifactError: naming the file, and the line that was altered, or what is missing.
     """
     try:
-        data = read_file(path)
+        data = read_file(path, largest=LARGEST_LOG)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error.strerror})") from None
     *lines, tail = data.split(b"\n")
