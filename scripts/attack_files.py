@@ -19,15 +19,17 @@ from stress_kill import result  # beside this script
 
 from windtunnel import cli, files
 from windtunnel.comparison import compare as comparing
-from windtunnel.comparison.plan import make_plan
+from windtunnel.comparison.plan import comparison_folder, make_plan
 from windtunnel.errors import WindtunnelError
-from windtunnel.runs.arms import arm_from_file, vary
+from windtunnel.runs.arms import arm_from_file, resolve_arms, vary
 from windtunnel.runs.measure import measure
 from windtunnel.runs.seeds import create_seeds
 from windtunnel.text.tokenizers import Tokenizer
-from windtunnel.training import loop
+from windtunnel.training import disk, loop
 from windtunnel.training.events import Stopped
 from windtunnel.training.foreign import export_run, import_run
+
+LEARNING_RATES = ["optimizer.lr=1e-3,1e-2"]
 
 
 def command(*words: str) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def summarised() -> object:
 
 def plan_of(root: Path) -> Any:
     """Two arms, three seeds, with a budget of seconds."""
-    return make_plan(vary(small(root), ["optimizer.lr=1e-3,1e-2"]), 3, budget=("seconds", 0.02), root=Path("runs"))
+    return make_plan(vary(small(root), LEARNING_RATES), 3, budget=("seconds", 0.02), root=Path("runs"))
 
 
 def compared() -> object:
@@ -111,6 +113,10 @@ def make_world(work: Path) -> None:
     for folder in create_seeds(small(work), [0, 1], Path("runs/out")):
         list(loop.resume(folder))
         measure(folder)
+    arms = resolve_arms(vary(small(work), LEARNING_RATES))
+    pace = comparison_folder(arms, Path("runs")) / "pace.json"
+    pace.parent.mkdir()
+    pace.write_bytes(disk.sealed({"seconds": {arm.key: 0.002 for arm in arms}}))  # or a busy machine had other steps
     plan = plan_of(work)
     with contextlib.closing(comparing.train_arms(plan, InTurn())) as events:  # type: ignore[arg-type]
         list(events)
@@ -241,5 +247,5 @@ def judged(said: Said, expected: Said, path: Path, unguarded: bool) -> str:
         return said.how if said.how == "error" else said.how.upper()
     if said.value == expected.value:
         return "the same, and said" if path.name in said.text else "the same"
-    named = any(part in said.text for part in (path.name, f"{path.parent.parent} "))
+    named = any(part in said.text for part in (path.name, "/".join(path.parts[:3])))  # the file, or its run
     return "others, and said" if named else "others" if unguarded else "ANOTHER NUMBER"

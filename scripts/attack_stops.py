@@ -58,13 +58,13 @@ class Counting:
         return call
 
 
-def standing(folder: Path, config: RunConfig, seeds: int) -> list[Path]:
-    """Runs of a stack that stand at 0, 20, 40 and again 20 steps."""
-    runs = create_seeds(config, range(seeds), folder)
-    list(resume_together(runs))
-    for place, run in enumerate(runs):
+def standing(whole: list[Path], folder: Path) -> list[Path]:
+    """The finished runs of a stack as they stood at 0, 20, 40 and again 20 steps."""
+    shutil.copytree(whole[0].parent, folder)
+    runs = [folder / run.name for run in whole]
+    for run, last in zip(runs, (0, 20, 40, 20), strict=True):
         for step, path in checkpoints(run):
-            if step > (0, 20, 40, 20)[place % 4]:
+            if step > last:
                 shutil.rmtree(path)
     return runs
 
@@ -82,7 +82,7 @@ def attack_kills(kills: int, draw: random.Random, work: Path) -> dict[str, Any]:
     n_killed, n_groups, apart = 0, 0, 0.0
     while n_killed < kills:
         n_groups += 1
-        runs = standing(work / f"group-{n_groups}", config, 4)
+        runs = standing(whole, work / f"group-{n_groups}")
         for _ in range(draw.randint(1, 4)):
             n_killed += _killed(runs, draw) == "killed"
         said = forked(lambda runs=runs: [e.reason for _, e in resume_together(runs) if isinstance(e, Stopped)])

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windtunnel.errors import DataError, MissingExtra
+from windtunnel.errors import ArtifactError, DataError, MissingExtra
 from windtunnel.models.transformer import Transformer
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -73,6 +73,7 @@ def compare_with_transformers(
 
     Raises:
         MissingExtra: when transformers is not installed.
+        ArtifactError: when it cannot load the folder.
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtra("transformers", "hf", "comparing with transformers")
@@ -83,7 +84,14 @@ def compare_with_transformers(
     context, vocab_size = model.config.context_length, model.config.vocab_size
     longest = min(context, LONGEST)
     lengths = sorted({min(length, context) for length in lengths or (1, 2, 17, max(longest - 1, 1), longest)})
-    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    try:
+        theirs: Any = load(folder, dtype=torch.float32, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 (another library's, of any kind; about a field that we do not read)
+        said = " ".join(str(error).split())[:300]
+        raise ArtifactError(
+            f"transformers cannot load {folder}, so nothing shows that it is the same model ({said}); mend its files"
+        ) from None
     theirs = theirs.eval().to(model.embedding.weight.device)
 
     def their_logits(ids_1T: Tensor) -> Tensor:
