@@ -228,6 +228,8 @@ def attack_files(mutations: int, draw: random.Random, work: Path) -> dict[str, A
         said = forked(reader)
         word = judged(said, expected[reader], path, kind in UNGUARDED)
         ends[word] += 1
+        if number % 100 == 99:
+            print(number + 1, dict(ends), file=sys.stderr, flush=True)
         if word.isupper():
             told = f"{said.how} {said.value[-700:]} {said.text[-300:]}"
             broken.append(f"{number}: {how} of {path}, {reader.__name__}: {told}")

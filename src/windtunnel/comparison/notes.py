@@ -12,6 +12,7 @@ from windtunnel.comparison.comparison import ArmResult, Judgement
 from windtunnel.comparison.plan import Plan
 from windtunnel.errors import ArtifactError
 from windtunnel.files import read_file
+from windtunnel.training.disk import LARGEST_MANIFEST
 from windtunnel.training.evaluate import sum_of_targets
 
 SAVED = "comparison.json"
@@ -62,7 +63,7 @@ def seeds_looked_at(plan: Plan) -> list[int]:
     """With how many seeds the same arms have been judged before, from the comparison's folder."""
     path = plan.folder / SAVED
     try:
-        return sorted({int(n) for n in json.loads(read_file(path))["seeds_looked_at"]})
+        return sorted({int(n) for n in json.loads(read_file(path, largest=LARGEST_MANIFEST))["seeds_looked_at"]})
     except FileNotFoundError:
         return []
     except (ArtifactError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:

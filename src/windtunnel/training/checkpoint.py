@@ -123,6 +123,14 @@ def newest_step(run: Path) -> int | None:
     return None
 
 
+def saved_log_size(run: Path) -> int:
+    """How many bytes of the log belong to the newest checkpoint whose manifest is whole; 0 when there is none."""
+    for step, folder in checkpoints(run):
+        with suppress(ArtifactError):
+            return int(_manifest(folder, step)["metrics_size"])
+    return 0
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy saved weights into a model, every tensor exactly once.
 

@@ -32,7 +32,14 @@ from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
-from windtunnel.training.checkpoint import WEIGHTS, Checkpoint, check_finite, load_weights, newest_checkpoint
+from windtunnel.training.checkpoint import (
+    WEIGHTS,
+    Checkpoint,
+    check_finite,
+    load_weights,
+    newest_checkpoint,
+    saved_log_size,
+)
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.training.draws import first_weights
 from windtunnel.training.events import Event, read_events
@@ -69,9 +76,13 @@ class Run:
     record: Mapping[str, Any]
 
     def events(self, *kinds: str) -> list[Event]:
-        """The events of its training so far, or those of some kinds. Raises ArtifactError for an altered log."""
-        path = self.folder / METRICS
-        return read_events(path, kinds=kinds) if path.exists() or path.is_symlink() else []
+        """The events of its training so far, or those of some kinds.
+
+        Raises:
+            ArtifactError: when the log was altered, or is shorter than it was when the newest checkpoint was saved.
+        """
+        path, saved = self.folder / METRICS, saved_log_size(self.folder)
+        return read_events(path, saved, kinds) if saved or path.exists() or path.is_symlink() else []
 
     def store(self) -> TokenStore:
         """Its corpus as tokens.
