@@ -14,7 +14,7 @@ import windtunnel
 PACKAGE = Path(windtunnel.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
-    "errors", "config", "stats", "text", "nn", "models", "tasks", "training", "generation", "inspect", "runs",
+    "errors", "files", "config", "stats", "text", "nn", "models", "tasks", "training", "generation", "inspect", "runs",
     "comparison", "scaling", "label", "report", "serve", "experiments", "cli",
 ]  # fmt: skip
 HEAVY = ["torch", "numpy", "scipy", "matplotlib", "transformers", "safetensors", "tokenizers"]

@@ -19,6 +19,10 @@ from typing import Any, ClassVar, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from windtunnel.errors import ConfigError
+from windtunnel.files import read_given
+
+LARGEST = 1 << 20
+"""Bytes of a file of settings."""
 
 C = TypeVar("C", bound="Config")
 
@@ -103,7 +107,7 @@ def override(config: C, assignments: Iterable[str]) -> C:
 def read_settings(path: Path) -> dict[str, Any]:
     """The nested settings of a `.json` or `.toml` file. Raises ConfigError when it cannot be read as such."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_given(path, LARGEST)
         data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a readable config ({error}); expected a .json or .toml file") from None

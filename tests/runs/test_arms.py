@@ -1,6 +1,7 @@
 """Arms, their pairing and their budget."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from windtunnel.models import build
 from windtunnel.runs.arms import Arm, arm_from_file, resolve_arms, vary
 from windtunnel.runs.budget import parse_budget, spent, within_budget
 from windtunnel.text.batches import batch
+from windtunnel.training.disk import read_sealed
 from windtunnel.training.recipes import recipe
 
 SMALL = ["model.n_layers=1", "model.d_model=16", "model.n_heads=2", "train.batch_size=8", "train.steps=20"]
@@ -151,6 +153,24 @@ def test_a_budget_of_seconds_is_timed_once(base, tmp_path):
     first = within_budget(arms, "seconds", 10.0, tmp_path)
     assert first[1].config.train.steps < first[0].config.train.steps  # four layers take longer than one
     assert within_budget(arms, "seconds", 10.0, tmp_path) == first
+
+
+@pytest.mark.parametrize("damage", ["digit", "cut", "[]", "{}", "pipe"])
+def test_altered_times_of_steps_are_taken_again_and_said(base, tmp_path, caplog, damage):
+    """A digit of them decides how many steps an arm trains."""
+    arms, path = resolve_arms(vary(base, ["optimizer.lr=1,2"])), tmp_path / "pace.json"
+    within_budget(arms, "seconds", 10.0, tmp_path)
+    text = path.read_text()
+    assert not caplog.text
+    path.unlink()
+    if damage == "pipe":
+        os.mkfifo(path)
+    else:
+        altered = {"digit": text.replace(": 0.", ": 1."), "cut": text[:40]}
+        path.write_text(altered.get(damage, damage))
+    within_budget(arms, "seconds", 10.0, tmp_path)
+    assert "the arms are timed again" in caplog.text
+    assert read_sealed(path)["seconds"].keys() == {arm.key for arm in arms}
 
 
 @pytest.mark.parametrize("text", ["tokens", "tokens=", "tokens=-3", "tokens=nan", "money=3", "steps=inf"])

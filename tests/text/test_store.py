@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.text import store_build
 from windtunnel.text.splits import SPLITS, document_split, split_text, text_cuts
-from windtunnel.text.store import TextConfig, TokenStore, open_store, prepare, verify
+from windtunnel.text.store import TextConfig, TokenStore, open_store, prepare
 from windtunnel.text.store_build import spread_sample, survey
 from windtunnel.text.tokenizers import Tokenizer, bytes_tokenizer, characters_tokenizer
 
@@ -268,7 +268,7 @@ def test_a_damaged_store_is_built_again_and_said(
         after = prepare(corpus("line", *LINES), TextConfig(), tmp_path)
     assert "damaged and is built again" in caplog.text
     assert {split: texts_of(after, split) for split in SPLITS} == expected
-    verify(after.folder)
+    open_store(after.folder, corpus("line"))
     assert [path.name for path in after.folder.parent.iterdir()] == [after.folder.name]
 
 
@@ -295,18 +295,66 @@ def test_a_store_is_hashed_once_a_process(tmp_path: Path, monkeypatch: pytest.Mo
     open_store(folder, corpus("line"))
 
 
-def test_verify_names_the_file_with_one_flipped_bit(tmp_path: Path) -> None:
+def test_opening_names_the_file_with_one_flipped_bit(tmp_path: Path) -> None:
     folder = prepare(corpus("line", *LINES), TextConfig(), tmp_path).folder
-    verify(folder)
+    open_store(folder, corpus("line"))
     for path in sorted(folder.glob("*.bin")):
         good = path.read_bytes()
         bad = bytearray(good)
         bad[len(bad) // 2] ^= 1
         path.write_bytes(bad)
         with pytest.raises(ArtifactError, match=path.name):
-            verify(folder)
+            open_store(folder, corpus("line"))
         path.write_bytes(good)
-    verify(folder)
+    open_store(folder, corpus("line"))
+
+
+def test_every_digit_of_the_manifest_is_guarded(tmp_path: Path) -> None:
+    """A digit more in `n_bytes` made ten times fewer bits a byte of the same loss."""
+    folder = prepare(corpus("line", *LINES), TextConfig(tokenizer="bytes"), tmp_path).folder
+    path = folder / "manifest.json"
+    right = path.read_bytes()
+    for place in [i for i, byte in enumerate(right) if chr(byte).isdigit()]:
+        path.write_bytes(right[:place] + (b"1" if right[place : place + 1] != b"1" else b"2") + right[place + 1 :])
+        with pytest.raises(ArtifactError, match="manifest"):
+            open_store(folder, corpus("line"))
+
+
+def test_a_store_of_an_older_version_is_built_again_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = TextConfig(tokenizer="bytes")
+    path = prepare(corpus("line", *LINES), config, tmp_path).folder / "manifest.json"
+    right = path.read_text()
+    old = {key: value for key, value in json.loads(right).items() if key != "own_sha256"}
+    old["splits"]["dev"]["n_bytes"] *= 10
+    path.write_text(json.dumps(old, indent=2))
+    prepare(corpus("line", *LINES), config, tmp_path)
+    assert "is built again" in caplog.text
+    assert "does not state the SHA-256 of its content: an older version wrote it" in caplog.text
+    assert path.read_text() == right
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "dev.ids.bin", "tokenizer.json", "train.offsets.bin"])
+def test_a_pipe_or_a_device_in_the_cache_is_not_read(name: str, tmp_path: Path) -> None:
+    """A pipe would be waited for, and /dev/zero never ends."""
+    config = TextConfig(tokenizer="bytes")
+    folder = prepare(corpus("line", *LINES), config, tmp_path).folder
+    for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (folder / name).unlink()
+        put(folder / name)
+        with pytest.raises(ArtifactError, match=f"{name} is not a regular file"):
+            open_store(folder, corpus("line"))
+        assert texts_of(prepare(corpus("line", *LINES), config, tmp_path), "dev")
+
+
+def test_a_store_of_another_corpus_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = TextConfig(tokenizer="bytes")
+    right = prepare(corpus("line", *LINES), config, tmp_path)
+    wrong = prepare(corpus("line", *reversed(LINES), "one more"), config, tmp_path)
+    expected = texts_of(right, "train")
+    shutil.rmtree(right.folder)
+    wrong.folder.rename(right.folder)
+    assert texts_of(prepare(corpus("line", *LINES), config, tmp_path), "train") == expected
+    assert "holds another corpus" in caplog.text
 
 
 def build_in_process(folder: str, start: float, results: multiprocessing.Queue) -> None:
@@ -328,7 +376,7 @@ def test_processes_that_build_the_same_store_at_once(tmp_path: Path) -> None:
     assert all(answer == answers[0] for answer in answers)
     (folder,) = (tmp_path / "tokens").iterdir()
     assert folder.name == answers[0][0]
-    verify(folder)
+    open_store(folder, corpus("line"))
 
 
 def test_the_process_that_renames_second_takes_the_first_one_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,19 @@ def test_a_last_line_cut_short_by_a_kill_is_no_damage(run):
     assert read_events(path)
 
 
+@pytest.mark.parametrize("damage", ["zeros", "whole lines", "missing"])
+def test_a_log_shorter_than_when_it_was_saved_is_not_read_as_that_of_an_unfinished_run(run, damage):
+    path = run / "metrics.jsonl"
+    assert open_run(run).events()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(bytes(len(b"".join(lines))) if damage == "zeros" else b"".join(lines[:4]))
+    for kinds in ((), ("stopped",)):
+        with pytest.raises(ArtifactError, match=r"metrics\.jsonl (was truncated|was altered|cannot be read)"):
+            open_run(run).events(*kinds)
+
+
 def test_an_altered_log_stops_a_resume(run):
     path = run / "metrics.jsonl"
     data = path.read_bytes()

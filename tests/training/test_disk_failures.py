@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import config_of, final_hashes, finish, names_file, stop_after, store_of
 
+from windtunnel import files
 from windtunnel.errors import BusyError, ConfigError, SaveError
 from windtunnel.training import disk, loop
 from windtunnel.training.disk import locked, write_folder
@@ -82,7 +83,7 @@ def test_each_call_of_a_resumed_run(short, tmp_path, monkeypatch, code):
         left = load(folder)
         assert left.step in (2, 3)
         assert left.warnings == ()
-        assert not list(folder.glob(".tmp-step-*"))
+        assert not list(folder.glob(".tmp-*"))
         if number % 4 == code % 4:  # each call under one of the errors, to save time
             list(resume(folder))
             assert final_hashes(folder) == expected
@@ -95,11 +96,16 @@ def test_each_call_of_a_resumed_run(short, tmp_path, monkeypatch, code):
     assert {"open", "mkdir", "truncate"} <= set(failed)
 
 
+def patch_os(patch: pytest.MonkeyPatch, failing: FailingOs) -> None:
+    """Have all that writes a run go through `failing`."""
+    for module in (files, disk, loop):
+        patch.setattr(module, "os", failing)
+
+
 def refused(folder: Path, failing: FailingOs, monkeypatch: pytest.MonkeyPatch) -> str:
     """The message of the SaveError with which resuming ends, empty when it ends well."""
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "os", failing)
-        patch.setattr(loop, "os", failing)
+        patch_os(patch, failing)
         try:
             list(resume(folder))
         except SaveError as error:
@@ -115,7 +121,7 @@ def test_each_call_of_making_a_run(short, tmp_path, monkeypatch, code):
     for number in range(100):
         folder, failing = tmp_path / f"run-{number}", FailingOs(number, code)
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "os", failing)
+            patch_os(patch, failing)
             message = ""
             try:
                 create_run(folder, resolved, store)
@@ -171,10 +177,10 @@ def test_replacing_deletes_the_old_folder_only_when_the_new_one_is_on_disk(tmp_p
     write_folder(tmp_path / "step-1", {"a": b"old"}, {})
     for number in range(10):
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "os", FailingOs(number, errno.ENOSPC))
+            patch_os(patch, FailingOs(number, errno.ENOSPC))
             with pytest.raises(SaveError):
                 write_folder(tmp_path / "step-1", {"a": b"new"}, {}, replace=True)
-            assert not list(tmp_path.glob(".tmp-step-1-*"))
+            assert not list(tmp_path.glob(".tmp-*"))
         assert (tmp_path / "step-1/a").read_bytes() == b"old"
     write_folder(tmp_path / "step-1", {"a": b"new"}, {}, replace=True)
     assert (tmp_path / "step-1/a").read_bytes() == b"new"
@@ -225,14 +231,14 @@ def test_who_makes_the_same_run_at_once_gets_it(short, tmp_path):
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-@pytest.mark.parametrize("call", range(5))
+@pytest.mark.parametrize("call", range(6))
 def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch, call):
-    """Opening, writing, syncing, renaming fail one after the other."""
+    """Creating, opening, writing, syncing, renaming fail one after the other."""
     path = tmp_path / "comparison.json"
     path.write_text("before")
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "os", FailingOs(call, errno.ENOSPC))
+        patch_os(patch, FailingOs(call, errno.ENOSPC))
         with pytest.raises(OSError, match="No space left"):
-            disk.write_text(path, "after")
-    assert path.read_text() == ("before" if call < 4 else "after")  # at last its name is not yet synced
+            files.write_text(path, "after")
+    assert path.read_text() == ("before" if call < 5 else "after")  # at last its name is not yet synced
     assert [file.name for file in tmp_path.iterdir()] == ["comparison.json"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_disk_failures import FailingOs
+from test_disk_failures import FailingOs, patch_os
 from tiny_runs import final_hashes, finish, stop_after, store_of
 
 from windtunnel.comparison.pairing import pairing
@@ -191,14 +191,15 @@ def test_a_run_of_weights_is_whole_or_not_there(reference, tmp_path, monkeypatch
         create_with_weights(folder, run.config, weights, run.tokenizer, store, {"made": "imported"})
 
     for number in range(100):
-        monkeypatch.setattr(disk, "os", FailingOs(number, errno.ENOSPC))
+        failing = FailingOs(number, errno.ENOSPC)
+        patch_os(monkeypatch, failing)
         with suppress(SaveError):
             make()
         assert [path.name for path in folder.parent.iterdir()] in ([], ["seed-0"])  # nothing half done beside it
         if folder.exists():
             wholes.append(number)
             assert final_hashes(load(folder).run.folder)[0] == reference[2][0]
-            if not disk.os.failed:
+            if not failing.failed:
                 break
             shutil.rmtree(folder)
     assert wholes == [number - 2, number - 1, number]  # after the rename only its parent is opened and synced

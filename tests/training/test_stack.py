@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 
@@ -169,9 +168,15 @@ def test_a_damaged_and_a_busy_run_take_no_other_with_them(make, tmp_path):
     assert [e.reason for _, e in resume_together([runs[2]]) if isinstance(e, Stopped)] == ["finished"]
 
 
-def test_a_disk_that_refuses_one_run_ends_only_that_one(make, tmp_path):
-    runs = make(tmp_path, mlp, seeds=2)
-    (runs[0] / f".tmp-step-20-{os.getpid()}-{threading.get_native_id()}").write_text("in the way")
+def test_a_disk_that_refuses_one_run_ends_only_that_one(make, tmp_path, monkeypatch):
+    runs, rename = make(tmp_path, mlp, seeds=2), os.rename
+
+    def refuse(old, new):
+        if new == runs[0] / "step-20":
+            raise PermissionError(13, "Permission denied")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refuse)
     ends = {place: event for place, event in resume_together(runs) if isinstance(event, Stopped)}
     assert [ends[place].reason for place in range(2)] == ["failed", "finished"]
     assert "could not write" in ends[0].message

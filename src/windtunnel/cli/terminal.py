@@ -40,11 +40,20 @@ def load_model(name: str) -> TrainedModel:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write where the user said: into a file whole or not at all, into a pipe or a device directly."""
+    from windtunnel import files
     from windtunnel.training.disk import saving
 
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        target = path.resolve()  # a link stays, and what it leads to is replaced
+        # /dev/stdout leads to whatever the shell has opened, perhaps a file that holds more than this.
+        opened = path.is_symlink() and path.absolute().parts[1] in ("dev", "proc")
+        if opened or (target.exists() and not target.is_file()):
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        else:
+            files.write_text(target, text)
     console().print(f"written: {path}", highlight=False, soft_wrap=True)
 
 

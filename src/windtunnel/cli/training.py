@@ -110,24 +110,21 @@ def _train_together(parallel: str, folder_of: Callable[[Ranks], Path], as_json: 
 def _train(folders: list[Path], as_json: bool) -> None:
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.runs.execute import execute, open_executor
-    from windtunnel.runs.seeds import is_finished
+    from windtunnel.runs.seeds import unfinished
     from windtunnel.training.events import Stopped
     from windtunnel.training.machine import cores
-    from windtunnel.training.run import open_run
 
     err, endings = console(), {}
-    runs = [open_run(folder) for folder in folders]
-    open_runs = [(i, run.folder) for i, run in enumerate(runs) if not is_finished(run)]
-    labels = [folder.name for _, folder in open_runs]
-    threads = runs[0].config.train.threads or cores()
-    err.print(f"{len(open_runs)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
+    missing = unfinished(folders)
+    to_train = [run.folder for _, run in missing]
+    threads = next((run.config.train.threads for _, run in missing), None) or cores()
+    err.print(f"{len(to_train)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
     local = open_executor("local", max(1, cores() // threads))
     with asked_to_stop(err) as asked, local as executor, TrainingProgress(err) as progress:
-        folders_to_train = [folder for _, folder in open_runs]
-        for place, event in execute(folders_to_train, executor, should_stop=lambda: bool(asked)):
-            progress.show(labels[place], event)
+        for place, event in execute(to_train, executor, should_stop=lambda: bool(asked)):
+            progress.show(to_train[place].name, event)
             if isinstance(event, Stopped):
-                endings[open_runs[place][0]] = event
+                endings[missing[place][0]] = event
     summary = _say_result(folders, endings, as_json)
     _exit({result.reason for result in summary.seeds}, asked, folders[0].parent)
 
@@ -137,19 +134,22 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
     from windtunnel.runs.seeds import summarise
     from windtunnel.training.run import open_run
 
-    summary, text = summarise(folders, endings), open_run(folders[0]).config.text
-    picture = save_curves(folders, folders[0].parent / "curves.png")
+    summary = summarise(folders, endings)
+    for seed in (seed for seed in summary.seeds if seed.reason == "damaged"):
+        console().print(f"left out: {seed.message}", highlight=False, markup=False, soft_wrap=True)
+    sound = [Path(seed.folder) for seed in summary.seeds if seed.reason != "damaged"]
+    picture = save_curves(sound, sound[0].parent / "curves.png")
     if as_json:
         print_json(summary.to_dict())
     else:
         out = console(stderr=False)
         out.print(seeds_table(summary))
         out.print(verdict_line(summary), highlight=False, soft_wrap=True)
-        if floor := floor_line(folders[0]):
+        if floor := floor_line(sound[0]):
             out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
-        prompt = "'your prompt'" if text.unit == "text" else "''"
-        out.print(f"next: windtunnel generate {folders[0]} {prompt}", highlight=False, soft_wrap=True)
+        prompt = "'your prompt'" if open_run(sound[0]).config.text.unit == "text" else "''"
+        out.print(f"next: windtunnel generate {sound[0]} {prompt}", highlight=False, soft_wrap=True)
     return summary
 
 
@@ -157,7 +157,8 @@ def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
     if "interrupted" in reasons:
         console().print(f"stopped and saved; go on with: windtunnel resume {folder}", highlight=False, soft_wrap=True)
         raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
-    raise typer.Exit(4 if "diverged" in reasons else 1 if "failed" in reasons else 0)
+    codes = {"diverged": 4, "failed": 1, "damaged": 3}
+    raise typer.Exit(next((code for reason, code in codes.items() if reason in reasons), 0))
 
 
 def evaluate(
@@ -171,12 +172,16 @@ def evaluate(
 
     folders = find_seeds(run)
     with console().status(f"evaluating on the {split} split"):
-        found = evaluate_seeds(folders, split)
+        found = evaluate_seeds(folders, split, partial=True)
     if as_json:
         print_json(found.to_dict())
     else:
         for line in evaluation_lines(found):
             console(stderr=False).print(line, highlight=False, soft_wrap=True)
+    for _, message in found.damaged:
+        console().print(f"left out: {message}", highlight=False, markup=False, soft_wrap=True)
+    if found.damaged:
+        raise typer.Exit(3)
 
 
 def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show this one in full.")] = None,

@@ -13,10 +13,11 @@ from windtunnel.comparison.judging import conclude, undecided
 from windtunnel.comparison.notes import SAVED, seeds_looked_at
 from windtunnel.comparison.plan import Plan, is_settled, make_plan, run_folders
 from windtunnel.comparison.verdict import FEWEST_SEEDS
+from windtunnel.files import write_text
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.execute import execute, open_executor
 from windtunnel.training import machine
-from windtunnel.training.disk import saving, write_text
+from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Stopped
 from windtunnel.training.run import create_run
 

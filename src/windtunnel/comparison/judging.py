@@ -131,6 +131,8 @@ def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
         measured = read_measured(folder)
         sums = {**task.totals("dev"), **{name: float(column.sum()) for name, column in measured.sums.items()}}
         scores = {metric.name: metric.score(sums) for metric in task.metrics}
+    elif reason == "finished":
+        message = f"the checkpoint of {folder}, or what was measured of it, is damaged; the same command makes it again"
     return _Found(
         SeedRun(
             seed,

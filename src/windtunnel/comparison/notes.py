@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 
 from windtunnel import __version__
 from windtunnel.comparison.comparison import ArmResult, Judgement
 from windtunnel.comparison.plan import Plan
+from windtunnel.errors import ArtifactError
+from windtunnel.files import read_file
+from windtunnel.training.disk import LARGEST_MANIFEST
 
 SAVED = "comparison.json"
+log = logging.getLogger(__name__)
 
 
 def notes(
@@ -57,8 +62,11 @@ def seeds_looked_at(plan: Plan) -> list[int]:
     """With how many seeds the same arms have been judged before, from the comparison's folder."""
     path = plan.folder / SAVED
     try:
-        return sorted({int(n) for n in json.loads(path.read_text(encoding="utf-8"))["seeds_looked_at"]})
-    except (OSError, ValueError, KeyError, TypeError):
+        return sorted({int(n) for n in json.loads(read_file(path, largest=LARGEST_MANIFEST))["seeds_looked_at"]})
+    except FileNotFoundError:
+        return []
+    except (ArtifactError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("with how many seeds these arms were judged before cannot be read from %s: %s", path, error)
         return []
 
 

@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 
 from windtunnel.experiments.frame import Claim, Outcome
+from windtunnel.files import write_text
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import cells, inline_svg, page, scrolling_table, table
-from windtunnel.training.disk import saving, write_text
+from windtunnel.training.disk import saving
 
 STYLE = """
 :root { --holds: #00734f; --not: #b3470b; }

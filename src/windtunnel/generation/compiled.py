@@ -27,12 +27,13 @@ from torch import Tensor, nn
 
 import windtunnel
 from windtunnel.errors import ArtifactError, SaveError
+from windtunnel.files import delete, read_file
 from windtunnel.generation.weights import weights_of, with_weights
 from windtunnel.models import Model, Transformer, as_transformer
 from windtunnel.nn.cache import Cache, StaticCache
 from windtunnel.text.corpora.cache import cache_folder, private_folder
 from windtunnel.training import machine
-from windtunnel.training.disk import delete, read_file, saving
+from windtunnel.training.disk import saving
 
 Compile = Literal["auto", True, False]
 Call = Callable[[Tensor, Cache], Tensor]

@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from windtunnel.comparison.comparison import Comparison
+from windtunnel.files import write_text
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_page import comparison_page
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
 from windtunnel.report.figures import save_figures
-from windtunnel.training.disk import saving, write_text
+from windtunnel.training.disk import saving
 
 STYLES: dict[str, str] = {
     "better": "bold green",

@@ -15,13 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from windtunnel.config import plain
+from windtunnel.files import write_text
 from windtunnel.inspect.doctor.checks import CHECKS
 from windtunnel.inspect.doctor.exam import Examination, median_ratio
 from windtunnel.inspect.doctor.findings import Finding
 from windtunnel.report.doctor_figures import activations_figure, training_figure
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import inline_svg, page, table
-from windtunnel.training.disk import saving, write_text
+from windtunnel.training.disk import saving
 
 NOTHING = f"nothing found; looked for: {', '.join(CHECKS)}"
 COLUMNS = ("finding", "severity", "evidence", "cure")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.errors import ConfigError
+from windtunnel.files import write_text
 from windtunnel.generation.prompt import prompt_ids, token_text
 from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.generation.trace import Trace, corpus_truth, trace
@@ -14,7 +15,7 @@ from windtunnel.inspect.attention import AttentionMap, attention
 from windtunnel.models import as_transformer
 from windtunnel.report.figures import attention_figure, save_figure
 from windtunnel.report.page import attention_page, trace_page
-from windtunnel.training.disk import saving, write_text
+from windtunnel.training.disk import saving
 from windtunnel.training.run import TrainedModel
 
 

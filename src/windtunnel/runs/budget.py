@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,18 +12,20 @@ from pathlib import Path
 
 import torch
 
-from windtunnel.errors import ConfigError, NumericsError
+from windtunnel.errors import ArtifactError, ConfigError, NumericsError
+from windtunnel.files import write_text
 from windtunnel.models import build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.runs.arms import ResolvedArm, with_steps
 from windtunnel.training import machine
-from windtunnel.training.disk import saving, write_text
+from windtunnel.training.disk import read_sealed, saving, sealed
 from windtunnel.training.loop import State, alone
 from windtunnel.training.optimizer import build_optimizer
 from windtunnel.training.run import in_blocks
 from windtunnel.training.step import prepare_blocks
 
 KINDS = ("steps", "tokens", "flops", "seconds")
+log = logging.getLogger(__name__)
 ROUNDS, STEPS_A_ROUND = 5, 8
 
 
@@ -89,10 +91,12 @@ def _per_step(arm: ResolvedArm) -> tuple[float, float]:
 
 def _pace(arms: Sequence[ResolvedArm], path: Path) -> list[float]:
     """Seconds a step of each arm: medians, the arms taking turns."""
-    if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if all(arm.key in known for arm in arms):
+    with suppress(FileNotFoundError):
+        try:
+            known = read_sealed(path)["seconds"]
             return [float(known[arm.key]) for arm in arms]
+        except (ArtifactError, KeyError) as error:
+            log.warning("the arms are timed again, and may come to other numbers of steps: %s", error)
     racers = [_racer(arm) for arm in arms]
     times: list[list[float]] = [[] for _ in arms]
     for _ in range(ROUNDS):
@@ -101,7 +105,7 @@ def _pace(arms: Sequence[ResolvedArm], path: Path) -> list[float]:
     paces = [statistics.median(own[STEPS_A_ROUND:] or own) for own in times]  # the first round warms up
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({arm.key: pace for arm, pace in zip(arms, paces, strict=True)}) + "\n")
+        write_text(path, sealed({"seconds": {arm.key: pace for arm, pace in zip(arms, paces, strict=True)}}).decode())
     return paces
 
 

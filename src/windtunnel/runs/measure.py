@@ -9,6 +9,8 @@ It is derived from the run and can be thrown away.
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from windtunnel.training.evaluate import unit_sums
 from windtunnel.training.run import load
 
 FOLDER = "measured"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def measure(folder: Path, peak_memory: int | None = None) -> None:
 
 
 def is_measured(folder: Path, step: int) -> bool:
-    """Whether the model of this step has been measured."""
+    """Whether the model of this step has been measured, and what was written is whole; what is not is told."""
     return _step(folder) == step
 
 
@@ -59,7 +62,12 @@ def read_measured(folder: Path) -> Measured:
 
 
 def _step(folder: Path) -> int | None:
+    if not os.path.lexists(folder / FOLDER):
+        return None
     try:
-        return int(read_manifest(folder / FOLDER)["step"])
-    except ArtifactError:
+        manifest = read_manifest(folder / FOLDER)
+        read_files(folder / FOLDER, manifest)
+        return int(manifest["step"])
+    except (ArtifactError, KeyError) as error:
+        log.warning("what was measured of a run is damaged and is measured again: %s", error)
         return None

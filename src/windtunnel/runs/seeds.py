@@ -25,7 +25,8 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class SeedResult:
-    """How one seed ended, and the last loss on the dev split that it reached."""
+    """How one seed ended, and the last loss on the dev split that it reached. The reason of a run whose folder cannot
+    be read is "damaged", and the message says what is wrong."""
 
     seed: int
     folder: str
@@ -65,6 +66,8 @@ class SplitLoss:
     seeds: tuple[tuple[str, Evaluation], ...]
     """(run folder, its evaluation) in the order given."""
     warnings: tuple[str, ...]
+    damaged: tuple[tuple[str, str], ...] = ()
+    """(run folder, what is wrong with it) of those that could not be evaluated."""
 
     @property
     def loss(self) -> Estimate:
@@ -76,24 +79,35 @@ class SplitLoss:
         return dict(plain(self))
 
 
-def evaluate_seeds(folders: Sequence[Path], split: str) -> SplitLoss:
+def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False) -> SplitLoss:
     """The loss of the newest model of each run on the whole of a split; this is what touches the test split.
 
+    Args:
+        partial: whether damaged runs are left out, and named in the result, as long as one is sound.
+
     Raises:
+        ArtifactError: for a damaged run.
         ConfigError: for a split that there is not, or that holds nothing.
     """
     rows: list[tuple[str, Evaluation]] = []
     warnings: list[str] = []
+    damaged: list[tuple[str, str]] = []
     for folder in folders:
-        trained = load(folder)
+        try:
+            trained = load(folder)
+            store = trained.run.store()
+        except ArtifactError as error:
+            damaged.append((str(folder), str(error)))
+            if not partial or len(damaged) == len(folders):
+                raise
+            continue
         warnings += trained.warnings
-        store = trained.run.store()
         if split not in store.splits or len(store.splits[split].ids) == 0:
             there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
             raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {there}")
         task = open_task(trained.run.config, store)
         rows.append((str(folder), evaluate(trained.model, task, split, trained.step)))
-    return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings))
+    return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
 
 
 def _means(found: Sequence[Evaluation]) -> dict[str, Estimate]:
@@ -151,24 +165,66 @@ def is_finished(run: Run) -> bool:
     return ended and newest_step(run.folder) == run.config.train.steps
 
 
+def unfinished(folders: Sequence[Path]) -> list[tuple[int, Run]]:
+    """The runs that are to be trained, with their indices; damaged ones are left out, as long as one is sound.
+
+    Raises:
+        ArtifactError: when all are damaged, about the last.
+    """
+    found, n_damaged = [], 0
+    for index, folder in enumerate(folders):
+        try:
+            run = open_run(folder)
+            if not is_finished(run):
+                found.append((index, run))
+        except ArtifactError:
+            n_damaged += 1
+            if n_damaged == len(folders):
+                raise
+    return found
+
+
 def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None) -> Summary:
     """What the runs in these folders say together, from their own records.
 
     Args:
         endings: how the runs ended, by index, where the caller saw it and the run folder may not know.
+
+    Raises:
+        ArtifactError: when all are damaged, about the first.
     """
-    results = []
-    for index, folder in enumerate(folders):
-        run = open_run(folder)
-        events = run.events()
-        evaluations = [e for e in events if isinstance(e, Evaluation) and e.split == "dev"]
-        stops = [e for e in events if isinstance(e, Stopped)]
-        end = (endings or {}).get(index) or (stops[-1] if stops else Stopped(0, "interrupted", "not finished yet"))
-        dev = evaluations[-1] if evaluations else None
-        step = max((e.step for e in events), default=0)
-        results.append(SeedResult(run.config.seed, str(folder), end.reason, end.message, step, dev))
+    results = [_result(folder, (endings or {}).get(index)) for index, folder in enumerate(folders)]
+    if all(result.reason == "damaged" for result in results):
+        raise ArtifactError(results[0].message)
     finished = [r.dev for r in results if r.dev is not None and r.reason == "finished"]
     return Summary(str(folders[0].parent), _means(finished), tuple(results))
+
+
+def _result(folder: Path, ended: Stopped | None) -> SeedResult:
+    try:
+        run = open_run(folder)
+        events = run.events()
+    except ArtifactError as error:
+        return SeedResult(_seed_in_name(folder), str(folder), "damaged", str(error), 0, None)
+    evaluations = [e for e in events if isinstance(e, Evaluation) and e.split == "dev"]
+    stops = [e for e in events if isinstance(e, Stopped)]
+    end = ended or (stops[-1] if stops else Stopped(0, "interrupted", "not finished yet"))
+    dev = evaluations[-1] if evaluations else None
+    step = max((e.step for e in events), default=0)
+    return SeedResult(run.config.seed, str(folder), end.reason, end.message, step, dev)
+
+
+def _seed(folder: Path) -> int:
+    """The seed of a run; of a damaged one as its name has it."""
+    try:
+        return open_run(folder).config.seed
+    except ArtifactError:
+        return _seed_in_name(folder)
+
+
+def _seed_in_name(folder: Path) -> int:
+    match = re.search(r"([0-9]{1,18})$", folder.name)
+    return int(match[1]) if match else 0
 
 
 def find_runs(root: Path = RUNS) -> list[Path]:
@@ -188,6 +244,8 @@ def _seems_run(folder: Path) -> bool:
 def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
     """The run folders that a user means: a run, all seeds of a folder, either below `root`, or `last`, the newest.
 
+    Damaged ones are among them; whoever opens them is told.
+
     Raises:
         ArtifactError: when there is none, naming the nearest.
     """
@@ -197,7 +255,7 @@ def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
     for folder in (Path(name), root / name):
         if is_run(folder):
             return [folder]
-        seeds = sorted((p for p in folder.glob("*") if is_run(p)), key=lambda p: open_run(p).config.seed)
+        seeds = sorted((p for p in folder.glob("*") if _seems_run(p)), key=_seed)
         if seeds:
             return seeds
     names = list(dict.fromkeys(str(p.parent.relative_to(root)) for p in known if p.parent != root))

@@ -24,11 +24,15 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
-from windtunnel.errors import BusyError, NumericsError, WindtunnelError
+from windtunnel.errors import ArtifactError, BusyError, NumericsError, WindtunnelError
+from windtunnel.files import open_regular
 from windtunnel.training.events import Step, Stopped, from_line, to_line
 
 MOST_DEATHS = 3
 """A run whose process died this often without a new checkpoint between is given up."""
+
+LOCKED_AFTER = 60.0
+"""Seconds; a younger file may have been made and not yet locked."""
 
 NOT_BEGUN = Stopped(0, "interrupted", "not begun")
 EXIT_CODES = {"finished": 0, "interrupted": 75, "diverged": 4, "failed": 1}
@@ -80,6 +84,7 @@ def main(folders: Sequence[Path], patience: float, wanted: Path) -> int:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: asked.append(received))
+    _clear_wanted(wanted.parent)
     threading.Thread(target=_watch, args=(asked, wanted, patience / 2), daemon=True).start()
     ends = _train_together(folders, asked, patience) if len(folders) > 1 else {}
     for folder in folders:
@@ -162,14 +167,25 @@ def _says_stop(wanted: Path) -> bool:
         return True
 
 
+def _clear_wanted(folder: Path) -> None:
+    """Clear away what those left who were killed while they waited and had nobody left to notice it.
+
+    Here, and not where a file is made: who opens a file that the same process has locked loses the lock.
+    """
+    for path in folder.glob(".wanted-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LOCKED_AFTER:
+                _held(path)
+
+
 def _held(wanted: Path) -> bool:
     """Whether a living process holds the lock of this file; the file is cleared away when none does."""
     try:
-        with wanted.open("rb") as file:
+        with os.fdopen(open_regular(wanted), "rb") as file:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except OSError:  # it is held, or nobody can tell
+    except (OSError, ArtifactError):  # it is held, or nobody can tell
         return True
     wanted.unlink(missing_ok=True)
     return False

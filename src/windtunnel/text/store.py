@@ -2,7 +2,8 @@
 
 A store is a folder in the cache: `tokenizer.json`; for each split raw little-endian ids (`train.ids.bin`,
 uint16 or uint32) and for documents offsets (`train.offsets.bin`, int64); and `manifest.json`, written last,
-with the size and SHA-256 of each file. A process that opens a store compares both, the hashes once.
+with the size and SHA-256 of each file and the SHA-256 of its own content. A process that opens a store compares them
+all, the hashes of the files once.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import difflib
 import hashlib
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from windtunnel.config import Config
 from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.files import discard, open_regular, read_file
 from windtunnel.text.corpora.cache import cache_folder
 from windtunnel.text.splits import SPLITS
 from windtunnel.text.tokenizers import Tokenizer, open_tokenizer
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MADE_HERE = ("bytes", "characters", "bpe")  # made from the corpus; anything else is read from files
+LARGEST_MANIFEST = 1 << 20
+"""Bytes; a manifest that is larger is none, and is not read into memory."""
 log = logging.getLogger(__name__)
 _verified: dict[Path, list[tuple[int, int, int]]] = {}  # stores whose hashes were right, by their files' stamps
 
@@ -109,7 +114,8 @@ class SplitEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`manifest.json` of a store."""
+    """`manifest.json` of a store. One that does not state the right SHA-256 of itself is damaged; older versions wrote
+    none, and their stores are built again."""
 
     model_config = ConfigDict(frozen=True)
     format: int
@@ -119,6 +125,13 @@ class Manifest(BaseModel):
     dtype: Literal["<u2", "<u4"]
     splits: dict[str, SplitEntry]
     files: dict[str, FileEntry]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def own_sha256(self) -> str:
+        """SHA-256 of all other fields, as JSON with sorted keys."""
+        rest = self.model_dump(exclude={"own_sha256"})
+        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def prepare(
@@ -160,7 +173,7 @@ def prepare(
     given = tokenizer and hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
     keys = [store_key(content.sha256, corpus.unit, config, by) for by in (made, given) if by]
     for key in keys if name in MADE_HERE else keys[1:]:
-        store = _open_if_whole(root / key, corpus)
+        store = _open_if_whole(root / key, corpus, content.sha256)
         if store and (tokenizer is None or store.tokenizer.to_json() == tokenizer.to_json()):
             return store
     return build(root, keys[-1], corpus, config, content, tokenizer or name)
@@ -213,24 +226,18 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` of a store; ArtifactError when it is missing, unreadable or of another format."""
     path = folder / "manifest.json"
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+        data = json.loads(read_file(path, largest=LARGEST_MANIFEST))
+        manifest = Manifest.model_validate(data)
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: not a readable manifest of a token store ({reason})") from None
+    if "own_sha256" not in data:
+        raise ArtifactError(f"{path} does not state the SHA-256 of its content: an older version wrote it")
+    if data["own_sha256"] != manifest.own_sha256:
+        raise ArtifactError(f"{path} was altered: its content does not have the SHA-256 that it states")
     if manifest.format != FORMAT or not manifest.splits.keys() >= set(SPLITS):
         raise ArtifactError(f"{path}: format {manifest.format}, expected {FORMAT}; delete the folder")
     return manifest
-
-
-def verify(folder: Path) -> None:
-    """Read every file of a store and compare its SHA-256 with the manifest.
-
-    Raises:
-        ArtifactError: names the first file that differs.
-    """
-    manifest = read_manifest(folder)
-    for name in manifest.files:
-        _check_hash(folder, name, manifest)
 
 
 def _verify_once(folder: Path, manifest: Manifest) -> None:
@@ -248,20 +255,22 @@ def _verify_once(folder: Path, manifest: Manifest) -> None:
 
 def _stamp(path: Path) -> tuple[int, int, int]:
     try:
-        status = path.stat()
+        status = path.lstat()
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _check_hash(folder: Path, name: str, manifest: Manifest) -> None:
+    stated, digest = manifest.files.get(name), ""
     try:
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with os.fdopen(open_regular(folder / name), "rb") as file:
+            if stated and os.fstat(file.fileno()).st_size == stated.bytes:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ArtifactError(f"{folder / name}: cannot be read ({error.strerror})") from None
-    if name not in manifest.files or digest != manifest.files[name].sha256:
-        raise ArtifactError(f"{folder / name}: not what was written (SHA-256 differs); delete the folder")
+    if not stated or digest != stated.sha256:
+        raise ArtifactError(f"{folder / name}: not what was written (size or SHA-256 differs); delete the folder")
 
 
 def _open_split(folder: Path, name: str, manifest: Manifest) -> Split:
@@ -286,11 +295,15 @@ def _map(path: Path, dtype: str, length: int) -> np.ndarray:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _open_if_whole(folder: Path, corpus: Corpus) -> TokenStore | None:
+def _open_if_whole(folder: Path, corpus: Corpus, sha256: str) -> TokenStore | None:
     if not folder.exists():
         return None
     try:
-        return open_store(folder, corpus)
+        store = open_store(folder, corpus)
+        if store.sha256 != sha256:
+            discard(folder)
+            raise ArtifactError(f"{folder} holds another corpus, with the SHA-256 {store.sha256[:12]}")
+        return store
     except ArtifactError as error:
         log.warning("the token store in the cache is damaged and is built again: %s", error)
         return None

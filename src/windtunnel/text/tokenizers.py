@@ -30,10 +30,12 @@ import tokenizers as hf
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from windtunnel.errors import DataError, MissingExtra
+from windtunnel.files import read_given
 from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces, cut_words
 from windtunnel.text.tokenizer_json import END, Structure, byte_characters, check_structure
 
 PIECE = 1 << 14  # characters in one piece given to the Rust library; long strings only slow it down
+LARGEST = 1 << 28  # bytes of a tokenizer file
 BATCH = 1 << 20  # characters in one batch of pieces: an encoding needs about 150 bytes of memory a token
 
 # "false", or a forked process would warn; batches switch it on while they run, unless the user has decided.
@@ -401,7 +403,7 @@ def _utf8(text: str) -> bytes:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_given(path, LARGEST)
     except OSError as error:
         raise DataError(f"{path}: cannot read this tokenizer file ({error.strerror})") from None
     except UnicodeDecodeError as error:

@@ -16,12 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError
+from windtunnel.files import discard
 from windtunnel.training.disk import (
     MANIFEST,
     NewerFormat,
     check,
-    delete,
-    discard,
     read_files,
     read_manifest,
     saving,
@@ -73,12 +72,10 @@ def save_checkpoint(
 
 
 def prune(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what interrupted saves left behind."""
+    """Delete all but the newest `keep` checkpoints."""
     with saving(run):
         for _, folder in checkpoints(run)[keep:]:
             discard(folder)
-        for leftover in run.glob(".tmp-*"):
-            delete(leftover)
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:
@@ -124,6 +121,14 @@ def newest_step(run: Path) -> int | None:
             read_files(folder, _manifest(folder, step))
             return step
     return None
+
+
+def saved_log_size(run: Path) -> int:
+    """How many bytes of the log belong to the newest checkpoint whose manifest is whole; 0 when there is none."""
+    for step, folder in checkpoints(run):
+        with suppress(ArtifactError):
+            return int(_manifest(folder, step)["metrics_size"])
+    return 0
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

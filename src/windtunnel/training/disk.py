@@ -1,4 +1,4 @@
-"""Writing so that nothing is lost: every file is fsynced, every folder appears whole or not at all.
+"""Run folders on disk: every file is fsynced, every folder appears whole or not at all, and a lock says who writes.
 
 A manifest is canonical JSON that carries the SHA-256 of its own content and of every file beside it, so any flipped bit
 is found and named.
@@ -10,9 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import stat
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +18,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from windtunnel.errors import ArtifactError, BusyError, SaveError
+from windtunnel.files import clear_leftovers, discard, read_file, sync_folder, temporary, write_file
+from windtunnel.files import open_regular as open_regular
 
 FORMAT = 1
 """Number of the run folder's format; a folder with a higher number was made by a newer windtunnel."""
@@ -76,84 +75,6 @@ def saving(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file. It follows no link out of the folder, and waits for no pipe.
-
-    Raises:
-        ArtifactError: when there is something else in its place.
-        OSError: as `os.open` does.
-    """
-    odd = f"{path} is not a regular file, but a link, a folder, a pipe or a device; put the file back in its place"
-    try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            raise ArtifactError(odd) from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ArtifactError(odd)
-    return descriptor
-
-
-def read_file(path: Path, largest: int | None = None, size: int | None = None) -> bytes:
-    """What a regular file holds.
-
-    Args:
-        largest: how many bytes it may have; None is any number.
-        size: how many bytes it must have; None is any number.
-
-    Raises:
-        ArtifactError: when it is no regular file, or has another size; nothing has been read then.
-        OSError: as `os.open` does.
-    """
-    with os.fdopen(open_regular(path), "rb") as file:
-        there = os.fstat(file.fileno()).st_size
-        if largest is not None and there > largest:
-            raise ArtifactError(f"{path} was altered: {there} bytes, expected at most {largest}")
-        if size is not None and there != size:
-            raise ArtifactError(f"{path} was truncated or altered: {there} bytes, expected {size}")
-        return file.read(there)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
-        write_all(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all: a kill leaves what was there before."""
-    temporary = beside(path)
-    try:
-        write_file(temporary, text.encode())
-        os.rename(temporary, path)
-        sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of the data; the operating system may take it in parts."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the disk has the folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_folder(target: Path, files: Mapping[str, bytes], facts: Mapping[str, Any], replace: bool = False) -> None:
     """Create a folder with these files and a manifest, whole or not at all.
 
@@ -165,46 +86,15 @@ def write_folder(target: Path, files: Mapping[str, bytes], facts: Mapping[str, A
     Raises:
         SaveError: when the disk refuses; nothing that existed before is changed.
     """
-    temporary = beside(target)
-    with saving(target):
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            os.mkdir(temporary)
-            for name, data in files.items():
-                write_file(temporary / name, data)
-            write_file(temporary / MANIFEST, manifest_bytes(files, facts))
-            sync_folder(temporary)
-            if replace:
-                discard(target)
-            os.rename(temporary, target)
-            sync_folder(target.parent)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-
-
-def beside(path: Path, kind: str = "") -> Path:
-    """The temporary name of what is to be, or was, at this path; every thread of every process has its own."""
-    return path.parent / f".tmp-{kind}{path.name}-{os.getpid()}-{threading.get_native_id()}"
-
-
-def discard(path: Path) -> None:
-    """Delete a folder or file, if it is there; it vanishes at once, even when a kill interrupts the deleting."""
-    doomed = beside(path, "old-")
-    delete(doomed)
-    try:
-        os.rename(path, doomed)
-    except FileNotFoundError:
-        return
-    delete(doomed)
-
-
-def delete(path: Path) -> None:
-    """Delete a folder with all that is in it, or a file, or nothing when nothing is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    with saving(target), temporary(target, folder=True) as new:
+        for name, data in files.items():
+            write_file(new / name, data)
+        write_file(new / MANIFEST, manifest_bytes(files, facts))
+        sync_folder(new)
+        if replace:
+            discard(target)
+        os.rename(new, target)
+        sync_folder(target.parent)
 
 
 def manifest_bytes(files: Mapping[str, bytes], facts: Mapping[str, Any]) -> bytes:
@@ -216,7 +106,32 @@ def manifest_bytes(files: Mapping[str, bytes], facts: Mapping[str, Any]) -> byte
             name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
         },
     }
+    return sealed(body)
+
+
+def sealed(body: Mapping[str, Any]) -> bytes:
+    """Canonical JSON of the body with its own SHA-256; `read_sealed` is the inverse."""
     return _canonical({**body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `sealed` made a file of.
+
+    Raises:
+        FileNotFoundError: when it is missing.
+        ArtifactError: when it was altered.
+    """
+    try:
+        raw = read_file(path, largest=LARGEST_MANIFEST)
+        body = dict(json.loads(raw))
+        stated = body.pop("sha256")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise ArtifactError(f"{path} is damaged: it cannot be read as a manifest") from None
+    if raw != _canonical({**body, "sha256": stated}) or hashlib.sha256(_canonical(body)).hexdigest() != stated:
+        raise ArtifactError(f"{path} was altered: its content does not have the SHA-256 that it states")
+    return body
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -227,23 +142,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        raw = read_file(path, largest=LARGEST_MANIFEST)
-        body = json.loads(raw)
-        version = body["format"]
-        stated = body.pop("sha256")
+        body = read_sealed(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; this is not a complete windtunnel folder") from None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise ArtifactError(f"{path} is damaged: it cannot be read as a manifest") from None
-    sound = raw == _canonical({**body, "sha256": stated}) and hashlib.sha256(_canonical(body)).hexdigest() == stated
-    if not sound:
-        raise ArtifactError(f"{path} was altered: its content does not have the SHA-256 that it states")
+    version = body.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise NewerFormat(
             f"{folder} has format {version}, this windtunnel reads up to {FORMAT}; install a newer windtunnel"
         )
     check(Manifest, body, path)
-    return dict(body)
+    return body
 
 
 def check(kind: type[BaseModel], data: object, path: Path) -> None:
@@ -282,6 +190,8 @@ def read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the operating system releases when the process ends, however it ends.
 
+    What killed processes left in the folder is cleared first.
+
     Raises:
         BusyError: when another process holds it.
         ArtifactError: when the lock is no regular file.
@@ -298,6 +208,7 @@ def locked(folder: Path) -> Iterator[None]:
                 raise BusyError(
                     f"{folder} is being written by another process; wait for it, or choose another folder with --out"
                 ) from None
+        clear_leftovers(folder, ".tmp-*")  # also those that older versions named
         yield
     finally:
         os.close(descriptor)

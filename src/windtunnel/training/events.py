@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from windtunnel.errors import ArtifactError
-from windtunnel.training.disk import read_file
+from windtunnel.files import read_file
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,9 @@ EVENTS: dict[str, type[Any]] = {
 
 CRC = ', "crc": '
 
+LARGEST_LOG = 4 << 30
+"""Bytes; as many as twenty million steps take."""
+
 
 def to_line(event: Event) -> str:
     """One line of JSON with the event's kind first and a CRC-32 of the rest last."""
@@ -134,7 +137,7 @@ def read_events(path: Path, at_least: int = 0, kinds: Sequence[str] = ()) -> lis
         ArtifactError: naming the file, and the line that was altered, or what is missing.
     """
     try:
-        data = read_file(path)
+        data = read_file(path, largest=LARGEST_LOG)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error.strerror})") from None
     *lines, tail = data.split(b"\n")

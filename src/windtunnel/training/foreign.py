@@ -6,8 +6,6 @@ Such a run has a corpus or none, its weights at step 0, and no steps to train; `
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError, MissingExtra
+from windtunnel.files import sync_folder, temporary, write_file
 from windtunnel.models import ModelConfig, as_transformer
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
 from windtunnel.models.pretrained.export import huggingface_files
@@ -30,7 +29,7 @@ from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import save_checkpoint, weights_sha256
 from windtunnel.training.data import open_task
-from windtunnel.training.disk import saving, sync_folder, write_file, write_folder
+from windtunnel.training.disk import saving, write_folder
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Event, Saved, Stopped, to_line
 from windtunnel.training.optimizer import OptimizerConfig
@@ -255,11 +254,10 @@ def create_with_weights(
         SaveError: when the disk refuses.
     """
     _refuse_taken(folder)
-    staging = folder.parent / f".tmp-{folder.name}-weights-{os.getpid()}"
     with saving(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
-    try:
+    with saving(folder), temporary(folder, folder=True) as room:
+        staging = room / ".tmp-run"  # whose name says that it is none yet
         run = write_run(staging, config, tokenizer, {**(corpus_facts(store) if store else _NO_CORPUS), **facts})
         events: list[Event] = [
             *evaluations,
@@ -273,13 +271,10 @@ def create_with_weights(
             "config_sha256": run.record["config_sha256"],
         }
         save_checkpoint(staging, 0, weights, {}, saved)
-        with saving(folder):
-            write_file(staging / METRICS, b"".join(lines))
-            sync_folder(staging)
-            staging.rename(folder)
-            sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        write_file(staging / METRICS, b"".join(lines))
+        sync_folder(staging)
+        staging.rename(folder)
+        sync_folder(folder.parent)
     return open_run(folder)
 
 

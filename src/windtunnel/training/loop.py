@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError, NumericsError
+from windtunnel.files import discard, open_regular, write_all
 from windtunnel.models import Model
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.tasks import Task
@@ -21,7 +22,7 @@ from windtunnel.text.batches import Batch
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
 from windtunnel.training.data import BatchOf, batches, open_store, open_task
-from windtunnel.training.disk import discard, locked, open_regular, saving, write_all
+from windtunnel.training.disk import locked, saving
 from windtunnel.training.distributed import ALONE, Ranks
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import (

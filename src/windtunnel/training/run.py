@@ -32,7 +32,14 @@ from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
-from windtunnel.training.checkpoint import WEIGHTS, Checkpoint, check_finite, load_weights, newest_checkpoint
+from windtunnel.training.checkpoint import (
+    WEIGHTS,
+    Checkpoint,
+    check_finite,
+    load_weights,
+    newest_checkpoint,
+    saved_log_size,
+)
 from windtunnel.training.data import first_weights
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.training.events import Event, read_events
@@ -69,9 +76,13 @@ class Run:
     record: Mapping[str, Any]
 
     def events(self, *kinds: str) -> list[Event]:
-        """The events of its training so far, or those of some kinds. Raises ArtifactError for an altered log."""
-        path = self.folder / METRICS
-        return read_events(path, kinds=kinds) if path.exists() or path.is_symlink() else []
+        """The events of its training so far, or those of some kinds.
+
+        Raises:
+            ArtifactError: when the log was altered, or is shorter than it was when the newest checkpoint was saved.
+        """
+        path, saved = self.folder / METRICS, saved_log_size(self.folder)
+        return read_events(path, saved, kinds) if saved or path.exists() or path.is_symlink() else []
 
     def store(self) -> TokenStore:
         """Its corpus as tokens.
@@ -100,9 +111,10 @@ class Run:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder looks like a run: a kill while it was being made leaves one that does not."""
+    """Whether a folder looks like a run, also like one that lacks a file: `open_run` says so then."""
     whole = not folder.name.startswith(".tmp-")
-    return whole and (folder / "config.json").exists() and (folder / MANIFEST).exists()
+    parts = ("record.json",), ("config.json", MANIFEST)  # an exported model has a config.json too
+    return whole and any(all((folder / name).exists() for name in names) for names in parts)
 
 
 def open_run(folder: Path) -> Run:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.files import read_given
 from windtunnel.models.pretrained import gpt2, llama
 from windtunnel.models.pretrained.fields import Fields, computing, take_fields
 from windtunnel.models.pretrained.parts import Part, check_tensors, gather, listing
@@ -103,7 +104,7 @@ def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
 def _read_fields(path: Path) -> tuple[str, dict[str, Any]]:
     """The model_type of a config.json and all of its fields."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_given(path, 1 << 24))
     except OSError as error:
         raise ArtifactError(
             f"{path} cannot be read ({error.strerror}); expected a Hugging Face model's folder"

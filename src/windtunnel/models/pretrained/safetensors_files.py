@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from windtunnel.errors import ArtifactError
+from windtunnel.files import open_given, read_given
 from windtunnel.models.pretrained.parts import Shape, listing
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -67,8 +69,8 @@ def read_header(path: Path) -> dict[str, Entry]:
         ArtifactError: when they differ, as in half a download, or the header is not one.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with os.fdopen(open_given(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if length > min(size - 8, LONGEST_HEADER):
                 raise ArtifactError(
@@ -138,7 +140,7 @@ def _shards(folder: Path) -> dict[str, Entry]:
     """The tensors of all shards; the index and the shards must agree on which tensor is where."""
     index = folder / INDEX
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = json.loads(read_given(index, 1 << 28))["weight_map"]
         shards = sorted(set(places.values()))
         plain = all(Path(shard).name == shard for shard in shards)
     except OSError as error:
