@@ -74,9 +74,9 @@ def coin(
     """Estimate a rate: MLE, posterior mean, MAP, and their intervals."""
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import posterior_figure
-    from windtunnel.report.stats_rows import interval
     from windtunnel.stats.bayes import coin as estimate
     from windtunnel.stats.bayes import probability_better
+    from windtunnel.stats.digits import interval, probability
 
     before = _numbers([prior])
     if len(before) != 2 or len(counts) > 2:
@@ -101,7 +101,7 @@ def coin(
         f"Posterior Beta({coins[0].alpha:g}, {coins[0].beta:g})" if len(coins) == 1 else "", (columns, tuple(rows))
     )
     if better is not None:
-        _say(f"The second rate is higher than the first with probability {better:.4f}.")
+        _say(f"The second rate is higher than the first with probability {probability(better)}.")
 
 
 @stats_app.command(context_settings=NEGATIVE)
@@ -200,6 +200,7 @@ def power(
     """How many pairs a paired t test needs, and its power with fewer and more."""
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import power_figure
+    from windtunnel.stats.digits import probability
     from windtunnel.stats.power import power_paired, seeds_needed
 
     if not (math.isfinite(effect) and math.isfinite(sd)) or effect == 0 or sd <= 0:
@@ -215,8 +216,8 @@ def power(
     if as_json:
         print_json({"pairs_needed": needed, "power": curve})
         return
-    _print_rows("", (("pairs", "power"), tuple((str(n), f"{value:.4f}") for n, value in curve.items())))
-    _say(f"{needed} pairs find an effect of {effect:g} with probability {curve[needed]:.4f}.")
+    _print_rows("", (("pairs", "power"), tuple((str(n), probability(value)) for n, value in curve.items())))
+    _say(f"{needed} pairs find an effect of {effect:g} with probability {probability(curve[needed])}.")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from windtunnel.comparison.verdict import Word
 from windtunnel.report.comparison_figure import COLOURS, INK
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
 from windtunnel.report.html import inline_svg, page, scrolling_table
+from windtunnel.stats.digits import number
 
 CLASSES: dict[Word, str] = {
     "better": "better",
@@ -58,7 +59,7 @@ def comparison_page(found: Comparison, svg: str) -> str:
 <h2>Verdicts</h2>
 <p class="quiet">The interval of a difference is at the level of its test, so that it and p say the same.
 The t test asks whether there is a difference, TOST whether it is smaller than the margin,
-{found.rule.margin:.4f} {found.unit}.</p>
+{number(found.rule.margin)} {found.unit}.</p>
 {_table(verdict_rows(found))}
 {_table(evidence_rows(found))}
 <h2>Settings that differ</h2>
@@ -93,7 +94,7 @@ def _seed_rows(found: Comparison) -> Rows:
 
 
 def _losses(*values: float | None) -> list[str]:
-    return ["-" if value is None or math.isinf(value) else f"{value:.6f}" for value in values]
+    return ["-" if value is None or math.isinf(value) else number(value, 6) for value in values]
 
 
 def _table(rows: Rows) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from windtunnel.stats.digits import number
+
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     """One row a run, from `runs.seeds.describe_all`."""
@@ -15,7 +17,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(heading, justify="right" if justify == "right" else "left")
     table.add_column("dev loss", justify="right")
     for run in runs:
-        loss = f"{run['dev']['loss']:.4f}" if run["dev"] else "-"
+        loss = number(run["dev"]["loss"]) if run["dev"] else "-"
         steps = "-" if run["steps"] is None else f"{run['step']}/{run['steps']}"
         table.add_row(run["folder"], run["corpus"] or "-", steps, run["state"], loss)
     return table
@@ -31,7 +33,7 @@ def run_table(run: Mapping[str, Any]) -> Table:
     table.add_row("step", f"{run['step']} of {run['steps']}")
     if run["dev"]:
         dev = run["dev"]
-        table.add_row("dev loss", f"{dev['loss']:.4f} nats a token, {dev['bits_per_byte']:.4f} bits a byte")
+        table.add_row("dev loss", f"{number(dev['loss'])} nats a token, {number(dev['bits_per_byte'])} bits a byte")
     for part in ("text", "model", "optimizer", "schedule", "train"):
         for key, value in run["config"][part].items():
             table.add_row(f"{part}.{key}", str(value))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.digits import interval, number, p_is, p_value
 from windtunnel.stats.paired import Test
 from windtunnel.stats.proportions import AgainstControl
 
@@ -29,20 +28,13 @@ def rows_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     return table
 
 
-def interval(found: Estimate) -> str:
-    """0.1000 [0.0829, 0.1202]"""
-    if math.isnan(found.low):
-        return f"{found.estimate:.4f}"
-    return f"{found.estimate:.4f} [{found.low:.4f}, {found.high:.4f}]"
-
-
 def difference_rows(found: AgainstControl) -> Rows:
     """Each arm's rate and its difference from the control, with the uncorrected tests."""
     level = f"{100 * (1 - found.alpha):g} %"
     columns = ("arm", f"rate, {level} Wilson", f"minus {found.control}, {level} Newcombe", "z", "p", "Fisher p")
     rows = [(found.control, interval(found.control_rate), "", "", "", "")]
     rows += [
-        (v.name, interval(v.rate), interval(v.newcombe), f"{v.z:.4f}", f"{v.p:.5f}", f"{v.fisher_p:.4f}")
+        (v.name, interval(v.rate), interval(v.newcombe), number(v.z), p_value(v.p, ".5f"), p_value(v.fisher_p, ".4f"))
         for v in found.variants
     ]
     return columns, tuple(rows)
@@ -53,7 +45,7 @@ def correction_rows(found: AgainstControl) -> Rows:
     rows = tuple(
         (
             v.name,
-            *(f"{getattr(v, name):.4f}" for name in CORRECTIONS.values()),
+            *(p_value(getattr(v, name), ".4f") for name in CORRECTIONS.values()),
             f"{v.n_per_arm:,}" if v.n_per_arm else "-",
         )
         for v in found.variants
@@ -63,7 +55,7 @@ def correction_rows(found: AgainstControl) -> Rows:
 
 def chi_square(found: AgainstControl) -> str:
     """The test that all rates are equal."""
-    return f"all equal: chi-square({found.chi2_df}) = {found.chi2:.2f}, p = {found.chi2_p:.2g}"
+    return f"all equal: chi-square({found.chi2_df}) = {number(found.chi2, 2)}, {p_is(found.chi2_p)}"
 
 
 def decided(found: AgainstControl) -> str:
@@ -83,4 +75,4 @@ def decided(found: AgainstControl) -> str:
 def shown(test: Test, claim: str, alpha: float) -> str:
     """In words: whether a test shows its claim."""
     verb = "show" if test.p < alpha else "do not show"
-    return f"The {test.n} values {verb} that {claim} ({test.method}: p = {test.p:.4g})."
+    return f"The {test.n} values {verb} that {claim} ({test.method}: {p_is(test.p, '.4g')})."

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from windtunnel.report.figures import curves_figure, save_figure
 from windtunnel.runs.seeds import SplitLoss, Summary
+from windtunnel.stats.digits import number
 from windtunnel.text.corpora.pets import entropy_floor
 from windtunnel.training.run import Run, open_run
 
@@ -23,7 +24,7 @@ def seeds_table(summary: Summary) -> Table:
     table.add_column("bits a byte", justify="right")
     for result in summary.seeds:
         dev = result.dev
-        figures = (f"{dev.loss:.4f}", f"{dev.bits_per_byte:.4f}") if dev else ("-", "-")
+        figures = (number(dev.loss), number(dev.bits_per_byte)) if dev else ("-", "-")
         table.add_row(str(result.seed), result.reason, str(result.step), *figures)
     return table
 
@@ -42,7 +43,7 @@ def verdict_line(summary: Summary) -> str:
 def evaluation_lines(found: SplitLoss) -> list[str]:
     """The loss of each seed on a split, and the mean with its interval."""
     lines = [
-        f"{folder}: step {e.step}, {e.loss:.4f} nats a token, {e.bits_per_byte:.4f} bits a byte"
+        f"{folder}: step {e.step}, {number(e.loss)} nats a token, {number(e.bits_per_byte)} bits a byte"
         for folder, e in found.seeds
     ]
     read = f"the whole {found.split} split of {found.seeds[0][1].n_tokens:,} tokens"
@@ -55,7 +56,7 @@ def floor_line(folder: Path) -> str:
     return (
         ""
         if floor is None
-        else f"the entropy of the corpus itself is {floor:.4f} nats a token: on average no model does better"
+        else f"the entropy of the corpus itself is {number(floor)} nats a token: on average no model does better"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from windtunnel.stats import exact
+from windtunnel.stats import digits, exact
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Estimate:
 
     def __str__(self) -> str:
         if math.isnan(self.low):
-            return f"{self.estimate:.4f} (one value: no interval)"
-        return f"{self.estimate:.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.n}, {self.method})"
+            return f"{digits.number(self.estimate)} (one value: no interval)"
+        return f"{digits.interval(self)} (n={self.n}, {self.method})"
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
