@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from rich.table import Table
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from windtunnel.stats.digits import interval, number, p_is, p_value
 from windtunnel.stats.paired import Test
-from windtunnel.stats.proportions import AgainstControl
+from windtunnel.stats.proportions import AgainstControl, Variant
 
 Rows = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 """Names of the columns, and the rows."""
@@ -69,10 +70,21 @@ def decided(found: AgainstControl) -> str:
     parts = [f"{what} ({', '.join(corrections)})" for what, corrections in said.items()]
     unclear = ", ".join(v.name for v in found.variants if v.p >= found.alpha)
     end = f"; {unclear} cannot be told from {found.control} yet" if unclear else ""
-    return f"Against {found.control}, at {100 * found.alpha:g} %: {'; '.join(parts)}{end}."
+    few = ", ".join(f"{v.name}: {p_is(v.fisher_p)}" for v in found.variants if _rests_on_few(found, v))
+    few = f" Counts too small for a z test; Fisher's exact test does not decide ({few})." if few else ""
+    return f"Against {found.control}, at {100 * found.alpha:g} %: {'; '.join(parts)}{end}.{few}"
+
+
+def _rests_on_few(found: AgainstControl, v: Variant) -> bool:
+    """Whether z decides and Fisher's test does not, where a count of fewer than 5 is expected (Cochran 1954)."""
+    rates = found.control_rate, v.rate
+    pooled = sum(rate.estimate * rate.n for rate in rates) / sum(rate.n for rate in rates)
+    expected = min(rate.n for rate in rates) * min(pooled, 1 - pooled)
+    return v.p < found.alpha <= v.fisher_p and expected < 5
 
 
 def shown(test: Test, claim: str, alpha: float) -> str:
     """In words: whether a test shows its claim."""
     verb = "show" if test.p < alpha else "do not show"
-    return f"The {test.n} values {verb} that {claim} ({test.method}: {p_is(test.p, '.4g')})."
+    equal = " They have no spread, which rounding alone can make." if math.isinf(test.statistic) else ""
+    return f"The {test.n} values {verb} that {claim} ({test.method}: {p_is(test.p, '.4g')}).{equal}"

@@ -11,10 +11,8 @@ from scipy.special import betainc, betaincc, betaincinv, betaln, expit
 
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.paired import Floats
-from windtunnel.stats.proportions import wilson
+from windtunnel.stats.proportions import LARGEST, wilson
 from windtunnel.stats.quadrature import panel_nodes
-
-LARGEST = 1e12  # of a count and a prior: beyond it scipy's quantiles err; the smallest prior is its inverse
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def coin(successes: int, n: int, prior: tuple[float, float] = (1.0, 1.0), confid
     if n > LARGEST or min(prior) < 1 / LARGEST or max(prior) > LARGEST:
         raise ValueError(
             f"expected n up to {LARGEST:.0e} and a prior between {1 / LARGEST:.0e} and {LARGEST:.0e}, beyond which "
-            f"the interval cannot be told, given n = {n} and {prior}: give a smaller prior or fewer counts"
+            f"scipy's quantiles err, given n = {n} and {prior}: give a smaller prior or fewer counts"
         )
     a, b = prior[0] + successes, prior[1] + n - successes
     mode, mean, percent = _mode(a, b), a / (a + b), f"{100 * confidence:g} %"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,14 +29,13 @@ def interval(found: Estimate, sign: bool = False, between: str = " ") -> str:
     """`0.1000 [0.0829, 0.1202]`: all three to the same decimals; the estimate alone where there is no interval."""
     if math.isnan(found.low):
         return number(found.estimate, sign=sign)
-    places = _places((found.estimate, found.low, found.high), found.high - found.low)
-    return f"{_to(found.estimate, places, sign)}{between}{ends(found, sign)}"
+    return f"{_form(found)(found.estimate, sign)}{between}{ends(found, sign)}"
 
 
 def ends(found: Estimate, sign: bool = False) -> str:
     """`[0.0829, 0.1202]`: to as many decimals as tell both ends apart."""
-    places = _places((found.estimate, found.low, found.high), found.high - found.low)
-    return f"[{_to(found.low, places, sign)}, {_to(found.high, places, sign)}]"
+    text = _form(found)
+    return f"[{text(found.low, sign)}, {text(found.high, sign)}]"
 
 
 def plus_minus(found: Estimate) -> str:
@@ -43,8 +43,8 @@ def plus_minus(found: Estimate) -> str:
     if math.isnan(found.low):
         return number(found.estimate)
     half = found.high - found.estimate
-    places = _places((found.estimate,), half)
-    return f"{_to(found.estimate, places)} ±{_to(half, places)}"
+    text = _shared((found.estimate,), half)
+    return f"{text(found.estimate, False)} ±{text(half, False)}"
 
 
 def p_value(p: float, form: str = ".2g") -> str:
@@ -62,20 +62,24 @@ def probability(p: float) -> str:
     return "> 0.9999" if p > 0.9999 else p_value(p, ".4f")
 
 
-def _places(values: tuple[float, ...], width: float) -> int:
-    """Decimals, fewer than 0 for huge values, that show these values and tell numbers apart that lie `width` apart."""
+def _form(found: Estimate) -> Callable[[float, bool], str]:
+    return _shared((found.estimate, found.low, found.high), found.high - found.low)
+
+
+def _shared(values: tuple[float, ...], width: float) -> Callable[[float, bool], str]:
+    """How to show each of these values, to the same decimals: as many as tell apart what lies `width` apart."""
     size, places = max(map(abs, values)), 4
-    if not math.isfinite(size):
-        return places
-    if 0 < size < FEWEST * 1e-4 or size >= HUGE:
+    if math.isfinite(size) and (0 < size < FEWEST * 1e-4 or size >= HUGE):
         places = (2 if size < 1 else 4) - math.floor(math.log10(size))
-    return 1 - math.floor(math.log10(width)) if 0 < width < 10.0**-places else places
+    if 0 < width < 10.0**-places:
+        places = 1 - math.floor(math.log10(width))
+    fixed = 0 <= places <= (7 if size < 1e-3 else 17)
 
+    def text(x: float, sign: bool) -> str:
+        plus = "+" if sign else ""
+        if fixed or not math.isfinite(x):
+            return f"{x + 0.0:{plus}.{max(0, places)}f}"
+        digits = math.floor(math.log10(abs(x))) + places if x else -1
+        return f"{x:{plus}.{min(digits, 16)}e}" if digits >= 0 else f"{0.0:{plus}.0f}"
 
-def _to(x: float, places: int, sign: bool = False) -> str:
-    """x to so many decimals; with an exponent where they are many or fewer than 0."""
-    plus = "+" if sign else ""
-    if 0 <= places <= 7 or not math.isfinite(x):
-        return f"{x + 0.0:{plus}.{max(0, places)}f}"
-    digits = math.floor(math.log10(abs(x))) + places if x else -1
-    return f"{x:{plus}.{min(digits, 16)}e}" if digits >= 0 else f"{0.0:{plus}.0f}"
+    return text

@@ -56,7 +56,10 @@ def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float 
         ValueError: for samples of different lengths, without values, or with values that are not finite.
     """
     require_pairs(a, b)
-    found = mean_interval([y - x for x, y in zip(a, b, strict=True)], confidence)
+    differences = [y - x for x, y in zip(a, b, strict=True)]
+    if not all(map(math.isfinite, differences)):
+        raise ValueError("expected differences that fit into a float, given values too far apart")
+    found = mean_interval(differences, confidence)
     return replace(found, method=f"paired difference, {100 * confidence:g} % t interval")
 
 
