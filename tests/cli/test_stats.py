@@ -81,6 +81,43 @@ def test_pairs(stats, tmp_path):
     assert len(found["tests"]) == len(found["sentences"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mean", "1e-5", "2e-5", "1.5e-5"], "0.0000150 [0.0000026, 0.0000274] (n=3"),
+        (["mean", "1e308", "1e308"], "1.0000e+308 [1.0000e+308, 1.0000e+308] (n=2"),
+        (["mean", "1e-320", "2e-320"], "1.50e-320 [-4.85e-320, 7.85e-320] (n=2"),
+        (["mean", "1e16", "10000000000000002"], "10000000000000000 [9999999999999988, 10000000000000012] (n=2"),
+        (["mean", "1e-5"], "1e-05 (one value: no interval)"),
+        (["mean", "0", "0", "0"], "0.0000 [0.0000, 0.0000] (n=3"),
+        (["mean", "0.1", "0.1", "0.1", "--below", "0.3"], "p < 1e-4). They have no spread, which rounding alone can"),
+        (["mean", "1", "1", "--equal", "1"], "do not show that the true mean is not 1 (t test, two-sided: p = 1).\n"),
+        (["mean", "1", "2", "--above", "1e308"], "is above 1e+308 (t test, greater: p = 1).\n"),
+        (["mean", "1", "2", "3", "1000000", "--above", "-1e9"], "p < 1e-4).\n"),
+        (["paired", "1,2,3,4", "1.00001,2.00002,3.00001,4.00003"], "A: 0.0000175 [0.0000023, 0.0000327] (n=4"),
+        (["paired", "1,2", "2,3"], "p < 1e-4). They have no spread, which rounding alone can make.\n"),
+        (["paired", "1,2", "1,2"], "differ (t test, two-sided: p = 1).\n"),
+        (["coin", "0/10", "0/10", "--prior", ".05,.05"], "higher than the first with probability 0.5000."),
+        (["coin", "0/1000", "900/1000"], "with probability > 0.9999."),
+        (["coin", "900/1000", "0/1000"], "with probability < 1e-4."),
+        (["coin", "1/1000000000000"], "1.00e-12 [1.8e-13, 5.66e-12] "),
+        (["coin", "999999999999/1000000000000"], " 0.9999999999998]"),
+        (["power", "--effect", "100", "--sd", "1"], "2 pairs find an effect of 100 with probability > 0.9999."),
+        (["proportions", "A=0/10", "B=10/10"], "Against A, at 5 %: B is higher (no correction, Bonferroni, Holm, Dun"),
+        (["proportions", "A=10/10", "B=10/10"], "nothing is decided"),
+        (["proportions", "A=1/1000000000", "B=3/1000000000"], "3.00e-09 [1.02e-09, 8.82e-09]"),
+        (
+            ["proportions", "A=30/1000", "B=1/2"],
+            "Counts too small for a z test; Fisher's exact test does not decide (B",
+        ),
+    ],
+)
+def test_the_smallest_and_the_largest_numbers(stats, arguments, said):
+    code, out, _ = stats(*arguments)
+    assert code == 0
+    assert said in out
+
+
 def test_power(stats):
     code, out, _ = stats("power", "--effect", "0.5", "--sd", "1")
     assert code == 0
@@ -114,7 +151,18 @@ def test_a_figure(stats, tmp_path, arguments):
         (["proportions", "A=1/3", "B=nan/2"], "whole numbers"),
         (["proportions", "A=1/3", "B=0/0"], "at least one trial"),
         (["proportions", "A=1/3", "B=1/2", "--control", "Z"], "'Z' is not among the arms A, B"),
-        (["proportions", "A=1/3", "B=1/2", "--alpha", "0"], "confidence"),
+        (["proportions", "A=1/3", "B=1/2", "--alpha", "0"], "expected an alpha from 1e-12"),
+        (["proportions", f"A=1/{10**22}", "B=1/2"], "expected n up to 1e+12"),
+        (["proportions", "A=1/2", f"B={10**400}/{10**400}"], "expected n up to 1e+12"),
+        (["mean", "1", "2", "--alpha", "1"], "expected an alpha from 1e-12 to below 1, e.g. 0.05, given 1"),
+        (["mean", "1", "2", "--alpha", "1e-300"], "given 1e-300"),
+        (["mean", "1e308", "-1e308"], "interval that fits into a float"),
+        (["mean", "1e308", "1e308", "--figure", "f.png"], "up to 1e+300 in a figure, given 1e+308"),
+        (["paired", "1e308,1e308", "-1e308,-1e308"], "differences that fit into a float"),
+        (["paired", "1,2", "2,4", "--margin", "inf"], "finite margin above 0, given inf"),
+        (["power", "--effect", "1", "--sd", "1", "--alpha", "1e-300"], "expected an alpha from 1e-12"),
+        (["coin", "3/7", "--prior", "1e308,1"], "a prior between 1e-12 and 1e+12"),
+        (["coin", "0/10000000000000"], "expected n up to 1e+12"),
         (["coin", "7"], "SUCCESSES/N"),
         (["coin", "3/7", "--prior", "0,1"], "prior above 0"),
         (["coin", "3/7", "--prior", "1"], "prior of two numbers"),

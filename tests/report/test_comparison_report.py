@@ -146,13 +146,27 @@ def test_the_tables_hold_every_number_and_fit_a_terminal():
         for e in (d, *j.others.values(), j.over_seeds, j.over_documents):
             assert f"[{e.low:+.4f}, {e.high:+.4f}]" in shown
         for p in (j.verdict.p, j.verdict.p_equivalence):
-            assert f" {p:.2g} " in shown
+            assert f" {p:.2g} " in shown if p >= 1e-4 else "< 1e-4" in shown
         assert j.sentence in shown
     maybe = next(j for j in found.judgements if j.arm == "maybe")
     assert maybe.seeds_needed
     assert f"~{maybe.seeds_needed} seeds" in shown
     for line in ("paired: held-out text", "note: a note to bear", "signature: windtunnel 1; arms base | good"):
         assert line in shown
+
+
+def test_small_differences_are_not_shown_as_zero():
+    """Losses near 2e-7, as of a model that knows its text by heart."""
+    noise = random.Random(3)
+    table = {name: [at + noise.gauss(0, 1e-9) for _ in range(6)] for name, at in (("base", 2e-7), ("good", 1.5e-7))}
+    found = made(table)
+    shown = printed(found)
+    assert "0.0000" not in shown
+    d = found.judgements[0].verdict.difference
+    assert f"{d.estimate:+.2e}" in shown
+    assert f"[{d.low:+.2e}, {d.high:+.2e}]" in shown
+    assert "margin, 1e-09?" in shown
+    assert found.judgements[0].sentence in shown
 
 
 def test_a_cost_is_marked_only_when_it_is_higher():

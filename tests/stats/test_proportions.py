@@ -145,3 +145,20 @@ def test_what_is_no_count_is_refused():
 )
 def test_fisher_of_a_billion_does_not_list_all_tables(counts, p):
     assert fisher_exact(*counts) == pytest.approx(p, rel=1e-4)
+
+
+@pytest.mark.parametrize("n", [10**9, 10**12])
+def test_fisher_of_huge_counts(n):
+    """Few of many: given the sum, the split is binomial; many: the z test, with the continuity correction."""
+    assert fisher_exact(1, n, 9, n) == pytest.approx(stats.binomtest(1, 10).pvalue, rel=1e-6)
+    assert fisher_exact(n - 1, n, n - 9, n) == pytest.approx(stats.binomtest(1, 10).pvalue, rel=1e-6)
+    assert fisher_exact(1, 2, 1, n) == pytest.approx(4 / n, rel=1e-6)
+    more = int(1.4 * n**0.5)
+    z = (more - 1) / (n / 2) ** 0.5
+    assert fisher_exact(n // 2, n, n // 2 + more, n) == pytest.approx(2 * stats.norm.sf(z), abs=1e-6)
+    assert fisher_exact(1, n, n // 2, n) == 0
+
+
+def test_counts_that_floats_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match=r"expected n up to 1e\+12"):
+        wilson(1, 10**13)

@@ -19,6 +19,7 @@ stats_app = typer.Typer(
     no_args_is_help=True, help="Proportions, coins, means, pairs and power, for numbers of your own."
 )
 NEGATIVE = {"ignore_unknown_options": True}  # so that -0.5 is a value
+SMALLEST_ALPHA = 1e-12  # 1 - alpha is a confidence, and a float
 Alpha = Annotated[float, typer.Option(min=0, max=1, help="The chance of a wrong finding.")]
 FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
 
@@ -52,7 +53,7 @@ def proportions(
         raise ConfigError(f"a comparison needs at least two arms, given {len(arms)}: {', '.join(arms)}")
     if control is not None and control not in arms:
         raise ConfigError(f"the control {control!r} is not among the arms {', '.join(arms)}")
-    with _user_input():
+    with _user_input(alpha):
         found = against_control(arms, control or next(iter(arms)), alpha)
     if figure:
         _write(variants_figure(found), figure)
@@ -74,9 +75,9 @@ def coin(
     """Estimate a rate: MLE, posterior mean, MAP, and their intervals."""
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import posterior_figure
-    from windtunnel.report.stats_rows import interval
     from windtunnel.stats.bayes import coin as estimate
     from windtunnel.stats.bayes import probability_better
+    from windtunnel.stats.digits import interval, probability
 
     before = _numbers([prior])
     if len(before) != 2 or len(counts) > 2:
@@ -101,7 +102,7 @@ def coin(
         f"Posterior Beta({coins[0].alpha:g}, {coins[0].beta:g})" if len(coins) == 1 else "", (columns, tuple(rows))
     )
     if better is not None:
-        _say(f"The second rate is higher than the first with probability {better:.4f}.")
+        _say(f"The second rate is higher than the first with probability {probability(better)}.")
 
 
 @stats_app.command(context_settings=NEGATIVE)
@@ -136,7 +137,7 @@ def mean(
         raise ConfigError("choose one of --above, --below and --equal: a test has one question")
     if asked and len(numbers) < 2:
         raise ConfigError("a test needs at least two values: one says nothing about the spread")
-    with _user_input():
+    with _user_input(alpha):
         found = mean_interval(numbers, 1 - alpha)
         tests = [(t_test(numbers, number, side), f"the true mean is {word} {number:g}") for number, side, word in asked]
     if figure:
@@ -170,7 +171,7 @@ def paired(
     from windtunnel.stats.paired import sign_flip_test, t_test, tost
 
     a, b = _pairs(samples)
-    with _user_input():
+    with _user_input(alpha):
         found = paired_difference(a, b, 1 - alpha)
         differences = [y - x for x, y in zip(a, b, strict=True)]
         tests = [(test(differences), "A and B differ") for test in (t_test, sign_flip_test)]
@@ -200,11 +201,12 @@ def power(
     """How many pairs a paired t test needs, and its power with fewer and more."""
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import power_figure
+    from windtunnel.stats.digits import probability
     from windtunnel.stats.power import power_paired, seeds_needed
 
     if not (math.isfinite(effect) and math.isfinite(sd)) or effect == 0 or sd <= 0:
         raise ConfigError(f"expected an effect other than 0 and a deviation above 0, given {effect:g} and {sd:g}")
-    with _user_input():
+    with _user_input(alpha):
         needed = seeds_needed(effect, sd, target, alpha)
         if needed is None:
             raise ConfigError(f"an effect of {effect:g} beside a deviation of {sd:g} needs more than 100,000 pairs")
@@ -215,15 +217,17 @@ def power(
     if as_json:
         print_json({"pairs_needed": needed, "power": curve})
         return
-    _print_rows("", (("pairs", "power"), tuple((str(n), f"{value:.4f}") for n, value in curve.items())))
-    _say(f"{needed} pairs find an effect of {effect:g} with probability {curve[needed]:.4f}.")
+    _print_rows("", (("pairs", "power"), tuple((str(n), probability(value)) for n, value in curve.items())))
+    _say(f"{needed} pairs find an effect of {effect:g} with probability {probability(curve[needed])}.")
 
 
 @contextmanager
-def _user_input() -> Iterator[None]:
+def _user_input(alpha: float = 0.05) -> Iterator[None]:
     """What the statistics refuse is here a mistake of the user."""
     from windtunnel.errors import ConfigError
 
+    if not SMALLEST_ALPHA <= alpha < 1:
+        raise ConfigError(f"expected an alpha from {SMALLEST_ALPHA:g} to below 1, e.g. 0.05, given {alpha:g}")
     try:
         yield
     except ValueError as error:

@@ -21,6 +21,7 @@ from windtunnel.runs.arms import ResolvedArm
 from windtunnel.runs.budget import spent
 from windtunnel.runs.measure import Measured, read_measured
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
+from windtunnel.stats.digits import interval, number
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.tasks import Metric, Task
 from windtunnel.training.events import Step, Stopped
@@ -212,14 +213,14 @@ def _over_documents(
 def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, metric: Metric, plan: Plan) -> str:
     """The verdict as a sentence that can be quoted."""
     d = verdict.difference
-    interval = "" if math.isnan(d.low) else f" [{d.low:+.4f}, {d.high:+.4f}]"
-    numbers = f"{d.estimate:+.4f}{interval} {metric.title} ({share:+.2%}) over {d.n} paired seed{'s' * (d.n > 1)}"
+    relative = number(100 * share, 2, sign=True)
+    numbers = f"{interval(d, sign=True)} {metric.title} ({relative}%) over {d.n} paired seed{'s' * (d.n > 1)}"
     if any(verdict.diverged):
         often = f"diverged in {verdict.diverged[0]} of {verdict.n} seeds, {plan.arms[0].name} in {verdict.diverged[1]}"
         numbers = f"{often}; {numbers}" if d.n else f"{often}; no seed finished in both"
     against = f"{verdict.arm} against {plan.arms[0].name}"
     if verdict.word == "no difference that matters":
-        return f"{against}: no difference that matters: {numbers}, shown to be below {rule.margin:.4f}"
+        return f"{against}: no difference that matters: {numbers}, shown to be below {number(rule.margin)}"
     if verdict.word != "undecided":
         return f"{against}: {verdict.word}: {numbers}"
     if verdict.n < FEWEST_SEEDS:

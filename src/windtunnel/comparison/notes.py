@@ -11,6 +11,7 @@ from windtunnel.comparison.comparison import ArmResult, Judgement
 from windtunnel.comparison.plan import Plan
 from windtunnel.errors import ArtifactError
 from windtunnel.files import read_file
+from windtunnel.stats.digits import ends, p_is
 from windtunnel.training.disk import LARGEST_MANIFEST
 
 SAVED = "comparison.json"
@@ -98,13 +99,13 @@ def _chance(judgement: Judgement) -> Iterator[str]:
         )
     if verdict.word in ("better", "worse") and not any(verdict.diverged) and verdict.p_sign_flip > verdict.level:
         yield (
-            f"{judgement.arm}: the t test decides and a sign-flip test does not (p {verdict.p_sign_flip:.2g}): from "
+            f"{judgement.arm}: the t test decides and a sign-flip test does not ({p_is(verdict.p_sign_flip)}): from "
             f"{verdict.n} seeds the verdict rests on the differences being about normal"
         )
     if judgement.verdict.word in ("better", "worse") and documents and documents.low <= 0 <= documents.high:
         yield (
             f"{judgement.arm}: the verdict holds for these held-out documents; others could turn it "
-            f"([{documents.low:+.4f}, {documents.high:+.4f}] over documents): hold out more"
+            f"({ends(documents, sign=True)} over documents): hold out more"
         )
 
 

@@ -15,6 +15,7 @@ from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
 from windtunnel.report.comparison_rows import signed
 from windtunnel.runs.arms import Arm
+from windtunnel.stats.digits import interval
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.run_config import RunConfig, TrainConfig
@@ -83,7 +84,7 @@ def arms_table(found: Comparison, arms: Sequence[Arm], repeats: int) -> Table:
     rows = tuple(
         (
             arm.name,
-            "-" if arm.loss is None else f"{arm.loss.estimate:.4f} [{arm.loss.low:.4f}, {arm.loss.high:.4f}]",
+            "-" if arm.loss is None else interval(arm.loss),
             *verdicts.get(arm.name, ("", "baseline")),
             f"{arm.n_parameters:,}",
             f"{FLOAT32 * cache_elements_per_token(configs[arm.name]):,}" if arm.name in rates else "-",

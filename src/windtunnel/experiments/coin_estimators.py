@@ -15,6 +15,7 @@ from scipy.special import gammaln
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing, posterior_figure
 from windtunnel.stats.bayes import BetaBernoulli, coin
+from windtunnel.stats.digits import ends
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +151,7 @@ def estimate_tables(coins: list[BetaBernoulli], grids: list[dict[str, float]]) -
             continue
         numbers = (mle.estimate, found.mean, hdi.estimate, grid["argmax"], grid["mean"])
         estimates.append((name, *(f"{value:.6f}" for value in numbers)))
-        intervals.append((name, *(f"[{e.low:.4f}, {e.high:.4f}]" for e in (mle, found.interval, hdi))))
+        intervals.append((name, *(ends(e) for e in (mle, found.interval, hdi))))
     columns = ("heads", "MLE", "mean", "MAP", "argmax, grid", "mean, grid")
     return (
         Table("Estimates", columns, tuple(estimates)),

@@ -17,6 +17,7 @@ from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import arm_rows, verdict_rows
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
 from windtunnel.runs.arms import Arm
+from windtunnel.stats.digits import number
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.training.events import Step
 from windtunnel.training.run import open_run
@@ -116,7 +117,12 @@ def share_beyond(last: LastBatches, size: float) -> Estimate:
 
 def minibatch_table(last: LastBatches) -> Table:
     rows = tuple(
-        (f"{i}", f"{dev:+.4f}", f"{own[-1]:+.4f}", f"{own.mean():+.4f}", f"{own.std():.4f}", f"{100 * right:.0f} %")
+        (
+            f"{i}",
+            *(number(x, sign=True) for x in (dev, own[-1], own.mean())),
+            number(own.std()),
+            f"{100 * right:.0f} %",
+        )
         for i, (dev, own, right) in enumerate(zip(last.dev, last.differences, last.right, strict=True))
     )
     heads = ("seed", "dev", "last minibatch", "mean of the last", "their deviation", "right sign")

@@ -11,7 +11,8 @@ from scipy.special import ndtr
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, exactly, signature, within
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing, variants_figure
-from windtunnel.report.stats_rows import chi_square, correction_rows, difference_rows, interval
+from windtunnel.report.stats_rows import chi_square, correction_rows, difference_rows
+from windtunnel.stats.digits import interval, p_is
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import AgainstControl, against_control, wilson
 from windtunnel.stats.sequential import always_valid_p, nominal_level
@@ -82,13 +83,13 @@ def template_claims(found: AgainstControl) -> tuple[Claim, ...]:
 
     def both(id: str, how: str, published: str, p_b: float, p_e: float) -> Claim:
         right = p_b < ALPHA and p_e < ALPHA and b.z < 0 < e.z
-        said = f"B p = {p_b:.4f}, E p = {p_e:.4f}"
+        said = f"B {p_is(p_b, '.4f')}, E {p_is(p_e, '.4f')}"
         return Claim(
             id, f"B is worse and E better than A, {how}", published, said, exactly(right), {"B": p_b, "E": p_e}
         )
 
     open_ = {name: by_name[name] for name in "CD"}
-    needed = ", ".join(f"{name} p = {v.p:.4f}, {v.n_per_arm:,} a template" for name, v in open_.items())
+    needed = ", ".join(f"{name} {p_is(v.p, '.4f')}, {v.n_per_arm:,} a template" for name, v in open_.items())
     return (
         both("000-Q2", "no correction", "over 95 %", b.p, e.p),
         both("000-Q2", "no correction, Fisher's exact test", "over 95 %", b.fisher_p, e.fisher_p),

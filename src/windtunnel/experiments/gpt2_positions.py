@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from windtunnel.errors import DataError
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature, within
 from windtunnel.report.stats_figures import drawing
+from windtunnel.stats.digits import interval
 from windtunnel.stats.intervals import mean_interval, paired_difference
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def window_claims(losses: Losses, margin: float) -> list[Claim]:
         for times in TIMES[1:] if own[TIMES[-1]] else ():
             rise = paired_difference(own[1], own[times])
             statement = f"{kind}: at {times} contexts the loss is no higher than at one"
-            shown = f"{rise.estimate:+.4f} [{rise.low:+.4f}, {rise.high:+.4f}] nats a token"
+            shown = f"{interval(rise, sign=True)} nats a token"
             verdict = within(rise, -math.inf, margin)
             claims.append(Claim("000-T2a", statement, "", shown, verdict, {"rise": rise, "margin": margin}))
     return claims
@@ -148,7 +149,7 @@ def _cell(values: list[float]) -> str:
     if not values:
         return "cannot"
     found = mean_interval(values)
-    return f"{found.estimate:.4f} [{found.low:.4f}, {found.high:.4f}]"
+    return interval(found)
 
 
 def window_figure(losses: Losses) -> Figure:

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, exactly, signature, within
+from windtunnel.stats.digits import interval
 from windtunnel.stats.intervals import paired_difference
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def cost_claims(found: Comparison, honest: Honest) -> list[Claim]:
     for name in (LEAKING, ALL):
         ours, theirs = ([alone for _, alone in honest[arm]] for arm in (OURS, name))
         worse = paired_difference(ours, theirs)
-        shown = f"{worse.estimate:+.4f} [{worse.low:+.4f}, {worse.high:+.4f}] nats a token"
+        shown = f"{interval(worse, sign=True)} nats a token"
         statement = f"{name}: from the tokens before alone it predicts worse than GPT-2"
         claims.append(Claim("E5", statement, "", shown, within(worse, 0, math.inf), {"difference": worse}))
     return claims

@@ -14,6 +14,7 @@ from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Progress, Table
 from windtunnel.models import Transformer, as_transformer
 from windtunnel.report.stats_figures import drawing
+from windtunnel.stats.digits import interval
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.store import TokenStore
 from windtunnel.training.run import load
@@ -67,9 +68,7 @@ def _both(own: Sequence[tuple[float, float]]) -> tuple[Estimate, Estimate]:
 
 def honest_table(honest: Honest) -> Table:
     """The loss of the same tokens both ways."""
-    rows = tuple(
-        (name, *(f"{e.estimate:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in _both(own))) for name, own in honest.items()
-    )
+    rows = tuple((name, *(interval(e) for e in _both(own))) for name, own in honest.items())
     heads = ("arm", "read in whole windows, as training prints it", "read from the tokens before it alone")
     return Table("Loss of the same held-out tokens, nats a token, 95 % t intervals over the seeds", heads, rows)
 

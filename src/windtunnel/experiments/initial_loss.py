@@ -18,7 +18,8 @@ from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
-from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.stats.digits import interval, number
+from windtunnel.stats.intervals import mean_interval
 from windtunnel.text.batches import Batch, batch
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def claims(found: Mapping[str, Start]) -> tuple[Claim, ...]:
         ),
         Claim(
             "E20", "W2 x .01 starts exactly at this loss (to its printed digits)", "3.2958",
-            f"{tiny}, above it by {tiny.estimate - BLIND:.4f}", within(tiny, BLIND - SAME, BLIND + SAME),
+            f"{tiny}, above it by {number(tiny.estimate - BLIND)}", within(tiny, BLIND - SAME, BLIND + SAME),
             {"loss": tiny},
         ),
         Claim(
@@ -155,14 +156,10 @@ def table(found: Mapping[str, Start]) -> Table:
     rows = []
     for name, start in found.items():
         loss, saturated = mean_interval(start.losses), mean_interval(start.saturated)
-        rows.append((name, f"{PUBLISHED.get(name, '-')}", short(loss), f"{loss.estimate - BLIND:+.4f}",
-                     short(saturated), start.cause or "-"))  # fmt: skip
+        rows.append((name, f"{PUBLISHED.get(name, '-')}", interval(loss), number(loss.estimate - BLIND, sign=True),
+                     interval(saturated), start.cause or "-"))  # fmt: skip
     heads = ("initialisation", "printed", "loss", "above ln 27", "share of |h| > .99", "cause, by the doctor")
     return Table("Before training, means over seeds with 95 % intervals", heads, tuple(rows))
-
-
-def short(e: Estimate) -> str:
-    return f"{e.estimate:.4f} [{e.low:.4f}, {e.high:.4f}]"
 
 
 def loss_figure(found: Mapping[str, Start]) -> Figure:

@@ -19,6 +19,7 @@ from windtunnel.report.figures import dev_losses
 from windtunnel.report.stats_figures import QUIET, drawing
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.seeds import evaluate_seeds
+from windtunnel.stats.digits import interval, p_is, p_value
 from windtunnel.stats.intervals import Estimate, mean_interval, paired_difference
 from windtunnel.stats.multiplicity import adjust
 from windtunnel.stats.paired import t_test
@@ -100,7 +101,7 @@ def ladder_claims(found: Comparison, dev: Estimate) -> tuple[Claim, ...]:
         claims.append(
             Claim(
                 "003-1.E01", f"{name}: a lower dev loss than {before}", published,
-                f"{difference}, p {p:.2g} after Holm", verdict, {"difference": difference, "p": p},
+                f"{difference}, {p_is(p)} after Holm", verdict, {"difference": difference, "p": p},
             )
         )  # fmt: skip
     return tuple(claims)
@@ -141,11 +142,9 @@ def ladder_table(found: Comparison) -> Table:
     for name, own in losses.items():
         mean = mean_interval([loss for loss in own if not math.isnan(loss)])
         difference, p = steps.get(name, (None, math.nan))
-        step = (
-            "" if difference is None else f"{difference.estimate:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-        )
-        dev = f"{mean.estimate:.4f} [{mean.low:.4f}, {mean.high:.4f}]"
-        rows.append((name, f"{PUBLISHED_DEV[name]:g}", dev, step, "" if difference is None else f"{p:.2g}"))
+        step = "" if difference is None else interval(difference, sign=True)
+        dev = interval(mean)
+        rows.append((name, f"{PUBLISHED_DEV[name]:g}", dev, step, "" if difference is None else p_value(p)))
     heads = ("rung", "published dev, 1 run, names.txt", "dev", "minus the rung before", "p after Holm")
     return Table("The ladder, 95 % intervals over seeds", heads, tuple(rows))
 

@@ -14,6 +14,7 @@ from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_page import comparison_page
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
 from windtunnel.report.figures import save_figures
+from windtunnel.stats.digits import number
 from windtunnel.training.disk import saving
 
 STYLES: dict[str, str] = {
@@ -29,7 +30,7 @@ def comparison_tables(found: Comparison) -> list[RenderableType]:
     parts: list[RenderableType] = [_table(arm_rows(found)), Text("±: 95 % interval of the mean over seeds", "dim")]
     if found.judgements:
         told = "difference: its interval is at the level of its test\nt test: is there a difference? "
-        told += f"TOST: is it smaller than the margin, {found.rule.margin:.4f}?"
+        told += f"TOST: is it smaller than the margin, {number(found.rule.margin)}?"
         parts += [Text(), _table(verdict_rows(found)), Text(), _table(evidence_rows(found)), Text(told, "dim")]
     lines = [j.sentence for j in found.judgements] or ["nothing can be judged yet: no seed is there in both arms"]
     lines += [f"paired: {line}" for line in found.pairing] + [f"note: {line}" for line in found.notes]

@@ -11,6 +11,7 @@ from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
 from windtunnel.comparison.verdict import Word
 from windtunnel.report.comparison_rows import counts, share, signed
 from windtunnel.report.stats_figures import QUIET, drawing
+from windtunnel.stats.digits import number
 from windtunnel.stats.intervals import Estimate
 from windtunnel.tasks import METRICS
 
@@ -149,7 +150,7 @@ def _legend(figure: Figure, found: Comparison) -> None:
     mean = Line2D(
         [], [], color=QUIET, marker="D", linewidth=1.8, label="mean; interval 95 % left, at its test's level right"
     )
-    band = f"does not matter: below {found.rule.margin:.4f}, {found.margin_share:.2%} of the baseline"
+    band = f"does not matter: below {number(found.rule.margin)}, {found.margin_share:.2%} of the baseline"
     handles = [seed, mean, Patch(color=QUIET, alpha=0.15, linewidth=0, label=band)]
     if any(map(_diverged, found.arms)):
         label = "diverged: at the edge, no loss"

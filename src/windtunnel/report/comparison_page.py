@@ -11,6 +11,7 @@ from windtunnel.comparison.verdict import Word
 from windtunnel.report.comparison_figure import COLOURS, INK
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
 from windtunnel.report.html import inline_svg, page, scrolling_table
+from windtunnel.stats.digits import number
 from windtunnel.tasks import METRICS
 
 CLASSES: dict[Word, str] = {
@@ -59,7 +60,7 @@ def comparison_page(found: Comparison, svg: str) -> str:
 <h2>Verdicts</h2>
 <p class="quiet">The interval of a difference is at the level of its test, so that it and p say the same.
 The t test asks whether there is a difference, TOST whether it is smaller than the margin,
-{found.rule.margin:.4f} {found.unit}.</p>
+{number(found.rule.margin)} {found.unit}.</p>
 {_table(verdict_rows(found))}
 {_table(evidence_rows(found))}
 <h2>Settings that differ</h2>
@@ -95,7 +96,7 @@ def _seed_rows(found: Comparison) -> Rows:
 
 
 def _score(value: float | None) -> str:
-    return "-" if value is None or math.isinf(value) else f"{value:.6f}"
+    return "-" if value is None or math.isinf(value) else number(value, 6)
 
 
 def _table(rows: Rows) -> str:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
+from windtunnel.stats.digits import ends, interval, number, p_value, plus_minus
 from windtunnel.stats.intervals import Estimate
 from windtunnel.tasks import METRICS
 
@@ -45,9 +46,9 @@ def evidence_rows(found: Comparison) -> Rows:
     rows = []
     for j in found.judgements:
         v = j.verdict
-        flips = "-" if math.isnan(v.p_sign_flip) else f"{v.p_sign_flip:.2g}"
+        flips = "-" if math.isnan(v.p_sign_flip) else p_value(v.p_sign_flip)
         tests = _test(v.p, v.level), flips, _test(v.p_equivalence, v.level_equivalence)
-        seeds, documents = interval(j.over_seeds), interval(j.over_documents)
+        seeds, documents = _ends(j.over_seeds), _ends(j.over_documents)
         seeds += "\nlimits" if j.limited_by == "seeds" else ""
         documents += "\nlimits" if j.limited_by == "documents" else ""
         rows.append([j.arm, *tests, seeds, documents])
@@ -83,20 +84,12 @@ def signed(estimate: Estimate) -> str:
     """The estimate over its interval, both with signs; of one value the estimate alone."""
     if math.isnan(estimate.estimate):
         return "-"
-    below = "" if math.isnan(estimate.low) else f"\n{interval(estimate)}"
-    return f"{estimate.estimate:+.4f}{below}"
+    return interval(estimate, sign=True, between="\n")
 
 
 def share(relative: float) -> str:
     """`-1.23%`; - where no seed finished in both arms."""
-    return "-" if math.isnan(relative) else f"{relative:+.2%}"
-
-
-def interval(estimate: Estimate | None) -> str:
-    """`[-0.0012, +0.0034]`; - where there is none."""
-    if estimate is None or math.isnan(estimate.low):
-        return "-"
-    return f"[{estimate.low:+.4f}, {estimate.high:+.4f}]"
+    return "-" if math.isnan(relative) else f"{number(100 * relative, 2, sign=True)}%"
 
 
 def _arm_row(found: Comparison, arm: ArmResult, others: Sequence[str]) -> list[str]:
@@ -118,16 +111,13 @@ def _arm_row(found: Comparison, arm: ArmResult, others: Sequence[str]) -> list[s
     seeds = str(ended) if ended == len(arm.seeds) else f"{ended} of {len(arm.seeds)}"
     diverged = sum(run.reason == "diverged" for run in arm.seeds)
     seeds += f"\n{diverged} diverged" if diverged else ""
-    beside = [f"{arm.scores[name].estimate:.4f}" if name in arm.scores else "-" for name in others]
-    return [arm.name, _mean(arm.scores.get(found.metric)), *beside, *cells, seeds]
+    mean = arm.scores.get(found.metric)
+    beside = [number(arm.scores[name].estimate) if name in arm.scores else "-" for name in others]
+    return [arm.name, "-" if mean is None else plus_minus(mean), *beside, *cells, seeds]
 
 
-def _mean(estimate: Estimate | None) -> str:
-    """Student's interval is as far to the left as to the right."""
-    if estimate is None:
-        return "-"
-    half = "" if math.isnan(estimate.low) else f" ±{estimate.high - estimate.estimate:.4f}"
-    return f"{estimate.estimate:.4f}{half}"
+def _ends(estimate: Estimate | None) -> str:
+    return "-" if estimate is None or math.isnan(estimate.low) else ends(estimate, sign=True)
 
 
 def _dearer(text: str, cost: float | None, theirs: float | None) -> str:
@@ -142,4 +132,4 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 
 
 def _test(p: float, level: float) -> str:
-    return "-" if math.isnan(p) else f"{p:.2g}\n{'≤' if p <= level else '>'} {level:.2g}"
+    return "-" if math.isnan(p) else f"{p_value(p)}\n{'≤' if p <= level else '>'} {level:.2g}"

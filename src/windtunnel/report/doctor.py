@@ -22,6 +22,7 @@ from windtunnel.inspect.doctor.findings import Finding
 from windtunnel.report.doctor_figures import activations_figure, training_figure
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import inline_svg, page, table
+from windtunnel.stats.digits import number
 from windtunnel.training.disk import saving
 
 NOTHING = f"nothing found; looked for: {', '.join(CHECKS)}"
@@ -73,9 +74,9 @@ def measurements(exam: Examination) -> list[tuple[str, str]]:
     ratio = median_ratio(exam.training, {g.name for g in exam.gradients_start if len(g.shape) >= 2})
     losses = exam.training.losses
     rows = [
-        ("loss before training", f"{exam.initial.loss}; ln V = {exam.initial.blind:.4f}; logits' standard deviation "
-                                 f"{exam.initial.logit_std:.3g}"),
-        ("short training", f"{losses[0]:.4f} to {losses[-1]:.4f}" if losses else exam.training.message),
+        ("loss before training", f"{exam.initial.loss}; ln V = {number(exam.initial.blind)}; logits' standard "
+                                 f"deviation {exam.initial.logit_std:.3g}"),
+        ("short training", f"{number(losses[0])} to {number(losses[-1])}" if losses else exam.training.message),
         ("update / weights", "-" if ratio is None else f"10^{math.log10(max(ratio, 1e-30)):.1f} in the middle"),
         ("learning rate", f"{lr:g}; range test lowest at {exam.range.best:.2g}, "
                           + (f"back up from {exam.range.explodes:.2g}" if exam.range.explodes else "never back up")),
@@ -87,7 +88,7 @@ def measurements(exam: Examination) -> list[tuple[str, str]]:
         rows += [("train", str(exam.fit.train)), ("dev", str(exam.fit.dev)), ("gap", str(exam.fit.gap)),
                  ("token frequencies", str(exam.fit.unigram))]  # fmt: skip
     if exam.floor is not None:
-        rows.append(("entropy floor", f"{exam.floor:.4f}"))
+        rows.append(("entropy floor", number(exam.floor)))
     rows.append(("dev in train", f"{exam.copies[0]:,} of {exam.copies[1]:,}"))
     return [*rows, ("ids never used", f"{exam.unused_ids:,} of {exam.config.model.vocab_size:,}")]
 

@@ -14,6 +14,7 @@ from windtunnel.inspect.doctor.gradients import Gradient
 from windtunnel.inspect.doctor.history import spikes
 from windtunnel.report.figures import DEV, QUIET, TRAIN
 from windtunnel.report.stats_figures import drawing
+from windtunnel.stats.digits import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,12 +75,12 @@ def _losses(axes: Axes, exam: Examination) -> None:
         axes.plot(*zip(*past.dev, strict=True), color=DEV, marker="o", markersize=4, label="dev")
     for i in spikes(losses):
         axes.plot(steps[i], losses[i], color=DEV, marker="x", linestyle="none")
-    axes.axhline(exam.initial.blind, color=QUIET, linestyle=":", label=f"ln V {exam.initial.blind:.3f}")
+    axes.axhline(exam.initial.blind, color=QUIET, linestyle=":", label=f"ln V {number(exam.initial.blind, 3)}")
     if exam.fit:
         frequencies = exam.fit.unigram.estimate
-        axes.axhline(frequencies, color=QUIET, linestyle="-.", label=f"token frequencies {frequencies:.3f}")
+        axes.axhline(frequencies, color=QUIET, linestyle="-.", label=f"token frequencies {number(frequencies, 3)}")
     if exam.floor is not None:
-        axes.axhline(exam.floor, color=QUIET, linestyle="--", label=f"entropy floor {exam.floor:.3f}")
+        axes.axhline(exam.floor, color=QUIET, linestyle="--", label=f"entropy floor {number(exam.floor, 3)}")
     axes.set(xlabel="step", ylabel="loss, nats a token")
     axes.set_title("Loss of the run" if past else "Loss of the short training", loc="left")
     axes.legend(fontsize=8)
@@ -136,7 +137,7 @@ def _fit(axes: Axes, exam: Examination) -> None:
     for row, (_, e) in enumerate(rows):
         axes.errorbar(e.estimate, row, xerr=[[e.estimate - e.low], [e.high - e.estimate]], fmt="o", color=TRAIN,
                       capsize=4)  # fmt: skip
-        axes.annotate(f"{e.estimate:.3f}", (e.estimate, row), (0, 8), textcoords="offset points", ha="center",
+        axes.annotate(number(e.estimate, 3), (e.estimate, row), (0, 8), textcoords="offset points", ha="center",
                       fontsize=8)  # fmt: skip
     axes.axvline(exam.initial.blind, color=QUIET, linestyle=":", label="ln V")
     if exam.floor is not None:

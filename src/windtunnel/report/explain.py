@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -23,6 +24,7 @@ from windtunnel.inspect.explain_replay import Replay
 from windtunnel.inspect.explain_shapes import ShapeStep
 from windtunnel.report.html import page, scrolling_table
 from windtunnel.report.tables import clip
+from windtunnel.stats.digits import number as shown
 
 MOST_COLUMNS = 8
 """Columns of a lookup that are shown."""
@@ -79,7 +81,7 @@ def embedding_parts(found: Lookup) -> list[Part]:
     """The rows that were looked up."""
     width = min(MOST_COLUMNS, len(found.rows[0]))
     columns = ("id", *(str(i) for i in range(width)))
-    rows = tuple((str(id), *(f"{x:.4f}" for x in row[:width])) for id, row in zip(found.ids, found.rows, strict=True))
+    rows = tuple((str(id), *map(shown, row[:width])) for id, row in zip(found.ids, found.rows, strict=True))
     n_rows, n_columns = found.table
     says = (
         f"{len(found.ids)} ids, each replaced by its row of {n_columns} numbers: shape {show(found.shape)}"
@@ -98,23 +100,21 @@ def loss_parts(found: LossExplained) -> list[Part]:
     for number, row in enumerate(found.rows, start=1):
         columns = ("", *(str(i) + (" target" if i == row.target else "") for i in range(len(row.logits))))
         rows = (
-            ("logit", *(f"{x:.4f}" for x in row.logits)),
-            ("exp", *(f"{x:.4f}" for x in row.exponentials)),
-            ("softmax", *(f"{x:.4f}" for x in row.probabilities)),
+            ("logit", *map(shown, row.logits)),
+            ("exp", *map(shown, row.exponentials)),
+            ("softmax", *map(shown, row.probabilities)),
         )
         parts.append(Part(f"Row {number}", columns, rows, row.steps))
-    losses = " + ".join(f"{row.loss:.5f}" for row in found.rows[:8]) + (" + …" if len(found.rows) > 8 else "")
-    n_classes = len(found.rows[0].logits)
-    mean = f"mean of the rows = ({losses}) / {len(found.rows)} = {found.mean:.5f} nats; torch: {found.torch_mean:.5f}"
+    losses = " + ".join(shown(row.loss, 5) for row in found.rows[:8]) + (" + …" if len(found.rows) > 8 else "")
+    n_classes, mean, twice = len(found.rows[0].logits), shown(found.mean, 5), shown(found.second_softmax, 5)
     says = (
-        mean,
+        f"mean of the rows = ({losses}) / {len(found.rows)} = {mean} nats; torch: {shown(found.torch_mean, 5)}",
         *(() if found.printed is None else (f"a script in float32 prints {found.printed!r}",)),
         f"a blind guess among {n_classes} costs ln {n_classes} = {math.log(n_classes):.5f}",
-        f"cross_entropy takes logits; given probabilities it takes the softmax again: {found.second_softmax:.5f} "
-        f"instead of {found.mean:.5f}, and however right the model is never below ln(1 + {n_classes - 1}/e) "
-        f"= {found.floor:.5f}",
+        f"cross_entropy takes logits; given probabilities it takes the softmax again: {twice} instead of {mean}, "
+        f"and however right the model is never below ln(1 + {n_classes - 1}/e) = {shown(found.floor, 5)}",
     )
-    return [*parts, Part(f"Loss {found.mean:.5f} ({found.source})", says=says)]
+    return [*parts, Part(f"Loss {mean} ({found.source})", says=says)]
 
 
 def replay_parts(found: Replay) -> list[Part]:
@@ -156,13 +156,13 @@ def attention_sentences(found: Head) -> Iterable[str]:
     """What the weights say in words, the check of the variance, and the check against the model."""
     weights, tokens, q, k = found.matrix("weights"), found.tokens, found.query, found.key
     by, at = found.looked_at_by[k], found.looks_at[q]
-    yield f"row of {tokens[q]} {q + 1}: it looks most at {tokens[at]} {at + 1} ({float(weights[q, at]):.4f})"
-    yield f"column of {tokens[k]} {k + 1}: {tokens[by]} {by + 1} looks at it most ({float(weights[by, k]):.4f})"
+    yield f"row of {tokens[q]} {q + 1}: it looks most at {tokens[at]} {at + 1} ({shown(float(weights[q, at]))})"
+    yield f"column of {tokens[k]} {k + 1}: {tokens[by]} {by + 1} looks at it most ({shown(float(weights[by, k]))})"
     if found.variances is not None and found.variance_ratio is not None:
         before, after = found.variances
         yield (
-            f"variance of the scores {before:.4f}, after the scaling {after:.4f}: ratio {found.variance_ratio:.9g}, "
-            "which is d_k exactly and for any numbers, since Var(s / √d) = Var(s) / d"
+            f"variance of the scores {shown(before)}, after the scaling {shown(after)}: ratio "
+            f"{found.variance_ratio:.9g}, which is d_k exactly and for any numbers, since Var(s / √d) = Var(s) / d"
         )
     if found.max_difference is not None:
         yield f"largest difference to the model's own attention weights: {found.max_difference:.1e}"
@@ -174,9 +174,7 @@ def _who(found: Head) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     for i, token in enumerate(found.tokens):
         at, by = found.looks_at[i], found.looked_at_by[i]
         there, back = f"{clip(found.tokens[at])} {at + 1}", f"{clip(found.tokens[by])} {by + 1}"
-        rows.append(
-            (f"{clip(token)} {i + 1}", there, f"{float(weights[i, at]):.4f}", back, f"{float(weights[by, i]):.4f}")
-        )
+        rows.append((f"{clip(token)} {i + 1}", there, shown(float(weights[i, at])), back, shown(float(weights[by, i]))))
     return ("token", "looks most at", "weight", "is looked at most by", "weight"), tuple(rows)
 
 
@@ -209,7 +207,7 @@ def _kept(n: int, most: int, chosen: int = 0) -> list[int]:
 
 
 def _number(x: float) -> str:
-    return f"{x:.4f}" if math.isfinite(x) else "-∞"
+    return shown(x) if math.isfinite(x) else "-∞"
 
 
 def terminal(parts: Iterable[Part]) -> RenderableType:
@@ -273,4 +271,4 @@ def _is_numeric(part: Part, column: int) -> bool:
 
 
 def _reads_as_number(text: str) -> bool:
-    return text == "-∞" or text.replace(",", "").replace(".", "").lstrip("-").isdigit()
+    return text == "-∞" or re.fullmatch(r"-?[\d,]+(\.\d*)?(e[+-]\d+)?", text) is not None

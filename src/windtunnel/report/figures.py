@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windtunnel.errors import ConfigError
+from windtunnel.stats.digits import number
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.training.disk import saving
 from windtunnel.training.events import Evaluation, Event, Step
@@ -102,10 +103,10 @@ def curves_figure(
         _draw_dev(axes, runs)
         if vocab_size is not None:
             guess = math.log(vocab_size)
-            axes.axhline(guess, color=QUIET, linestyle=":", label=f"blind guess, ln {vocab_size} = {guess:.4f}")
+            axes.axhline(guess, color=QUIET, linestyle=":", label=f"blind guess, ln {vocab_size} = {number(guess)}")
             highest = max(highest, guess)
         if floor is not None:
-            axes.axhline(floor, color=QUIET, linestyle="--", label=f"entropy floor {floor:.4f}")
+            axes.axhline(floor, color=QUIET, linestyle="--", label=f"entropy floor {number(floor)}")
         axes.set_ylim(top=highest * 1.05 if highest > 0 else None)
         axes.set_xlim(left=0)
         axes.set_xlabel("step")
@@ -212,7 +213,7 @@ def _draw_dev(axes: Axes, runs: Sequence[Sequence[Event]]) -> None:
             linewidth=0,
             label="95 % t interval of the dev mean",
         )
-    name = f"dev {means[-1]:.4f} at step {steps[-1]}" + (f", mean of {len(runs)} seeds" if banded else "")
+    name = f"dev {number(means[-1])} at step {steps[-1]}" + (f", mean of {len(runs)} seeds" if banded else "")
     axes.plot(steps[: line.start], means[: line.start], color=DEV, marker="o", markersize=4)
     axes.plot(steps[line], means[line], color=DEV, marker="o", markersize=4, linewidth=1.8, label=name)
 

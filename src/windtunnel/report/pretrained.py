@@ -8,6 +8,7 @@ from typing import Any
 
 from windtunnel.inspect.fold import Folded
 from windtunnel.models.pretrained.proof import Proof
+from windtunnel.stats.digits import number
 from windtunnel.training.events import Evaluation
 from windtunnel.training.foreign import Altered, Imported
 
@@ -37,7 +38,7 @@ def proof_lines(proof: Proof) -> list[str]:
     lengths = ", ".join(str(length) for length in proof.max_difference)
     losses = "not compared, the tokenizer lacks characters of its text"
     if proof.loss is not None and proof.loss_transformers is not None:
-        losses = f"{proof.loss:.6f} and {proof.loss_transformers:.6f} nats a token"
+        losses = f"{number(proof.loss, 6)} and {number(proof.loss_transformers, 6)} nats a token"
     verdict = "the same model" if proof.holds else f"NOT the same within {proof.tolerance:g}"
     return [
         f"proof against transformers {proof.transformers_version}: {verdict}",
@@ -61,8 +62,8 @@ def alter_lines(altered: Altered, trained: tuple[Path, Evaluation] | None) -> li
     """The loss before, after and, when it was trained further, then; and what to do next."""
     before, after, folder = altered.before.loss, altered.after.loss, altered.run.folder
     lines = [
-        f"dev loss before {before:.4f}, altered {after:.4f} nats a token ({after - before:+.4f}), on the whole "
-        f"dev split of {altered.before.n_tokens:,} tokens",
+        f"dev loss before {number(before)}, altered {number(after)} nats a token "
+        f"({number(after - before, sign=True)}), on the whole dev split of {altered.before.n_tokens:,} tokens",
         f"run: {folder}",
     ]
     if trained is None:
@@ -70,7 +71,8 @@ def alter_lines(altered: Altered, trained: tuple[Path, Evaluation] | None) -> li
     further, evaluation = trained
     part = "" if evaluation.whole else ", on a sample of the dev split"
     lines.append(
-        f"after {evaluation.step} steps more {evaluation.loss:.4f} ({evaluation.loss - before:+.4f} to before{part})"
+        f"after {evaluation.step} steps more {number(evaluation.loss)} "
+        f"({number(evaluation.loss - before, sign=True)} to before{part})"
     )
     return [*lines, f"trained further: {further}"]
 
@@ -81,7 +83,7 @@ def fold_lines(folded: Folded) -> list[str]:
     return [
         f"logits: largest difference {found.largest:.1e} over {found.n:,} predictions of the dev split; the most "
         f"probable token is the same in {found.same:,} of them",
-        f"dev loss before {before:.6f}, folded {after:.6f} nats a token ({after - before:+.1e})",
+        f"dev loss before {number(before, 6)}, folded {number(after, 6)} nats a token ({after - before:+.1e})",
         f"parameters before {folded.n_before:,}, folded {folded.n_after:,}",
         f"run: {folded.run.folder}",
     ]

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from windtunnel.stats.digits import number
 from windtunnel.training.events import Evaluation, Event, Sample, Saved, Started, Step, Stopped
 
 SMOOTHING = 0.95
@@ -151,15 +152,15 @@ class _Line:
     def ending(self, event: Stopped) -> str:
         """How the run ended, and the last dev loss that it told."""
         told = f": {event.message}" if event.message else ""
-        return f"{self.label}: {event.reason}{told}" + (f", dev {self.dev:.4f}" if self.dev is not None else "")
+        return f"{self.label}: {event.reason}{told}" + (f", dev {number(self.dev)}" if self.dev is not None else "")
 
     def figures(self) -> str:
         """Loss, dev loss, rate and share of the machine, as far as they are known."""
         parts = []
         if self.loss is not None:
-            parts.append(f"loss {self.loss:.3f}")
+            parts.append(f"loss {number(self.loss, 3)}")
         if self.dev is not None:
-            parts.append(f"dev {self.dev:.3f}")
+            parts.append(f"dev {number(self.dev, 3)}")
         if self.rate is not None and self.started is not None:
             share = self.rate * self.started.flops_per_token / self.started.peak_flops
             parts.append(f"{_thousands(self.rate)} tokens/s  {share:.0%} of peak")

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from windtunnel.report.training import shown
+from windtunnel.stats.digits import number
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
@@ -17,7 +18,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(heading, justify="right" if justify == "right" else "left")
     table.add_column("dev loss", justify="right")
     for run in runs:
-        loss = f"{run['dev']['scores']['loss']:.4f}" if run["dev"] else "-"
+        loss = number(run["dev"]["scores"]["loss"]) if run["dev"] else "-"
         steps = "-" if run["steps"] is None else f"{run['step']}/{run['steps']}"
         table.add_row(run["folder"], run["corpus"] or "-", steps, run["state"], loss)
     return table

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from windtunnel.errors import ConfigError
 from windtunnel.report.figures import DEV, QUIET, TRAIN, _figure, _style
 from windtunnel.stats.bayes import BetaBernoulli
 from windtunnel.stats.intervals import Estimate
@@ -27,6 +28,8 @@ __all__ = [
     "values_figure",
     "variants_figure",
 ]
+
+LARGEST_DRAWN = 1e300
 
 
 @contextmanager
@@ -75,7 +78,8 @@ def posterior_figure(coins: Sequence[BetaBernoulli], prior: tuple[float, float] 
 def _draw_posterior(axes: Axes, found: BetaBernoulli, prior: tuple[float, float]) -> None:
     from scipy.special import betaln
 
-    theta = np.linspace(0, 1, 2001)[1:-1]
+    left, right = _rates_in_view(found)
+    theta = np.linspace(left, right, 2001)[1:-1]
 
     def density(a: float, b: float) -> np.typing.NDArray[np.float64]:
         return np.exp((a - 1) * np.log(theta) + (b - 1) * np.log1p(-theta) - betaln(a, b))
@@ -91,12 +95,31 @@ def _draw_posterior(axes: Axes, found: BetaBernoulli, prior: tuple[float, float]
     for name, place, marker, colour, lift in marks:
         if place is not None:
             axes.plot(place, -(0.05 + lift) * top, marker, color=colour, label=f"{name}", clip_on=False, markersize=7)
-    axes.set(xlim=(0, 1), ylim=(-0.17 * top, 1.06 * top), xlabel="rate")
+    axes.set(xlim=(left, right), ylim=(-0.17 * top, 1.06 * top), xlabel="rate")
     axes.set_title(f"{found.successes} of {found.n}", loc="left")
 
 
+def _rates_in_view(found: BetaBernoulli) -> tuple[float, float]:
+    """0 to 1, or where the posterior is when it is so narrow that it would be a line, or fall between two points."""
+    wide = found.interval.high - found.interval.low
+    if wide > 0.02 or wide == 0:
+        return 0.0, 1.0
+    seen = [found.interval.low - wide, found.interval.high + wide, found.mean]
+    seen += [found.mle.estimate] if found.mle else []
+    return max(0.0, min(seen)), min(1.0, max(seen))
+
+
 def values_figure(values: Sequence[float], found: Estimate, against: float | None, name: str = "value") -> Figure:
-    """Every value as a dot, the mean with its interval below them, and the number it is compared with as a line."""
+    """Every value as a dot, the mean with its interval below them, and the number it is compared with as a line.
+
+    Raises:
+        ConfigError: for values that no axis can hold.
+    """
+    largest = max(map(abs, [*values, 0.0 if np.isnan(found.low) else found.high - found.low]))
+    if largest > LARGEST_DRAWN:
+        raise ConfigError(
+            f"expected values up to {LARGEST_DRAWN:g} in a figure, given {largest:g}: leave --figure out or scale them"
+        )
     with drawing(6.4, 2.4) as figure:
         axes = figure.subplots()
         axes.plot(values, [1.0] * len(values), "o", color=TRAIN, alpha=0.6, label="each")

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from windtunnel.generation.trace import Alternative, TokenTrace, Trace
+from windtunnel.stats.digits import number
 
 BARS = "▁▂▃▄▅▆▇█"
 LEVELS = (
@@ -104,7 +105,9 @@ def totals_line(trace: Trace) -> str:
         total = trace.total(part)
         if total.n_tokens:
             tokens = f"{total.n_tokens} token{'s' if total.n_tokens > 1 else ''}"
-            parts.append(f"{part}: {total.bits:.2f} bits over {tokens}, perplexity {total.perplexity:.2f}")
+            parts.append(
+                f"{part}: {number(total.bits, 2)} bits over {tokens}, perplexity {number(total.perplexity, 2)}"
+            )
     return "; ".join(parts)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from windtunnel.report.figures import curves_figure, save_figure
 from windtunnel.runs.seeds import SplitLoss, Summary
+from windtunnel.stats.digits import number
 from windtunnel.tasks import METRICS
 from windtunnel.text.corpora.pets import entropy_floor
 from windtunnel.training.run import Run, open_run
@@ -26,7 +27,7 @@ def seeds_table(summary: Summary) -> Table:
         table.add_column(f"dev loss ({title})" if name == "loss" else title, justify="right")
     for result in summary.seeds:
         dev = result.dev
-        figures = [f"{dev.scores[name]:.4f}" for name in names] if dev else ["-"] * len(names)
+        figures = [number(dev.scores[name]) for name in names] if dev else ["-"] * len(names)
         table.add_row(str(result.seed), result.reason, str(result.step), *figures)
     return table
 
@@ -51,7 +52,7 @@ def evaluation_lines(found: SplitLoss) -> list[str]:
 
 def shown(scores: Mapping[str, float]) -> str:
     """`2.3886 nats a token, 2.9312 bits a byte`."""
-    return ", ".join(f"{value:.4f} {METRICS[name].title}" for name, value in scores.items())
+    return ", ".join(f"{number(value)} {METRICS[name].title}" for name, value in scores.items())
 
 
 def floor_line(folder: Path) -> str:
@@ -60,7 +61,7 @@ def floor_line(folder: Path) -> str:
     return (
         ""
         if floor is None
-        else f"the entropy of the corpus itself is {floor:.4f} nats a token: on average no model does better"
+        else f"the entropy of the corpus itself is {number(floor)} nats a token: on average no model does better"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from windtunnel.stats import exact
+from windtunnel.stats import digits, exact
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Estimate:
 
     def __str__(self) -> str:
         if math.isnan(self.low):
-            return f"{self.estimate:.4f} (one value: no interval)"
-        return f"{self.estimate:.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.n}, {self.method})"
+            return f"{digits.number(self.estimate)} (one value: no interval)"
+        return f"{digits.interval(self)} (n={self.n}, {self.method})"
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
@@ -56,7 +56,10 @@ def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float 
         ValueError: for samples of different lengths, without values, or with values that are not finite.
     """
     require_pairs(a, b)
-    found = mean_interval([y - x for x, y in zip(a, b, strict=True)], confidence)
+    differences = [y - x for x, y in zip(a, b, strict=True)]
+    if not all(map(math.isfinite, differences)):
+        raise ValueError("expected differences that fit into a float, given values too far apart")
+    found = mean_interval(differences, confidence)
     return replace(found, method=f"paired difference, {100 * confidence:g} % t interval")
 
 

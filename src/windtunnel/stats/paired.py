@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -79,7 +80,7 @@ def _t_statistic(row: list[float], mean: float) -> float:
     try:
         return sign * square_root(off**2 * len(row) / variance)
     except OverflowError:
-        return sign * math.inf
+        return sign * sys.float_info.max  # infinite says that there is no spread
 
 
 def tost(differences: ArrayLike, margin: float, mean: float = 0.0) -> Test:
@@ -87,8 +88,8 @@ def tost(differences: ArrayLike, margin: float, mean: float = 0.0) -> Test:
 
     Two one-sided t tests against mean - margin and mean + margin; both have to reject, so p is the larger one.
     """
-    if not margin > 0:
-        raise ValueError(f"expected a margin above 0, given {margin}: no data can show that a difference is exactly 0")
+    if not 0 < margin < math.inf:
+        raise ValueError(f"expected a finite margin above 0, given {margin}: no data can show that nothing differs")
     tests = t_test(differences, mean - margin, "greater"), t_test(differences, mean + margin, "less")
     worst = max(tests, key=lambda test: test.p)
     return Test(worst.statistic, worst.p, worst.n, f"two one-sided t tests, margin {margin:g}")

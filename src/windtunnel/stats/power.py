@@ -22,7 +22,7 @@ def power_paired(effect: float, sd: float, n: int, alpha: float = 0.05, sides: i
     if sd == 0:
         return float(effect > 0 if sides == 1 else effect != 0)
     s, weights = chi_nodes(float(n - 1))
-    shift, limit = effect / sd * math.sqrt(n), stdtrit(n - 1, 1 - alpha / sides)
+    shift, limit = effect / sd * math.sqrt(n), -stdtrit(n - 1, alpha / sides)
     rejects = ndtr(shift - limit * s) + (ndtr(-shift - limit * s) if sides == 2 else 0.0)
     return float(weights @ rejects)
 
@@ -37,8 +37,8 @@ def power_equivalence(effect: float, sd: float, margin: float, n: int, alpha: fl
         raise ValueError(f"expected a margin above 0, given {margin}")
     if sd == 0:
         return float(abs(effect) < margin)
-    limit, root = float(stdtrit(n - 1, 1 - alpha)), math.sqrt(n) / sd
-    s, weights = chi_nodes(float(n - 1), below=margin * root / limit)
+    limit, root = -float(stdtrit(n - 1, alpha)), math.sqrt(n) / sd
+    s, weights = chi_nodes(float(n - 1), below=margin * root / limit if limit > 0 else math.inf)
     reach = margin * root - limit * s
     return float(weights @ (ndtr(reach - effect * root) - ndtr(-reach - effect * root)))
 
@@ -76,7 +76,7 @@ def n_proportions(p1: float, p2: float, power: float = 0.8, alpha: float = 0.05)
         return None
     mean = (p1 + p2) / 2
     null, apart = math.sqrt(2 * mean * (1 - mean)), math.sqrt(p1 * (1 - p1) + p2 * (1 - p2))
-    return max(1, math.ceil(float((ndtri(1 - alpha / 2) * null + ndtri(power) * apart) / (p1 - p2)) ** 2 - 1e-9))
+    return max(1, math.ceil(float((-ndtri(alpha / 2) * null + ndtri(power) * apart) / (p1 - p2)) ** 2 - 1e-9))
 
 
 def _require(sd: float, n: int, alpha: float) -> None:

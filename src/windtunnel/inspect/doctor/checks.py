@@ -22,6 +22,7 @@ from windtunnel.inspect.doctor.exam import STEPS, Examination, measure, median_r
 from windtunnel.inspect.doctor.findings import Finding, Severity, low, one_digit, percent
 from windtunnel.inspect.doctor.history import best_and_last, late_fall, spikes
 from windtunnel.inspect.doctor.subject import Subject
+from windtunnel.stats.digits import number
 
 TRAVEL = 0.1
 """Of its own length: a matrix that a whole run cannot move further stays what it was at random."""
@@ -123,8 +124,8 @@ def learning_rate(exam: Examination) -> list[Finding]:
     bound += f"{limit:.2g}"
     size, share = ("small", TOO_SMALL) if rival and rival.factor > 1 else ("large", TOO_LARGE)
     if rival and low(rival.gain) > 0 and rival.own_progress < share * rival.progress:
-        evidence = f"in {exam.steps} steps the loss fell by {rival.own_progress:.4f} with lr {lr:g} and by "
-        evidence += f"{rival.progress:.4f} with {rival.lr:g} (difference {rival.gain}); the range test is best at "
+        evidence = f"in {exam.steps} steps the loss fell by {number(rival.own_progress)} with lr {lr:g} and by "
+        evidence += f"{number(rival.progress)} with {rival.lr:g} (difference {rival.gain}); the range test is best at "
         evidence += f"{tried.best:.2g}; {bound}"
         found.append(
             Finding(f"learning rate too {size}", "problem", evidence, f"--set optimizer.lr={one_digit(rival.lr)}")
@@ -150,7 +151,7 @@ def fitting(exam: Examination) -> list[Finding]:
     if past and past.ended == "finished" and len(past.losses) >= 40:
         fall, whole = late_fall(past.losses), past.losses[0] - best_and_last(past.losses)[1]
         if fall.low > STILL_FALLING * whole > 0:
-            evidence = f"the last quarter of the steps brought {fall} of {whole:.4f} nats in all"
+            evidence = f"the last quarter of the steps brought {fall} of {number(whole)} nats in all"
             cure = f"--set train.steps={2 * exam.config.train.steps}"
             found.append(Finding("underfitting", "warning", evidence, cure))
     return found
