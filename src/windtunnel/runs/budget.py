@@ -19,10 +19,7 @@ from windtunnel.models.cost import training_flops_per_token
 from windtunnel.runs.arms import ResolvedArm, with_steps
 from windtunnel.training import machine
 from windtunnel.training.disk import read_sealed, saving, sealed
-from windtunnel.training.loop import State, alone
-from windtunnel.training.optimizer import build_optimizer
-from windtunnel.training.run import in_blocks
-from windtunnel.training.step import prepare_blocks
+from windtunnel.training.trainer import Trainer
 
 KINDS = ("steps", "tokens", "flops", "seconds")
 log = logging.getLogger(__name__)
@@ -113,10 +110,7 @@ def _racer(arm: ResolvedArm) -> Iterator[float]:
     """Seconds of one step of training after another, until it diverges."""
     config = arm.config
     torch.set_num_threads(config.train.threads or machine.cores())
-    model = build(config.model, config.seed).to(machine.device()).train()
-    prepare_blocks(model, in_blocks(config), config.train.recompute)
-    state = State(model, build_optimizer(model, config.optimizer), 0, None)
-    step = alone(config, arm.task, state)
+    trainer = Trainer.begin(config, arm.task, build(config.model, config.seed))
     with suppress(NumericsError):
         while True:
-            yield step().seconds
+            yield trainer.step().seconds

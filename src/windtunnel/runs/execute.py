@@ -24,9 +24,10 @@ from windtunnel.errors import ArtifactError, ConfigError, MissingExtra
 from windtunnel.runs.worker import lives, train_runs
 from windtunnel.text.corpora.cache import private_folder
 from windtunnel.training import machine
+from windtunnel.training.compiling import is_tiny
 from windtunnel.training.disk import open_regular, saving
 from windtunnel.training.events import Event, Started, Step, Stopped, from_line
-from windtunnel.training.run import is_tiny, open_run
+from windtunnel.training.run import open_run
 
 STEP = b'{"event": "step"'
 """How the line of a Step event begins."""
@@ -137,7 +138,7 @@ def execute(
 def together(folders: Sequence[Path]) -> list[tuple[int, ...]]:
     """Which of the runs (their indices) train in one process: seeds of one tiny model, as many as leave no core idle.
 
-    See `windtunnel.training.run.is_tiny`; any other run, and one that cannot be read, has a process of its own.
+    See `windtunnel.training.compiling.is_tiny`; any other run, and one that cannot be read, has a process of its own.
     """
     alike: dict[str, list[int]] = {}
     for i, folder in enumerate(folders):

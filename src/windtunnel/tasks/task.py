@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from windtunnel.text.batches import Examples
+from windtunnel.text.batches import Batch, Examples
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class Metric:
     def worst(self) -> float:
         """What a run that diverged gets."""
         return math.inf if self.better == "lower" else -math.inf
+
+
+LossOf = Callable[[Batch], Tensor]
+"""batch -> summed loss in nats; the model and the task are inside."""
 
 
 def ratio(sums: Sequence[float]) -> float:
