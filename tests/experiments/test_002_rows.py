@@ -21,7 +21,7 @@ from windtunnel.experiments.descent_measures import (
     summary,
     times_longer,
 )
-from windtunnel.experiments.frame import Setting, finish
+from windtunnel.experiments.frame import Setting
 from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctors_curvatures, ends, path, story_claims
 from windtunnel.experiments.training import compared, is_judged, small_names
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed

@@ -3,14 +3,29 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
 from windtunnel.errors import ConfigError, SaveError
 from windtunnel.experiments import EXPERIMENTS, find_experiment
-from windtunnel.experiments.frame import Outcome, Progress, equal, exactly, finish, within
+from windtunnel.experiments.frame import (
+    Claim,
+    Drawing,
+    Progress,
+    Row,
+    Setting,
+    Settings,
+    Table,
+    collect,
+    equal,
+    exactly,
+    within,
+)
 from windtunnel.experiments.page import outcome_page, save_outcome
 from windtunnel.experiments.rows import ROWS
 from windtunnel.experiments.tables import listing
@@ -45,6 +60,9 @@ def test_an_outcome_is_plain_data_and_says_that_it_was_quick(ran):
     assert data["quick"] is True
     assert data["signature"].endswith("seed 0, quick")
     assert "numpy" in data["signature"]
+    assert data["title"]
+    assert data["what"].endswith(".")
+    assert data["settings"]
     assert data["figures"] == list(outcome.figures)
     assert [claim["verdict"] for claim in data["claims"]] == [claim.verdict for claim in outcome.claims]
 
@@ -119,14 +137,70 @@ def test_a_verdict_from_equality():
     assert equal("r", "s", "", [0.0, math.nan]).verdict == equal("r", "s", "", [math.inf]).verdict == "undecided"
 
 
-def test_finish_returns_what_the_generator_returns():
-    outcome = Outcome("t", "w", {}, (), {}, (), False, "s")
+ESTIMATE = Estimate(0.5, 0.25, 0.75, 3, "m")
+ROW = Row("r")
 
-    def run():
-        yield Progress("a", 0, 1)
-        return outcome
 
-    assert finish(run()) is outcome
+def test_each_way_to_a_verdict():
+    assert ROW.same("s", {1: 1000}, {1: 1000}) == Claim("r", "s", "1: 1,000", "1: 1,000", "holds", {"got": {1: 1000}})
+    assert ROW.same("s", 3, 4).verdict == "does not hold"
+    assert ROW.shows("s", True, "1 of 1", "all", n=1) == Claim("r", "s", "all", "1 of 1", "holds", {"n": 1})
+    assert ROW.equal("s", 0.0, printed="0").measured == ROW.equal("s", [0.0, 0.0]).measured == "exact"
+    said = ROW.within("s", ESTIMATE, 0, 1, shown="share {}; of 3")
+    assert (said.measured, said.verdict) == ("share 0.5000 [0.2500, 0.7500] (n=3, m); of 3", "holds")
+    assert said.values == {"estimate": ESTIMATE}
+    assert ROW.within("s", ESTIMATE, low=0.6).verdict == "undecided"
+    assert ROW.within("s", ESTIMATE, high=0.2).verdict == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("word", "verdict"), [("better", "holds"), ("worse", "does not hold"), ("undecided", "undecided")]
+)
+def test_a_verdict_from_a_judgement(word, verdict):
+    judgement = SimpleNamespace(verdict=SimpleNamespace(word=word, difference=ESTIMATE), sentence="a against b: 1")
+    assert ROW.judged("s", judgement, ["better"]).verdict == verdict
+    assert ROW.judged("s", judgement, ["better"]).measured == "a against b: 1"
+    assert ROW.judged("s", judgement, ["better"], named=False).measured == "1"
+
+
+def test_what_is_found_is_collected_with_the_title_from_the_docstring(tmp_path):
+    figure, table = object(), Table("t", ("a",), (("1",),))
+
+    def run(at):
+        """A title.
+
+        What was
+        done.
+        """
+        yield Settings({"n": at.size(1000, quick=10)})
+        yield Progress("counting")
+        yield Drawing("drawn", figure)
+        yield table
+        yield Settings({"seeds": list(at.seeds(8))})
+        yield ROW.same("s", 1, 1)
+
+    shown = []
+    outcome = collect(SimpleNamespace(run=run), Setting(True, 3, tmp_path), shown.append)
+    assert (outcome.title, outcome.what) == ("A title", "What was done.")
+    assert outcome.settings == {"n": 10, "seeds": [3, 4]}
+    assert (outcome.tables, outcome.figures) == ((table,), {"drawn": figure})
+    assert outcome.claims == (ROW.same("s", 1, 1),)
+    assert outcome.quick
+    assert outcome.signature.endswith("seed 3, quick")
+    assert shown == [Progress("counting", 0, 1)]
+
+
+@pytest.mark.parametrize("command", ["import windtunnel.experiments", "from windtunnel.cli import main; main()"])
+def test_the_list_needs_neither_torch_nor_matplotlib(command):
+    code = f"""
+import atexit, sys
+sys.argv = ["windtunnel", "experiment"]
+loaded = lambda: print([name for name in ("torch", "matplotlib", "scipy") if name in sys.modules])
+atexit.register(loaded)
+{command}
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout
 
 
 def test_experiments_are_found_by_name_row_and_claim():

@@ -21,7 +21,7 @@ def experiment(
 ) -> None:
     """List the built-in experiments, or run one and judge its claims."""
     from windtunnel.experiments import EXPERIMENTS, find_experiment
-    from windtunnel.experiments.frame import Setting, finish
+    from windtunnel.experiments.frame import Setting, collect
     from windtunnel.experiments.rows import ROWS
     from windtunnel.experiments.tables import listing, listing_table, outcome_parts, showing
 
@@ -35,7 +35,7 @@ def experiment(
     # A quick run does not take the place of a whole one.
     folder = out or Path("runs") / "experiments" / (chosen.name + ("-quick" if quick else ""))
     with showing(console()) as show:
-        outcome = finish(chosen.run(Setting(quick, seed, folder)), show)
+        outcome = collect(chosen, Setting(quick, seed, folder), show)
     files = [str(path) for path in save_outcome(outcome, folder)]
     if as_json:
         print_json({"name": chosen.name, "rows": chosen.rows, **outcome.to_dict(), "files": files})

@@ -74,7 +74,7 @@ def coin(
     """Estimate a rate: MLE, posterior mean, MAP, and their intervals."""
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import posterior_figure
-    from windtunnel.report.stats_rows import interval
+    from windtunnel.report.table import interval
     from windtunnel.stats.bayes import coin as estimate
     from windtunnel.stats.bayes import probability_better
 
@@ -297,9 +297,9 @@ def _is_number(text: str) -> bool:
 
 
 def _print_rows(title: str, rows: Rows) -> None:
-    from windtunnel.report.stats_rows import rows_table
+    from windtunnel.report.table import table
 
-    console(stderr=False).print(rows_table(title, *rows))
+    console(stderr=False).print(table(title, *rows).terminal())
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature, within
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import mean_interval
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing, posterior_figure
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
+from windtunnel.report.stats_figures import posterior_figure
 from windtunnel.stats.bayes import BetaBernoulli, coin
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

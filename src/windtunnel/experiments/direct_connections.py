@@ -13,9 +13,9 @@ from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, Verdict, signature, within
 from windtunnel.experiments.makemore import HERE, config_of
 from windtunnel.experiments.training import compared, folders_of, laid
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import arm_rows, verdict_rows
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.training.events import Step

@@ -10,8 +10,10 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, exactly, signature, within
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing, variants_figure
-from windtunnel.report.stats_rows import chi_square, correction_rows, difference_rows, interval
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
+from windtunnel.report.stats_figures import variants_figure
+from windtunnel.report.stats_rows import chi_square, correction_rows, difference_rows
+from windtunnel.report.table import interval
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import AgainstControl, against_control, wilson
 from windtunnel.stats.sequential import always_valid_p, nominal_level

@@ -20,7 +20,7 @@ from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.inspect.fold import Agreement, agreement, fold
 from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.batches import batch, examples
 

@@ -1,26 +1,46 @@
-"""What an experiment is: a generator that yields its progress and returns an `Outcome` with judged claims.
+"""What an experiment is: a generator that yields what it finds, in the order in which a reader should meet it.
 
-A verdict is never written down, it is computed: by `exactly` from a condition that needs no chance, or by
-`within` from an interval. A new experiment is one function in one file and one line in `experiments/__init__.py`.
+    def coin(at: Setting) -> Findings:
+        \"""A coin.
+
+        It was tossed by a generator.
+        \"""
+        n = at.size(1000, quick=10)
+        yield Settings({"tosses": n})
+        ...
+        yield ROW.within("the coin is fair", mean_interval(tosses), 0.45, 0.55)
+
+The docstring's first line is the title, the rest says what was done. A verdict is never written down, it is computed
+by a method of `Row`. A new experiment is one such function in a module of its name, and one line in
+`experiments/__init__.py`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import windtunnel
+from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from windtunnel.comparison.comparison import Judgement
+
+__all__ = ["Claim", "Drawing", "Experiment", "Findings", "Outcome", "Progress", "Row", "Setting", "Settings", "Steps",
+           "Table", "collect", "equal", "exactly", "show", "table", "within"]  # fmt: skip
+T = TypeVar("T")
 Verdict = Literal["holds", "does not hold", "undecided"]
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
 @dataclass(frozen=True)
@@ -31,14 +51,29 @@ class Setting:
     seed: int
     out: Path
 
+    def size(self, full: T, quick: T) -> T:
+        """The size of something, which is another one in a quick run."""
+        return quick if self.quick else full
+
+    def seeds(self, full: int, quick: int = 2) -> range:
+        """So many seeds from the first one on. Two decide nothing: a quick run shows that everything works."""
+        return range(self.seed, self.seed + self.size(full, quick))
+
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` pieces of what is being done now."""
+    """`done` of `total` pieces of what is being done now; what comes next ends it."""
 
     what: str
-    done: int
-    total: int
+    done: int = 0
+    total: int = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the numbers that follow depend on, by name."""
+
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,12 +92,65 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Text in rows and columns; the first column names the row."""
+class Drawing:
+    """A figure and the name of its files."""
 
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    name: str
+    figure: Figure
+
+
+Finding = Progress | Settings | Claim | Table | Drawing
+Steps = Generator[Finding, None, T]
+"""A part of an experiment: `yield from` it passes on what it finds, and gives what it returns."""
+Findings = Steps[None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a source, by its id. Each method is one way to reach a verdict.
+
+    In all of them `printed` is what the source printed, `shown` what was measured, in which {} is the number judged.
+    """
+
+    id: str
+
+    def same(self, statement: str, got: Any, printed: Any, shown: str = "{}") -> Claim:
+        """What was counted is what the source printed."""
+        return self.shows(statement, got == printed, shown.replace("{}", show(got)), show(printed), got=got)
+
+    def shows(self, statement: str, condition: bool, shown: str, printed: str = "", **values: Any) -> Claim:
+        """A condition in which chance plays no part; values are those it was computed from."""
+        return Claim(self.id, statement, printed, shown, exactly(condition), values)
+
+    def equal(self, statement: str, gaps: Any, tolerance: float = 1e-6, printed: str = "", shown: str = "") -> Claim:
+        """Two numbers are the same up to rounding, given how far apart they came out, once or several times."""
+        return equal(self.id, statement, printed, [gaps] if isinstance(gaps, float) else list(gaps), tolerance, shown)
+
+    def within(
+        self,
+        statement: str,
+        found: Estimate,
+        low: float = -math.inf,
+        high: float = math.inf,
+        printed: str = "",
+        shown: str = "{}",
+    ) -> Claim:
+        """A whole interval lies between low and high; undecided where only a part of it does."""
+        return Claim(self.id, statement, printed, shown.replace("{}", str(found)), within(found, low, high),
+                     {"estimate": found})  # fmt: skip
+
+    def judged(
+        self, statement: str, judgement: Judgement, words: Sequence[str], printed: str = "", named: bool = True
+    ) -> Claim:
+        """An arm was judged against the baseline with one of these words.
+
+        Args:
+            named: False leaves the names of the arms out of what was measured.
+        """
+        verdict, sentence = judgement.verdict, judgement.sentence
+        holds: Verdict = "undecided" if verdict.word == "undecided" else exactly(verdict.word in words)
+        values = {"difference": verdict.difference, "word": verdict.word}
+        return Claim(self.id, statement, printed, sentence if named else sentence.partition(": ")[2], holds, values)
 
 
 @dataclass(frozen=True)
@@ -82,30 +170,52 @@ class Outcome:
         """Plain data; a figure is named, not drawn."""
         plain = {name: getattr(self, name) for name in ("title", "what", "quick", "signature")}
         claims, tables = [asdict(claim) for claim in self.claims], [asdict(table) for table in self.tables]
-        return {
-            **plain,
-            "settings": dict(self.settings),
-            "claims": claims,
-            "tables": tables,
-            "figures": [*self.figures],
-        }
-
-
-Run = Callable[[Setting], Generator[Progress, None, Outcome]]
+        lists = {"claims": claims, "tables": tables, "figures": [*self.figures]}
+        return {**plain, "settings": dict(self.settings), **lists}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An entry of the registry; rows are the ids of rows and claims that it answers to beside its name."""
+    """An entry of the registry; rows are the ids of rows and claims that it answers to beside its name.
+
+    question: what it answers, in one line.
+    """
 
     name: str
     rows: tuple[str, ...]
-    run: Run
+    question: str
 
     @property
-    def question(self) -> str:
-        """What it answers, in one line: the docstring of its function."""
-        return (self.run.__doc__ or "").strip().partition("\n")[0]
+    def run(self) -> Callable[[Setting], Findings]:
+        """The function, whose module is imported now; it and the module have the experiment's name."""
+        name = self.name.replace("-", "_")
+        function: Callable[[Setting], Findings] = getattr(import_module(f"windtunnel.experiments.{name}"), name)
+        return function
+
+
+def collect(experiment: Experiment, at: Setting, shown: Callable[[Progress], None] = lambda _: None) -> Outcome:
+    """Run an experiment to its end, showing its progress."""
+    found: list[Finding] = []
+    run: Any = experiment.run(at)
+    while True:  # an experiment that is not moved yet returns its outcome
+        try:
+            finding = next(run)
+        except StopIteration as end:
+            if isinstance(end.value, Outcome):
+                return end.value
+            break
+        shown(finding) if isinstance(finding, Progress) else found.append(finding)
+    title, _, what = inspect.cleandoc(experiment.run.__doc__ or "").partition("\n")
+    return Outcome(
+        title.removesuffix("."),
+        " ".join(what.split()),
+        {name: value for part in found if isinstance(part, Settings) for name, value in part.values.items()},
+        tuple(part for part in found if isinstance(part, Table)),
+        {part.name: part.figure for part in found if isinstance(part, Drawing)},
+        tuple(part for part in found if isinstance(part, Claim)),
+        at.quick,
+        signature(at),
+    )
 
 
 def exactly(condition: bool) -> Verdict:
@@ -138,19 +248,17 @@ def equal(
     return Claim(id, statement, published, measured, exactly(holds), {"least_apart": near, "most_apart": far})
 
 
-def signature(setting: Setting, packages: Sequence[str]) -> str:
+def show(value: Any) -> str:
+    """Numbers with their thousands separated, also inside of mappings and sequences."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {show(inner)}" for key, inner in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(show, value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def signature(at: Setting, packages: Sequence[str] = PACKAGES) -> str:
     """Versions and seed: with these the same numbers come out again."""
     found = ", ".join(f"{name} {version(name)}" for name in packages)
-    size = ", quick" if setting.quick else ""
-    return (
-        f"windtunnel {windtunnel.__version__}, python {platform.python_version()}, {found}, seed {setting.seed}{size}"
-    )
-
-
-def finish(run: Generator[Progress, None, Outcome], show: Callable[[Progress], None] = lambda _: None) -> Outcome:
-    """Run an experiment to its end, showing its progress."""
-    while True:
-        try:
-            show(next(run))
-        except StopIteration as end:
-            return end.value
+    size = ", quick" if at.quick else ""
+    return f"windtunnel {windtunnel.__version__}, python {platform.python_version()}, {found}, seed {at.seed}{size}"

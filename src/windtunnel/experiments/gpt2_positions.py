@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from windtunnel.errors import DataError
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature, within
-from windtunnel.report.stats_figures import drawing
+from windtunnel.report.charts import drawing
 from windtunnel.stats.intervals import mean_interval, paired_difference
 
 if TYPE_CHECKING:

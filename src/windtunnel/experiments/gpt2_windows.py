@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature, within
-from windtunnel.report.stats_figures import QUIET, drawing
+from windtunnel.report.charts import QUIET, drawing
 from windtunnel.stats.intervals import mean_interval
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Progress, Table
 from windtunnel.models import Transformer, as_transformer
-from windtunnel.report.stats_figures import drawing
+from windtunnel.report.charts import drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.store import TokenStore
 from windtunnel.training.run import load

@@ -17,7 +17,7 @@ from windtunnel.inspect.doctor.initial_loss import culprit
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.batches import Batch, batch, examples
 

@@ -13,10 +13,10 @@ from windtunnel.comparison.comparison import Comparison, SeedRun
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, Verdict, signature, within
 from windtunnel.experiments.makemore import HERE, LADDER, PUBLISHED_DEV, REPLAY, config_of
 from windtunnel.experiments.training import compared, folders_of, laid
+from windtunnel.report.charts import QUIET, drawing
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import arm_rows, verdict_rows
 from windtunnel.report.figures import dev_losses
-from windtunnel.report.stats_figures import QUIET, drawing
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.seeds import evaluate_seeds
 from windtunnel.stats.intervals import Estimate, mean_interval, paired_difference

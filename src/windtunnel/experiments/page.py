@@ -52,7 +52,7 @@ def outcome_page(outcome: Outcome, drawings: Mapping[str, str]) -> str:
     """
     quick = '<p class="warning">A quick run: smaller than the experiment, so its numbers are rougher.</p>'
     figures = "".join(f"<figure>{inline_svg(name, svg)}</figure>" for name, svg in drawings.items())
-    tables = "".join(f"<h2>{escape(t.title)}</h2>{table(t.columns, t.rows)}" for t in outcome.tables)
+    tables = "".join(f"<h2>{escape(t.title)}</h2>{t.html()}" for t in outcome.tables)
     settings = [(name, str(value)) for name, value in outcome.settings.items()]
     body = f"""\
 <h1>{escape(outcome.title)}</h1>

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature, within
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from windtunnel.experiments.frame import Progress, Setting, Table
 from windtunnel.models import Transformer, TransformerConfig, build
-from windtunnel.report.stats_figures import drawing
+from windtunnel.report.charts import drawing
 from windtunnel.training.objective import loss_sum
 
 if TYPE_CHECKING:

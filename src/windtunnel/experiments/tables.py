@@ -12,7 +12,6 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from windtunnel.experiments.frame import Experiment, Outcome, Progress
-from windtunnel.report.stats_rows import rows_table
 
 STYLES = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow"}
 
@@ -55,7 +54,7 @@ def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
     yield grid
     for table in outcome.tables:
         yield Text()
-        yield rows_table(table.title, table.columns, table.rows)
+        yield table.terminal()
     yield Text(f"\n{outcome.signature}", style="dim")
 
 
@@ -72,8 +71,13 @@ def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
     )
     tasks = {}
 
+    def finish_all() -> None:
+        for task in bars.tasks:
+            bars.update(task.id, completed=task.total)
+
     def show(progress: Progress) -> None:
         if progress.what not in tasks:
+            finish_all()  # what comes next ends what was
             tasks[progress.what] = bars.add_task(progress.what)
             if not console.is_terminal:
                 console.print(progress.what, highlight=False, markup=False)
@@ -81,5 +85,4 @@ def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
 
     with bars:
         yield show
-        for task in bars.tasks:  # what was announced last has ended too
-            bars.update(task.id, completed=task.total)
+        finish_all()

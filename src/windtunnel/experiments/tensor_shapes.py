@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from windtunnel.errors import ConfigError
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, exactly, signature
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,8 +16,8 @@ from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.short_training import beginning, train_copy
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.models import MLP, MLPConfig, build
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.report.figures import smoothed
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.batches import Batch, batch, examples
 from windtunnel.training.evaluate import evaluate
