@@ -19,3 +19,18 @@ def quick(tmp_path_factory):
         return ran[name, seed]
 
     return run
+
+
+@pytest.fixture
+def drained():
+    """What a part of an experiment found, and what it returned."""
+
+    def run(steps):
+        found = []
+        while True:
+            try:
+                found.append(next(steps))
+            except StopIteration as end:
+                return found, end.value
+
+    return run

@@ -21,9 +21,9 @@ from windtunnel.experiments.descent_measures import (
     summary,
     times_longer,
 )
-from windtunnel.experiments.frame import Setting
+from windtunnel.experiments.frame import Drawing, Progress, Row, Setting, Table
 from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctors_curvatures, ends, path, story_claims
-from windtunnel.experiments.training import compared, is_judged, small_names
+from windtunnel.experiments.training import small_names, trained, verdicts
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed
 from windtunnel.models import TransformerConfig, build
 from windtunnel.runs.arms import Arm
@@ -185,26 +185,27 @@ def test_runs_that_never_came_there_are_told_not_dropped():
     assert ratio.low < ratio.estimate == pytest.approx(np.mean([13.6, 17.5, 21.6]))
 
 
-def run_all(few, arms, seeds=(0, 1)):
-    setting = few[0]
-    shown = []
-    return finish(compared("tried", arms, seeds, setting), shown.append), shown
-
-
-def test_a_quick_comparison_trains_here_once_and_tells_when_a_loss_was_reached(few):
-    base = few[1].replace(train=few[1].train.replace(steps=6, eval_every=2, n_examples=16))
+def test_a_quick_comparison_trains_here_once_and_tells_when_a_loss_was_reached(few, drained):
+    setting, base = few[0], few[1].replace(train=few[1].train.replace(steps=6, eval_every=2, n_examples=16))
     wild = base.replace(optimizer=base.optimizer.replace(lr=1e3), train=base.train.replace(clip=None))
     arms = [Arm("plain", base), Arm("wild", wild)]
-    found, shown = run_all(few, arms)
+    yielded, found = drained(trained(setting, "tried", arms, (0, 1), "figure"))
+    shown = [finding for finding in yielded if isinstance(finding, Progress)]
     assert (shown[0].done, shown[-1].total) == (0, 24)
+    tables = [finding for finding in yielded if isinstance(finding, Table)]
+    assert [table.title for table in tables] == ["tried: every arm", "tried: against plain"]
+    assert [row[0] for row in tables[0].rows] == ["plain", "wild"]
+    assert [finding.name for finding in yielded if isinstance(finding, Drawing)] == ["figure"]
     assert [run.reason for arm in found.arms for run in arm.seeds] == ["finished"] * 2 + ["diverged"] * 2
     assert found.arms[1].loss is None
     assert [run.loss for run in found.arms[1].seeds] == [math.inf] * 2
     assert found.judgements[0].verdict.diverged == (2, 0)
-    again, shown = run_all(few, arms)
+    yielded, again = drained(trained(setting, "tried", arms, (0, 1)))
+    shown = [finding for finding in yielded if isinstance(finding, Progress)]
     assert again.arms[0].loss == found.arms[0].loss
     assert shown[-1].done == shown[0].done == 24
-    assert is_judged(found.judgements[0], "worse") == "undecided"  # of two seeds
+    [claim] = verdicts(Row("r"), found, {"wild": ("it is worse", ["worse"])})
+    assert (claim.statement, claim.verdict) == ("it is worse", "undecided")  # of two seeds
     folder = Path(found.arms[0].seeds[0].folder)
     assert reached(folder, 10.0) == Reached(0, 0, 0.0, False)
     never = reached(folder, 0.1)

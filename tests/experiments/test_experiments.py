@@ -16,10 +16,10 @@ from windtunnel.experiments import EXPERIMENTS, find_experiment
 from windtunnel.experiments.frame import (
     Claim,
     Drawing,
+    Given,
     Progress,
     Row,
     Setting,
-    Settings,
     Table,
     collect,
     equal,
@@ -172,11 +172,11 @@ def test_what_is_found_is_collected_with_the_title_from_the_docstring(tmp_path):
         What was
         done.
         """
-        yield Settings({"n": at.size(1000, quick=10)})
+        yield Given({"n": at.size(1000, quick=10)})
         yield Progress("counting")
         yield Drawing("drawn", figure)
         yield table
-        yield Settings({"seeds": list(at.seeds(8))})
+        yield Given({"seeds": list(at.seeds(8))})
         yield ROW.same("s", 1, 1)
 
     shown = []

@@ -1,25 +1,15 @@
 """The rows 000-T1 and 000-T2a to c: their numbers, and verdicts that follow the numbers."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
 
+from windtunnel.experiments import gpt2_kv_heads, gpt2_positions, gpt2_source, gpt2_windows
 from windtunnel.experiments.honest_loss import both_losses
 from windtunnel.experiments.speed import DECODED, decoding, exponent, peak_bytes, rates, take_turns, training
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn import positions
 
-(
-    gpt2_kv_heads,
-    gpt2_positions,
-    gpt2_source,
-    gpt2_windows,
-) = (  # the modules: the package has the functions by these names
-    import_module(f"windtunnel.experiments.{name}")
-    for name in ("gpt2_kv_heads", "gpt2_positions", "gpt2_source", "gpt2_windows")
-)
 TINY = TransformerConfig(vocab_size=29, context_length=12, n_layers=2, n_heads=4, d_model=32, dropout=0.0)
 
 
@@ -125,23 +115,23 @@ def test_learned_positions_end_and_the_table_says_so(quick):
 
 
 def test_the_sizes_of_grouped_queries():
-    parameters, cache = gpt2_kv_heads.size_claims()
+    parameters, cache = gpt2_kv_heads.sizes()
     assert verdicts([parameters, cache]) == ["holds", "holds"]
-    assert parameters.values["parameters"][4] == 114_990_336
+    assert parameters.values["got"][4] == 114_990_336
     assert cache.values["bytes"] == {1: 3072, 2: 6144, 4: 12_288, 6: 18_432, 12: 36_864}
 
 
 def test_grouped_queries_are_repeated_heads(monkeypatch):
-    assert [claim.measured for claim in gpt2_kv_heads.equality_claims()] == ["exact"] * 3
+    assert [claim.measured for claim in gpt2_kv_heads.equalities()] == ["exact"] * 3
     monkeypatch.setattr(
         gpt2_kv_heads, "repeated", lambda model: build(model.config.replace(n_kv_heads=8), 1).state_dict()
     )
-    assert verdicts(gpt2_kv_heads.equality_claims()) == ["does not hold", "holds", "does not hold"]
+    assert verdicts(gpt2_kv_heads.equalities()) == ["does not hold", "holds", "does not hold"]
 
 
 def test_the_verdict_on_decoding_follows_the_seconds():
     def claim(many, one):
-        return gpt2_kv_heads.faster_claim({"decoding": {8: {"n_kv_heads=8": many, "n_kv_heads=1": one}}})
+        return gpt2_kv_heads.faster({"decoding": {8: {"n_kv_heads=8": many, "n_kv_heads=1": one}}})
 
     assert claim([2.0, 2.1, 2.2], [1.0, 1.0, 1.0]).verdict == "holds"
     assert claim([1.0, 1.0, 1.0], [2.0, 2.1, 2.2]).verdict == "does not hold"

@@ -54,7 +54,7 @@ GPU = 16 * 2**30
 
 def descent(setting: Setting) -> Generator[Progress, None, Outcome]:
     """Full batch, one example or a mini-batch: what does each cost?"""
-    from windtunnel.experiments.training import compared
+    from windtunnel.experiments.training_before import compared
     from windtunnel.report.comparison_figure import comparison_figure
 
     sizes = (1, 2, 4, 8) if setting.quick else (1, 4, 16, 64, 256)
@@ -95,7 +95,7 @@ def descent(setting: Setting) -> Generator[Progress, None, Outcome]:
 
 def plain_sgd(setting: Setting) -> RunConfig:
     """Nothing but w -= lr * gradient: no momentum, decay, clipping or schedule."""
-    from windtunnel.experiments.training import small_names
+    from windtunnel.experiments.training_before import small_names
 
     base = small_names(setting)
     return base.replace(
@@ -229,7 +229,7 @@ def time_claims(times: Mapping[str, list[Reached]]) -> list[Claim]:
 
 def stream_claims(streamed: Comparison) -> list[Claim]:
     """The second scenario: every example once, against a few again and again, and against small batches of it."""
-    from windtunnel.experiments.training import is_judged
+    from windtunnel.experiments.training_before import is_judged
 
     told = (
         (

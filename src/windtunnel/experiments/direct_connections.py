@@ -12,7 +12,7 @@ import numpy as np
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, Verdict, signature, within
 from windtunnel.experiments.makemore import HERE, config_of
-from windtunnel.experiments.training import compared, folders_of, laid
+from windtunnel.experiments.training_before import compared, folders_of, laid
 from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import arm_rows, verdict_rows

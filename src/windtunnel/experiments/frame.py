@@ -6,7 +6,7 @@
         It was tossed by a generator.
         \"""
         n = at.size(1000, quick=10)
-        yield Settings({"tosses": n})
+        yield Given({"tosses": n})
         ...
         yield ROW.within("the coin is fair", mean_interval(tosses), 0.45, 0.55)
 
@@ -36,8 +36,25 @@ if TYPE_CHECKING:
 
     from windtunnel.comparison.comparison import Judgement
 
-__all__ = ["Claim", "Drawing", "Experiment", "Findings", "Outcome", "Progress", "Row", "Setting", "Settings", "Steps",
-           "Table", "collect", "equal", "exactly", "show", "table", "within"]  # fmt: skip
+__all__ = [
+    "Claim",
+    "Drawing",
+    "Experiment",
+    "Findings",
+    "Given",
+    "Outcome",
+    "Progress",
+    "Row",
+    "Setting",
+    "Steps",
+    "Table",
+    "collect",
+    "equal",
+    "exactly",
+    "show",
+    "table",
+    "within",
+]  # fmt: skip
 T = TypeVar("T")
 Verdict = Literal["holds", "does not hold", "undecided"]
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
@@ -70,7 +87,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Given:
     """What the numbers that follow depend on, by name."""
 
     values: Mapping[str, Any]
@@ -99,7 +116,7 @@ class Drawing:
     figure: Figure
 
 
-Finding = Progress | Settings | Claim | Table | Drawing
+Finding = Progress | Given | Claim | Table | Drawing
 Steps = Generator[Finding, None, T]
 """A part of an experiment: `yield from` it passes on what it finds, and gives what it returns."""
 Findings = Steps[None]
@@ -209,7 +226,7 @@ def collect(experiment: Experiment, at: Setting, shown: Callable[[Progress], Non
     return Outcome(
         title.removesuffix("."),
         " ".join(what.split()),
-        {name: value for part in found if isinstance(part, Settings) for name, value in part.values.items()},
+        {name: value for part in found if isinstance(part, Given) for name, value in part.values.items()},
         tuple(part for part in found if isinstance(part, Table)),
         {part.name: part.figure for part in found if isinstance(part, Drawing)},
         tuple(part for part in found if isinstance(part, Claim)),

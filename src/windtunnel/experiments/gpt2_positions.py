@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from windtunnel.comparison.comparison import Comparison
-    from windtunnel.experiments.altered import Says
+    from windtunnel.experiments.altered_before import Says
 
 KINDS = ("learned", "sinusoidal", "rope", "alibi", "none")
 TIMES = (1, 2, 4)
@@ -32,8 +32,8 @@ Losses = Mapping[str, Mapping[int, list[float]]]
 
 def gpt2_positions(setting: Setting) -> Generator[Progress, None, Outcome]:
     """Do rotary positions replace learned ones, and which positions reach past the training context?"""
-    from windtunnel.experiments.altered import arms_table, judged_claims, n_seeds, settings_of, small_gpt2
-    from windtunnel.experiments.training import compared
+    from windtunnel.experiments.altered_before import arms_table, judged_claims, n_seeds, settings_of, small_gpt2
+    from windtunnel.experiments.training_before import compared
     from windtunnel.report.comparison_figure import comparison_figure
     from windtunnel.runs.arms import vary
 
@@ -63,7 +63,7 @@ def gpt2_positions(setting: Setting) -> Generator[Progress, None, Outcome]:
 
 def parameter_claim() -> Claim:
     """GPT-2 small without its table of positions."""
-    from windtunnel.experiments.altered import n_parameters
+    from windtunnel.experiments.altered_before import n_parameters
     from windtunnel.models import TransformerConfig
 
     n, before = n_parameters(TransformerConfig(position="rope")), n_parameters(TransformerConfig())
@@ -151,7 +151,7 @@ def _cell(values: list[float]) -> str:
 
 def window_figure(losses: Losses) -> Figure:
     """Loss against the length of the windows, with 95 % intervals over the seeds."""
-    from windtunnel.experiments.speed import LOOKS
+    from windtunnel.experiments.speed_before import LOOKS
 
     with drawing(6.8, 3.8) as figure:
         axes = figure.subplots()

@@ -34,9 +34,9 @@ SOURCE = {name: value for flaw in FLAWS.values() for name, value in flaw.items()
 
 def gpt2_source(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What is wrong with a GPT-2 written from memory, and what does each flaw cost?"""
-    from windtunnel.experiments.altered import arms_table, n_seeds, settings_of, small_gpt2
+    from windtunnel.experiments.altered_before import arms_table, n_seeds, settings_of, small_gpt2
     from windtunnel.experiments.honest_loss import honest_figure, honest_losses, honest_table
-    from windtunnel.experiments.training import compared
+    from windtunnel.experiments.training_before import compared
     from windtunnel.report.comparison_figure import comparison_figure
     from windtunnel.runs.arms import Arm
 
@@ -220,7 +220,7 @@ def spread(model: Transformer) -> float:
 
 def cost_claims(found: Comparison, honest: Honest) -> list[Claim]:
     """What each flaw costs in loss; of the leak, what it prints and what it is worth."""
-    from windtunnel.experiments.training import is_judged
+    from windtunnel.experiments.training_before import is_judged
 
     claims = []
     for judgement in found.judgements:

@@ -27,15 +27,15 @@ Measured = Mapping[str, Mapping[int, Sequence[float]]]
 
 def gpt2_windows(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What does a sliding window cost in loss, and do time and memory grow with T·w?"""
-    from windtunnel.experiments.altered import (
+    from windtunnel.experiments.altered_before import (
         arms_table,
         as_good_claims,
         n_seeds,
         settings_of,
         small_gpt2,
     )
-    from windtunnel.experiments.speed import at_lengths, rates_figure, rates_table
-    from windtunnel.experiments.training import compared
+    from windtunnel.experiments.speed_before import at_lengths, rates_figure, rates_table
+    from windtunnel.experiments.training_before import compared
     from windtunnel.runs.arms import Arm, vary
 
     base, windows = small_gpt2(setting), WINDOWS[-1:] if setting.quick else WINDOWS
@@ -109,7 +109,7 @@ def receptive_field_claim(n_layers: int = 3, window: int = 3, length: int = 12) 
 
 def attention_costs(setting: Setting) -> Generator[Progress, None, tuple[Measured, Measured]]:
     """Seconds and bytes of one call forward and backward, by way and number of tokens; the ways take turns."""
-    from windtunnel.experiments.speed import peak_bytes, take_turns
+    from windtunnel.experiments.speed_before import peak_bytes, take_turns
 
     seconds: dict[str, dict[int, list[float]]] = {way: {} for way in WAYS}
     held: dict[str, dict[int, list[float]]] = {way: {} for way in WAYS}
@@ -147,7 +147,7 @@ def forward_and_backward(way: str, n_tokens: int) -> Callable[[], object]:
 
 def growth_claims(seconds: Measured, held: Measured) -> list[Claim]:
     """With which power of the number of tokens time and memory grow at a window of 64, and full attention's time."""
-    from windtunnel.experiments.speed import exponent
+    from windtunnel.experiments.speed_before import exponent
 
     def power(measured: Measured, way: str) -> list[float]:
         tokens, turns = list(measured[way]), zip(*measured[way].values(), strict=True)
@@ -214,7 +214,7 @@ def cost_figure(seconds: Measured, held: Measured) -> Figure:
 
 
 def _draw_costs(axes: Axes, measured: Mapping[str, Mapping[int, float]]) -> None:
-    from windtunnel.experiments.speed import LOOKS
+    from windtunnel.experiments.speed_before import LOOKS
 
     for (way, own), (colour, marker) in zip(measured.items(), LOOKS, strict=False):
         axes.plot(list(own), list(own.values()), color=colour, marker=marker, label=way)

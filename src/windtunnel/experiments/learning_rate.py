@@ -32,7 +32,7 @@ NAMES = 128
 
 def learning_rate(setting: Setting) -> Generator[Progress, None, Outcome]:
     """What was wrong when a loss was slow, and fluctuated when the rate was raised?"""
-    from windtunnel.experiments.training import compared, small_names
+    from windtunnel.experiments.training_before import compared, small_names
     from windtunnel.report.comparison_figure import comparison_figure
 
     base, n = small_names(setting), 2 if setting.quick else 6
@@ -236,7 +236,7 @@ def story_claims(stories: Mapping[float, Sequence[Sequence[float]]], slow: int) 
 
 def comparison_claims(cures: Comparison, scheduled: Comparison) -> list[Claim]:
     """The arms against the good constant rate, and the large rate with a schedule against without."""
-    from windtunnel.experiments.training import is_judged
+    from windtunnel.experiments.training_before import is_judged
 
     judged = {j.arm: j for j in cures.judgements}
     alone = scheduled.judgements[0]

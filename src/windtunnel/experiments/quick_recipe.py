@@ -42,8 +42,8 @@ CHOICES: dict[str, tuple[str, tuple[str, ...], tuple[Word, ...], float]] = {
 
 def quick_recipe(setting: Setting) -> Generator[Progress, None, Outcome]:
     """Does every choice of the recipe `quick` earn its place?"""
-    from windtunnel.experiments.altered import judged_claims
-    from windtunnel.experiments.training import compared, laid
+    from windtunnel.experiments.altered_before import judged_claims
+    from windtunnel.experiments.training_before import compared, laid
     from windtunnel.report.comparison_figure import comparison_figure
     from windtunnel.report.comparison_rows import arm_rows, verdict_rows
 

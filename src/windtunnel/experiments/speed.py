@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from windtunnel.experiments.frame import Progress, Setting, Table
+from windtunnel.experiments.frame import Drawing, Given, Progress, Setting, Steps, Table, table
 from windtunnel.models import Transformer, TransformerConfig, build
-from windtunnel.report.charts import drawing
+from windtunnel.report.charts import figure, lines
 from windtunnel.training.objective import loss_sum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LOOKS = (("#000000", "o"), ("#d55e00", "s"), ("#0072b2", "D"), ("#009e73", "^"), ("#cc79a7", "v"))
-"""Colours and marks of lines: Okabe & Ito 2008, told apart with any colour vision."""
 
 DECODED = 8
 """Tokens that `decoding` writes a call."""
@@ -62,12 +59,12 @@ def decoding(model: Transformer, length: int) -> Callable[[], object]:
 
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most bytes that tensors made by the call held at once; what a kernel keeps to itself is not seen."""
-    with Held() as held:
+    with PeakMemory() as held:
         call()
     return held.most
 
 
-class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every storage that an operation makes until it is freed."""
 
     def __init__(self) -> None:
@@ -103,21 +100,25 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 Seconds = Mapping[str, Mapping[int, Mapping[str, Sequence[float]]]]
 """Of `training` and `decoding`, at each length of the context, of each model: the seconds of every turn."""
 LENGTHS = {"training": (128, 512, 2048), "decoding": (128, 1024, 8192)}
-QUICK_LENGTHS = {"training": (32, 64), "decoding": (32, 64)}
 
 
-def at_lengths(variants: Mapping[str, Mapping[str, Any]], setting: Setting) -> Generator[Progress, None, Seconds]:
-    """Time variants of a model of 2 layers x 256 with rotary positions and random weights, in turns at each length."""
+def at_lengths(at: Setting, variants: Mapping[str, Mapping[str, Any]]) -> Steps[Seconds]:
+    """Time variants of a model of 2 layers x 256 with rotary positions and random weights, in turns at each length.
+
+    Yields progress, a table and a figure of tokens a second.
+    """
     shape = {"vocab_size": 257, "n_layers": 2, "n_heads": 8, "d_model": 256, "position": "rope", "dropout": 0.0}
     models = {name: build(TransformerConfig(**{**shape, **own}), 0).eval() for name, own in variants.items()}
-    seconds: dict[str, dict[int, dict[str, list[float]]]] = {}
+    seconds: dict[str, dict[int, dict[str, list[float]]]] = {"training": {}, "decoding": {}}
     for what, way in (("training", training), ("decoding", decoding)):
-        lengths = (QUICK_LENGTHS if setting.quick else LENGTHS)[what]
+        lengths = at.size(LENGTHS[what], quick=(32, 64))
         for i, length in enumerate(lengths):
             yield Progress(f"timing {what}", i, len(lengths))
             calls = {name: way(model, length) for name, model in models.items()}
-            seconds.setdefault(what, {})[length] = take_turns(calls, 2 if setting.quick else 7)
-        yield Progress(f"timing {what}", len(lengths), len(lengths))
+            seconds[what][length] = take_turns(calls, at.size(7, quick=2))
+    yield Given({"timed": "2 layers x 256, 8 heads, rotary positions, random weights"})
+    yield rates_table(seconds)
+    yield Drawing("speed", rates_figure(seconds))
     return seconds
 
 
@@ -134,26 +135,17 @@ def rates(seconds: Seconds, what: str) -> dict[str, dict[int, float]]:
 def rates_table(seconds: Seconds) -> Table:
     """Tokens a second: the model in the rows, what it does and its context in the columns."""
     heads = [f"{what} at {length:,}" for what in seconds for length in seconds[what]]
-    columns = [own for what in seconds for own in _by_length(rates(seconds, what))]
-    rows = tuple((name, *(f"{column[name]:,.0f}" for column in columns)) for name in columns[0])
-    return Table("Tokens a second by length of the context, 2 layers x 256, one sequence", ("model", *heads), rows)
-
-
-def _by_length(found: Mapping[str, Mapping[int, float]]) -> list[dict[str, float]]:
-    lengths = next(iter(found.values()))
-    return [{name: own[length] for name, own in found.items()} for length in lengths]
+    found = [rates(seconds, what) for what in seconds]
+    rows = ((name, *(f"{rate:,.0f}" for own in found for rate in own[name].values())) for name in found[0])
+    return table("Tokens a second by length of the context, 2 layers x 256, one sequence", ("model", *heads), rows)
 
 
 def rates_figure(seconds: Seconds) -> Figure:
     """Left training, right decoding: tokens a second against the length of the context."""
-    with drawing(9.0, 3.8) as figure:
-        for axes, what in zip(figure.subplots(1, 2), seconds, strict=True):
-            for (name, own), (colour, marker) in zip(rates(seconds, what).items(), LOOKS, strict=False):
-                axes.plot(list(own), list(own.values()), color=colour, marker=marker, label=name)
-            axes.set(xscale="log", ylim=(0, None), xlabel="length of the context, tokens", title=what)
-            axes.yaxis.set_major_formatter("{x:,.0f}")
-            axes.set_xticks([*seconds[what]], [f"{length:,}" for length in seconds[what]])
-            axes.minorticks_off()
-        figure.axes[0].set_ylabel("tokens a second")
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    return figure
+    look: dict[str, Any] = {"xscale": "log", "ylim": (0, None), "xlabel": "length of the context, tokens"}
+    panels = [
+        lines({name: ([*own], [*own.values()]) for name, own in rates(seconds, what).items()}, ticks=[*seconds[what]],
+              title=what, ylabel="tokens a second", **look)
+        for what in seconds
+    ]  # fmt: skip
+    return figure(*panels)

@@ -27,7 +27,7 @@ MATRICES, ALL, NONE = "matrices", "everything", "nothing"
 
 def weight_decay_groups(setting: Setting) -> Generator[Progress, None, Outcome]:
     """Does it matter that biases and norms are decayed?"""
-    from windtunnel.experiments.training import compared
+    from windtunnel.experiments.training_before import compared
     from windtunnel.models import build
     from windtunnel.report.comparison_figure import comparison_figure
 
@@ -52,7 +52,7 @@ def weight_decay_groups(setting: Setting) -> Generator[Progress, None, Outcome]:
 
 def problem(setting: Setting) -> RunConfig:
     """Names, one layer x 32 with biases and layer norms: 14 thousand parameters."""
-    from windtunnel.experiments.training import small_names
+    from windtunnel.experiments.training_before import small_names
 
     base = small_names(setting)
     steps = 5 if setting.quick else 1000
@@ -135,7 +135,7 @@ def group_claims(model: nn.Module, config: OptimizerConfig) -> list[Claim]:
 
 def loss_claims(found: dict[float, Comparison]) -> list[Claim]:
     """Whether the loss knows the difference."""
-    from windtunnel.experiments.training import is_judged
+    from windtunnel.experiments.training_before import is_judged
 
     claims = []
     for strength, comparison in found.items():
