@@ -193,7 +193,7 @@ def test_a_quick_comparison_trains_here_once_and_tells_when_a_loss_was_reached(f
     shown = [finding for finding in yielded if isinstance(finding, Progress)]
     assert (shown[0].done, shown[-1].total) == (0, 24)
     tables = [finding for finding in yielded if isinstance(finding, Table)]
-    assert [table.title for table in tables] == ["tried: every arm", "tried: against plain"]
+    assert [table.title for table in tables] == ["Tried: every arm", "Tried: against plain"]
     assert [row[0] for row in tables[0].rows] == ["plain", "wild"]
     assert [finding.name for finding in yielded if isinstance(finding, Drawing)] == ["figure"]
     assert [run.reason for arm in found.arms for run in arm.seeds] == ["finished"] * 2 + ["diverged"] * 2

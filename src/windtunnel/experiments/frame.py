@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import windtunnel
-from windtunnel.report.table import Table, table
+from windtunnel.report.table import Table, interval, table
 from windtunnel.stats.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ __all__ = [
     "collect",
     "equal",
     "exactly",
+    "interval",
     "show",
     "table",
     "within",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.experiments.altered import SEEDS, n_parameters, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import Claim, Findings, Row, Setting, show
+from windtunnel.experiments.frame import Claim, Findings, Row, Setting, interval, show
 from windtunnel.experiments.speed import Seconds, at_lengths
 from windtunnel.experiments.training import AS_GOOD, trained, verdicts
 from windtunnel.models import Transformer, TransformerConfig, build
@@ -86,6 +86,5 @@ def faster(seconds: Seconds) -> Claim:
     """Decoding at the longest context with one key head against one for each query head, turn by turn."""
     length, models = max(seconds["decoding"].items())
     ratio = mean_interval([a / b for a, b in zip(models["n_kv_heads=8"], models["n_kv_heads=1"], strict=True)])
-    shown = f"{ratio.estimate:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times as fast"
     statement = f"after {length:,} tokens a model with one key head writes faster than with 8"
-    return ROW.within(statement, ratio, low=1, shown=shown)
+    return ROW.within(statement, ratio, low=1, shown=f"{interval(ratio, '.2f')} times as fast")

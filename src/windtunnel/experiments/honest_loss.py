@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.frame import Progress, Table
+from windtunnel.experiments.frame import Drawing, Progress, Steps, Table, table
 from windtunnel.models import Transformer, as_transformer
-from windtunnel.report.charts import drawing
+from windtunnel.report.charts import dots, figure
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.store import TokenStore
 from windtunnel.training.run import load
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Question = tuple[np.ndarray, int]
 """A window of ids, and the place of the one to be predicted."""
@@ -27,8 +23,11 @@ Honest = Mapping[str, Sequence[tuple[float, float]]]
 """Of each arm, for each seed: the loss that training prints, and that of the same tokens after their prefixes alone."""
 
 
-def honest_losses(found: Comparison, arms: Collection[str], n: int) -> Generator[Progress, None, Honest]:
-    """The loss on the same n dev tokens: in whole windows, as training reads them, and from their prefixes alone."""
+def honest_losses(found: Comparison, arms: Collection[str], n: int) -> Steps[Honest]:
+    """The loss on the same n dev tokens: in whole windows, as training reads them, and from their prefixes alone.
+
+    Yields progress, a table and a figure of both.
+    """
     runs = [(arm.name, run) for arm in found.arms if arm.name in arms for run in arm.seeds if run.reason == "finished"]
     asked: list[Question] = []
     losses: dict[str, list[tuple[float, float]]] = {}
@@ -37,7 +36,13 @@ def honest_losses(found: Comparison, arms: Collection[str], n: int) -> Generator
         trained = load(Path(run.folder))
         asked = asked or questions(trained.run.store(), trained.model.config.context_length, n)
         losses.setdefault(name, []).append(both_losses(as_transformer(trained.model, "a prefix"), asked))
-    yield Progress("asked from prefixes", len(runs), len(runs))
+    ways = ("read in whole windows, as training prints it", "read from the tokens before it alone")
+    means = {
+        way: {name: mean_interval([both[i] for both in own]) for name, own in losses.items()}
+        for i, way in enumerate(ways)
+    }
+    yield honest_table(means)
+    yield honest_figure(means)
     return losses
 
 
@@ -61,32 +66,16 @@ def both_losses(model: Transformer, asked: Sequence[Question]) -> tuple[float, f
     return float(F.cross_entropy(whole, targets)), float(F.cross_entropy(alone, targets))
 
 
-def _both(own: Sequence[tuple[float, float]]) -> tuple[Estimate, Estimate]:
-    return mean_interval([whole for whole, _ in own]), mean_interval([alone for _, alone in own])
-
-
-def honest_table(honest: Honest) -> Table:
+def honest_table(means: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """The loss of the same tokens both ways."""
-    rows = tuple(
-        (name, *(f"{e.estimate:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in _both(own))) for name, own in honest.items()
-    )
-    heads = ("arm", "read in whole windows, as training prints it", "read from the tokens before it alone")
-    return Table("Loss of the same held-out tokens, nats a token, 95 % t intervals over the seeds", heads, rows)
+    arms = next(iter(means.values()))
+    rows = ((arm, *(own[arm] for own in means.values())) for arm in arms)
+    title = "Loss of the same held-out tokens, nats a token, 95 % t intervals over the seeds"
+    return table(title, ("arm", *means), rows)
 
 
-def honest_figure(honest: Honest) -> Figure:
-    """The same two losses side by side."""
-    with drawing(6.8, 3.4) as figure:
-        axes = figure.subplots()
-        looks = (("#d55e00", "o", "in whole windows, as training prints it"), ("#0072b2", "D", "from the prefix alone"))
-        for which, (colour, marker, label) in enumerate(looks):
-            for row, own in enumerate(honest.values()):
-                e = _both(own)[which]
-                axes.errorbar(e.estimate, row + 0.12 * (2 * which - 1), xerr=e.high - e.estimate, fmt=marker,
-                              color=colour, capsize=4, label=label if row == 0 else None)  # fmt: skip
-        axes.set_yticks(range(len(honest)), list(honest))
-        axes.set(
-            ylim=(len(honest) - 0.5, -0.5), xlim=(0, None), xlabel="loss of the same held-out tokens, nats a token"
-        )
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+def honest_figure(means: Mapping[str, Mapping[str, Estimate]]) -> Drawing:
+    """The same two losses, one below the other."""
+    arms = list(next(iter(means.values())))
+    xlabel = "loss of the same held-out tokens, nats a token"
+    return Drawing("leak", figure(dots(means, arms, xlim=(0, None), xlabel=xlabel)))

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from windtunnel.experiments.frame import Drawing, Given, Progress, Setting, Step
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.report.charts import figure, lines
 from windtunnel.training.objective import loss_sum
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 DECODED = 8
 """Tokens that `decoding` writes a call."""
@@ -118,7 +115,7 @@ def at_lengths(at: Setting, variants: Mapping[str, Mapping[str, Any]]) -> Steps[
             seconds[what][length] = take_turns(calls, at.size(7, quick=2))
     yield Given({"timed": "2 layers x 256, 8 heads, rotary positions, random weights"})
     yield rates_table(seconds)
-    yield Drawing("speed", rates_figure(seconds))
+    yield rates_figure(seconds)
     return seconds
 
 
@@ -140,12 +137,11 @@ def rates_table(seconds: Seconds) -> Table:
     return table("Tokens a second by length of the context, 2 layers x 256, one sequence", ("model", *heads), rows)
 
 
-def rates_figure(seconds: Seconds) -> Figure:
+def rates_figure(seconds: Seconds) -> Drawing:
     """Left training, right decoding: tokens a second against the length of the context."""
-    look: dict[str, Any] = {"xscale": "log", "ylim": (0, None), "xlabel": "length of the context, tokens"}
-    panels = [
-        lines({name: ([*own], [*own.values()]) for name, own in rates(seconds, what).items()}, ticks=[*seconds[what]],
-              title=what, ylabel="tokens a second", **look)
-        for what in seconds
-    ]  # fmt: skip
-    return figure(*panels)
+    panels = []
+    for what in seconds:
+        curves = {name: ([*own], [*own.values()]) for name, own in rates(seconds, what).items()}
+        axes: dict[str, Any] = {"xlabel": "length of the context, tokens", "ylabel": "tokens a second"}
+        panels.append(lines(curves, ticks=[*seconds[what]], log="x", title=what, ylim=(0, None), **axes))
+    return Drawing("speed", figure(*panels))

@@ -10,7 +10,6 @@ from windtunnel.comparison.compare import at_once, save_comparison, train_arms
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude
 from windtunnel.comparison.plan import Plan, is_settled, make_plan, run_folders
-from windtunnel.comparison.verdict import Word
 from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
 from windtunnel.report.comparison_figure import comparison_figure
@@ -26,7 +25,7 @@ from windtunnel.training.recipes import tiny
 from windtunnel.training.run import create_run
 from windtunnel.training.run_config import RunConfig
 
-AS_GOOD: tuple[Word, ...] = ("better", "no difference that matters")
+AS_GOOD = ("better", "no difference that matters")
 
 
 def small_names(at: Setting) -> RunConfig:
@@ -74,14 +73,15 @@ def trained(
     found = conclude(plan)
     save_comparison(plan, found)
     yield Given({f"{what}: signature": found.signature})
-    yield _laid(f"{what}: every arm", arm_rows(found))
-    yield _laid(f"{what}: against {found.baseline.name}", verdict_rows(found))
+    title = what[0].upper() + what[1:]
+    yield _laid(f"{title}: every arm", arm_rows(found))
+    yield _laid(f"{title}: against {found.baseline.name}", verdict_rows(found))
     yield Drawing(drawn, comparison_figure(found))
     return found
 
 
 def verdicts(
-    row: Row, found: Comparison, says: Mapping[str, tuple[str, Sequence[Word]]], named: bool = False
+    row: Row, found: Comparison, says: Mapping[str, tuple[str, Sequence[str]]], named: bool = False
 ) -> Findings:
     """For each judged arm what is said of it, and the words of which the verdict must be one for it to hold."""
     for judgement in found.judgements:

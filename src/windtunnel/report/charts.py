@@ -94,6 +94,7 @@ def lines(
     across: Marks | None = None,
     down: Marks | None = None,
     ticks: Sequence[float] = (),
+    log: str = "",
     joined: bool = True,
     **settings: Any,
 ) -> Panel:
@@ -103,6 +104,7 @@ def lines(
         curves: a list of curves is drawn in one look.
         across, down: horizontal and vertical reference lines.
         ticks: the places that are named on the x axis, and no others.
+        log: "x", "y" or "xy": the axes with a log scale.
         joined: False draws marks alone.
     """
 
@@ -112,7 +114,7 @@ def lines(
                 few = len(x) <= MOST_MARKS or not joined
                 look = {"color": colour, "linestyle": ("-" if few else dash) if joined else "", "markersize": 5}
                 _line(axes, x, y, {**look, "marker": mark if few else "", "label": "" if i else name})
-        _finish(axes, across, down, settings)
+        _finish(axes, across, down, {**_scales(log), **settings})
         if ticks:
             axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
             axes.set_xticks([], minor=True)
@@ -125,6 +127,7 @@ def dots(
     rows: Sequence[str],
     across: Marks | None = None,
     down: Marks | None = None,
+    log: str = "",
     **settings: Any,
 ) -> Panel:
     """Values on one line a row, or an estimate with its interval; series that share a row stand below each other.
@@ -132,6 +135,7 @@ def dots(
     Args:
         series: of each name, by row, numbers or one estimate.
         rows: from top to bottom.
+        across, down, log: as of `lines`.
     """
 
     def panel(axes: Axes) -> None:
@@ -147,7 +151,7 @@ def dots(
         axes.set_yticks(range(len(rows)), rows)
         for label in axes.get_yticklabels():
             label.set_parse_math(False)
-        _finish(axes, across, down, {"ylim": (len(rows) - 0.5, -0.5), **settings})
+        _finish(axes, across, down, {**_scales(log), "ylim": (len(rows) - 0.5, -0.5), **settings})
 
     return panel
 
@@ -205,6 +209,10 @@ def _finish(axes: Axes, across: Marks | None, down: Marks | None, settings: Mapp
         for i, place in enumerate(np.atleast_1d(places)):
             draw(place, color=QUIET, linestyle=dash, linewidth=1, label="" if i else label)
     axes.set(**settings)
+
+
+def _scales(log: str) -> dict[str, str]:
+    return {f"{axis}scale": "log" for axis in log}
 
 
 def _legends(drawn: Figure, panels: Sequence[Axes]) -> None:

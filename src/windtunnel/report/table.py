@@ -59,8 +59,8 @@ def text(value: Any) -> str:
     return f"{value:,.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def interval(found: Estimate) -> str:
-    """0.1000 [0.0829, 0.1202]"""
+def interval(found: Estimate, form: str = ".4f") -> str:
+    """0.1000 [0.0829, 0.1202]; of one value, which has no interval, the value."""
     if math.isnan(found.low):
-        return f"{found.estimate:.4f}"
-    return f"{found.estimate:.4f} [{found.low:.4f}, {found.high:.4f}]"
+        return f"{found.estimate:{form}}"
+    return f"{found.estimate:{form}} [{found.low:{form}}, {found.high:{form}}]"
