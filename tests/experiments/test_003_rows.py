@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from windtunnel.experiments.direct_connections import LastBatches, share_beyond
 from windtunnel.experiments.direct_connections import claims as direct_claims
 from windtunnel.experiments.fold_batch_norm import bias_claim, compare, fold_claims, forgetful, speed_claim
+from windtunnel.experiments.frame import Claim
 from windtunnel.experiments.initial_loss import BLIND, INITS, NAIVE, TINY, UNIFORM, begin
 from windtunnel.experiments.initial_loss import claims as initial_claims
 from windtunnel.experiments.makemore import GENERATOR, LADDER, config_of
-from windtunnel.experiments.makemore_ladder import block_means, ladder_claims, minibatch_minima, minimum_claims, rungs
+from windtunnel.experiments.makemore_ladder import block_means, ladder, minibatch_minima, minima, rungs
 from windtunnel.experiments.zero_init import (
     bias_gradients,
     entropy,
@@ -40,7 +41,7 @@ from windtunnel.training.events import Step
 
 
 def verdicts(claims):
-    return [claim.verdict for claim in claims]
+    return [claim.verdict for claim in claims if isinstance(claim, Claim)]
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +175,9 @@ def test_the_verdicts_on_rungs_follow_the_losses():
     middle = {"naive": 2.2, "output fix": 2.1, "tanh fix": 2.15, "Kaiming": 2.15, "batch norm": 2.05}
     losses = {name: list(value + noise * (i + 1)) for i, (name, value) in enumerate(middle.items())}
     losses["Kaiming"] = list(np.array(losses["tanh fix"]) + np.array([0.01, -0.01, 0.004, -0.004]))
-    claims = ladder_claims(comparison(losses), mean_interval(losses["batch norm"]))
-    assert verdicts(claims) == ["holds", "holds", "does not hold", "undecided", "holds"]
-    assert verdicts(ladder_claims(comparison(losses), mean_interval([2.3, 2.31])))[0] == "does not hold"
+    found = ladder(comparison(losses), mean_interval(losses["batch norm"]))
+    assert verdicts(found) == ["holds", "holds", "does not hold", "undecided", "holds"]
+    assert verdicts(ladder(comparison(losses), mean_interval([2.3, 2.31])))[0] == "does not hold"
 
 
 def steps(losses):
@@ -189,10 +190,10 @@ def test_the_least_of_the_printed_losses_is_one_of_every_twentieth():
     found = minibatch_minima(comparison({"batch norm": [2.1, 2.1]}), [steps(losses), steps(losses[::-1])])
     assert found["printed"] == pytest.approx([3 - 0.95, 3 - 0.99])
     assert found["all"] == [1.0, 1.0]
-    assert verdicts(minimum_claims({"printed": [1.8, 1.81], "all": [1.4, 1.41], "dev": [2.1, 2.1]})) == [
+    assert verdicts(minima({"printed": [1.8, 1.81], "all": [1.4, 1.41], "dev": [2.1, 2.1]})) == [
         "does not hold", "does not hold",
     ]  # fmt: skip
-    assert verdicts(minimum_claims({"printed": [2.1, 2.1], "all": [2.1, 2.1], "dev": [2.1, 2.1]})) == ["holds", "holds"]
+    assert verdicts(minima({"printed": [2.1, 2.1], "all": [2.1, 2.1], "dev": [2.1, 2.1]})) == ["holds", "holds"]
 
 
 def test_means_over_blocks_of_steps():
@@ -213,7 +214,7 @@ def test_direct_connections_are_judged_by_dev_and_minibatches_by_their_sign():
 
     words = {"better": "holds", "worse": "does not hold", "no difference that matters": "does not hold"}
     for word, verdict in {**words, "undecided": "undecided"}.items():
-        assert direct_claims(judged(word), last)[0].verdict == verdict
+        assert verdicts(direct_claims(judged(word), last))[0] == verdict
     sure = LastBatches(np.full((4, 50), -0.1), np.full(4, -0.1))
     assert verdicts(direct_claims(judged("better"), sure))[1:] == ["holds", "does not hold"]
     wrong = LastBatches(np.full((4, 50), 0.5), np.full(4, -0.1))

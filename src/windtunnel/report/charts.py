@@ -41,10 +41,10 @@ STYLE: dict[Any, Any] = {
 }
 
 Panel = Callable[["Axes"], None]
-Curve = tuple[Sequence[float], Any]
+Curve = tuple[Any, Any]
 """x (N,) and y: (N,) numbers; (S, N), whose mean is drawn thick and each row thin; or N estimates with intervals."""
-Marks = Mapping[str, float | Sequence[float]]
-"""Reference lines by their label: where they are."""
+Marks = Mapping[str, Any]
+"""Reference lines by their label: where they are, one number or several."""
 
 
 @contextmanager
