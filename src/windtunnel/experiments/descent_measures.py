@@ -6,19 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import nn
 
-from windtunnel.stats.intervals import mean_interval, paired_ratio
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from windtunnel.models import ModelConfig
-    from windtunnel.stats.intervals import Estimate
-    from windtunnel.text.batches import Examples
+from windtunnel.experiments.frame import interval
+from windtunnel.experiments.speed import exponent
+from windtunnel.inspect.cost import activation_bytes
+from windtunnel.inspect.doctor.noise import gradient_vectors
+from windtunnel.models import ModelConfig
+from windtunnel.stats.intervals import Estimate, mean_interval, paired_ratio
+from windtunnel.text.batches import Examples, batch
+from windtunnel.training.events import Evaluation, Step
+from windtunnel.training.objective import loss_sum
+from windtunnel.training.run import open_run
+from windtunnel.training.step import gradients
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,6 @@ class Reached:
 
 def reached(folder: Path, target: float) -> Reached:
     """Read it from a run's log; seconds are those of the steps, without evaluations."""
-    from windtunnel.training.events import Evaluation, Step
-    from windtunnel.training.run import open_run
-
     run, step, seconds = open_run(folder), 0, 0.0
     size = run.config.train.batch_size
     for event in run.events():
@@ -54,8 +54,7 @@ def summary(found: Sequence[Reached], of: Callable[[Reached], float], form: str)
     values, n = [of(one) for one in found], len(found)
     there = sum(not one.censored for one in found)
     if there == n:
-        e = mean_interval(values)
-        return f"{e.estimate:{form}} [{e.low:{form}}, {e.high:{form}}]" if n > 1 else f"{e.estimate:{form}}"
+        return interval(mean_interval(values), form)
     bound = min(of(one) for one in found if one.censored)
     if there > n / 2:  # a run that never came there lies above the median, wherever it lies
         return f"median {median(values):{form}}; {n - there} of {n} not within {bound:{form}}"
@@ -82,11 +81,6 @@ def gradient_variance(model: nn.Module, source: Examples, sizes: Sequence[int], 
     example over B without bias: what finite data takes from each variance their negative correlation gives back
     (Cochran 1977, section 2.6).
     """
-    import torch
-
-    from windtunnel.inspect.doctor.noise import gradient_vectors
-    from windtunnel.text.batches import batch
-
     found = np.empty((len(epochs), len(sizes)))
     for i, epoch in enumerate(epochs):
         for j, size in enumerate(sizes):
@@ -101,12 +95,6 @@ def gradient_variance(model: nn.Module, source: Examples, sizes: Sequence[int], 
 
 def gradient_of(model: nn.Module, source: Examples, size: int, parts: int, seed: int) -> torch.Tensor:
     """The gradient of one batch as training accumulates it over micro-batches."""
-    import torch
-
-    from windtunnel.text.batches import batch
-    from windtunnel.training.objective import loss_sum
-    from windtunnel.training.step import gradients
-
     model.zero_grad(set_to_none=True)
     gradients(lambda ids, targets: loss_sum(model(ids), targets), batch(source, size, seed, 0), parts, seed, 0)
     found = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
@@ -121,21 +109,16 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def activation_memory(config: ModelConfig, sizes: Sequence[int]) -> dict[int, int]:
     """Bytes that autograd keeps for batches of these sizes at the full context, as `windtunnel cost` counts them."""
-    from windtunnel.inspect.cost import activation_bytes
-
     return {size: activation_bytes(config, size, config.context_length, "fp32") for size in sizes}
 
 
 def slopes(sizes: Sequence[int], variances: np.ndarray) -> Estimate:
     """d log(variance) / d log(B), a line for each epoch."""
-    return mean_interval([float(np.polyfit(np.log(sizes), np.log(row), 1)[0]) for row in variances])
+    return mean_interval([exponent(sizes, row) for row in variances])
 
 
 def dev_curves(folders: Sequence[Path]) -> list[dict[str, list[float]]]:
     """Dev loss against steps, examples and seconds, a curve for each run."""
-    from windtunnel.training.events import Evaluation, Step
-    from windtunnel.training.run import open_run
-
     curves = []
     for folder in folders:
         run, seconds = open_run(folder), 0.0
