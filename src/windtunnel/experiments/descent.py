@@ -127,8 +127,9 @@ def noise(subject: Subject, n: int, sizes: Sequence[int], seed: int) -> Steps[fl
 
 def memory(subject: Subject, sized: Comparison, accumulated: float, quick: bool) -> Findings:
     """The first scenario's memory: what a batch takes, what fits a GPU, and whether memory alone decides."""
-    whole = len(examples(subject.store, "train", subject.config.model.context_length))
-    taken = activation_memory(subject.config.model, (1, 32, 1024, whole))
+    n_names = len(examples(subject.store, "train", subject.config.model.context_length))
+    taken = activation_memory(subject.config.model, (1, 32, 1024, n_names))
+    whole = max(taken)
     each = {size: bytes / size for size, bytes in taken.items()}
     peaks = {arm.name: arm.peak_memory for arm in sized.arms}
     said = ", ".join(f"{name} {peak / 2**20:.0f} MiB" for name, peak in peaks.items() if peak)
