@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from windtunnel.experiments.direct_connections import LastBatches, share_beyond
 from windtunnel.experiments.direct_connections import claims as direct_claims
-from windtunnel.experiments.fold_batch_norm import bias_claim, compare, fold_claims, forgetful, speed_claim
+from windtunnel.experiments.fold_batch_norm import compare, forgetful, same_function, speed, useless_bias
 from windtunnel.experiments.frame import Claim
 from windtunnel.experiments.initial_loss import BLIND, INITS, NAIVE, TINY, UNIFORM, begin
 from windtunnel.experiments.initial_loss import claims as initial_claims
@@ -24,12 +24,12 @@ from windtunnel.experiments.zero_init import (
     entropy,
     filled,
     first_batch,
+    from_zero,
     partly_random,
     rank,
-    rank_claims,
+    ranks,
     singular_values,
     train,
-    zero_claims,
 )  # fmt: skip
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.subject import recipe_subject
@@ -99,15 +99,15 @@ def test_the_verdicts_on_zero_follow_what_moved():
         for name, rms in (("layers.0.linear.weight", 0.0), ("output.weight", 0.0), ("output.bias", 0.1))
     )
     gap, bias = mean_interval([0.001, 0.002, 0.001]), np.array([0.1817, 0.2, 0.15])
-    assert verdicts(zero_claims(start, ["output.bias"], gap, bias)) == ["holds", "holds", "does not hold", "holds"]
+    assert verdicts(from_zero(start, ["output.bias"], gap, bias)) == ["holds", "holds", "does not hold", "holds"]
     other = (dataclasses.replace(start[0], rms=1e-9), *start[1:])
-    moved = zero_claims(other, ["layers.0.linear.bias"], mean_interval([0.1, 0.11]), bias + 0.1)
+    moved = from_zero(other, ["layers.0.linear.bias"], mean_interval([0.1, 0.11]), bias + 0.1)
     assert verdicts(moved) == ["does not hold", "does not hold", "holds", "does not hold"]
     one, two = torch.tensor([1.0, 1e-7, 0.0]), torch.tensor([1.0, 1e-2, 0.0])
     values = {"every weight .1": one, "random C": one, "random b2": one, "random b1": two, "random W2": two}
-    assert verdicts(rank_claims(values, 300)) == ["holds", "holds"]
-    assert verdicts(rank_claims({**values, "random C": two}, 300)) == ["holds", "does not hold"]
-    assert verdicts(rank_claims({**values, "every weight .1": two}, 300)) == ["does not hold", "does not hold"]
+    assert verdicts(ranks(values, 300)) == ["holds", "holds"]
+    assert verdicts(ranks({**values, "random C": two}, 300)) == ["holds", "does not hold"]
+    assert verdicts(ranks({**values, "every weight .1": two}, 300)) == ["does not hold", "does not hold"]
 
 
 # ---------------------------------------------------------------------------------------------------- the first loss
@@ -246,11 +246,11 @@ def test_the_verdicts_on_folding_follow_the_differences():
         return SimpleNamespace(**{**parts, **changes})
 
     gains = torch.tensor([0.5, 2.0])
-    right = fold_claims({"untrained": [kept()], "trained": [kept(forgetful=far)]}, gains)
+    right = same_function({"untrained": [kept()], "trained": [kept(forgetful=far)]}, gains)
     assert verdicts(right) == ["holds", "holds", "holds", "does not hold"]
-    wrong = fold_claims({"untrained": [kept(forgetful=far)], "trained": [kept(single=far, double=far)]}, gains)
+    wrong = same_function({"untrained": [kept(forgetful=far)], "trained": [kept(single=far, double=far)]}, gains)
     assert verdicts(wrong) == ["does not hold", "does not hold", "does not hold", "holds"]
-    assert [speed_claim([(a, 1.0)] * 3).verdict for a in (2.0, 0.5)] == ["holds", "does not hold"]
+    assert [speed({"before": [a] * 3, "after": [1.0] * 3}).verdict for a in (2.0, 0.5)] == ["holds", "does not hold"]
     bias = Gradient("layers.0.linear.bias", (2,), "cancels", 1e-9, 1e-18, 0.1)
-    assert bias_claim([bias, bias]).verdict == "holds"
-    assert bias_claim([bias, dataclasses.replace(bias, state="flows")]).verdict == "does not hold"
+    assert useless_bias([bias, bias]).verdict == "holds"
+    assert useless_bias([bias, dataclasses.replace(bias, state="flows")]).verdict == "does not hold"
