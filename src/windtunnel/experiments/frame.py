@@ -214,14 +214,7 @@ class Experiment:
 def collect(experiment: Experiment, at: Setting, shown: Callable[[Progress], None] = lambda _: None) -> Outcome:
     """Run an experiment to its end, showing its progress."""
     found: list[Finding] = []
-    run: Any = experiment.run(at)
-    while True:  # an experiment that is not moved yet returns its outcome
-        try:
-            finding = next(run)
-        except StopIteration as end:
-            if isinstance(end.value, Outcome):
-                return end.value
-            break
+    for finding in experiment.run(at):
         shown(finding) if isinstance(finding, Progress) else found.append(finding)
     title, _, what = inspect.cleandoc(experiment.run.__doc__ or "").partition("\n")
     return Outcome(

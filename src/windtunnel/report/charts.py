@@ -95,7 +95,7 @@ def lines(
     down: Marks | None = None,
     ticks: Sequence[float] = (),
     log: str = "",
-    joined: bool = True,
+    joined: Sequence[str] | None = None,
     **settings: Any,
 ) -> Panel:
     """A line a name.
@@ -105,14 +105,15 @@ def lines(
         across, down: horizontal and vertical reference lines.
         ticks: the places that are named on the x axis, and no others.
         log: "x", "y" or "xy": the axes with a log scale.
-        joined: False draws marks alone.
+        joined: the names whose points are joined to a line; all when not given.
     """
 
     def panel(axes: Axes) -> None:
         for (name, own), (colour, mark, dash) in zip(curves.items(), cycle(LOOKS), strict=False):
             for i, (x, y) in enumerate(own if isinstance(own, list) else [own]):
-                few = len(x) <= MOST_MARKS or not joined
-                look = {"color": colour, "linestyle": ("-" if few else dash) if joined else "", "markersize": 5}
+                alone = joined is not None and name not in joined
+                few = len(x) <= MOST_MARKS or alone
+                look = {"color": colour, "linestyle": "" if alone else "-" if few else dash, "markersize": 5}
                 _line(axes, x, y, {**look, "marker": mark if few else "", "label": "" if i else name})
         _finish(axes, across, down, {**_scales(log), **settings})
         if ticks:
