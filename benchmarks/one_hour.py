@@ -22,7 +22,6 @@ import torch
 from benchmarks.time_to_loss import SPLIT, resolved_model
 from benchmarks.timing import report
 from windtunnel.config import override
-from windtunnel.models import create
 from windtunnel.training.events import Evaluation, Step
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import medium
@@ -66,7 +65,7 @@ def curve(config: RunConfig) -> dict[str, Any]:
                 )
     within = [point["loss"] for point in points if point["seconds"] <= HOUR]
     return {
-        "n_parameters": sum(p.numel() for p in create(resolved_model(config)).parameters()),
+        "n_parameters": sum(p.numel() for p in resolved_model(config).create().parameters()),
         "curve": points,
         "best_within_an_hour": min(within),
         "a100_in_three_minutes": A100,

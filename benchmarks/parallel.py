@@ -72,7 +72,7 @@ def rank(mode: str) -> dict[str, float]:
         optimizer = build_optimizer(model, OptimizerConfig())
         loss = loss_function(ranks.forward(model), RunConfig(corpus="", model=MODEL, train=TRAIN))
         ids = torch.randint(MODEL.vocab_size, (16, 65), generator=torch.Generator().manual_seed(0))
-        rows, seconds = Batch(ids[:, :-1], ids[:, 1:]), []
+        rows, seconds = Batch({"ids": ids[:, :-1]}, ids[:, 1:]), []
         for step in range(STEPS):
             begin = time.perf_counter()
             gradients(loss, rows, TRAIN.grad_accumulation, 0, step, ranks)

@@ -25,7 +25,7 @@ from benchmarks.decoding import BYTES, read_rate
 from benchmarks.decoding import CASES as DECODING
 from benchmarks.timing import report
 from benchmarks.training_speed import CASES, OURS, SMALL_STEPS
-from windtunnel.models.cost import parameter_formulas, training_flops_per_token
+from windtunnel.models.cost import training_flops_per_token
 from windtunnel.training import machine
 
 CLAIM = "each shape stands near one of the two roofs of the machine: its matrix products or its memory"
@@ -33,7 +33,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def n_parameters(case: Any) -> int:
-    return sum(number for _, _, number in parameter_formulas(case.config))
+    return sum(row.n_parameters for row in case.config.parameter_rows())
 
 
 def points() -> list[dict[str, Any]]:

@@ -30,7 +30,6 @@ from torch import nn
 
 from benchmarks.timing import alternate, as_dict, ratio, report
 from windtunnel.config import override
-from windtunnel.models import create
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.draws import batches
@@ -76,7 +75,7 @@ def time_to_loss(config: RunConfig) -> dict[str, Any]:
 
 def stepping(config: RunConfig, store: TokenStore) -> Callable[[], object]:
     """Some real steps of a run, the next ones at each call."""
-    model = create(config.model).train()
+    model = config.model.create().train()
     step = alone(config, store, State(model, build_optimizer(model, config.optimizer), 0, None))
     return lambda: [step() for _ in range(IN_ONE_TURN)]
 
@@ -136,7 +135,7 @@ def compare(ours: RunConfig, nanogpt: Path | None, seeds: int, repeats: int) -> 
         "steps_in_one_call": IN_ONE_TURN,
         "seconds_of_2000_steps": {name: STEPS * value for name, value in per_step.items() if name != OURS},
         "share_of_their_time": shares,
-        "n_parameters": sum(p.numel() for p in create(resolved_model(ours)).parameters()),
+        "n_parameters": sum(p.numel() for p in resolved_model(ours).create().parameters()),
         **as_dict(seconds, *ratios),
     }
 

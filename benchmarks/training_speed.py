@@ -36,6 +36,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.timing import Apart, alternate, as_dict, ratio, report, serve
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
+from windtunnel.text.batches import Batch
 from windtunnel.text.store import TextConfig
 from windtunnel.training import machine
 from windtunnel.training.loop import loss_function
@@ -123,10 +124,10 @@ def our_rival(case: Case, compiled: bool, ids: Tensor, targets: Tensor) -> Calla
     model = build(case.config, seed=0)
     prepare_blocks(model, in_blocks(config), recompute=False)
     optimizer = build_optimizer(model, OptimizerConfig())
-    loss_sum = loss_function(model, config)
+    loss_of = loss_function(model, config)
 
     def step() -> float:
-        loss = loss_sum(ids, targets) / targets.numel()
+        loss = loss_of(Batch({"ids": ids}, targets)) / targets.numel()
         loss.backward()
         update(model, optimizer, lr=1e-3, clip=1.0)
         return loss.item()

@@ -60,7 +60,7 @@ def rows(zero):
 def test_only_the_output_bias_gets_a_gradient_and_it_is_what_counting_says(zero, rows):
     counted = bias_gradients(zero, n=20)
     for i in (0, 7, 19):
-        some = Batch(rows.ids[32 * i : 32 * i + 32], rows.targets[32 * i : 32 * i + 32])
+        some = Batch({"ids": rows.ids[32 * i : 32 * i + 32]}, rows.targets[32 * i : 32 * i + 32])
         logits = torch.zeros(32, 27, requires_grad=True)
         [gradient] = torch.autograd.grad(F.cross_entropy(logits, some.targets[:, 0]), [logits])
         assert gradient.sum(0).abs().max().item() == pytest.approx(counted[i], abs=1e-6)

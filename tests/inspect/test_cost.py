@@ -16,7 +16,6 @@ from windtunnel.inspect.cost import (
 )
 from windtunnel.inspect.shapes import intermediates
 from windtunnel.models import Transformer, TransformerConfig, build
-from windtunnel.models.cost import cache_elements_per_token, flops_by_part, formula_names, parameter_formulas
 from windtunnel.report.cost_tables import cost_tables, readable_bytes
 from windtunnel.training.objective import loss_sum
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors
@@ -45,10 +44,10 @@ variants = pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 @variants
 def test_parameters_by_formula_are_what_torch_counts(changes):
     config = BASE.replace(**changes)
-    rows = parameter_formulas(config)
-    assert sum(n for _, _, n in rows) == sum(p.numel() for p in build(config, 0).parameters())
-    for module, formula, n in rows:
-        assert eval(formula, {"__builtins__": {}}, formula_names(config)) == n, module  # noqa: S307
+    rows = config.parameter_rows()
+    assert sum(row.n_parameters for row in rows) == sum(p.numel() for p in build(config, 0).parameters())
+    for row in rows:
+        assert eval(row.formula, {"__builtins__": {}}, config.formula_names()) == row.n_parameters  # noqa: S307
 
 
 @variants
@@ -61,14 +60,14 @@ def test_parameters_of_each_module_are_its_own(changes):
         kind = {"position.embedding": "position"}.get(kind, kind)
         kind = "feed_forward" if kind.startswith("feed_forward") else kind
         counted[kind] = counted.get(kind, 0) + parameter.numel()
-    assert {module: n for module, _, n in parameter_formulas(config)} == counted
+    assert {row.module: row.n_parameters for row in config.parameter_rows()} == counted
 
 
 @variants
 def test_forward_flops_by_formula_are_what_torch_counts(changes):
     config = BASE.replace(**changes)
     for length in (1, 16):
-        assert sum(flops_by_part(config, length).values()) == count_forward_flops(config, length)
+        assert sum(config.flops_by_part(length).values()) == count_forward_flops(config, length)
 
 
 def test_the_backward_pass_costs_twice_the_forward():
@@ -83,7 +82,7 @@ def test_the_backward_pass_costs_twice_the_forward():
         )
     with FlopCounterMode(display=False) as backward:
         logits.sum().backward()
-    assert forward.get_total_flops() == 2 * sum(flops_by_part(BASE, 16).values())
+    assert forward.get_total_flops() == 2 * sum(BASE.flops_by_part(16).values())
     assert backward.get_total_flops() == 2 * forward.get_total_flops()
 
 
@@ -128,7 +127,7 @@ def test_the_optimizer_keeps_as_many_bytes_as_stated(settings):
 
 @pytest.mark.parametrize(("groups", "half_precision_bytes"), [(1, 3072), (4, 12288), (12, 36864)])
 def test_the_cache_of_gpt2_small_in_half_precision(groups, half_precision_bytes):
-    assert 2 * cache_elements_per_token(TransformerConfig(n_kv_heads=groups)) == half_precision_bytes
+    assert 2 * TransformerConfig(n_kv_heads=groups).cache_elements_per_token() == half_precision_bytes
 
 
 def test_the_cache_is_as_large_as_a_real_one():
@@ -204,7 +203,8 @@ def test_the_tables_show_the_numbers_and_the_json_holds_them():
     assert "2 x 4 x 16 x 16" in text
     data = json.loads(json.dumps(found.to_dict()))
     assert data["memory"]["training"] == found.memory.training
-    assert data["parameters"][0] == {"module": "embedding", "formula": "vocab_size * d_model", "n_parameters": 65 * 32}
+    first = {"module": "embedding", "formula": "vocab_size * d_model", "n_parameters": 65 * 32, "is_embedding": True}
+    assert data["parameters"][0] == first
 
 
 @pytest.mark.parametrize(("n", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB")])

@@ -67,7 +67,7 @@ class Bench(nn.Module):
         nn.init.normal_(self.hidden.weight, std=scale)
         nn.init.normal_(self.head.weight, std=0.02)
 
-    def forward(self, ids_BT):
+    def forward(self, ids):
         x = self.embedding(ids_BT)
         back = [nn.functional.pad(x, (0, 0, k, 0))[:, : x.shape[1]] for k in range(3)]
         h = self.hidden(torch.cat(back, dim=-1))

@@ -27,14 +27,15 @@ class Constant(nn.Module):
         super().__init__()
         self.logits_V = nn.Parameter(logits_V)
 
-    def forward(self, ids_BT):
-        return self.logits_V.expand(*ids_BT.shape, -1)
+    def forward(self, ids):
+        return self.logits_V.expand(*ids.shape, -1)
 
 
 def batches_of(n=4, seed=0):
     draw = torch.Generator().manual_seed(seed)
     return [
-        Batch(torch.randint(V, (8, 16), generator=draw), torch.randint(V, (8, 16), generator=draw)) for _ in range(n)
+        Batch({"ids": torch.randint(V, (8, 16), generator=draw)}, torch.randint(V, (8, 16), generator=draw))
+        for _ in range(n)
     ]
 
 
@@ -57,7 +58,7 @@ def test_normal_logits_cost_half_their_variance_more():
     for std in (0.3, 1.0):
         model = nn.Sequential(nn.Embedding(V, 4000 // V * V))  # logits of V = 4000 for any id
         nn.init.normal_(model[0].weight, std=std)
-        wide = [Batch(b.ids, torch.randint(4000, b.ids.shape)) for b in batches_of()]
+        wide = [b._replace(targets=torch.randint(4000, b.ids.shape)) for b in batches_of()]
         found = initial_loss(model, wide)
         assert found.logit_std == pytest.approx(std, rel=0.02)
         assert found.loss.low < found.blind + std**2 / 2 < found.loss.high

@@ -88,12 +88,12 @@ def test_a_run_is_folded_into_a_run(trained, tmp_path):
 
 
 def test_what_cannot_be_folded_is_refused_in_a_sentence(trained, tmp_path):
-    with pytest.raises(ConfigError, match=r"^nothing to fold: batch norm is .*, and it has none$"):
+    with pytest.raises(ConfigError, match=r"^nothing to fold: batch norm is .*, and this mlp has none$"):
         fold(build(MLPConfig(batch_norm=False), 0))
-    with pytest.raises(ConfigError, match=r"^nothing to fold: .*, and the model is a transformer$"):
+    with pytest.raises(ConfigError, match=r"^nothing to fold: .*, and this transformer has none$"):
         fold(build(TransformerConfig(n_layers=1, n_heads=1, d_model=8, vocab_size=27, context_length=8), 0))
     with pytest.raises(ConfigError, match="is not empty"):
         fold_run(trained, trained)
     folded = fold_run(trained, tmp_path / "folded" / "seed-0").run.folder
-    with pytest.raises(ConfigError, match="it has none"):
+    with pytest.raises(ConfigError, match="this mlp has none"):
         fold_run(folded, tmp_path / "again" / "seed-0")

@@ -13,7 +13,6 @@ from windtunnel.generation.decode import beliefs, decode, forward
 from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.inspect.cost import count_forward_flops, parameter_shapes
 from windtunnel.models import MLPConfig, TransformerConfig, build
-from windtunnel.models.cost import flops_by_part, formula_names, parameter_formulas
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import prepare
@@ -50,7 +49,7 @@ def short(config, *changes):
 
 
 def value(formula, config):
-    return eval(formula, formula_names(config))  # noqa: S307 (our own)
+    return eval(formula, config.formula_names())  # noqa: S307 (our own)
 
 
 def test_published_numbers_of_parameters():
@@ -61,10 +60,10 @@ def test_published_numbers_of_parameters():
 @variants
 def test_formulas_count_what_torch_counts(changes):
     config = MLPConfig(**changes)
-    rows = parameter_formulas(config)
-    assert sum(n for _, _, n in rows) == sum(shape.numel() for shape in parameter_shapes(config))
-    assert [value(formula, config) for _, formula, _ in rows] == [n for _, _, n in rows]
-    assert sum(flops_by_part(config, 1).values()) == count_forward_flops(config, config.context_length)
+    rows = config.parameter_rows()
+    assert sum(row.n_parameters for row in rows) == sum(shape.numel() for shape in parameter_shapes(config))
+    assert [value(row.formula, config) for row in rows] == [row.n_parameters for row in rows]
+    assert sum(config.flops_by_part(1).values()) == count_forward_flops(config, config.context_length)
 
 
 @variants
@@ -260,7 +259,7 @@ def test_configs_of_two_families():
     ("base", "changes", "sentence"),
     [
         (mlp, ["train.batch_size=8", "train.grad_accumulation=5"], "batch norm needs at least two examples at once"),
-        (mlp, ["train.recompute=true"], "computes a transformer's blocks again, and an mlp has none"),
+        (mlp, ["train.recompute=true"], "computes blocks again, and an mlp has none"),
         (lambda corpus: RunConfig(corpus=corpus), ["generator=3"], "generator=3 replays scripts of the family mlp"),
         (lambda corpus: RunConfig(corpus=corpus), ["text.unit=text", "text.shuffle_seed=3"], "is one running text"),
     ],

@@ -6,7 +6,6 @@ import torch
 from windtunnel.config import fingerprint, parse
 from windtunnel.errors import ConfigError
 from windtunnel.models import Transformer, TransformerConfig, build
-from windtunnel.models.cost import cache_elements_per_token, formula_names, parameter_formulas
 from windtunnel.nn.attention import attend_reference
 from windtunnel.training.recipes import recipe
 
@@ -86,12 +85,12 @@ def test_gpt2_small_has_its_number_of_parameters(changes, expected):
 @variants
 def test_the_cost_by_formula_is_that_of_the_model(changes):
     config = BASE.replace(**changes)
-    rows, counted = parameter_formulas(config), sum(p.numel() for p in Transformer(config).parameters())
-    assert sum(n for _, _, n in rows) == counted
-    for module, formula, n in rows:
-        assert eval(formula, {"__builtins__": {}}, formula_names(config)) == n, module  # noqa: S307
+    rows, counted = config.parameter_rows(), sum(p.numel() for p in Transformer(config).parameters())
+    assert sum(row.n_parameters for row in rows) == counted
+    for row in rows:
+        assert eval(row.formula, {"__builtins__": {}}, config.formula_names()) == row.n_parameters  # noqa: S307
     cache = Transformer(config).new_cache(batch_size=1, capacity=1)
-    assert cache.keys.numel() + cache.values.numel() == cache_elements_per_token(config)
+    assert cache.keys.numel() + cache.values.numel() == config.cache_elements_per_token()
 
 
 def test_the_llama_recipe_has_gpt2s_size():

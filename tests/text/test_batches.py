@@ -279,7 +279,7 @@ def test_more_padding_changes_neither_loss_nor_gradient(model):
     assert wide_loss == pytest.approx(loss, abs=1e-6)
     assert (wide_gradient - gradient).abs().max() < 1e-6
     # Padding that did count would show.
-    counted = Batch(wide.ids, wide.targets.clamp(min=0))
+    counted = wide._replace(targets=wide.targets.clamp(min=0))
     assert abs(loss_and_gradient(model, counted)[0] - loss) > 1e-3
 
 

@@ -124,7 +124,7 @@ class TestCompiled:
         monkeypatch.setattr(linear, "LARGE", 1)
         monkeypatch.setattr(run, "SMALL_STEPS", 1)
         text = TextConfig(unit="text")
-        batch = Batch(torch.randint(0, 13, (4, 8)), torch.randint(0, 13, (4, model.targets_per_example)))
+        batch = Batch({"ids": torch.randint(0, 13, (4, 8))}, torch.randint(0, 13, (4, model.targets_per_example)))
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
         found = []

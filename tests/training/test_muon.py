@@ -9,7 +9,7 @@ import torch
 
 from windtunnel.config import fingerprint, override
 from windtunnel.errors import ArtifactError, ConfigError, NumericsError
-from windtunnel.models import MLPConfig, build, create
+from windtunnel.models import MLPConfig, build
 from windtunnel.training.distributed import Sharded
 from windtunnel.training.muon import LARGEST, Muon, hidden_matrices, orthogonal
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors, restore_optimizer
@@ -76,7 +76,7 @@ def test_only_what_lies_inside_the_blocks_is_moved_so(config):
     names = {name for name, p in model.named_parameters() if p in hidden_matrices(model)}
     inside = ("attention.qkv", "attention.out", "feed_forward.widen", "feed_forward.narrow")
     assert names == {f"blocks.{layer}.{part}.weight" for layer in (0, 1) for part in inside}
-    assert len(hidden_matrices(create(MLPConfig(vocab_size=12, n_layers=3)))) == 3
+    assert len(hidden_matrices(MLPConfig(vocab_size=12, n_layers=3).create())) == 3
 
     adam, muon = build(model.config, 0), model
     for chosen, settings in ((adam, MUON.replace(name="adamw")), (muon, MUON)):
@@ -143,7 +143,7 @@ def test_shards_of_matrices_are_refused(config):
 def test_the_recipe_is_no_larger_than_nanogpts():
     model = recipe("quick", "names").model.replace(vocab_size=65)
     assert model.context_length == 64
-    assert sum(p.numel() for p in create(model).parameters()) == 799_872 <= 800_000
+    assert sum(p.numel() for p in model.create().parameters()) == 799_872 <= 800_000
 
 
 def test_runs_from_before_keep_their_fingerprint():

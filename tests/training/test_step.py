@@ -110,7 +110,7 @@ def test_optimizer_state_round_trip(config, name):
 
 def gradient_of(config, rows, parts: int) -> tuple[float, torch.Tensor]:
     model = build(config.model.replace(vocab_size=12, dropout=0.0), 0)
-    loss = gradients(lambda ids, targets: loss_sum(model(ids), targets), rows, parts, 0, 0)
+    loss = gradients(lambda some: loss_sum(model(some.ids), some.targets), rows, parts, 0, 0)
     return loss, torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
@@ -236,7 +236,7 @@ def test_nan_in_the_weights_is_stopped_before_an_update(config):
     with torch.no_grad():
         next(iter(model.blocks)).attention.out.weight[0, 0] = math.nan
     rows = batch(examples(store_of(config), "train", 8), 10, 0, 0)
-    loss = gradients(lambda ids, targets: loss_sum(model(ids), targets), rows, 2, 0, 0)
+    loss = gradients(lambda some: loss_sum(model(some.ids), some.targets), rows, 2, 0, 0)
     with pytest.raises(NumericsError, match="the loss is nan"):
         guard(loss, 100.0)
     with pytest.raises(NumericsError, match="norm is nan"):

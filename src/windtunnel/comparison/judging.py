@@ -17,7 +17,6 @@ from windtunnel.comparison.pairing import pairing
 from windtunnel.comparison.plan import Plan, has_settled, run_folders
 from windtunnel.comparison.verdict import FEWEST_SEEDS, Rule, Verdict, judge, mean_or_nothing, seeds_to_decide
 from windtunnel.config import flatten
-from windtunnel.models.cost import parameter_formulas
 from windtunnel.runs.arms import ResolvedArm
 from windtunnel.runs.budget import spent
 from windtunnel.runs.measure import Measured, read_measured
@@ -220,7 +219,7 @@ def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[_Found]) -> ArmRes
         name=arm.name,
         settings={path: own.get(path) for path in paths},
         key=arm.key,
-        n_parameters=sum(n for _, _, n in parameter_formulas(arm.config.model)),
+        n_parameters=sum(row.n_parameters for row in arm.config.model.parameter_rows()),
         steps=cost.steps,
         tokens=cost.tokens,
         flops=cost.flops,

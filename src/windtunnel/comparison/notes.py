@@ -20,7 +20,7 @@ def notes(
     """Sentences, only those that apply."""
     for arm in arms:
         yield from _runs(arm)
-    for name in (arm.name for arm in plan.arms if not arm.config.model.causal):
+    for name in (arm.name for arm in plan.arms if not arm.config.model.is_causal):
         yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
     yield from (note for judgement in judgements for note in _chance(judgement))

@@ -72,7 +72,7 @@ def begin(settings: Mapping[str, Any], rows: Batch, seeds: range) -> Start:
     looked = [look(build(config, seed), rows) for seed in seeds]
     script = build(config, 0, torch.Generator().manual_seed(GENERATOR))
     nats = look(script, rows)[0]
-    first = Batch(rows.ids[:32], rows.targets[:32])
+    first = Batch({"ids": rows.ids[:32]}, rows.targets[:32])
     model = build(config, seeds[0])
     excess = looked[0][0].mean() - BLIND
     cause = culprit(model, first)[0] if excess > INITIAL_EXCESS else ""

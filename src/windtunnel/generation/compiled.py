@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import windtunnel
 from windtunnel.generation.weights import weights_of, with_weights
-from windtunnel.models import Model, Transformer
+from windtunnel.models import Model, Transformer, as_transformer
 from windtunnel.nn.cache import Cache, StaticCache
 from windtunnel.text.corpora.cache import cache_folder
 from windtunnel.training import machine
@@ -68,7 +68,7 @@ class Steps:
     def _reason(self) -> str:
         if self.compile is False:
             return "it was asked for"
-        if not isinstance(self.model, Transformer):
+        if not self.model.config.cache_elements_per_token():
             return f"an {self.model.config.family} has no cache"
         if self.model.embedding.weight.device.type != "cpu":
             return "the compiled step is for a CPU"
@@ -89,9 +89,9 @@ class Steps:
             return None
         shape = (cache.keys.shape[1], cache.capacity)
         if shape not in self.loaded:
-            assert isinstance(self.model, Transformer)
+            model = as_transformer(self.model, "a compiled step")
             if shape not in self.paths:
-                self.paths[shape] = step_path(self.model, *shape)
+                self.paths[shape] = step_path(model, *shape)
             path = self.paths[shape]
             if not path.exists():
                 if self.compile == "auto" and eager_seconds < EARNS:
@@ -99,8 +99,8 @@ class Steps:
                 if not machine.has_compiler():
                     self.eager_because = "there is no C++ compiler (c++, g++ or clang++)"
                     return None
-                compile_step(self.model, cache, path)
-            self.loaded[shape] = load_step(self.model, path)
+                compile_step(model, cache, path)
+            self.loaded[shape] = load_step(model, path)
         return self.loaded[shape]
 
 

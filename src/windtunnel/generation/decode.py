@@ -156,7 +156,7 @@ def beliefs(model: Model, ids: Sequence[int]) -> Iterator[Floats]:
 
     A model without a causal mask is shown each prefix by itself; read at once, the text would give away its tokens.
     """
-    at_once = model.config.causal and not model.config.last_only
+    at_once = model.config.is_causal and not model.config.last_only
     first = model.config.context_length if at_once else 1
     yield from forward(model, ids[:first])
     for end in range(first + 1, len(ids) + 1):

@@ -23,7 +23,7 @@ def write_sample(model: Model, run: Run) -> str:
     stand on lines of their own. A model of running text continues a newline, or the corpus's first held-out token.
     A model without a causal mask cannot write, and the sample says so.
     """
-    if not model.config.causal:
+    if not model.config.is_causal:
         return "(no sample: a model without a causal mask cannot write)"
     n_tokens, was_training = run.config.train.sample_tokens, model.training
     model.eval()

@@ -16,14 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from windtunnel.inspect.shapes import Intermediate, in_the_open, intermediates
-from windtunnel.models import ModelConfig, create
-from windtunnel.models.cost import (
-    cache_elements_per_token,
-    flops_by_part,
-    formula_names,
-    parameter_formulas,
-    training_flops_per_token,
-)
+from windtunnel.models import ModelConfig, ParameterRow
+from windtunnel.models.cost import training_flops_per_token
+from windtunnel.nn.blocks import blocks_of
 from windtunnel.training.muon import hidden_matrices
 from windtunnel.training.objective import loss_sum
 from windtunnel.training.optimizer import OptimizerConfig
@@ -32,15 +27,6 @@ from windtunnel.training.step import recompute_blocks
 
 FLOAT32 = 4
 """Bytes of a weight, a gradient and an optimizer's number; bf16 runs keep these in float32 too."""
-
-
-@dataclass(frozen=True)
-class ParameterRow:
-    """Parameters of one kind of module, all layers together; the formula evaluates to the number."""
-
-    module: str
-    formula: str
-    n_parameters: int
 
 
 @dataclass(frozen=True)
@@ -102,11 +88,11 @@ class Cost:
 def cost(config: RunConfig) -> Cost:
     """The cost of a run; what `resolve` would decide and has not is taken as the config has it, and noted."""
     model, train = config.model, config.train
-    rows = tuple(ParameterRow(*row) for row in parameter_formulas(model))
+    rows = tuple(model.parameter_rows())
     micro_batch = math.ceil(train.batch_size / train.grad_accumulation)
     precision = "fp32" if train.precision == "auto" else train.precision
     return Cost(
-        names=formula_names(model),
+        names=model.formula_names(),
         micro_batch=micro_batch,
         context_length=model.context_length,
         precision=precision,
@@ -123,13 +109,13 @@ def cost(config: RunConfig) -> Cost:
 def parameter_shapes(config: ModelConfig) -> list[torch.Size]:
     """The shape of every parameter, shared ones once, from the model itself on the meta device."""
     with torch.device("meta"):
-        return [parameter.shape for parameter in create(config).parameters()]
+        return [parameter.shape for parameter in config.create().parameters()]
 
 
 def hidden_shapes(config: ModelConfig) -> list[torch.Size]:
     """The shape of every matrix that Muon would move."""
     with torch.device("meta"):
-        return [matrix.shape for matrix in hidden_matrices(create(config))]
+        return [matrix.shape for matrix in hidden_matrices(config.create())]
 
 
 def count_forward_flops(config: ModelConfig, length: int) -> int:
@@ -138,7 +124,7 @@ def count_forward_flops(config: ModelConfig, length: int) -> int:
     It does not know the fused attention kernel of CPUs, so `attend_reference` takes its place.
     """
     with torch.device("meta"):
-        model = create(config).eval()
+        model = config.create().eval()
         ids_BT = torch.zeros(1, length, dtype=torch.int64)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         in_the_open(model, ids_BT)
@@ -153,16 +139,18 @@ def activation_bytes(config: ModelConfig, batch_size: int, length: int, precisio
     into each block is kept, and what is inside of one block at a time.
     """
     whole = _kept_bytes(config, batch_size, length, precision, False)
-    if not recompute:
+    with torch.device("meta"):
+        n_blocks = len(blocks_of(config.create()))
+    if not recompute or not n_blocks:
         return whole
     inputs = _kept_bytes(config, batch_size, length, precision, True)
-    return inputs + (whole - inputs) // config.n_layers
+    return inputs + (whole - inputs) // n_blocks
 
 
 def _kept_bytes(config: ModelConfig, batch_size: int, length: int, precision: str, recompute: bool) -> int:
     kept: dict[int, torch.UntypedStorage] = {}
     with FakeTensorMode():
-        model = create(config).train()
+        model = config.create().train()
         if recompute:
             recompute_blocks(model)
         ids_BT = torch.zeros(batch_size, length, dtype=torch.int64)
@@ -198,7 +186,7 @@ def optimizer_bytes(config: OptimizerConfig, shapes: list[torch.Size], hidden: S
 
 def _flops(config: RunConfig) -> Flops:
     model, length = config.model, config.model.targets_per_example
-    parts = {part: flops / length for part, flops in flops_by_part(model, length).items()}
+    parts = {part: flops / length for part, flops in model.flops_by_part(length).items()}
     training = training_flops_per_token(model, length)
     return Flops(
         forward=parts,
@@ -213,7 +201,7 @@ def _memory(config: RunConfig, micro_batch: int, precision: str) -> Memory:
     model = config.model
     shapes = parameter_shapes(model)
     weights = FLOAT32 * sum(shape.numel() for shape in shapes)
-    cache = FLOAT32 * cache_elements_per_token(model)
+    cache = FLOAT32 * model.cache_elements_per_token()
     return Memory(
         weights=weights,
         gradients=weights,

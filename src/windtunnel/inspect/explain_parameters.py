@@ -12,8 +12,6 @@ from torch import nn
 from windtunnel.config import flatten
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.cost import parameter_shapes
-from windtunnel.models import TransformerConfig
-from windtunnel.models.cost import formula_names, parameter_formulas
 from windtunnel.training.run_config import RunConfig
 
 LARGEST_WIDTH = 10**9
@@ -91,14 +89,14 @@ def network_parameters(widths: list[int], bias: bool = True) -> Parameters:
 def run_parameters(name: str, config: RunConfig) -> Parameters:
     """The parameters of a recipe's or a run's model by formula, with every setting of it that is not learned."""
     model = config.model
-    values = formula_names(model)
+    values = model.formula_names()
     terms = []
-    for module, formula, n in parameter_formulas(model):
-        substituted = re.sub(r"[a-z_]+", lambda found: str(values[found[0]]), formula)
-        terms.append(Term(module, formula, substituted, n))
+    for row in model.parameter_rows():
+        substituted = re.sub(r"[a-z_]+", lambda found: str(values[found[0]]), row.formula)
+        terms.append(Term(row.module, row.formula, substituted, row.n_parameters))
     counted = sum(shape.numel() for shape in parameter_shapes(model))
     hyper = tuple(f"{path} = {value}" for path, value in flatten(config).items() if value not in (None, ""))
     notes = ["learned are the terms above, all of them, by gradient descent; nothing below is"]
-    if isinstance(model, TransformerConfig) and model.tie_embeddings:
+    if model.shares_embedding:
         notes.append("the output head is the embedding matrix again (tied), so it is counted once")
     return Parameters(name, tuple(terms), sum(t.n_parameters for t in terms), counted, hyper, tuple(notes))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.models import MLP, Model
+from windtunnel.models import MLP, Model, as_mlp
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.text.batches import examples
 from windtunnel.text.store import TokenStore
@@ -58,9 +58,10 @@ def fold(model: Model) -> MLP:
     Raises:
         ConfigError: for a model without batch norm.
     """
-    if not isinstance(model, MLP) or not model.config.batch_norm:
-        what = "it has none" if isinstance(model, MLP) else f"the model is a {model.config.family}"
+    if not any(isinstance(module, BatchNorm) for module in model.modules()):
+        what = f"this {model.config.family} has none"
         raise ConfigError(f"nothing to fold: batch norm is what can be folded into the weights before it, and {what}")
+    model = as_mlp(model, "folding")
     folded = MLP(model.config.replace(batch_norm=False, hidden_bias=True))
     folded.to(model.output.weight).eval()
     weights = {name: tensor for name, tensor in model.state_dict().items() if ".norm." not in name}
@@ -92,8 +93,8 @@ def agreement(one: Model, other: Model, store: TokenStore, split: str = "dev") -
     one.eval(), other.eval()
     with torch.no_grad():
         for batch in examples(store, split, length, last_only).sweep(EVALUATION_TOKENS // length):
-            ids = batch.ids.to(one.embedding.weight.device)
-            a, b = one(ids), other(ids)
+            inputs = batch.to(one.embedding.weight.device).inputs
+            a, b = one(**inputs), other(**inputs)
             largest = max(largest, float((a - b).abs().max()))
             same += int((a.argmax(-1) == b.argmax(-1)).sum())
             n += a.shape[0] * a.shape[1]

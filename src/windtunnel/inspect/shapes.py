@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from windtunnel.models import Model, ModelConfig, Transformer, create
+from windtunnel.models import Model, ModelConfig
 from windtunnel.nn.attention import attend_reference
 
 
@@ -40,7 +40,7 @@ def intermediates(config: ModelConfig, batch_size: int, length: int) -> list[Int
     and weights are listed too, which the fused kernel never writes to memory. Types are those of float32 weights.
     """
     with torch.device("meta"):
-        model = create(config).eval()
+        model = config.create().eval()
         ids_BT = torch.zeros(batch_size, length, dtype=torch.int64)
     with torch.no_grad(), _module_stack(model) as stack, _Recorder(stack) as recorder:
         in_the_open(model, ids_BT)
@@ -49,7 +49,7 @@ def intermediates(config: ModelConfig, batch_size: int, length: int) -> list[Int
 
 def in_the_open(model: Model, ids_BT: Tensor) -> Tensor:
     """The logits of a model, a transformer's attention as plain matrix products."""
-    if not isinstance(model, Transformer):
+    if not model.config.attends:
         return model(ids_BT)
     return model(ids_BT, attend=lambda *qkv, dropout, **how: attend_reference(*qkv, **how)[0])
 

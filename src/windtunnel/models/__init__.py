@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, overload
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 import torch
 from pydantic import Discriminator, Tag
 
 from windtunnel.errors import ConfigError
-from windtunnel.models import mlp, transformer
+from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
 from windtunnel.models.transformer import Transformer, TransformerConfig
 
-Model = Transformer | MLP
+FAMILIES: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig, "mlp": MLPConfig}
 
 
 def _family(data: Any) -> str:
     return str(data.get("family", "transformer") if isinstance(data, dict) else getattr(data, "family", "transformer"))
 
 
-ModelConfig = Annotated[
-    Annotated[TransformerConfig, Tag("transformer")] | Annotated[MLPConfig, Tag("mlp")], Discriminator(_family)
-]
-"""The config of any family, told apart by `family`."""
-
-
-def create(config: TransformerConfig | MLPConfig) -> Model:
-    """A model whose weights are still to be filled."""
-    return MLP(config) if isinstance(config, MLPConfig) else Transformer(config)
+if TYPE_CHECKING:
+    AnyModelConfig = ModelConfig
+else:
+    tagged = (Annotated[config, Tag(family)] for family, config in FAMILIES.items())
+    AnyModelConfig = Annotated[reduce(or_, tagged), Discriminator(_family)]
+"""The type of a setting that is the config of any family, told apart by `family`."""
 
 
 @overload
 def build(config: TransformerConfig, seed: int) -> Transformer: ...
 @overload
+def build(config: MLPConfig, seed: int, generator: torch.Generator | None = None) -> MLP: ...
+@overload
 def build(config: ModelConfig, seed: int, generator: torch.Generator | None = None) -> Model: ...
-def build(config: TransformerConfig | MLPConfig, seed: int, generator: torch.Generator | None = None) -> Model:
-    """A freshly initialised model; the weights are a function of (seed, their names, their shapes).
-
-    Args:
-        generator: draws all weights of an mlp one after another, as a published script does; see `mlp.build`.
-    """
-    if isinstance(config, MLPConfig):
-        return mlp.build(config, seed, generator)
-    return transformer.build(config, seed)
+def build(config: ModelConfig, seed: int, generator: torch.Generator | None = None) -> Model:
+    """A freshly initialised model, by `ModelConfig.build`."""
+    return config.build(seed, generator)
 
 
 def as_transformer(model: Model, purpose: str) -> Transformer:
@@ -52,14 +47,24 @@ def as_transformer(model: Model, purpose: str) -> Transformer:
     return model
 
 
+def as_mlp(model: Model, purpose: str) -> MLP:
+    """The model itself. Raises ConfigError for one of another family; `purpose` is what wants an mlp."""
+    if not isinstance(model, MLP):
+        raise ConfigError(f"{purpose} needs an mlp, and this model is a {model.config.family}")
+    return model
+
+
 __all__ = [
+    "FAMILIES",
     "MLP",
+    "AnyModelConfig",
     "MLPConfig",
     "Model",
     "ModelConfig",
+    "ParameterRow",
     "Transformer",
     "TransformerConfig",
+    "as_mlp",
     "as_transformer",
     "build",
-    "create",
 ]

@@ -7,13 +7,14 @@ a linear layer gives the logits. With its defaults and `names` it is the model o
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from windtunnel.config import Config
+from windtunnel.models.family import Model, ModelConfig, ParameterRow
+from windtunnel.nn.blocks import Layers
 from windtunnel.nn.init import initialise
 from windtunnel.nn.norms import BatchNorm
 
@@ -23,12 +24,15 @@ TANH_GAIN = 5 / 3
 Scale = Annotated[float, Field(ge=0)]
 
 
-class MLPConfig(Config):
+class MLPConfig(ModelConfig):
     """A multilayer perceptron; the defaults are makemore's, 12,297 parameters with 27 tokens.
 
     The settings `init_...` are what a standard normal is multiplied by; with `init=constant` the value itself.
     """
 
+    stackable: ClassVar[bool] = True
+    replays_generator: ClassVar[bool] = True
+    bias_setting: ClassVar[str] = "hidden_bias"
     family: Literal["mlp"] = "mlp"
     vocab_size: PositiveInt = 27
     context_length: PositiveInt = 3
@@ -65,28 +69,86 @@ class MLPConfig(Config):
 
     @property
     def last_only(self) -> bool:
-        """An example of a batch predicts only its last token."""
-        return True
-
-    @property
-    def causal(self) -> bool:
-        """A prediction sees nothing of the token it is of."""
         return True
 
     @property
     def targets_per_example(self) -> int:
-        """How many tokens an example of a batch predicts, at most."""
         return 1
 
     @property
     def widest(self) -> int:
-        """Width of the vectors that most of the arithmetic is made of; 0 is too small for bfloat16 to pay."""
         return 0
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        return self.batch_norm
 
     @property
     def d_input(self) -> int:
         """Width of the context's vectors side by side."""
         return self.context_length * self.d_embedding
+
+    def create(self) -> MLP:
+        return MLP(self)
+
+    def build(self, seed: int, generator: torch.Generator | None = None) -> MLP:
+        """By the settings `init_...`.
+
+        Args:
+            generator: draws all weights, in the order and the layout (inputs first) of makemore's script; None draws
+                each from (seed, its name).
+        """
+        model = MLP(self)
+        if self.init == "normal" and generator is None:
+            initialise(model, seed, self._scale)
+            return model
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                value = self._scale(name, parameter)
+                if value is None:
+                    continue
+                if self.init == "constant":
+                    parameter.fill_(value)
+                elif parameter.dim() == 2 and name != "embedding.weight":
+                    parameter.copy_(torch.randn(parameter.shape[::-1], generator=generator).T * value)
+                else:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * value)
+        return model
+
+    def _scale(self, name: str, parameter: Tensor) -> float | None:
+        """By what a parameter's standard normal is multiplied; None is left as it is."""
+        if ".norm." in name:
+            return None
+        part = name.split(".")[0].replace("layers", "hidden")
+        chosen = getattr(self, f"init_{part}_bias" if name.endswith("bias") else f"init_{part}")
+        return TANH_GAIN / math.sqrt(parameter.shape[-1]) if chosen == "kaiming" else float(chosen)
+
+    def parameter_rows(self) -> list[ParameterRow]:
+        v, f, i, deep = self.vocab_size, self.d_hidden, self.d_input, self.n_layers - 1
+        b = int(self.hidden_bias)
+        plus = " + 1" * b
+        rows = [
+            ParameterRow("embedding", "vocab_size * d_embedding", v * self.d_embedding, True),
+            ParameterRow("hidden, first", f"(context_length * d_embedding{plus}) * d_hidden", (i + b) * f),
+            ParameterRow("hidden, others", f"(n_layers - 1) * (d_hidden{plus}) * d_hidden", deep * (f + b) * f),
+            ParameterRow("batch norms", "n_layers * 2 * d_hidden", self.n_layers * 2 * f * self.batch_norm),
+            ParameterRow("output", "(d_hidden + 1) * vocab_size", (f + 1) * v),
+            ParameterRow("direct", "context_length * d_embedding * vocab_size", i * v * self.direct),
+        ]
+        return [row for row in rows if row.n_parameters]
+
+    def formula_names(self) -> dict[str, int]:
+        names = ("vocab_size", "context_length", "n_layers", "d_embedding", "d_hidden")
+        return {name: getattr(self, name) for name in names}
+
+    def flops_by_part(self, length: int) -> dict[str, int]:
+        f, i, v = self.d_hidden, self.d_input, self.vocab_size
+        parts = {
+            "hidden": 2 * length * (i * f + (self.n_layers - 1) * f * f),
+            "output": 2 * length * f * v,
+            "direct": 2 * length * i * v * self.direct,
+        }
+        return {part: flops for part, flops in parts.items() if flops}
 
 
 class Hidden(nn.Module):
@@ -108,92 +170,31 @@ class Hidden(nn.Module):
         return x_BTF
 
 
-class MLP(nn.Module):
+class MLP(Model):
     """ids (B, T) -> logits (B, T - context_length + 1, V), of the tokens that follow every whole context.
 
     Shorter ids are one context, continued to the left by their first token: of a document that is the end mark.
     """
+
+    config: MLPConfig
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_embedding)
         widths = [config.d_input] + (config.n_layers - 1) * [config.d_hidden]
-        self.layers = nn.ModuleList(Hidden(config, width) for width in widths)
+        self.layers = Layers(Hidden(config, width) for width in widths)
         self.output = nn.Linear(config.d_hidden, config.vocab_size)
         self.direct = nn.Linear(config.d_input, config.vocab_size, bias=False) if config.direct else None
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        missing = self.config.context_length - ids_BT.shape[1]
+    def forward(self, ids: Tensor) -> Tensor:
+        missing = self.config.context_length - ids.shape[1]
         if missing > 0:
-            ids_BT = torch.cat([ids_BT[:, :1].expand(-1, missing), ids_BT], dim=1)
-        contexts_BTC = ids_BT.unfold(1, self.config.context_length, 1)
+            ids = torch.cat([ids[:, :1].expand(-1, missing), ids], dim=1)
+        contexts_BTC = ids.unfold(1, self.config.context_length, 1)
         x_BTI = self.embedding(contexts_BTC).flatten(2)
         x_BTF = x_BTI
         for layer in self.layers:
             x_BTF = layer(x_BTF)
         logits_BTV: Tensor = self.output(x_BTF)
         return logits_BTV if self.direct is None else logits_BTV + self.direct(x_BTI)
-
-    def new_cache(self, batch_size: int, capacity: int) -> None:
-        """There is nothing to keep: every token is predicted from a context of its own."""
-
-
-def build(config: MLPConfig, seed: int, generator: torch.Generator | None = None) -> MLP:
-    """A freshly initialised model, by the config's `init_...` settings.
-
-    Args:
-        generator: draws all weights, in the order and the layout (inputs first) of makemore's script; None draws each
-            from (seed, its name).
-    """
-    model = MLP(config)
-
-    def scale(name: str, parameter: Tensor) -> float | None:
-        if ".norm." in name:
-            return None
-        part = name.split(".")[0].replace("layers", "hidden")
-        chosen = getattr(config, f"init_{part}_bias" if name.endswith("bias") else f"init_{part}")
-        return TANH_GAIN / math.sqrt(parameter.shape[-1]) if chosen == "kaiming" else float(chosen)
-
-    if config.init == "normal" and generator is None:
-        initialise(model, seed, scale)
-        return model
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            value = scale(name, parameter)
-            if value is None:
-                continue
-            if config.init == "constant":
-                parameter.fill_(value)
-            elif parameter.dim() == 2 and name != "embedding.weight":
-                parameter.copy_(torch.randn(parameter.shape[::-1], generator=generator).T * value)
-            else:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * value)
-    return model
-
-
-def parameter_formulas(config: MLPConfig) -> list[tuple[str, str, int]]:
-    """Each kind of module with its formula and its number of parameters; see `windtunnel.models.cost`."""
-    v, f, i, deep = config.vocab_size, config.d_hidden, config.d_input, config.n_layers - 1
-    b = int(config.hidden_bias)
-    plus = " + 1" * b
-    rows = [
-        ("embedding", "vocab_size * d_embedding", v * config.d_embedding),
-        ("hidden, first", f"(context_length * d_embedding{plus}) * d_hidden", (i + b) * f),
-        ("hidden, others", f"(n_layers - 1) * (d_hidden{plus}) * d_hidden", deep * (f + b) * f),
-        ("batch norms", "n_layers * 2 * d_hidden", config.n_layers * 2 * f * config.batch_norm),
-        ("output", "(d_hidden + 1) * vocab_size", (f + 1) * v),
-        ("direct", "context_length * d_embedding * vocab_size", i * v * config.direct),
-    ]
-    return [row for row in rows if row[2]]
-
-
-def flops_by_part(config: MLPConfig, length: int) -> dict[str, int]:
-    """Matrix-multiply FLOPs of predicting `length` tokens, a multiply and an add counted as two."""
-    f, i, v = config.d_hidden, config.d_input, config.vocab_size
-    parts = {
-        "hidden": 2 * length * (i * f + (config.n_layers - 1) * f * f),
-        "output": 2 * length * f * v,
-        "direct": 2 * length * i * v * config.direct,
-    }
-    return {part: flops for part, flops in parts.items() if flops}

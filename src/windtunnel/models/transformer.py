@@ -13,9 +13,10 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from windtunnel.config import Config
 from windtunnel.errors import ConfigError
+from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.nn.attention import Attend, attend
+from windtunnel.nn.blocks import Blocks
 from windtunnel.nn.cache import Cache, StaticCache
 from windtunnel.nn.dropout import Dropout
 from windtunnel.nn.embedding import lookup
@@ -26,10 +27,12 @@ from windtunnel.nn.norms import NORMS
 from windtunnel.nn.positions import POSITIONS, RopeScaling, Rotation, rotate
 
 
-class TransformerConfig(Config):
+class TransformerConfig(ModelConfig):
     """A decoder-only transformer; the defaults are GPT-2's smallest model, 124,439,808 parameters."""
 
     added: ClassVar[frozenset[str]] = frozenset({"causal", "residual_scaling", "zero_biases"})
+    has_blocks: ClassVar[bool] = True
+    attends: ClassVar[bool] = True
     family: Literal["transformer"] = "transformer"
     vocab_size: PositiveInt = 50257
     context_length: PositiveInt = 1024
@@ -85,18 +88,23 @@ class TransformerConfig(Config):
 
     @property
     def last_only(self) -> bool:
-        """An example of a batch predicts all of its tokens but the first."""
         return False
 
     @property
     def targets_per_example(self) -> int:
-        """How many tokens an example of a batch predicts, at most."""
         return self.context_length
 
     @property
     def widest(self) -> int:
-        """Width of the vectors that most of the arithmetic is made of."""
         return self.d_model
+
+    @property
+    def is_causal(self) -> bool:
+        return self.causal
+
+    @property
+    def shares_embedding(self) -> bool:
+        return self.tie_embeddings
 
     @property
     def head_width(self) -> int:
@@ -119,6 +127,92 @@ class TransformerConfig(Config):
         """The window of each layer."""
         return self.window if isinstance(self.window, tuple) else (self.window,) * self.n_layers
 
+    def create(self) -> Transformer:
+        return Transformer(self)
+
+    def build(self, seed: int, generator: torch.Generator | None = None) -> Transformer:
+        """Matrices N(0, .02), biases zero, norms one (GPT-2).
+
+        The two projections of a block that write into the residual stream get .02 / sqrt(2 n_layers), so that the
+        stream's variance at the end does not grow with depth (Radford et al. 2019, section 2.3). Two settings turn
+        either of these off: `residual_scaling`, `zero_biases`.
+        """
+        if generator is not None:
+            raise ConfigError("a transformer's weights are drawn from the seed and their names, not from a generator")
+        model = Transformer(self)
+
+        def std(name: str, parameter: Tensor) -> float | None:
+            if parameter.dim() < 2:
+                return 0.0 if name.endswith("bias") else None
+            writes_residual = name.endswith(("attention.out.weight", "feed_forward.narrow.weight"))
+            return 0.02 / math.sqrt(2 * self.n_layers) if writes_residual and self.residual_scaling else 0.02
+
+        initialise(model, seed, std)
+        if not self.zero_biases:
+            uniform_biases(model, seed)
+        return model
+
+    def parameter_rows(self) -> list[ParameterRow]:
+        d, layers, v = self.d_model, self.n_layers, self.vocab_size
+        q, kv, ff = self.n_heads * self.head_width, self.kv_heads * self.head_width, self.ff_width
+        b = int(self.bias)
+        row = "(d_model + 1)" if self.bias else "d_model"
+        matrices = 3 if self.activation == "swiglu" else 2
+        ff_bias = {2: " + d_ff + d_model", 3: " + 2 * d_ff + d_model"}[matrices] if self.bias else ""
+        vectors = {"layer": 1 + b, "rms": 1, "none": 0}[self.norm]
+        norms = "2 * n_layers + 1" if self.norm_position == "pre" else "2 * n_layers"
+        n_norms = 2 * layers + (self.norm_position == "pre")
+        rows = [
+            ParameterRow("embedding", "vocab_size * d_model", v * d, True),
+            ParameterRow(
+                "position", "context_length * d_model", self.context_length * d * (self.position == "learned"), True
+            ),
+            ParameterRow(
+                "attention.qkv",
+                f"n_layers * {row} * (n_heads + 2 * n_kv_heads) * d_head",
+                layers * (d + b) * (q + 2 * kv),
+            ),
+            ParameterRow("attention.out", f"n_layers * (n_heads * d_head{' + 1' * b}) * d_model", layers * (q + b) * d),
+            ParameterRow(
+                "feed_forward",
+                f"n_layers * ({matrices} * d_model * d_ff{ff_bias})",
+                layers * (matrices * d * ff + b * ((matrices - 1) * ff + d)),
+            ),
+            ParameterRow("norms", f"({norms}) * " + "2 * " * (vectors == 2) + "d_model", n_norms * vectors * d),
+            ParameterRow("head", "vocab_size * d_model", v * d * (not self.tie_embeddings)),
+        ]
+        return [row for row in rows if row.n_parameters]
+
+    def formula_names(self) -> dict[str, int]:
+        return {
+            "vocab_size": self.vocab_size,
+            "context_length": self.context_length,
+            "n_layers": self.n_layers,
+            "n_heads": self.n_heads,
+            "n_kv_heads": self.kv_heads,
+            "d_model": self.d_model,
+            "d_head": self.head_width,
+            "d_ff": self.ff_width,
+        }
+
+    def flops_by_part(self, length: int) -> dict[str, int]:
+        """Attention is counted as all length x length scores, also those that the mask hides."""
+        d, layers = self.d_model, self.n_layers
+        q, kv = self.n_heads * self.head_width, self.kv_heads * self.head_width
+        matrices = 3 if self.activation == "swiglu" else 2
+        return {
+            "attention.qkv": layers * 2 * length * d * (q + 2 * kv),
+            "attention.scores": layers * 2 * length * length * q,
+            "attention.mix": layers * 2 * length * length * q,
+            "attention.out": layers * 2 * length * q * d,
+            "feed_forward": layers * matrices * 2 * length * d * self.ff_width,
+            "head": 2 * length * d * self.vocab_size,
+        }
+
+    def cache_elements_per_token(self) -> int:
+        """A key and a value in every layer and key head. Windows do not shorten it: the cache keeps all tokens."""
+        return 2 * self.n_layers * self.kv_heads * self.head_width
+
 
 class Attention(nn.Module):
     """Multi-head self-attention, causal by default; queries, keys and values come from one packed matrix."""
@@ -126,7 +220,7 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.sizes = [config.n_heads * config.head_width] + 2 * [config.kv_heads * config.head_width]
-        self.qkv = Linear(config.d_model, sum(self.sizes), bias=config.bias)
+        self.qkv = Linear(config.d_model, sum(self.sizes), bias=config.bias, parts=self.sizes)
         self.out = Linear(self.sizes[0], config.d_model, bias=config.bias)
         self.layer, self.window = layer, config.windows[layer]
         self.d_head, self.dropout, self.causal = config.head_width, config.dropout, config.causal
@@ -181,8 +275,10 @@ class Block(nn.Module):
         return self.norm_2(x_BTD + self.dropout(self.feed_forward(x_BTD)))
 
 
-class Transformer(nn.Module):
+class Transformer(Model):
     """ids (B, T) -> logits (B, T, V): token t's logits are the model's belief about token t + 1."""
+
+    config: TransformerConfig
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -197,22 +293,22 @@ class Transformer(nn.Module):
             config.rope_scaling,
         )
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.blocks = Blocks(Block(config, layer) for layer in range(config.n_layers))
         final = config.norm if config.norm_position == "pre" else "none"
         self.norm = NORMS[final](config.d_model, config.norm_epsilon, config.bias)
         self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, bias=False)
 
-    def forward(self, ids_BT: Tensor, cache: Cache | StaticCache | None = None, attend: Attend = attend) -> Tensor:
+    def forward(self, ids: Tensor, cache: Cache | StaticCache | None = None, attend: Attend = attend) -> Tensor:
         """Logits (B, T, V).
 
         Args:
-            ids_BT: token ids; with a cache, the tokens that follow those already in it.
+            ids: token ids (B, T), int64; with a cache, the tokens that follow those already in it.
             cache: keys and values of the tokens before, which is extended by these.
             attend: the attention function; inspection passes one that keeps its weights.
         """
-        length = ids_BT.shape[1]
-        positions_T = torch.arange(length, device=ids_BT.device) if cache is None else cache.positions(length)
-        x_BTD, table_VD = lookup(ids_BT, self.embedding.weight)
+        length = ids.shape[1]
+        positions_T = torch.arange(length, device=ids.device) if cache is None else cache.positions(length)
+        x_BTD, table_VD = lookup(ids, self.embedding.weight)
         added_TD = self.position.embed(positions_T)
         if added_TD is not None:
             x_BTD = x_BTD + added_TD
@@ -238,24 +334,3 @@ class Transformer(nn.Module):
                 "with every new one, and in training it saw what it was to predict; train with model.causal=true"
             )
         return Cache(c.n_layers, batch_size, c.kv_heads, capacity, c.head_width, like=self.embedding.weight)
-
-
-def build(config: TransformerConfig, seed: int) -> Transformer:
-    """A freshly initialised model: matrices N(0, .02), biases zero, norms one (GPT-2).
-
-    The two projections of a block that write into the residual stream get .02 / sqrt(2 n_layers), so that the
-    stream's variance at the end does not grow with depth (Radford et al. 2019, section 2.3). Two settings turn
-    either of these off: `residual_scaling`, `zero_biases`.
-    """
-    model = Transformer(config)
-
-    def std(name: str, parameter: Tensor) -> float | None:
-        if parameter.dim() < 2:
-            return 0.0 if name.endswith("bias") else None
-        writes_residual = name.endswith(("attention.out.weight", "feed_forward.narrow.weight"))
-        return 0.02 / math.sqrt(2 * config.n_layers) if writes_residual and config.residual_scaling else 0.02
-
-    initialise(model, seed, std)
-    if not config.zero_biases:
-        uniform_biases(model, seed)
-    return model

@@ -8,6 +8,7 @@ cast to float32 piece by piece.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,16 @@ weight @ x.T the tokens; and the gradient that comes back in this order is not t
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` by way of `linear`."""
+    """`torch.nn.Linear` by way of `linear`.
+
+    Args:
+        parts: numbers of rows of the matrices that its weight is packed of, as queries, keys and values are; None is
+            one matrix.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, parts: Sequence[int] | None = None) -> None:
+        super().__init__(inputs, outputs, bias)
+        self.parts = [outputs] if parts is None else list(parts)
 
     def forward(self, x_TI: Tensor) -> Tensor:
         """x (..., inputs) -> (..., outputs)."""

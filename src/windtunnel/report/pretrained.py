@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.inspect.fold import Folded
-from windtunnel.models import TransformerConfig
 from windtunnel.models.pretrained.proof import Proof
 from windtunnel.training.events import Evaluation
 from windtunnel.training.foreign import Altered, Imported
@@ -15,12 +14,11 @@ from windtunnel.training.foreign import Altered, Imported
 
 def import_lines(found: Imported) -> list[str]:
     """What was read, whether it is the same model as transformers', and where it is."""
-    tokenizer, model = found.run.tokenizer, found.run.config.model
-    assert isinstance(model, TransformerConfig)
+    tokenizer, size = found.run.tokenizer, found.run.config.model.formula_names()
     folder = found.run.folder
     return [
-        f"{found.origin}: {found.n_parameters:,} parameters, {model.n_layers} layers x {model.d_model}, context "
-        f"{model.context_length:,}; tokenizer {tokenizer.kind} with {tokenizer.vocab_size:,} tokens",
+        f"{found.origin}: {found.n_parameters:,} parameters, {size['n_layers']} layers x {size['d_model']}, context "
+        f"{size['context_length']:,}; tokenizer {tokenizer.kind} with {tokenizer.vocab_size:,} tokens",
         *(f"note: {note}" for note in found.notes),
         *(
             proof_lines(found.proof)

@@ -9,10 +9,10 @@ context_length + 1 tokens as its only target, for models that see a fixed number
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import Protocol
+from itertools import pairwise
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,32 +26,48 @@ IGNORED = -1
 """The target of a padded position; the loss leaves it out."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """ids (B, T) and the targets of their last T' positions (B, T'), int64; a target of IGNORED is padding.
+class Batch(NamedTuple):
+    """What a model reads and what it is to answer. A tuple, so that torch.compile, vmap and DDP see the tensors in it.
 
-    T' is T, and 1 for `Positions`.
+    inputs: by the names of the model's forward pass, `model(**inputs)`; one row of each for one example. A language
+        model reads `ids` (B, T), int64.
+    targets: (B, T'), int64; IGNORED is left out of the loss. Token by token T' is T and `ids` is padded as the targets
+        are; with one target a row, as from `Positions`, T' is 1.
+    units: (B, T') or (B, 1), int64: which unit of the split (document, block of running text, pair, picture) each
+        target belongs to. `sweep` says it; None in training, which does not ask.
     """
 
-    ids: Tensor
+    inputs: dict[str, Tensor]
     targets: Tensor
+    units: Tensor | None = None
+
+    @property
+    def ids(self) -> Tensor:
+        """The input `ids`, (B, T)."""
+        return self.inputs["ids"]
 
     @property
     def n_targets(self) -> int:
-        """How many tokens are predicted."""
+        """How many targets count."""
         return int((self.targets != IGNORED).sum())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(self.ids.to(device), self.targets.to(device))
+        return self._map(lambda tensor: tensor.to(device))
 
     def split(self, parts: int) -> list[Batch]:
         """The same rows in `parts` smaller batches, each cut to its own longest row."""
+        size, more = divmod(len(self.targets), parts)
+        ends = [min(part, more) + part * size for part in range(parts + 1)]
         return [
-            trim(ids, targets)
-            for ids, targets in zip(self.ids.tensor_split(parts), self.targets.tensor_split(parts), strict=True)
-            if len(ids)
+            trim(self._map(lambda tensor, rows=slice(start, end): tensor[rows]))  # type: ignore[misc]
+            for start, end in pairwise(ends)
+            if start < end
         ]
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        return Batch(inputs, change(self.targets), None if self.units is None else change(self.units))
 
 
 class Examples(Protocol):
@@ -174,7 +190,7 @@ class Positions:
     def take(self, indices: np.ndarray, key: int = 0) -> Batch:
         known = len(self) * len(self.reach) <= LARGEST_TABLE
         rows = torch.from_numpy(self.table[indices] if known else self.rows(indices))
-        return Batch(rows[:, :-1], rows[:, -1:])
+        return Batch({"ids": rows[:, :-1]}, rows[:, -1:])
 
     @cached_property
     def table(self) -> np.ndarray:
@@ -272,13 +288,16 @@ def order(n: int, key: int) -> np.ndarray:
 
 
 def join(parts: Sequence[Batch]) -> Batch:
-    """The rows of several batches as one, padded to the widest."""
+    """The rows of several batches as one, padded to the widest; their units are forgotten."""
 
     def padded(tensors: Sequence[Tensor], value: int) -> Tensor:
         width = max(tensor.shape[1] for tensor in tensors)
-        return torch.cat([F.pad(tensor, (0, width - tensor.shape[1]), value=value) for tensor in tensors])
+        wide = [F.pad(tensor, (0, width - tensor.shape[1]), value=value) if tensor.dim() == 2 else tensor
+                for tensor in tensors]  # fmt: skip
+        return torch.cat(wide)
 
-    return Batch(padded([part.ids for part in parts], 0), padded([part.targets for part in parts], IGNORED))
+    inputs = {name: padded([part.inputs[name] for part in parts], 0) for name in parts[0].inputs}
+    return Batch(inputs, padded([part.targets for part in parts], IGNORED))
 
 
 def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:
@@ -289,13 +308,16 @@ def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence) - 1] = sequence[:-1]
         targets[row, : len(sequence) - 1] = sequence[1:]
-    return Batch(torch.from_numpy(ids), torch.from_numpy(targets))
+    return Batch({"ids": torch.from_numpy(ids)}, torch.from_numpy(targets))
 
 
-def trim(ids: Tensor, targets: Tensor) -> Batch:
-    """Cut the columns on the right that are padding in every row."""
-    width = int((targets != IGNORED).any(dim=0).nonzero().max()) + 1
-    return Batch(ids[:, : ids.shape[1] - targets.shape[1] + width], targets[:, :width])
+def trim(batch: Batch) -> Batch:
+    """Cut the columns on the right that are padding in every row, of the targets and of what is as wide as they are."""
+    all_columns = batch.targets.shape[1]
+    if all_columns == 1:
+        return batch
+    width = int((batch.targets != IGNORED).any(dim=0).nonzero().max()) + 1
+    return batch._map(lambda tensor: tensor[:, :width] if tensor.shape[1:] == (all_columns,) else tensor)
 
 
 def in_turn(values: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import windtunnel
 from windtunnel.errors import ConfigError, LostRank, WindtunnelError
-from windtunnel.models import MLPConfig
+from windtunnel.nn.blocks import blocks_of
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.training import machine
 from windtunnel.training.optimizer import optimizer_tensors
@@ -58,7 +58,7 @@ class Ranks:
     def check(self, config: RunConfig) -> None:
         """Raises ConfigError for a run that cannot be shared by so many ranks."""
         train = config.train
-        if self.size > 1 and isinstance(config.model, MLPConfig) and config.model.batch_norm:
+        if self.size > 1 and config.model.needs_whole_batch:
             raise ConfigError(
                 "batch norm takes its statistics over all rows of a batch, and each rank has some of them; train in "
                 "one process, or without it: --set model.batch_norm=false"
@@ -78,7 +78,7 @@ class Ranks:
         """Put a model, which is the same on all ranks, where it is trained; its parameters may be shards after that."""
         return model.to(machine.device())
 
-    def forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(self, model: nn.Module) -> Callable[..., Tensor]:
         """What to call in place of a placed model where gradients are wanted."""
         return model
 
@@ -108,7 +108,7 @@ class Ranks:
         batches = iter(batches)
         while turn := list(islice(batches, self.size)):
             some = turn[min(self.rank, len(turn) - 1)]
-            yield some if self.rank < len(turn) else Batch(some.ids, torch.full_like(some.targets, IGNORED))
+            yield some if self.rank < len(turn) else some._replace(targets=torch.full_like(some.targets, IGNORED))
 
     def full(self, tensor: Tensor) -> Tensor:
         """The whole of a tensor of which each rank may hold a shard."""
@@ -220,7 +220,7 @@ class Replicated(_Together):
         self.ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket.buffer()))
         return model
 
-    def forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(self, model: nn.Module) -> Callable[..., Tensor]:
         assert self.ddp.module is model
         return self.ddp
 
@@ -246,7 +246,7 @@ class Sharded(_Together):
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(machine.device().type, (self.size,))
-        for part in (*getattr(model, "blocks", ()), model):  # moves each to the device only as it is sharded
+        for part in (*blocks_of(model), model):  # moves each to the device only as it is sharded
             sharded = fully_shard(part, mesh=mesh)
             sharded.set_gradient_divide_factor(1.0)
             sharded.set_force_sum_reduction_for_comms(True)

@@ -56,7 +56,7 @@ def evaluate(
     with torch.no_grad(), machine.autocast(precision):
         for batch in ranks.deal(examples(store, split, context_length, last_only).sweep(rows, max_tokens)):
             there = batch.to(device)
-            total += loss_sum(model(there.ids), there.targets).item()
+            total += loss_sum(model(**there.inputs), there.targets).item()
             n_read += batch.n_targets
     model.train(was_training)
     total, n_targets = ranks.sum(total, n_read)
@@ -80,8 +80,8 @@ def document_losses(
     with torch.no_grad():
         for batch in examples(store, split, context_length, last_only).sweep(rows):
             there = batch.to(device)
-            each = F.cross_entropy(model(there.ids).flatten(0, 1).float(), there.targets.flatten(), reduction="none",
-                                   ignore_index=IGNORED)  # fmt: skip
+            logits_NV = model(**there.inputs).flatten(0, 1).float()
+            each = F.cross_entropy(logits_NV, there.targets.flatten(), reduction="none", ignore_index=IGNORED)
             losses.append(each[there.targets.flatten() != IGNORED].double().cpu().numpy())
     starts, order = _documents(store, split)
     up_to = np.concatenate([[0.0], np.cumsum(np.concatenate(losses))])

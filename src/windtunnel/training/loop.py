@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError, NumericsError
-from windtunnel.models import Model, create
+from windtunnel.models import Model
 from windtunnel.models.cost import training_flops_per_token
+from windtunnel.text.batches import Batch
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training import machine
@@ -52,7 +53,7 @@ from windtunnel.training.run import (
 )
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.schedule import learning_rate
-from windtunnel.training.step import LossSum, compile_for_training, gradients, guard, one_graph, prepare_blocks, update
+from windtunnel.training.step import LossOf, compile_for_training, gradients, guard, one_graph, prepare_blocks, update
 
 WriteSample = Callable[[Model, Run], str]
 
@@ -169,7 +170,7 @@ def alone(config: RunConfig, store: TokenStore, state: State, ranks: Ranks = ALO
     return lambda: advance(config, state, batch_of, loss, ranks)
 
 
-def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossSum, ranks: Ranks = ALONE) -> Step:
+def advance(config: RunConfig, state: State, batch_of: BatchOf, loss_of: LossOf, ranks: Ranks = ALONE) -> Step:
     """One step: batch, gradient, guard, update."""
     train, begin = config.train, time.perf_counter()
     rows = batch_of(state.step).to(state.model.embedding.weight.device)
@@ -231,7 +232,7 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
     with ranks.together():
         checkpoint = newest_checkpoint(run.folder)
         # A run that has saved needs the one that it started from no more.
-        model = create(run.config.model) if checkpoint else initial_model(run.config)
+        model = run.config.model.create() if checkpoint else initial_model(run.config)
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
@@ -283,14 +284,14 @@ def _no_log() -> FileIO:
     return Path(os.devnull).open("ab", buffering=0)
 
 
-def loss_function(model: Callable[[Tensor], Tensor], config: RunConfig, n_ranks: int = 1) -> LossSum:
-    """(ids, targets) -> summed loss, in the run's precision."""
+def loss_function(model: Callable[..., Tensor], config: RunConfig, n_ranks: int = 1) -> LossOf:
+    """batch -> summed loss, in the run's precision."""
     whole = compiles(config) and not in_blocks(config, n_ranks)
 
-    def total(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def total(batch: Batch) -> Tensor:
         with machine.autocast(config.train.precision):
-            logits_BTV = model(ids_BT)
-        return (loss_sum if whole else training_loss_sum)(logits_BTV, targets_BT)
+            logits = model(**batch.inputs)
+        return (loss_sum if whole else training_loss_sum)(logits, batch.targets)
 
     if not whole:
         return total

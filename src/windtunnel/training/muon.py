@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from windtunnel.models.transformer import Attention
+from windtunnel.nn.blocks import layers_of
+from windtunnel.nn.linear import Linear
 from windtunnel.training import machine
 
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -108,6 +109,5 @@ def hidden_matrices(model: nn.Module) -> dict[Tensor, list[int]]:
     Of each the rows of the matrices in it: queries, keys and values are three, packed. Made orthogonal as one, the
     larger gradient of the values would leave the queries hardly a step.
     """
-    packed = {layer.qkv.weight: layer.sizes for layer in model.modules() if isinstance(layer, Attention)}
-    linear = [layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and "." in name]
-    return {layer.weight: packed.get(layer.weight, [layer.out_features]) for layer in linear}
+    inside = [module for layer in layers_of(model) for module in layer.modules() if isinstance(module, nn.Linear)]
+    return {m.weight: m.parts if isinstance(m, Linear) else [m.out_features] for m in inside}

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
-from windtunnel.models import MLPConfig, Model, ModelConfig, TransformerConfig, create
+from windtunnel.models import FAMILIES, Model, ModelConfig
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.models.pretrained.parts import listing
 from windtunnel.text.corpora import open_corpus
@@ -234,7 +234,7 @@ def in_one_graph(config: RunConfig, n_ranks: int = 1) -> bool:
     """Whether the loss of a compiled run and its gradient are one graph."""
     if n_ranks > 1 or not compiles(config):
         return False
-    if not isinstance(config.model, TransformerConfig):
+    if not config.model.has_blocks:
         return True
     train = config.train
     plain = machine.device().type == "cpu" and config.text.unit == "text" and not train.recompute
@@ -243,7 +243,7 @@ def in_one_graph(config: RunConfig, n_ranks: int = 1) -> bool:
 
 def in_blocks(config: RunConfig, n_ranks: int = 1) -> bool:
     """Whether each block of a compiled run is a graph, instead of the loss."""
-    return isinstance(config.model, TransformerConfig) and compiles(config) and not in_one_graph(config, n_ranks)
+    return config.model.has_blocks and compiles(config) and not in_one_graph(config, n_ranks)
 
 
 def compiling_pays(config: RunConfig) -> bool:
@@ -262,20 +262,21 @@ def is_tiny(config: RunConfig) -> bool:
     plain = train.grad_accumulation == 1 and train.threads == 1 and train.precision == "fp32"
     plain = plain and config.optimizer.name != "muon"
     flops = training_flops_per_token(model, model.targets_per_example) * model.targets_per_example * train.batch_size
-    return isinstance(model, MLPConfig) and plain and flops < TINY and machine.device().type == "cpu"
+    return model.stackable and plain and flops < TINY and machine.device().type == "cpu"
 
 
 def _check_family(config: RunConfig) -> None:
     """Refuse what only another family, or a larger batch, can do."""
     model, train = config.model, config.train
-    if config.generator is not None and not isinstance(model, MLPConfig):
+    if config.generator is not None and not model.replays_generator:
+        able = " or ".join(family for family, kind in FAMILIES.items() if kind.replays_generator)
         raise ConfigError(
-            f"generator={config.generator} replays scripts of the family mlp, and the model is a {model.family}; leave "
-            "it out, since without it every draw is a function of the seed already"
+            f"generator={config.generator} replays scripts of the family {able}, and the model is a {model.family}; "
+            "leave it out, since without it every draw is a function of the seed already"
         )
-    if isinstance(model, MLPConfig) and train.recompute:
-        raise ConfigError("train.recompute computes a transformer's blocks again, and an mlp has none; leave it out")
-    if isinstance(model, MLPConfig) and model.batch_norm and train.batch_size < 2 * train.grad_accumulation:
+    if train.recompute and not model.has_blocks:
+        raise ConfigError(f"train.recompute computes blocks again, and an {model.family} has none; leave it out")
+    if model.needs_whole_batch and train.batch_size < 2 * train.grad_accumulation:
         raise ConfigError(
             f"batch norm needs at least two examples at once, and batch_size {train.batch_size} in "
             f"{train.grad_accumulation} parts has fewer; give a larger batch, or --set model.batch_norm=false"
@@ -329,7 +330,7 @@ def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> St
     """
     run, checkpoint = open_start(start)
     with torch.device("meta"):
-        expected = {name: tensor.shape for name, tensor in create(model).state_dict().items()}
+        expected = {name: tensor.shape for name, tensor in model.create().state_dict().items()}
     given = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
     wrong = [name for name in sorted({**expected, **given}) if expected.get(name) != given.get(name)]
     if wrong:
@@ -373,7 +374,7 @@ def load(folder: Path) -> TrainedModel:
         read_events(folder / METRICS, checkpoint.facts["metrics_size"])
     except ArtifactError as error:
         warnings.append(str(error))
-    model = create(run.config.model)
+    model = run.config.model.create()
     load_weights(model, checkpoint.weights)
     model.to(machine.device()).eval()
     return TrainedModel(run, model, run.tokenizer, checkpoint.step, tuple(warnings))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from windtunnel.config import Config
-from windtunnel.models import ModelConfig, TransformerConfig
+from windtunnel.models import AnyModelConfig, TransformerConfig
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.schedule import ScheduleConfig
@@ -69,7 +69,7 @@ class RunConfig(Config):
     added: ClassVar[frozenset[str]] = frozenset({"start", "generator"})
     corpus: str
     text: TextConfig = TextConfig()
-    model: ModelConfig = TransformerConfig()
+    model: AnyModelConfig = TransformerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()

@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_map
 
 from windtunnel.config import to_json
 from windtunnel.errors import NumericsError, WindtunnelError
 from windtunnel.models import Model
+from windtunnel.text.batches import Batch
 from windtunnel.text.store import TokenStore
 from windtunnel.training.draws import rows_of_steps
 from windtunnel.training.events import Event, Step, Stopped
@@ -183,19 +185,13 @@ class Stack:
         """Losses and gradient norms of these steps, run by run."""
         size = self.config.train.batch_size
         drawn = [seat.rows(start, end) for seat in self.seats]
-        ids, targets = (
-            torch.stack([getattr(batch, part).unflatten(0, (-1, size)) for batch in drawn], dim=1)
-            for part in ("ids", "targets")
-        )
+        rows = tree_map(lambda *parts: torch.stack([part.unflatten(0, (-1, size)) for part in parts], dim=1), *drawn)
         rates = _rates(self.config, start, end)
         if self.take_step is None:
             inputs = {name: tensor.clone() for name, tensor in self.tensors.items()}
-            self.take_step = traced_step(self.config, self.seats[0].state.model, inputs, ids[0], targets[0], rates[0])
+            self.take_step = traced_step(self.config, self.seats[0].state.model, inputs, _row(rows, 0), rates[0])
         with torch.no_grad():
-            numbers = [
-                self.take_step(self.tensors, *given)
-                for given in zip(ids.unbind(), targets.unbind(), rates.unbind(), strict=True)
-            ]
+            numbers = [self.take_step(self.tensors, _row(rows, step), rate) for step, rate in enumerate(rates.unbind())]
         losses, norms = (torch.stack([pair[part] for pair in numbers], dim=1).tolist() for part in (0, 1))
         return losses, norms
 
@@ -272,8 +268,14 @@ def _unflat(flat: Tensor, model: Model) -> dict[str, Tensor]:
     }
 
 
-StackedStep = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(tensors, which it changes, ids (S, B, T), targets (S, B, 1), rates (3,)) -> losses (S,), gradient norms (S,)."""
+StackedStep = Callable[[dict[str, Tensor], Batch, Tensor], tuple[Tensor, Tensor]]
+"""(tensors, which it changes, batches (S, B, ...), rates (3,)) -> losses (S,), gradient norms (S,)."""
+
+
+def _row(rows: Batch, step: int) -> Batch:
+    """The batches (S, B, ...) of one of many steps."""
+    batch: Batch = tree_map(lambda tensor: tensor[step], rows)
+    return batch
 
 
 def _rates(config: RunConfig, start: int, end: int) -> Tensor:
@@ -291,21 +293,21 @@ def _rates(config: RunConfig, start: int, end: int) -> Tensor:
 
 
 def traced_step(
-    config: RunConfig, model: Model, tensors: dict[str, Tensor], ids: Tensor, targets: Tensor, rates: Tensor
+    config: RunConfig, model: Model, tensors: dict[str, Tensor], batch: Batch, rates: Tensor
 ) -> StackedStep:
     """A step of a stack as a plain list of operations, compiled when the run is; the tensors are only examples."""
     optimizer, clip = config.optimizer, config.train.clip
     decayed = {name: torch.full(p.shape, float(p.dim() >= 2)) for name, p in model.named_parameters()}
     decay_P = torch.cat([part.flatten() for part in decayed.values()]) * optimizer.weight_decay
 
-    def loss_of(weights_P: Tensor, buffers: dict[str, Tensor], ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        logits = functional_call(model, (_unflat(weights_P, model), buffers), (ids_BT,))
-        return loss_sum(logits, targets_BT) / config.train.batch_size
+    def loss_of(weights_P: Tensor, buffers: dict[str, Tensor], batch: Batch) -> Tensor:
+        logits = functional_call(model, (_unflat(weights_P, model), buffers), (), batch.inputs)
+        return loss_sum(logits, batch.targets) / config.train.batch_size
 
-    def step(tensors: dict[str, Tensor], ids: Tensor, targets: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    def step(tensors: dict[str, Tensor], batch: Batch, rates: Tensor) -> tuple[Tensor, Tensor]:
         weights_SP = tensors["weights"].detach().requires_grad_()
         buffers = {name.removeprefix("buffer/"): b for name, b in tensors.items() if name.startswith("buffer/")}
-        losses_S = vmap(loss_of)(weights_SP, buffers, ids, targets)
+        losses_S = vmap(loss_of)(weights_SP, buffers, batch)
         (gradient_SP,) = torch.autograd.grad(losses_S.sum(), weights_SP)
         with torch.no_grad():
             norms_S = torch.linalg.vector_norm(gradient_SP, dim=1)
@@ -315,7 +317,7 @@ def traced_step(
         return losses_S.detach(), norms_S
 
     with torch.enable_grad():
-        traced = make_fx(step)(tensors, ids, targets, rates)
+        traced = make_fx(step)(tensors, batch, rates)
     return torch.compile(traced, dynamic=False) if compiles(config) else traced
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from windtunnel.errors import NumericsError
+from windtunnel.nn.blocks import blocks_of
 from windtunnel.nn.init import stream
 from windtunnel.nn.linear import is_large, two_cores_with_tiles
 from windtunnel.text.batches import Batch
@@ -19,11 +20,11 @@ from windtunnel.training import machine
 from windtunnel.training.distributed import ALONE, Ranks
 from windtunnel.training.muon import Muon
 
-LossSum = Callable[[Tensor, Tensor], Tensor]
-"""(ids, targets) -> summed loss in nats; the model is inside."""
+LossOf = Callable[[Batch], Tensor]
+"""batch -> summed loss in nats; the model and the task are inside."""
 
 
-def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int, ranks: Ranks = ALONE) -> float:
+def gradients(loss_of: LossOf, batch: Batch, parts: int, seed: int, step: int, ranks: Ranks = ALONE) -> float:
     """Accumulate the gradient of the batch's mean loss over `parts` micro-batches; return that loss.
 
     Each micro-batch's summed loss is divided by the targets of the whole batch, so the result does not depend
@@ -35,9 +36,9 @@ def gradients(loss_sum: LossSum, batch: Batch, parts: int, seed: int, step: int,
     micro_batches = batch.split(parts)
     for part, micro_batch in enumerate(micro_batches):
         rows = ranks.share(micro_batch)
-        seed_all(stream(seed, "dropout", step, part, *ranks.labels), batch.ids.device)
+        seed_all(stream(seed, "dropout", step, part, *ranks.labels), batch.targets.device)
         with ranks.micro_batch(last=part == len(micro_batches) - 1):
-            loss = loss_sum(rows.ids, rows.targets) / n_targets
+            loss = loss_of(rows) / n_targets
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return ranks.loss(total)
@@ -56,7 +57,7 @@ def compile_blocks(model: nn.Module) -> None:
 
     Without gradients a block runs as it is: an evaluation has other shapes, and would have them compiled, too.
     """
-    for block in getattr(model, "blocks", ()):
+    for block in blocks_of(model):
         block.forward = partial(_in_training, compile_for_training(block.forward), block.forward)
 
 
@@ -72,22 +73,22 @@ def _in_training(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], 
     return compiled(*inputs) if torch.is_grad_enabled() else plain(*inputs)
 
 
-def one_graph(loss_sum: LossSum, model: nn.Module) -> LossSum:
+def one_graph(loss_of: LossOf, model: nn.Module) -> LossOf:
     """The same loss, whose gradient with respect to the model's parameters is computed in the same compiled call.
 
     That spares a small model what lies between graphs: of each block on the way there and on the way back.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def both(ids: Tensor, targets: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        loss = loss_sum(ids, targets)
+    def both(batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss = loss_of(batch)
         return loss.detach(), torch.autograd.grad(loss, parameters)
 
     compiled = compile_for_training(both)
 
-    def known(ids: Tensor, targets: Tensor) -> Tensor:
+    def known(batch: Batch) -> Tensor:
         with torch._dynamo.config.patch(trace_autograd_ops=True):
-            loss: Tensor = _Known.apply(*compiled(ids, targets), *parameters)  # type: ignore[no-untyped-call]
+            loss: Tensor = _Known.apply(*compiled(batch), *parameters)  # type: ignore[no-untyped-call]
         return loss
 
     return known
@@ -115,7 +116,7 @@ def recompute_blocks(model: nn.Module) -> None:
 
     Chen et al. 2016, arXiv 1604.06174.
     """
-    for block in getattr(model, "blocks", ()):
+    for block in blocks_of(model):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 

@@ -9,6 +9,7 @@ from windtunnel.inspect.doctor.activations import Activations
 from windtunnel.inspect.doctor.exam import Examination
 from windtunnel.inspect.doctor.findings import Finding, low, one_digit, percent
 from windtunnel.inspect.doctor.gradients import State
+from windtunnel.nn.norms import BatchNorm
 
 INITIAL_EXCESS = 0.5
 """Nats above ln V: normal logits of standard deviation 1 cost so much, and 1 is a model that already takes sides."""
@@ -113,7 +114,7 @@ def gradient_states(exam: Examination) -> list[Finding]:
     if names := among("cancels"):
         g = next(g for g in exam.gradients_end if g.name == names[0])
         evidence = f"the gradient of {_listed(names)} is rounding: {g.rms:.1e} in float32, {g.rms_64:.1e} in float64"
-        setting = "model.hidden_bias" if exam.config.model.family == "mlp" else "model.bias"
+        setting = f"model.{exam.config.model.bias_setting}"
         cure = f"remove it (--set {setting}=false): what it adds, the norm behind it subtracts again"
         found.append(Finding("gradient that cancels", "warning", evidence, cure))
     return found
@@ -121,13 +122,14 @@ def gradient_states(exam: Examination) -> list[Finding]:
 
 def running_statistics(exam: Examination) -> list[Finding]:
     """Running statistics that a run of this length does not bring from where they begin to those of the data."""
-    model, steps = exam.config.model, exam.config.train.steps
-    if model.family != "mlp" or not model.batch_norm or steps == 0:
+    steps = exam.config.train.steps
+    momentum = next((m.momentum for m in exam.training.model.modules() if isinstance(m, BatchNorm)), None)
+    if momentum is None or steps == 0:
         return []
-    left = (1 - model.batch_norm_momentum) ** steps
+    left = (1 - momentum) ** steps
     if left <= LAG:
         return []
-    evidence = f"with batch_norm_momentum {model.batch_norm_momentum:g} the running statistics of batch norm still are "
+    evidence = f"with batch_norm_momentum {momentum:g} the running statistics of batch norm still are "
     evidence += f"{percent(left)} what they began as after {steps} steps, and every loss but train's is made with them"
     cure = f"--set model.batch_norm_momentum={one_digit(min(0.1, 10 / steps))}, or more steps"
     return [Finding("running statistics lag behind", "warning", evidence, cure)]

@@ -119,7 +119,7 @@ def sharpness(
     adam = config.name != "sgd"
     scales = [_preconditioner(name, p, config, state) for name, p in named] if adam else None
     with evaluating(model), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-        loss = loss_sum(model(batch.ids), batch.targets) / batch.n_targets
+        loss = loss_sum(model(**batch.inputs), batch.targets) / batch.n_targets
         value, change = largest_curvature(loss, [p for _, p in named], iterations, scales)
     b = config.beta_1 if adam else config.momentum
     return Curvature(value, change, iterations, 2 * (1 + b) / ((1 - b) if adam else 1), adam)

@@ -75,7 +75,7 @@ def row_losses(model: nn.Module, batches: Sequence[Batch]) -> RowLosses:
     """The loss of each row of some batches under a model in evaluation mode."""
 
     def nats(batch: Batch) -> Tensor:
-        logits_BVT = model(batch.ids).float().transpose(1, 2)
+        logits_BVT = model(**batch.inputs).float().transpose(1, 2)
         return F.cross_entropy(logits_BVT, batch.targets, reduction="none", ignore_index=IGNORED)
 
     with torch.no_grad(), evaluating(model):

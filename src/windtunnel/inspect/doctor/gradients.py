@@ -64,7 +64,7 @@ def _with_gradients(model: nn.Module, batch: Batch, dtype: torch.dtype) -> nn.Mo
             module.train()
     trial.zero_grad(set_to_none=True)
     # `loss_sum` would round the logits to float32.
-    loss = F.cross_entropy(trial(batch.ids).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+    loss = F.cross_entropy(trial(**batch.inputs).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     return trial

@@ -33,7 +33,7 @@ def initial_loss(model: nn.Module, batches: Sequence[Batch]) -> InitialLoss:
     losses, spreads = [], []
     with torch.no_grad():
         for batch in batches:
-            logits_BTV = model(batch.ids)
+            logits_BTV = model(**batch.inputs)
             losses.append(loss_sum(logits_BTV, batch.targets).item() / batch.n_targets)
             spreads.append(logits_BTV.float().std(dim=-1, correction=0).mean().item())
     return InitialLoss(mean_interval(losses), math.log(logits_BTV.shape[-1]), sum(spreads) / len(spreads))

@@ -64,7 +64,7 @@ def gradient_vectors(model: nn.Module, batches: Sequence[Batch]) -> Iterator[Ten
     parameters = [p for p in model.parameters() if p.requires_grad]
     with evaluating(model):
         for batch in batches:
-            loss = loss_sum(model(batch.ids), batch.targets) / mean_targets
+            loss = loss_sum(model(**batch.inputs), batch.targets) / mean_targets
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
             yield torch.cat([
                 (torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, found, strict=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.errors import NumericsError
-from windtunnel.text.batches import Examples, batch
+from windtunnel.text.batches import Batch, Examples, batch
 from windtunnel.training.objective import loss_sum
 from windtunnel.training.optimizer import build_optimizer, optimizer_tensors
 from windtunnel.training.run_config import RunConfig
@@ -64,8 +64,8 @@ def train_copy(
     ratios: dict[str, list[float]] = {name: [] for name, _ in trial.named_parameters()}
     message = ""
 
-    def loss_of(ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return loss_sum(trial(ids_BT), targets_BT)
+    def loss_of(batch: Batch) -> Tensor:
+        return loss_sum(trial(**batch.inputs), batch.targets)
 
     for step in range(steps):
         rows = batch(source, config.train.batch_size, config.seed, step)

@@ -1,0 +1,116 @@
+"""What every model family says of itself: how it is built, what it costs, and how it is trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import nn
+
+from windtunnel.config import Config
+from windtunnel.nn.cache import Cache
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """Parameters of one kind of module, all layers together.
+
+    Evaluated with the names of `ModelConfig.formula_names`, the formula gives the number.
+    """
+
+    module: str
+    formula: str
+    n_parameters: int
+    is_embedding: bool = False
+    """Whether they are a table in which tokens or positions are looked up."""
+
+
+class Model(nn.Module):
+    """forward(ids (B, T)) -> logits (B, T', V); the caller owns loss, optimizer and cache."""
+
+    config: ModelConfig
+    embedding: nn.Embedding
+
+    def new_cache(self, batch_size: int, capacity: int) -> Cache | None:
+        """An empty cache of keys and values; None for a family that computes every token from the ids alone."""
+        return None
+
+
+class ModelConfig(Config, ABC):
+    """The settings of one family. A new family is one subclass beside its module, and one line in `FAMILIES`."""
+
+    family: str
+    vocab_size: PositiveInt
+    context_length: PositiveInt
+
+    has_blocks: ClassVar[bool] = False
+    """Whether the model is made of `Blocks`: they can be compiled and recomputed one by one."""
+    attends: ClassVar[bool] = False
+    """Whether `forward` takes `attend`, the attention function."""
+    stackable: ClassVar[bool] = False
+    """Whether seeds of tiny runs train together in one process (`windtunnel.training.stack`)."""
+    replays_generator: ClassVar[bool] = False
+    """Whether `build` can draw all weights from one generator, as a published script does."""
+    bias_setting: ClassVar[str] = "bias"
+    """The setting that removes the biases in front of norms."""
+
+    @property
+    @abstractmethod
+    def last_only(self) -> bool:
+        """Whether an example of a batch predicts only its last token."""
+
+    @property
+    @abstractmethod
+    def targets_per_example(self) -> int:
+        """How many tokens an example of a batch predicts, at most."""
+
+    @property
+    @abstractmethod
+    def widest(self) -> int:
+        """Width of the vectors that most of the arithmetic is made of; 0 is too small for bfloat16 to pay."""
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a prediction sees nothing of the token it is of, and of those after it."""
+        return True
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Whether a row's loss depends on the batch's other rows, so that ranks cannot share a batch."""
+        return False
+
+    @property
+    def shares_embedding(self) -> bool:
+        """Whether the head's matrix is the embedding's."""
+        return False
+
+    @abstractmethod
+    def create(self) -> Model:
+        """A model whose weights are still to be filled."""
+
+    @abstractmethod
+    def build(self, seed: int, generator: torch.Generator | None = None) -> Model:
+        """A freshly initialised model; the weights are a function of (seed, their names, their shapes).
+
+        Args:
+            generator: draws all weights instead; only for a family that `replays_generator`.
+        """
+
+    @abstractmethod
+    def parameter_rows(self) -> list[ParameterRow]:
+        """Each kind of module with its formula and its number of parameters; those without any are left out."""
+
+    @abstractmethod
+    def formula_names(self) -> dict[str, int]:
+        """The values of the names in the formulas, with what the config leaves open filled in."""
+
+    @abstractmethod
+    def flops_by_part(self, length: int) -> dict[str, int]:
+        """Matrix-multiply FLOPs of predicting `length` tokens in a row, a multiply and an add counted as two."""
+
+    def cache_elements_per_token(self) -> int:
+        """Numbers that a cache keeps for each token; 0 for a family without one."""
+        return 0

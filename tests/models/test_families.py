@@ -1,0 +1,227 @@
+"""What every family of models keeps: each test runs over every entry of FAMILIES, by a tiny config in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from windtunnel.config import ConfigError, fingerprint, parse, to_json
+from windtunnel.inspect.cost import count_forward_flops
+from windtunnel.models import FAMILIES, MLPConfig, Model, ModelConfig, TransformerConfig
+from windtunnel.nn.blocks import Blocks, Layers, blocks_of, layers_of
+from windtunnel.training import machine
+from windtunnel.training.checkpoint import load_weights
+from windtunnel.training.muon import hidden_matrices
+from windtunnel.training.objective import loss_sum
+from windtunnel.training.run_config import RunConfig
+
+V, LENGTH = 13, 8
+TINY: dict[str, ModelConfig] = {
+    "transformer": TransformerConfig(
+        vocab_size=V, context_length=LENGTH, n_layers=2, n_heads=2, d_model=16, dropout=0.0
+    ),
+    "mlp": MLPConfig(vocab_size=V, context_length=3, n_layers=2, d_hidden=16, hidden_bias=False, init_output=1.0),
+}
+
+families = pytest.mark.parametrize("family", FAMILIES)
+
+
+def model_of(family: str) -> Model:
+    """In evaluation mode, with weights large enough for every id to be felt in the logits."""
+    model = TINY[family].build(0).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3 if parameter.dim() > 1 else 1)
+    return model
+
+
+def ids_of(rows: int = 3, length: int = LENGTH, seed: int = 0) -> Tensor:
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def loss_of(model: Model, ids: Tensor) -> Tensor:
+    """Summed nats of the tokens that the logits are of, all but the last of which the model was shown."""
+    logits = model(ids[:, :-1])
+    return loss_sum(logits, ids[:, -logits.shape[1] :])
+
+
+def test_the_table_has_every_family_by_its_name() -> None:
+    assert TINY.keys() == FAMILIES.keys()
+    for family, config in TINY.items():
+        assert type(config) is FAMILIES[family]
+        assert config.family == family == FAMILIES[family].model_fields["family"].default
+
+
+@families
+def test_a_model_is_a_function_of_its_config_and_seed(family: str) -> None:
+    one, same, other = (TINY[family].build(seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert {name: t.shape for name, t in TINY[family].create().state_dict().items()} == {
+        name: t.shape for name, t in one.items()
+    }
+
+
+@families
+def test_a_generator_draws_the_weights_or_is_refused(family: str) -> None:
+    config = TINY[family]
+    if not config.replays_generator:
+        with pytest.raises(ConfigError, match="generator"):
+            config.build(0, torch.Generator())
+        return
+    one, same = (config.build(seed, torch.Generator().manual_seed(5)).state_dict() for seed in (0, 1))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+
+
+@families
+def test_the_formulas_count_the_parameters(family: str) -> None:
+    config, model = TINY[family], model_of(family)
+    for row in config.parameter_rows():
+        assert eval(row.formula, {"__builtins__": {}}, config.formula_names()) == row.n_parameters  # noqa: S307
+    assert sum(row.n_parameters for row in config.parameter_rows()) == sum(p.numel() for p in model.parameters())
+    tables = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    assert sum(row.n_parameters for row in config.parameter_rows() if row.is_embedding) == sum(tables)
+
+
+@families
+def test_the_flops_are_those_that_torch_counts(family: str) -> None:
+    config = TINY[family]
+    counted = count_forward_flops(config, config.context_length)
+    assert sum(config.flops_by_part(config.targets_per_example).values()) == counted
+
+
+@families
+def test_a_config_comes_back_from_json_as_its_own_kind(family: str) -> None:
+    config = RunConfig(corpus="names", model=TINY[family])
+    again = parse(RunConfig, RunConfig.model_validate_json(to_json(config)).model_dump())
+    assert type(again.model) is FAMILIES[family]
+    assert fingerprint(again) == fingerprint(config)
+
+
+@families
+def test_saved_weights_make_the_same_model(family: str, tmp_path: Path) -> None:
+    model = model_of(family)
+    safetensors.torch.save_model(model, str(tmp_path / "model.safetensors"))
+    again = TINY[family].create()
+    load_weights(again, dict(model.state_dict()) | safetensors.torch.load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(again.eval()(ids_of()), model(ids_of()))
+
+
+@families
+@pytest.mark.parametrize("causal", [True, False])
+def test_what_a_model_says_of_causality_is_true(family: str, causal: bool) -> None:
+    """Other tokens from the sixth on move the logits at them, and those before only without a causal mask."""
+    config = TINY[family]
+    if not causal and "causal" not in type(config).model_fields:
+        pytest.skip("a model of this family is always causal")
+    config = config if causal else config.replace(causal=False)
+    assert config.is_causal == causal
+    model, ids, at = config.build(0).eval(), ids_of(1), 5
+    changed = torch.cat([ids[:, :at], (ids[:, at:] + 1) % V], dim=1)
+    moved = (model(changed) - model(ids)).abs().amax(dim=-1)[0]
+    first = at - (LENGTH - len(moved))  # the logits that stand at the first changed id
+    assert moved[first:].min() > 0
+    assert (moved[:first].max() == 0) == causal
+
+
+@families
+def test_the_gradient_of_a_logit_is_zero_at_later_tokens(family: str) -> None:
+    """Of the logit of id 0, so that a table which is also the head has one more gradient there only."""
+    model = model_of(family)
+    model.embedding.weight = torch.nn.Parameter(torch.randn(LENGTH, model.embedding.embedding_dim))
+    logits = model(torch.arange(LENGTH)[None])  # every token has a row of its own
+    middle = logits.shape[1] // 2
+    last_seen = LENGTH - logits.shape[1] + middle
+    logits[0, middle, 0].backward()
+    assert model.embedding.weight.grad is not None
+    felt = model.embedding.weight.grad.abs().sum(dim=-1)
+    assert felt[last_seen] > 0
+    assert felt[last_seen + 1 :].max() == 0
+
+
+@families
+def test_the_gradient_reaches_every_parameter(family: str) -> None:
+    model = model_of(family).train()
+    loss_of(model, ids_of(8)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 1e-6, name
+
+
+@families
+def test_compiled_is_eager(family: str) -> None:
+    if not machine.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    model, found = model_of(family).train(), []
+    for run in (loss_of, torch.compile(loss_of)):
+        model.zero_grad()
+        loss = run(model, ids_of())
+        loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
+@families
+def test_blocks_and_layers_are_found_where_there_are_some(family: str) -> None:
+    config, model = TINY[family], torch.nn.Sequential(model_of(family))  # at any depth
+    n_layers = config.formula_names()["n_layers"]
+    assert len(blocks_of(model)) == (n_layers if config.has_blocks else 0)
+    assert len(layers_of(model)) == n_layers
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+    assert all(isinstance(m, Layers) for m in lists), "a list of layers that training does not see"
+    assert any(isinstance(m, Blocks) for m in lists) == config.has_blocks
+
+
+@families
+def test_muon_moves_what_is_inside_of_layers_and_no_head(family: str) -> None:
+    """Whatever holds a model: a head with a dot in its name stays AdamW's."""
+    model = torch.nn.ModuleDict({"body": model_of(family), "heads": torch.nn.ModuleList([torch.nn.Linear(16, 3)])})
+    inside = {p for layer in layers_of(model) for p in layer.parameters() if p.dim() == 2}
+    assert set(hidden_matrices(model)) == inside
+    assert all(sum(rows) == p.shape[0] for p, rows in hidden_matrices(model).items())
+
+
+@families
+def test_rows_of_a_padded_batch_are_what_they_are_alone(family: str) -> None:
+    model, ids, lengths = model_of(family), ids_of(), [LENGTH, 6, 4]
+    for row, length in enumerate(lengths):
+        ids[row, length:] = 0
+    logits = model(ids)
+    for row, length in enumerate(lengths):
+        alone = model(ids[row : row + 1, :length])[0]
+        torch.testing.assert_close(logits[row, : len(alone)], alone, rtol=1e-5, atol=1e-5)
+
+
+@families
+def test_a_cache_takes_what_its_config_says(family: str) -> None:
+    cache = model_of(family).new_cache(1, 1)
+    n_elements = 0 if cache is None else cache.keys.numel() + cache.values.numel()
+    assert n_elements == TINY[family].cache_elements_per_token()
+
+
+@families
+def test_the_bias_setting_is_one_of_the_configs(family: str) -> None:
+    assert TINY[family].bias_setting in type(TINY[family]).model_fields
+
+
+@families
+def test_a_family_says_whether_it_takes_an_attention_function(family: str) -> None:
+    model = model_of(family)
+    if not model.config.attends:
+        with pytest.raises(TypeError):
+            model(ids_of(), attend=None)
+        return
+    called = []
+    model(ids_of(), attend=lambda q, *rest, **named: called.append(q) or q)
+    assert len(called) == len(blocks_of(model))
+
+
+def test_a_new_family_is_one_subclass() -> None:
+    """What has no default must be said, or the config cannot be made."""
+    with pytest.raises(TypeError, match="abstract"):
+        ModelConfig(family="none", vocab_size=2, context_length=2)  # type: ignore[abstract]
