@@ -21,11 +21,13 @@ from windtunnel.experiments.descent_measures import (
     summary,
     times_longer,
 )
-from windtunnel.experiments.frame import Drawing, Progress, Row, Setting, Table
+from windtunnel.experiments.frame import Drawing, Row, Setting
 from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctors_curvatures, ends, path, story
 from windtunnel.experiments.training import small_names, trained, verdicts
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed
 from windtunnel.models import TransformerConfig, build
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import Table
 from windtunnel.runs.arms import Arm
 from windtunnel.text.batches import batch
 from windtunnel.text.corpora import open_corpus

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from windtunnel.experiments.direct_connections import LastBatches, share_beyond
 from windtunnel.experiments.direct_connections import claims as direct_claims
 from windtunnel.experiments.fold_batch_norm import compare, forgetful, same_function, speed, useless_bias
-from windtunnel.experiments.frame import Claim
 from windtunnel.experiments.initial_loss import BLIND, INITS, NAIVE, TINY, UNIFORM, begin
 from windtunnel.experiments.initial_loss import claims as initial_claims
 from windtunnel.experiments.makemore import GENERATOR, LADDER, config_of
@@ -35,6 +34,7 @@ from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.inspect.fold import Agreement, agreement
 from windtunnel.models import build
+from windtunnel.report.outcome import Claim
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.text.batches import Batch
 from windtunnel.training.events import Step

@@ -12,23 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from windtunnel.errors import ConfigError, SaveError
-from windtunnel.experiments import EXPERIMENTS, find_experiment
-from windtunnel.experiments.frame import (
-    Claim,
-    Drawing,
-    Given,
-    Progress,
-    Row,
-    Setting,
-    Table,
-    collect,
-    equal,
-    exactly,
-    within,
-)
-from windtunnel.experiments.page import outcome_page, save_outcome
+from windtunnel.experiments import EXPERIMENTS, find_experiment, listing
+from windtunnel.experiments.frame import Drawing, Given, Row, Setting, collect
 from windtunnel.experiments.rows import ROWS
-from windtunnel.experiments.tables import listing
+from windtunnel.report.outcome import Claim, Progress
+from windtunnel.report.outcome_page import outcome_page, save_outcome
+from windtunnel.report.table import Table
 from windtunnel.stats.intervals import Estimate
 
 
@@ -125,16 +114,17 @@ def test_a_folder_that_cannot_be_made(ran, tmp_path):
      (math.nan, math.nan, "undecided")],
 )  # fmt: skip
 def test_a_verdict_from_an_interval(low, high, verdict):
-    assert within(Estimate(0.5, low, high, 3, ""), 0, 1) == verdict
+    assert Row("r").within("s", Estimate(0.5, low, high, 3, ""), 0, 1).verdict == verdict
 
 
 def test_a_verdict_from_equality():
-    assert (exactly(True), exactly(False)) == ("holds", "does not hold")
-    same, other = equal("r", "s", "", [0.0, 1e-9]), equal("r", "s", "", [0.0, 2.0], shown="1 and 3")
+    same, other = ROW.equal("s", [0.0, 1e-9]), ROW.equal("s", [0.0, 2.0], shown="1 and 3")
     assert (same.verdict, same.measured) == ("holds", "apart by at most 1.0e-09")
     assert (other.verdict, other.measured) == ("does not hold", "1 and 3; apart by 0 to 2")
-    assert equal("r", "s", "", [0.0]).measured == "exact"
-    assert equal("r", "s", "", [0.0, math.nan]).verdict == equal("r", "s", "", [math.inf]).verdict == "undecided"
+    assert ROW.equal("s", 0.0).measured == "exact"
+    assert ROW.equal("s", 0.5, tolerance=0.1).measured == "apart by 0.5"
+    for gaps in ([0.0, math.nan], [math.inf], math.nan):
+        assert ROW.equal("s", gaps).verdict == "undecided"
 
 
 ESTIMATE = Estimate(0.5, 0.25, 0.75, 3, "m")
@@ -219,7 +209,7 @@ def test_a_name_that_cannot_be_run(name, said):
 
 
 def test_the_list_says_what_is_built():
-    found = {row["row"]: row for row in listing(EXPERIMENTS, ROWS)}
+    found = {row["row"]: row for row in listing()}
     assert list(found) == list(ROWS)
     built = {row for experiment in EXPERIMENTS.values() for row in experiment.rows if row in ROWS}
     assert {row for row in found if found[row]["state"] == "done"} == built >= {"000-Q1", "000-Q2", "000-Q3", "000-Q5"}

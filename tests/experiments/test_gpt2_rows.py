@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from windtunnel.experiments import gpt2_kv_heads, gpt2_positions, gpt2_source, gpt2_windows
-from windtunnel.experiments.frame import Claim
 from windtunnel.experiments.honest_loss import both_losses
 from windtunnel.experiments.speed import DECODED, decoding, exponent, peak_bytes, rates, take_turns, training
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn import positions
+from windtunnel.report.outcome import Claim
 
 TINY = TransformerConfig(vocab_size=29, context_length=12, n_layers=2, n_heads=4, d_model=32, dropout=0.0)
 

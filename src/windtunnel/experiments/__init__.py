@@ -32,6 +32,17 @@ def find_experiment(name: str) -> Experiment:
     raise ConfigError(f"there is no experiment {name!r}; {hint}")
 
 
+def listing() -> list[dict[str, str]]:
+    """Every row with its title and its experiment; a row without one is not built yet."""
+    built = {row: experiment for experiment in EXPERIMENTS.values() for row in experiment.rows}
+    none = Experiment("", (), "")
+    return [
+        {"row": row, "state": "done" if row in built else "not yet", "name": built.get(row, none).name, "title": title,
+         "question": built.get(row, none).question}
+        for row, title in ROWS.items()
+    ]  # fmt: skip
+
+
 EXPERIMENTS = {
     name: Experiment(name, tuple(rows.split()), question)
     for name, rows, question in (

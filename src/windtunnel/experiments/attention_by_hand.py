@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, table
+from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw
 from windtunnel.inspect.explain_attention import Head, explain_row, variance_of_scores
 from windtunnel.inspect.explain_head import variances
-from windtunnel.report.charts import figure, heat, lines
+from windtunnel.report.charts import heat, lines
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import table
 from windtunnel.stats.intervals import mean_interval
 
 ROW, E17 = Row("002-4"), Row("E17")
@@ -62,7 +64,7 @@ def weights(head: Head) -> Findings:
     yield table(f'One weight step by step: "{asks}" looking at "{answers}"', ("step", "numbers"), steps)
     labels: dict[str, str] = {"xlabel": "looked at", "ylabel": "who looks"}
     maps = (("softmax(scores / √d_k)", weights), ("softmax(scores), unscaled", unscaled))
-    yield Drawing("weights", figure(*(heat(own, head.tokens, title=title, **labels) for title, own in maps)))
+    yield draw("weights", *(heat(own, head.tokens, title=title, **labels) for title, own in maps))
 
 
 def ratios(head: Head) -> Findings:
@@ -93,7 +95,7 @@ def growth(grown: np.ndarray) -> Findings:
     widths = np.array([*WIDTHS])
     curves = {"scores": (widths, grown), "scores / √d_k": (widths, grown / widths), "d_k": (widths, widths)}
     panel = lines(curves, ticks=[*WIDTHS], log="xy", xlabel="d_k", ylabel="variance, independent N(0, 1) in q and k")
-    yield Drawing("variance", figure(panel))
+    yield draw("variance", panel)
 
 
 def any_data() -> dict[str, tuple[float, int]]:

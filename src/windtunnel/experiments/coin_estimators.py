@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, table
-from windtunnel.report.charts import figure, lines
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
+from windtunnel.report.charts import lines
+from windtunnel.report.outcome import Progress
 from windtunnel.report.stats_figures import posterior_figure
+from windtunnel.report.table import table
 from windtunnel.stats.bayes import BetaBernoulli, coin
 
 ROW = Row("000-Q5")
@@ -130,4 +132,4 @@ def covered(rates: Floats) -> Findings:
               xlim=(0, 1), title=f"{name}: mean {own.mean():.3f}", xlabel="true rate", ylabel="coverage")
         for name, own in found.items()
     ]  # fmt: skip
-    yield Drawing("coverage", figure(*panels, columns=2, share="xy"))
+    yield draw("coverage", *panels, columns=2, share="xy")

@@ -7,7 +7,6 @@ rate is the best of four that were tried once with another seed (1: .01 to .3; 1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,13 +25,14 @@ from windtunnel.experiments.descent_measures import (
     summary,
     times_longer,
 )
-from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
+from windtunnel.experiments.frame import Findings, Given, Row, Setting, Steps, draw
 from windtunnel.experiments.training import folders_of, small_names, trained
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.models import TransformerConfig
-from windtunnel.report.charts import figure, lines
+from windtunnel.report.charts import lines
+from windtunnel.report.outcome import Claim, Progress
+from windtunnel.report.table import Table, table
 from windtunnel.runs.arms import Arm
-from windtunnel.stats.intervals import Estimate
 from windtunnel.text.batches import examples
 from windtunnel.training.draws import train_examples
 from windtunnel.training.recipes import small
@@ -45,7 +45,6 @@ RATES = {1: 0.03, 32: 0.3, 1024: 0.3}
 TARGETS = (2.5, 2.4)
 """Dev losses, nats a token."""
 GPU = 16 * 2**30
-UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0, "")
 
 
 def descent(at: Setting) -> Findings:
@@ -121,7 +120,7 @@ def noise(subject: Subject, n: int, sizes: Sequence[int], seed: int) -> Steps[fl
     line = variances[:, 0].mean() * sizes[0] / np.array(sizes)
     curves = {"each epoch's batches, thin; their mean": (sizes, variances), "1/B from the first on": (sizes, line)}
     labels: dict[str, Any] = {"xlabel": "B, examples in a batch", "ylabel": "variance of the gradient"}
-    yield Drawing("noise", figure(lines(curves, ticks=sizes, log="xy", **labels)))
+    yield draw("noise", lines(curves, ticks=sizes, log="xy", **labels))
     return apart(whole, parts)
 
 
@@ -177,7 +176,7 @@ def times(sized: Comparison) -> Findings:
               {"targets": TARGETS}, log="x", xlabel=title, ylabel="dev loss, nats a token", ylim=(lowest - 0.05, 3.4))
         for unit, title in (("steps", "steps"), ("examples", "names seen"), ("seconds", "seconds of training"))
     ]  # fmt: skip
-    yield Drawing("curves", figure(*panels, share="y"))
+    yield draw("curves", *panels, share="y")
 
 
 def sooner(name: str, own: Sequence[Reached], mini: Sequence[Reached]) -> Claim:
@@ -188,7 +187,9 @@ def sooner(name: str, own: Sequence[Reached], mini: Sequence[Reached]) -> Claim:
         steps = max(one.steps for one in censored)
         said = f"{len(censored)} of {len(own)} never came there in {steps:,} steps; at least: {said}"
     statement, shown = f"the mini-batch reaches {TARGETS[-1]} nats in less time than {name}", f"time of {name}: {said}"
-    return ROW.within(statement, longer or UNKNOWN, low=1, printed="mini-batch", shown=shown)
+    if longer is None:
+        return Claim(ROW.id, statement, "mini-batch", shown, "undecided", {"censored": len(censored)})
+    return ROW.within(statement, longer, low=1, printed="mini-batch", shown=shown)
 
 
 def stream(streamed: Comparison) -> Findings:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from windtunnel.experiments.frame import interval
 from windtunnel.experiments.speed import exponent
 from windtunnel.inspect.cost import activation_bytes
 from windtunnel.inspect.doctor.noise import gradient_vectors
 from windtunnel.models import ModelConfig
+from windtunnel.report.table import interval
 from windtunnel.stats.intervals import Estimate, mean_interval, paired_ratio
 from windtunnel.text.batches import Examples, batch
 from windtunnel.training.events import Evaluation, Step

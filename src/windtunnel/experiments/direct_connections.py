@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, Table, table
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
 from windtunnel.experiments.makemore import HERE, config_of
 from windtunnel.experiments.training import folders_of, trained
-from windtunnel.report.charts import figure, histograms
+from windtunnel.report.charts import histograms
+from windtunnel.report.table import Table, table
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.training.events import Step
@@ -108,4 +109,4 @@ def minibatch_figure(last: LastBatches) -> Drawing:
         down={"no difference": 0.0, "whole dev split, each seed": last.dev},
         xlabel="with - without direct connections, nats (left of 0 is better)",
     )
-    return Drawing("minibatches", figure(panel))
+    return draw("minibatches", panel)

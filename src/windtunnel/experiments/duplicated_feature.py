@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Table, table
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
 from windtunnel.experiments.speed import exponent
-from windtunnel.report.charts import Panel, figure, lines
+from windtunnel.report.charts import Panel, lines
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import mean_interval
 
 Q1, E1 = Row("000-Q1"), Row("E1")
@@ -233,7 +235,7 @@ def weight_figure(fits: Sequence[Mapping[str, Floats]]) -> Drawing:
         return lines(curves, joined=("sum = old weight",), title=penalty, xlim=ends, ylim=ends, aspect="equal",
                      xlabel="weight of the feature", ylabel="weight of its copy")  # fmt: skip
 
-    return Drawing("weights", figure(*map(panel, ("no penalty", "L2", "L1"))))
+    return draw("weights", *map(panel, ("no penalty", "L2", "L1")))
 
 
 def error_figure(se: Floats) -> Drawing:
@@ -243,4 +245,4 @@ def error_figure(se: Floats) -> Drawing:
         {name: (NOISES, se[:, :, i]) for i, name in enumerate(names)}, ticks=NOISES, log="xy",
         xlabel="noise of the copy (the feature has deviation 1)", ylabel="standard error of the weight",
     )  # fmt: skip
-    return Drawing("standard-errors", figure(panel))
+    return draw("standard-errors", panel)

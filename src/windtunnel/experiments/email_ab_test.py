@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, table
-from windtunnel.report.charts import figure, lines
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
+from windtunnel.report.charts import lines
+from windtunnel.report.outcome import Claim, Progress
 from windtunnel.report.stats_figures import variants_figure
 from windtunnel.report.stats_rows import chi_square, correction_rows, difference_rows
+from windtunnel.report.table import table
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import AgainstControl, against_control, wilson
 from windtunnel.stats.sequential import always_valid_p, nominal_level
@@ -103,4 +105,4 @@ def peeking(looks: Sequence[int], shares: Shares) -> Findings:
         curves, {"5 %": ALPHA}, ticks=looks, log="x", joined=RULES, ylim=0,
         xlabel=f"looks, one after every {MAILS} mails of each", ylabel="share of A/A tests with a winner",
     )  # fmt: skip
-    yield Drawing("peeking", figure(panel))
+    yield draw("peeking", panel)

@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Table, table
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
 from windtunnel.experiments.makemore import config_of
 from windtunnel.experiments.speed import take_turns
 from windtunnel.inspect.doctor.activations import activations, settled
@@ -19,7 +19,9 @@ from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.inspect.fold import Agreement, agreement, fold
 from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
-from windtunnel.report.charts import dots, figure, histograms
+from windtunnel.report.charts import dots, histograms
+from windtunnel.report.outcome import Claim, Progress
+from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.text.batches import batch, examples
 
@@ -172,7 +174,7 @@ def difference_figure(found: Mapping[str, Sequence[Kept]]) -> Drawing:
         down={"rounding, float64": DOUBLE, "rounding, float32": SINGLE},
         xlabel="largest difference of a logit, one dot a model",
     )  # fmt: skip
-    return Drawing("differences", figure(panel))
+    return draw("differences", panel)
 
 
 def layer_figure(model: MLP, subject: Subject) -> Drawing:
@@ -186,4 +188,4 @@ def layer_figure(model: MLP, subject: Subject) -> Drawing:
                    xlabel="before tanh")
         for i, both in enumerate(zip(before, after, strict=True), start=1)
     ]  # fmt: skip
-    return Drawing("activations", figure(*panels))
+    return draw("activations", *panels)

@@ -21,14 +21,18 @@ import inspect
 import math
 import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 import windtunnel
-from windtunnel.report.table import Table, interval, table
+from windtunnel.report import charts
+from windtunnel.report.outcome import Claim, Outcome, Progress, Verdict
+from windtunnel.report.table import Table
 from windtunnel.stats.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -36,28 +40,7 @@ if TYPE_CHECKING:
 
     from windtunnel.comparison.comparison import Judgement
 
-__all__ = [
-    "Claim",
-    "Drawing",
-    "Experiment",
-    "Findings",
-    "Given",
-    "Outcome",
-    "Progress",
-    "Row",
-    "Setting",
-    "Steps",
-    "Table",
-    "collect",
-    "equal",
-    "exactly",
-    "interval",
-    "show",
-    "table",
-    "within",
-]  # fmt: skip
 T = TypeVar("T")
-Verdict = Literal["holds", "does not hold", "undecided"]
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
@@ -79,34 +62,10 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """`done` of `total` pieces of what is being done now; what comes next ends it."""
-
-    what: str
-    done: int = 0
-    total: int = 1
-
-
-@dataclass(frozen=True)
 class Given:
     """What the numbers that follow depend on, by name."""
 
     values: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of a source, the number it printed (if any), what was measured, and the verdict on the statement.
-
-    values: the measured numbers behind `measured`, for programs.
-    """
-
-    id: str
-    statement: str
-    published: str
-    measured: str
-    verdict: Verdict
-    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,24 +97,33 @@ class Row:
 
     def shows(self, statement: str, condition: bool, shown: str, printed: str = "", **values: Any) -> Claim:
         """A condition in which chance plays no part; values are those it was computed from."""
-        return Claim(self.id, statement, printed, shown, exactly(condition), values)
+        return Claim(self.id, statement, printed, shown, _exactly(condition), values)
 
     def equal(self, statement: str, gaps: Any, tolerance: float = 1e-6, printed: str = "", shown: str = "") -> Claim:
-        """Two numbers are the same up to rounding, given how far apart they came out, once or several times."""
-        return equal(self.id, statement, printed, [gaps] if isinstance(gaps, float) else list(gaps), tolerance, shown)
+        """Two numbers are the same up to rounding, given how far apart they came out, once or several times.
+
+        Args:
+            shown: the numbers themselves, to stand before that.
+        """
+        far, near = float(np.max(gaps)), float(np.min(gaps))
+        said, values = f"apart by at most {far:.1e}", {"least_apart": near, "most_apart": far}
+        if not np.isfinite(gaps).all():
+            return Claim(self.id, statement, printed, "some are not finite", "undecided", {"gaps": str(gaps)})
+        if far == 0:
+            said = "exact"
+        elif far > tolerance:
+            said = f"apart by {' to '.join(dict.fromkeys((f'{near:.4g}', f'{far:.4g}')))}"
+        measured = f"{shown}; {said}" if shown else said
+        return Claim(self.id, statement, printed, measured, _exactly(far <= tolerance), values)
 
     def within(
-        self,
-        statement: str,
-        found: Estimate,
-        low: float = -math.inf,
-        high: float = math.inf,
-        printed: str = "",
+        self, statement: str, found: Estimate, low: float = -math.inf, high: float = math.inf, printed: str = "",
         shown: str = "{}",
-    ) -> Claim:
-        """A whole interval lies between low and high; undecided where only a part of it does."""
-        return Claim(self.id, statement, printed, shown.replace("{}", str(found)), within(found, low, high),
-                     {"estimate": found})  # fmt: skip
+    ) -> Claim:  # fmt: skip
+        """A whole interval lies in [low, high]; undecided where only a part of it does, or it is NaN."""
+        verdict: Verdict = "does not hold" if found.high < low or found.low > high else "undecided"
+        verdict = "holds" if low <= found.low and found.high <= high else verdict
+        return Claim(self.id, statement, printed, shown.replace("{}", str(found)), verdict, {"estimate": found})
 
     def judged(
         self, statement: str, judgement: Judgement, words: Sequence[str], printed: str = "", named: bool = True
@@ -166,30 +134,9 @@ class Row:
             named: False leaves the names of the arms out of what was measured.
         """
         verdict, sentence = judgement.verdict, judgement.sentence
-        holds: Verdict = "undecided" if verdict.word == "undecided" else exactly(verdict.word in words)
+        holds: Verdict = "undecided" if verdict.word == "undecided" else _exactly(verdict.word in words)
         values = {"difference": verdict.difference, "word": verdict.word}
         return Claim(self.id, statement, printed, sentence if named else sentence.partition(": ")[2], holds, values)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All that an experiment found, with the line that makes it repeatable."""
-
-    title: str
-    what: str
-    settings: Mapping[str, Any]
-    tables: tuple[Table, ...]
-    figures: Mapping[str, Figure]
-    claims: tuple[Claim, ...]
-    quick: bool
-    signature: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; a figure is named, not drawn."""
-        plain = {name: getattr(self, name) for name in ("title", "what", "quick", "signature")}
-        claims, tables = [asdict(claim) for claim in self.claims], [asdict(table) for table in self.tables]
-        lists = {"claims": claims, "tables": tables, "figures": [*self.figures]}
-        return {**plain, "settings": dict(self.settings), **lists}
 
 
 @dataclass(frozen=True)
@@ -211,6 +158,11 @@ class Experiment:
         return function
 
 
+def draw(name: str, *panels: charts.Panel, **layout: Any) -> Drawing:
+    """Charts as one figure, see `charts.figure`."""
+    return Drawing(name, charts.figure(*panels, **layout))
+
+
 def collect(experiment: Experiment, at: Setting, shown: Callable[[Progress], None] = lambda _: None) -> Outcome:
     """Run an experiment to its end, showing its progress."""
     found: list[Finding] = []
@@ -225,38 +177,8 @@ def collect(experiment: Experiment, at: Setting, shown: Callable[[Progress], Non
         {part.name: part.figure for part in found if isinstance(part, Drawing)},
         tuple(part for part in found if isinstance(part, Claim)),
         at.quick,
-        signature(at),
+        _signature(at),
     )
-
-
-def exactly(condition: bool) -> Verdict:
-    """The verdict where chance plays no part."""
-    return "holds" if condition else "does not hold"
-
-
-def within(estimate: Estimate, low: float, high: float) -> Verdict:
-    """Holds if the whole interval lies in [low, high], does not if none of it does, else (NaN too) undecided."""
-    if low <= estimate.low and estimate.high <= high:
-        return "holds"
-    return "does not hold" if estimate.high < low or estimate.low > high else "undecided"
-
-
-def equal(
-    id: str, statement: str, published: str, gaps: Sequence[float], tolerance: float = 1e-6, shown: str = ""
-) -> Claim:
-    """The claim that two numbers are the same up to rounding, given how far apart they came out each time.
-
-    Args:
-        shown: the numbers themselves, to stand before that.
-    """
-    if not all(map(math.isfinite, gaps)):
-        return Claim(id, statement, published, "some are not finite", "undecided", {"gaps": [str(gap) for gap in gaps]})
-    far, near = max(gaps), min(gaps)
-    holds = far <= tolerance
-    span = " to ".join(dict.fromkeys((f"{near:.4g}", f"{far:.4g}")))
-    apart = "exact" if far == 0 else f"apart by at most {far:.1e}" if holds else f"apart by {span}"
-    measured = f"{shown}; {apart}" if shown else apart
-    return Claim(id, statement, published, measured, exactly(holds), {"least_apart": near, "most_apart": far})
 
 
 def show(value: Any) -> str:
@@ -268,8 +190,12 @@ def show(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def signature(at: Setting, packages: Sequence[str] = PACKAGES) -> str:
+def _exactly(condition: bool) -> Verdict:
+    return "holds" if condition else "does not hold"
+
+
+def _signature(at: Setting) -> str:
     """Versions and seed: with these the same numbers come out again."""
-    found = ", ".join(f"{name} {version(name)}" for name in packages)
+    found = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     size = ", quick" if at.quick else ""
     return f"windtunnel {windtunnel.__version__}, python {platform.python_version()}, {found}, seed {at.seed}{size}"

@@ -13,11 +13,13 @@ import torch
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.errors import DataError
 from windtunnel.experiments.altered import SEEDS, n_parameters, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import Claim, Drawing, Findings, Progress, Row, Setting, Steps, interval, table
+from windtunnel.experiments.frame import Findings, Row, Setting, Steps, draw
 from windtunnel.experiments.training import trained, verdicts
 from windtunnel.models import TransformerConfig
 from windtunnel.nn import positions
-from windtunnel.report.charts import figure, lines
+from windtunnel.report.charts import lines
+from windtunnel.report.outcome import Claim, Progress
+from windtunnel.report.table import interval, table
 from windtunnel.runs.arms import vary
 from windtunnel.stats.intervals import mean_interval, paired_difference
 from windtunnel.training.evaluate import evaluate
@@ -107,8 +109,7 @@ def longer_windows(losses: Losses, margin: float) -> Findings:
     heads = ("position", *(f"{times} context{'s' * (times > 1)}" for times in TIMES))
     rows = ((kind, *(own.get(times, "cannot") for times in TIMES)) for kind, own in means.items())
     yield table("Dev loss in windows longer than those of training, nats a token", heads, rows)
-    yield Drawing("longer-windows", figure(lines(
-        {kind if TIMES[-1] in own else f"{kind} (cannot read more)": ([*own], [*own.values()])
-         for kind, own in means.items()},
-        ticks=TIMES, log="x", xlabel="length of the windows, in contexts of training", ylabel="dev loss, nats a token",
-    )))  # fmt: skip
+    curves = {kind if TIMES[-1] in own else f"{kind} (cannot read more)": ([*own], [*own.values()])
+              for kind, own in means.items()}  # fmt: skip
+    xlabel, ylabel = "length of the windows, in contexts of training", "dev loss, nats a token"
+    yield draw("longer-windows", lines(curves, ticks=TIMES, log="x", xlabel=xlabel, ylabel=ylabel))

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.altered import SEEDS, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import Findings, Given, Row, Setting, interval
+from windtunnel.experiments.frame import Findings, Given, Row, Setting
 from windtunnel.experiments.honest_loss import Honest, honest_losses
 from windtunnel.experiments.training import trained, verdicts
 from windtunnel.models import Transformer, TransformerConfig, build
+from windtunnel.report.table import interval
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import paired_difference
 

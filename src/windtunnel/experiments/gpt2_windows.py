@@ -10,24 +10,14 @@ import torch.nn.functional as F
 
 from windtunnel.comparison.comparison import ArmResult, Comparison
 from windtunnel.experiments.altered import SEEDS, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import (
-    Claim,
-    Drawing,
-    Findings,
-    Given,
-    Progress,
-    Row,
-    Setting,
-    Steps,
-    Table,
-    interval,
-    table,
-)
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, Steps, draw
 from windtunnel.experiments.speed import at_lengths, exponent, peak_bytes, take_turns
 from windtunnel.experiments.training import AS_GOOD, trained, verdicts
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn.attention import attend, attend_reference, score_bias
-from windtunnel.report.charts import figure, lines
+from windtunnel.report.charts import lines
+from windtunnel.report.outcome import Claim, Progress
+from windtunnel.report.table import Table, interval, table
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import Estimate, mean_interval
 
@@ -157,7 +147,7 @@ def loss_figure(found: Comparison, windows: Sequence[int]) -> Drawing:
     curve = {"mean, 95 % t interval": (windows, means[1:])}
     full = {"full attention": means[0].estimate}
     panel = lines(curve, full, ticks=windows, log="x", xlabel="window w, bytes", ylabel=f"dev loss, {found.unit}")
-    return Drawing("loss", figure(panel))
+    return draw("loss", panel)
 
 
 def mean_loss(arm: ArmResult) -> Estimate:
@@ -178,4 +168,4 @@ def cost_figure(seconds: Measured, held: Measured) -> Drawing:
             (memory, "most memory held at once", "megabytes"),
         )
     ]
-    return Drawing("cost", figure(*panels))
+    return draw("cost", *panels)

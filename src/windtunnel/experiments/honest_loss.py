@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.frame import Drawing, Progress, Steps, Table, table
+from windtunnel.experiments.frame import Drawing, Steps, draw
 from windtunnel.models import Transformer, as_transformer
-from windtunnel.report.charts import dots, figure
+from windtunnel.report.charts import dots
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.store import TokenStore
 from windtunnel.training.run import load
@@ -78,4 +80,4 @@ def honest_figure(means: Mapping[str, Mapping[str, Estimate]]) -> Drawing:
     """The same two losses, one below the other."""
     arms = list(next(iter(means.values())))
     xlabel = "loss of the same held-out tokens, nats a token"
-    return Drawing("leak", figure(dots(means, arms, xlim=(0, None), xlabel=xlabel)))
+    return draw("leak", dots(means, arms, xlim=(0, None), xlabel=xlabel))

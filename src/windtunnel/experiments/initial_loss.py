@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Table, table
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
 from windtunnel.experiments.makemore import GENERATOR, HERE, LADDER, config_of
 from windtunnel.inspect.doctor.checks_of_layers import INITIAL_EXCESS
 from windtunnel.inspect.doctor.initial_loss import culprit
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
-from windtunnel.report.charts import dots, figure, histograms
+from windtunnel.report.charts import dots, histograms
+from windtunnel.report.outcome import Claim, Progress
+from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.text.batches import Batch, batch, examples
 
@@ -148,7 +150,7 @@ def loss_figure(found: Mapping[str, Start]) -> Drawing:
         groups, list(found), down={f"it speaks up from {INITIAL_EXCESS:g}": INITIAL_EXCESS}, log="x", xlim=(5e-6, 60),
         xlabel=f"loss before training above ln 27 = {BLIND:.4f}, nats; one dot a seed; at the edge: not above",
     )  # fmt: skip
-    return Drawing("losses", figure(panel, size=(8.0, 4.0)))
+    return draw("losses", panel, size=(8.0, 4.0))
 
 
 def hidden_figure(found: Mapping[str, Start]) -> Drawing:
@@ -158,4 +160,4 @@ def hidden_figure(found: Mapping[str, Start]) -> Drawing:
                    xlabel="tanh", xlim=(-1, 1))
         for name, start in found.items() if name != UNIFORM
     ]  # fmt: skip
-    return Drawing("hidden", figure(*panels, share="y"))
+    return draw("hidden", *panels, share="y")

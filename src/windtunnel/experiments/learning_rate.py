@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, table
+from windtunnel.experiments.frame import Findings, Given, Row, Setting, Steps, draw
 from windtunnel.experiments.training import AS_GOOD, small_names, trained, verdicts
 from windtunnel.inspect.doctor.checks import judge
 from windtunnel.inspect.doctor.curvature import largest_curvature
 from windtunnel.inspect.doctor.exam import Examination, measure
 from windtunnel.inspect.doctor.short_training import train_copy
 from windtunnel.inspect.doctor.subject import recipe_subject
-from windtunnel.report.charts import figure, lines
+from windtunnel.report.charts import lines
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import table
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import mean_interval, paired_difference
 from windtunnel.training.draws import train_examples
@@ -93,7 +95,7 @@ def quadratic() -> Findings:
     paths = {f"rate · a / 2 = {share:g}": (range(41), path(1.0, 2 * share, 40)) for share in SHARES}
     sizes = {name: (steps, np.abs(w)) for name, (steps, w) in paths.items()}
     signed = lines(paths, xlabel="step", ylabel="w", xlim=(0, 20), ylim=(-3, 3))
-    yield Drawing("quadratic", figure(signed, lines(sizes, log="y", xlabel="step", ylabel="|w|", ylim=(1e-4, 1e2))))
+    yield draw("quadratic", signed, lines(sizes, log="y", xlabel="step", ylabel="|w|", ylim=(1e-4, 1e2)))
 
 
 def doctors_curvatures() -> list[float]:
@@ -154,7 +156,7 @@ def examined(exams: Mapping[float, Examination]) -> Findings:
         {name: (range(1, len(losses) + 1), losses) for name, losses in trainings.items()},
         xlabel="step of the doctor's short training", ylabel="loss, nats a token",
     )  # fmt: skip
-    yield Drawing("examinations", figure(left, right))
+    yield draw("examinations", left, right)
 
 
 Stories = Mapping[float, Sequence[Sequence[float]]]
@@ -196,7 +198,7 @@ def story(stories: Stories, slow: int) -> Findings:
     )  # fmt: skip
     curves = {f"raised to {rate:g}": (range(len(own[0])), own) for rate, own in stories.items()}
     panel = lines(curves, down={"the rate is raised": slow}, xlabel="step", ylabel="loss of all names, nats a token")
-    yield Drawing("story", figure(panel))
+    yield draw("story", panel)
 
 
 def cures(at: Setting, base: RunConfig, seeds: Sequence[int]) -> Findings:

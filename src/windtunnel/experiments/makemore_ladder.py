@@ -10,11 +10,13 @@ from itertools import pairwise
 import numpy as np
 
 from windtunnel.comparison.comparison import Comparison, SeedRun
-from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, interval, table
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
 from windtunnel.experiments.makemore import HERE, LADDER, PUBLISHED_DEV, REPLAY, config_of
 from windtunnel.experiments.training import folders_of, trained
-from windtunnel.report.charts import Curve, figure, lines
+from windtunnel.report.charts import Curve, lines
 from windtunnel.report.figures import dev_losses
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import interval, table
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.seeds import evaluate_seeds
 from windtunnel.stats.intervals import Estimate, mean_interval, paired_difference
@@ -130,7 +132,7 @@ def curves(events: Mapping[str, Sequence[Sequence[Event]]]) -> Drawing:
         lines(both, blind, title="the second half, closer", ylim=(low - 0.01, high + 0.01), xlabel="step",
               xlim=(max(dev) / 2, max(dev) * 1.02)),
     ]  # fmt: skip
-    return Drawing("curves", figure(*panels))
+    return draw("curves", *panels)
 
 
 def block_means(runs: Sequence[Sequence[Event]], blocks: int = 50) -> tuple[np.ndarray, np.ndarray]:

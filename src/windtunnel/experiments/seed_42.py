@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import torch
 
 from windtunnel.errors import ConfigError
-from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, table
+from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw
 from windtunnel.inspect.explain_loss import explain_loss, explain_row_network
 from windtunnel.inspect.explain_products import explain_product
 from windtunnel.inspect.explain_replay import ROW_IDS, RowNetwork, built, row_replay, seeded
-from windtunnel.report.charts import figure, histograms, lines
+from windtunnel.report.charts import histograms, lines
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import table
 
 LOSS, ENTROPY, E16, E18 = Row("002-3.1"), Row("002-3.2"), Row("E16"), Row("E18")
 SEED = 42
@@ -65,7 +67,7 @@ def replay(losses: Sequence[float]) -> Findings:
     order = {"built without seeding again": (range(1, 13), losses[:12])}
     left = lines(order, marks, xlabel="model since the seed", ylabel="loss, nats", xticks=range(1, 13))
     right = histograms({f"{len(losses):,} models": losses}, 30, marks, xlabel="loss, nats")
-    yield Drawing("losses", figure(left, right))
+    yield draw("losses", left, right)
 
 
 def cross_entropy() -> Findings:

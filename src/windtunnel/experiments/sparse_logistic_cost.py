@@ -17,9 +17,11 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Table, table
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
 from windtunnel.experiments.speed import exponent
-from windtunnel.report.charts import figure, lines
+from windtunnel.report.charts import lines
+from windtunnel.report.outcome import Claim, Progress
+from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import Estimate, mean_interval
 
 Q3, E3 = Row("000-Q3"), Row("E3")
@@ -234,4 +236,4 @@ def count_figure(sizes: Sequence[int], counts: Mapping[str, Floats], nonzeros: i
               ticks=sizes, log="xy", xlabel="n, features", ylabel=f"{what} in one step")
         for i, (what, limit) in enumerate((("multiply-adds", 2 * nonzeros), ("weights touched", nonzeros)))
     ]  # fmt: skip
-    return Drawing("operations", figure(*panels))
+    return draw("operations", *panels)

@@ -14,9 +14,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from windtunnel.experiments.frame import Drawing, Given, Progress, Setting, Steps, Table, table
+from windtunnel.experiments.frame import Drawing, Given, Setting, Steps, draw
 from windtunnel.models import Transformer, TransformerConfig, build
-from windtunnel.report.charts import figure, lines
+from windtunnel.report.charts import lines
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import Table, table
 from windtunnel.training.objective import loss_sum
 
 DECODED = 8
@@ -144,4 +146,4 @@ def rates_figure(seconds: Seconds) -> Drawing:
         curves = {name: ([*own], [*own.values()]) for name, own in rates(seconds, what).items()}
         axes: dict[str, Any] = {"xlabel": "length of the context, tokens", "ylabel": "tokens a second"}
         panels.append(lines(curves, ticks=[*seconds[what]], log="x", title=what, ylim=(0, None), **axes))
-    return Drawing("speed", figure(*panels))
+    return draw("speed", *panels)

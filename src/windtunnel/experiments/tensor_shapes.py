@@ -8,13 +8,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 from windtunnel.errors import ConfigError
-from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, table
+from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw
 from windtunnel.inspect.explain_embedding import explain_embedding
 from windtunnel.inspect.explain_operations import show
 from windtunnel.inspect.explain_parameters import Parameters, network_parameters
 from windtunnel.inspect.explain_products import explain_product
 from windtunnel.inspect.explain_shapes import explain_chain
-from windtunnel.report.charts import dots, figure
+from windtunnel.report.charts import dots
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import table
 
 SQUEEZE, SIZES, EMBEDDING, COUNT = Row("002-1.1"), Row("002-1.2"), Row("002-1.3"), Row("002-2")
 CHAINS = {
@@ -92,4 +94,4 @@ def counts(without: Parameters, biased: Parameters) -> Findings:
     parts = {"weights": each[: len(layers)], "biases": each[len(layers) :]}
     panel = dots({name: dict(zip(layers, own, strict=True)) for name, own in parts.items()}, layers, log="x",
                  xlim=(1, 3e6), xlabel="parameters")  # fmt: skip
-    yield Drawing("parameters", figure(panel))
+    yield draw("parameters", panel)

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Table, table
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
 from windtunnel.experiments.makemore import HERE, config_of
 from windtunnel.inspect.doctor.activations import activations
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.short_training import beginning, train_copy
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.models import MLP, MLPConfig, build
-from windtunnel.report.charts import Panel, figure, histograms, lines
+from windtunnel.report.charts import Panel, histograms, lines
 from windtunnel.report.figures import smoothed
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.batches import Batch, batch, examples
 from windtunnel.training.evaluate import evaluate
@@ -82,13 +84,8 @@ def zero_init(at: Setting) -> Findings:
     yield rank_table(found, values, more)
     yield rank_figure(values, more)
     shown = {"zero": ends[0], "constant": found[EQUAL], "random": found["all random"]}
-    yield Drawing(
-        "histograms",
-        figure(
-            *(hidden_panel(name, model, rows) for name, model in shown.items()),
-            *(gradient_panel(name, model, rows) for name, model in shown.items()),
-        ),
-    )
+    panels = [draws(name, model, rows) for draws in (hidden_panel, gradient_panel) for name, model in shown.items()]
+    yield draw("histograms", *panels)
 
 
 def train(subject: Subject, steps: int, model: MLP | None = None) -> tuple[MLP, tuple[float, ...]]:
@@ -206,7 +203,7 @@ def loss_figure(losses: Sequence[Sequence[float]], floor: float) -> Drawing:
         {f"blind guess, ln 27 = {blind:.4f}": blind, f"unigram entropy {floor:.4f}": floor},
         title="All weights zero: the output bias alone", xlabel=labels[0], ylabel=labels[1],
     )  # fmt: skip
-    return Drawing("loss", figure(panel))
+    return draw("loss", panel)
 
 
 def rank_figure(values: Mapping[str, Tensor], steps: int) -> Drawing:
@@ -216,7 +213,7 @@ def rank_figure(values: Mapping[str, Tensor], steps: int) -> Drawing:
         {"rounding of float32": ROUNDING}, log="y", ylim=(1e-12, 3), title=f"After {steps} steps",
         xlabel="singular value of W1", ylabel="of the largest",
     )  # fmt: skip
-    return Drawing("singular-values", figure(panel))
+    return draw("singular-values", panel)
 
 
 def hidden_panel(name: str, model: MLP, rows: Batch) -> Panel:

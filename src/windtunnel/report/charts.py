@@ -179,14 +179,15 @@ def heat(matrix: Any, labels: Sequence[str], **settings: Any) -> Panel:
 
     def panel(axes: Axes) -> None:
         values = np.asarray(matrix)
-        axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
+        edges = np.arange(len(labels) + 1) - 0.5
+        axes.pcolormesh(edges, edges, values, cmap="cividis", vmin=0, vmax=1)
         for (i, j), value in np.ndenumerate(values):
             axes.text(j, i, f"{value:.4f}", ha="center", va="center", color="black" if value > 0.5 else "white")
         axes.set_xticks(range(len(labels)), labels)
         axes.set_yticks(range(len(labels)), labels)
         axes.tick_params(length=0)
         axes.grid(visible=False)
-        axes.set(**settings)
+        axes.set(**{"ylim": (edges[-1], edges[0]), "aspect": "equal", **settings})
 
     return panel
 

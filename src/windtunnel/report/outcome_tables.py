@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
@@ -11,21 +11,9 @@ from rich.progress import Progress as Bars
 from rich.table import Table as Grid
 from rich.text import Text
 
-from windtunnel.experiments.frame import Experiment, Outcome, Progress
+from windtunnel.report.outcome import Outcome, Progress
 
 STYLES = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow"}
-
-
-def listing(experiments: Mapping[str, Experiment], rows: Mapping[str, str]) -> list[dict[str, str]]:
-    """Every row with its title and its experiment; a row without one is not built yet."""
-    built = {row: experiment for experiment in experiments.values() for row in experiment.rows}
-    found = []
-    for row, title in rows.items():
-        done = row in built
-        name, question = (built[row].name, built[row].question) if done else ("", "")
-        state = "done" if done else "not yet"
-        found.append({"row": row, "state": state, "name": name, "title": title, "question": question})
-    return found
 
 
 def listing_table(found: list[dict[str, str]]) -> Grid:

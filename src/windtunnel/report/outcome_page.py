@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
-from windtunnel.experiments.frame import Claim, Outcome
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import cells, inline_svg, page, scrolling_table, table
+from windtunnel.report.outcome import Claim, Outcome
 from windtunnel.training.disk import saving, write_text
 
 STYLE = """
