@@ -93,9 +93,8 @@ def growth(grown: np.ndarray) -> Findings:
     variance = {name: variance for name, (variance, _) in alike.items()}
     yield E17.shows("the unscaled variance grows like d_k for any data", holds, said, variance=variance)
     widths = np.array([*WIDTHS])
-    curves = {"scores": (widths, grown), "scores / √d_k": (widths, grown / widths), "d_k": (widths, widths)}
-    panel = lines(curves, ticks=[*WIDTHS], log="xy", xlabel="d_k", ylabel="variance, independent N(0, 1) in q and k")
-    yield draw("variance", panel)
+    curves = {"d_k": (widths, widths), "scores": (widths, grown), "scores / √d_k": (widths, grown / widths)}
+    yield draw("variance", lines(curves, ticks=[*WIDTHS], joined=["d_k"], log="xy", xlabel="d_k", ylabel="variance"))
 
 
 def any_data() -> dict[str, tuple[float, int]]:

@@ -13,18 +13,8 @@ from typing import Any
 import numpy as np
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.descent_measures import (
-    Reached,
-    activation_memory,
-    apart,
-    dev_curves,
-    gradient_of,
-    gradient_variance,
-    reached,
-    slopes,
-    summary,
-    times_longer,
-)
+from windtunnel.experiments import descent_measures as measures
+from windtunnel.experiments.descent_measures import Reached
 from windtunnel.experiments.frame import Findings, Given, Row, Setting, Steps, draw
 from windtunnel.experiments.training import folders_of, small_names, trained
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
@@ -110,24 +100,24 @@ def noise(subject: Subject, n: int, sizes: Sequence[int], seed: int) -> Steps[fl
         How far the gradient of all n names changes when it is computed by parts of 32.
     """
     source, epochs = train_examples(subject.config, subject.store), range(seed, seed + 5)
-    variances = gradient_variance(subject.model, source, sizes, epochs)
-    whole, other = (gradient_of(subject.model, source, n, 1, epoch) for epoch in epochs[:2])
-    parts = gradient_of(subject.model, source, n, n // 32, seed)
+    variances = measures.gradient_variance(subject.model, source, sizes, epochs)
+    whole, other = (measures.gradient_of(subject.model, source, n, 1, epoch) for epoch in epochs[:2])
+    parts = measures.gradient_of(subject.model, source, n, n // 32, seed)
     ends = f"{variances[:, 0].mean():.3g} at B = {sizes[0]}, {variances[:, -1].mean():.3g} at B = {sizes[-1]}"
-    yield ROW.within("the variance of a batch's gradient falls like 1/B", slopes(sizes, variances), -1.1, -0.9,
+    yield ROW.within("the variance of a batch's gradient falls like 1/B", measures.slopes(sizes, variances), -1.1, -0.9,
                      shown=f"slope in log-log {{}}; {ends}")  # fmt: skip
-    yield ROW.equal("a full batch has none: in any order the same gradient", apart(whole, other), 1e-5)
+    yield ROW.equal("a full batch has none: in any order the same gradient", measures.apart(whole, other), 1e-5)
     line = variances[:, 0].mean() * sizes[0] / np.array(sizes)
     curves = {"each epoch's batches, thin; their mean": (sizes, variances), "1/B from the first on": (sizes, line)}
     labels: dict[str, Any] = {"xlabel": "B, examples in a batch", "ylabel": "variance of the gradient"}
     yield draw("noise", lines(curves, ticks=sizes, log="xy", **labels))
-    return apart(whole, parts)
+    return measures.apart(whole, parts)
 
 
 def memory(subject: Subject, sized: Comparison, accumulated: float, quick: bool) -> Findings:
     """The first scenario's memory: what a batch takes, what fits a GPU, and whether memory alone decides."""
     n_names = len(examples(subject.store, "train", subject.config.model.context_length))
-    taken = activation_memory(subject.config.model, (1, 32, 1024, n_names))
+    taken = measures.activation_memory(subject.config.model, (1, 32, 1024, n_names))
     whole = max(taken)
     each = {size: bytes / size for size, bytes in taken.items()}
     peaks = {arm.name: arm.peak_memory for arm in sized.arms}
@@ -153,7 +143,7 @@ def memory(subject: Subject, sized: Comparison, accumulated: float, quick: bool)
 
 def on_a_gpu(n: int, quick: bool) -> Claim:
     """Whether a batch of n examples of GPT-2 small fits; of the recipe `small` in a quick run."""
-    two = activation_memory(small("names").model if quick else TransformerConfig(), (1, 2))
+    two = measures.activation_memory(small("names").model if quick else TransformerConfig(), (1, 2))
     example = two[2] - two[1]
     fits = GPU // example
     shown = f"{'recipe small' if quick else 'GPT-2 small'}: {example / 2**30:.3f} GiB of activations an example at "
@@ -165,11 +155,11 @@ def on_a_gpu(n: int, quick: bool) -> Claim:
 def times(sized: Comparison) -> Findings:
     """Whether the mini-batch comes to the loss sooner; a censored run counts as what it spent, a lower bound."""
     folders = {arm.name: folders_of(sized, arm.name) for arm in sized.arms}
-    found = {t: {name: [reached(f, t) for f in own] for name, own in folders.items()} for t in TARGETS}
+    found = {t: {name: [measures.reached(f, t) for f in own] for name, own in folders.items()} for t in TARGETS}
     for name in (FULL, ONE):
         yield sooner(name, found[TARGETS[-1]][name], found[TARGETS[-1]][MINI])
     yield time_table(found)
-    curves = {name: dev_curves(own) for name, own in folders.items()}
+    curves = {name: measures.dev_curves(own) for name, own in folders.items()}
     lowest = min(min(curve["loss"]) for own in curves.values() for curve in own)
     panels = [
         lines({name: [(curve[unit], curve["loss"]) for curve in own] for name, own in curves.items()},
@@ -181,7 +171,7 @@ def times(sized: Comparison) -> Findings:
 
 def sooner(name: str, own: Sequence[Reached], mini: Sequence[Reached]) -> Claim:
     """Whether the mini-batch takes less time than this arm to the last target."""
-    longer, censored = times_longer(own, mini), [one for one in own if one.censored]
+    longer, censored = measures.times_longer(own, mini), [one for one in own if one.censored]
     said = "the mini-batch itself did not come there with every seed" if longer is None else f"{longer} times"
     if censored:
         steps = max(one.steps for one in censored)
@@ -205,8 +195,8 @@ def time_table(found: Mapping[float, Mapping[str, list[Reached]]]) -> Table:
     rows = [
         (
             f"{target:g}", name, f"{sum(not one.censored for one in own)} of {len(own)}",
-            summary(own, lambda one: one.steps, ",.0f"), summary(own, lambda one: one.examples, ",.0f"),
-            summary(own, lambda one: one.seconds, ".2f"),
+            measures.summary(own, lambda one: one.steps, ",.0f"), measures.summary(own, lambda one: one.examples, ",.0f"),
+            measures.summary(own, lambda one: one.seconds, ".2f"),
         )
         for target, arms in found.items()
         for name, own in arms.items()

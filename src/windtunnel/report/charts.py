@@ -169,6 +169,7 @@ def histograms(values: Mapping[str, Any], bins: int = 41, down: Marks | None = N
             counts, edges = own if isinstance(own, tuple) else np.histogram(np.ravel(own), bins)
             share = np.asarray(counts) / max(1, np.sum(counts))
             axes.stairs(share, edges, fill=not i, color=colour, alpha=1 if i else 0.5, linewidth=1.4, label=name)
+        axes.locator_params(axis="x", nbins=6)
         _finish(axes, None, down, {"ylabel": "share", **settings})
 
     return panel
