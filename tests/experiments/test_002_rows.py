@@ -11,20 +11,12 @@ import pytest
 import torch
 
 from windtunnel.config import fingerprint
-from windtunnel.experiments.descent_measures import (
-    Reached,
-    apart,
-    gradient_of,
-    gradient_variance,
-    reached,
-    slopes,
-    summary,
-    times_longer,
-)
+from windtunnel.experiments.descent_measures import Reached, reached, slopes, summary, times_longer
 from windtunnel.experiments.frame import Drawing, Row, Setting
 from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctors_curvatures, ends, path, story
 from windtunnel.experiments.training import small_names, trained, verdicts
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed
+from windtunnel.inspect.doctor.batch_gradients import apart, gradient_of, gradient_variance
 from windtunnel.models import TransformerConfig, build
 from windtunnel.report.outcome import Progress
 from windtunnel.report.table import Table
@@ -178,9 +170,9 @@ def test_a_full_batch_has_no_noise_and_comes_in_parts(few):
 def test_runs_that_never_came_there_are_told_not_dropped():
     there = [Reached(n, 2 * n, n / 10, False) for n in (10, 20, 30)]
     never = [Reached(40, 80, 4.0, True)]
-    assert summary(there[:2], lambda one: one.steps, ".0f").startswith("15 [")
-    assert summary(there + never, lambda one: one.steps, ".0f") == "median 25; 1 of 4 not within 40"
-    assert summary(there[:1] + never, lambda one: one.steps, ".0f") == "more than 40 in 1 of 2"
+    assert summary(there[:2], "steps", ".0f").startswith("15 [")
+    assert summary(there + never, "steps", ".0f") == "median 25; 1 of 4 not within 40"
+    assert summary(there[:1] + never, "steps", ".0f") == "more than 40 in 1 of 2"
     assert times_longer(never, there[:1]).estimate == pytest.approx(4.0)
     assert times_longer(there[:1], never) is None
     ratio = times_longer([Reached(n, n, 3.0 * n + 0.1 * n**2, False) for n in (4, 5, 6)], there[:1] * 3)

@@ -16,7 +16,7 @@ from windtunnel.experiments.direct_connections import claims as direct_claims
 from windtunnel.experiments.fold_batch_norm import compare, forgetful, same_function, speed, useless_bias
 from windtunnel.experiments.initial_loss import BLIND, INITS, NAIVE, TINY, UNIFORM, begin
 from windtunnel.experiments.initial_loss import claims as initial_claims
-from windtunnel.experiments.makemore import GENERATOR, LADDER, config_of
+from windtunnel.experiments.makemore import GENERATOR, LADDER, config_of, descended
 from windtunnel.experiments.makemore_ladder import block_means, ladder, minibatch_minima, minima, rungs
 from windtunnel.experiments.zero_init import (
     bias_gradients,
@@ -28,7 +28,6 @@ from windtunnel.experiments.zero_init import (
     rank,
     ranks,
     singular_values,
-    train,
 )  # fmt: skip
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.subject import recipe_subject
@@ -71,7 +70,7 @@ def test_only_the_output_bias_gets_a_gradient_and_it_is_what_counting_says(zero,
 
 
 def test_zero_stays_zero_and_its_loss_falls_towards_the_entropy_of_the_tokens(zero):
-    trained, losses = train(zero, 60)
+    trained, losses = descended(zero, 60)
     assert [name for name, p in trained.named_parameters() if p.detach().any()] == ["output.bias"]
     assert losses[0] == pytest.approx(math.log(27), abs=1e-6)
     assert np.mean(losses[-20:]) < losses[0] - 0.1
@@ -83,12 +82,12 @@ def test_zero_stays_zero_and_its_loss_falls_towards_the_entropy_of_the_tokens(ze
 
 def test_equal_units_stay_equal_until_something_tells_them_apart():
     subject = recipe_subject("constant", config_of(filled(0.1)))
-    equal = train(subject, 30)[0].layers[0].linear.weight.detach()
+    equal = descended(subject, 30)[0].layers[0].linear.weight.detach()
     assert torch.equal(equal, equal[:1].expand_as(equal))
     assert len(equal[0].unique()) > 1
     model = partly_random(subject, ("output.weight",))
     assert rank(singular_values(model)) == 1
-    apart = train(subject, 30, model)[0]
+    apart = descended(subject, 30, model)[0]
     assert rank(singular_values(apart)) > 1
     assert rank(singular_values(apart)) == np.linalg.matrix_rank(apart.layers[0].linear.weight.detach().numpy())
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from windtunnel.experiments import gpt2_kv_heads, gpt2_positions, gpt2_source, gpt2_windows
-from windtunnel.experiments.honest_loss import both_losses
-from windtunnel.experiments.speed import DECODED, decoding, exponent, peak_bytes, rates, take_turns, training
+from windtunnel.experiments.speed import exponent, rates
+from windtunnel.inspect.prefix_loss import both_losses
+from windtunnel.inspect.speed import DECODED, decoding, peak_bytes, take_turns, training
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn import positions
 from windtunnel.report.outcome import Claim

@@ -8,8 +8,6 @@ from windtunnel.experiments.coin_estimators import METHODS, by_grid, coverage, o
 from windtunnel.experiments.duplicated_feature import (
     almost,
     fit_all,
-    information,
-    newton,
     standard_errors,
     synthetic,
     twice,
@@ -25,6 +23,7 @@ from windtunnel.experiments.sparse_logistic_cost import (
     sparse_step,
 )  # fmt: skip
 from windtunnel.stats.bayes import coin
+from windtunnel.stats.logistic import information, newton
 from windtunnel.stats.proportions import against_control, wilson
 
 

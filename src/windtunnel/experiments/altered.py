@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from windtunnel.experiments.frame import Findings, Given, Setting
-from windtunnel.experiments.speed import DECODED, decoding, take_turns
+from windtunnel.experiments.frame import Findings, Given, Progress, Setting, table
+from windtunnel.inspect.speed import DECODED, decoding, take_turns
 from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import table
 from windtunnel.runs.arms import Arm
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.inspect.explain_attention import Head, explain_row, variance_of_scores
 from windtunnel.inspect.explain_head import variances
 from windtunnel.report.charts import heat, lines
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import table
 from windtunnel.stats.intervals import mean_interval
 
 ROW, E17 = Row("002-4"), Row("E17")

@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.report.charts import lines
-from windtunnel.report.outcome import Progress
 from windtunnel.report.stats_figures import posterior_figure
-from windtunnel.report.table import table
 from windtunnel.stats.bayes import BetaBernoulli, coin
 
 ROW = Row("000-Q5")

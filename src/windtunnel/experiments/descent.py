@@ -15,13 +15,12 @@ import numpy as np
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments import descent_measures as measures
 from windtunnel.experiments.descent_measures import Reached
-from windtunnel.experiments.frame import Findings, Given, Row, Setting, Steps, draw
+from windtunnel.experiments.frame import Claim, Findings, Given, Progress, Row, Setting, Steps, Table, draw, table
 from windtunnel.experiments.training import folders_of, small_names, trained
+from windtunnel.inspect.doctor.batch_gradients import apart, gradient_of, gradient_variance
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.models import TransformerConfig
 from windtunnel.report.charts import lines
-from windtunnel.report.outcome import Claim, Progress
-from windtunnel.report.table import Table, table
 from windtunnel.runs.arms import Arm
 from windtunnel.text.batches import examples
 from windtunnel.training.draws import train_examples
@@ -100,18 +99,18 @@ def noise(subject: Subject, n: int, sizes: Sequence[int], seed: int) -> Steps[fl
         How far the gradient of all n names changes when it is computed by parts of 32.
     """
     source, epochs = train_examples(subject.config, subject.store), range(seed, seed + 5)
-    variances = measures.gradient_variance(subject.model, source, sizes, epochs)
-    whole, other = (measures.gradient_of(subject.model, source, n, 1, epoch) for epoch in epochs[:2])
-    parts = measures.gradient_of(subject.model, source, n, n // 32, seed)
+    variances = gradient_variance(subject.model, source, sizes, epochs)
+    whole, other = (gradient_of(subject.model, source, n, 1, epoch) for epoch in epochs[:2])
+    parts = gradient_of(subject.model, source, n, n // 32, seed)
     ends = f"{variances[:, 0].mean():.3g} at B = {sizes[0]}, {variances[:, -1].mean():.3g} at B = {sizes[-1]}"
     yield ROW.within("the variance of a batch's gradient falls like 1/B", measures.slopes(sizes, variances), -1.1, -0.9,
                      shown=f"slope in log-log {{}}; {ends}")  # fmt: skip
-    yield ROW.equal("a full batch has none: in any order the same gradient", measures.apart(whole, other), 1e-5)
+    yield ROW.equal("a full batch has none: in any order the same gradient", apart(whole, other), 1e-5)
     line = variances[:, 0].mean() * sizes[0] / np.array(sizes)
     curves = {"each epoch's batches, thin; their mean": (sizes, variances), "1/B from the first on": (sizes, line)}
     labels: dict[str, Any] = {"xlabel": "B, examples in a batch", "ylabel": "variance of the gradient"}
     yield draw("noise", lines(curves, ticks=sizes, log="xy", **labels))
-    return measures.apart(whole, parts)
+    return apart(whole, parts)
 
 
 def memory(subject: Subject, sized: Comparison, accumulated: float, quick: bool) -> Findings:
@@ -159,7 +158,7 @@ def times(sized: Comparison) -> Findings:
     for name in (FULL, ONE):
         yield sooner(name, found[TARGETS[-1]][name], found[TARGETS[-1]][MINI])
     yield time_table(found)
-    curves = {name: measures.dev_curves(own) for name, own in folders.items()}
+    curves = {name: list(map(measures.dev_curve, own)) for name, own in folders.items()}
     lowest = min(min(curve["loss"]) for own in curves.values() for curve in own)
     panels = [
         lines({name: [(curve[unit], curve["loss"]) for curve in own] for name, own in curves.items()},
@@ -192,14 +191,11 @@ def stream(streamed: Comparison) -> Findings:
 
 def time_table(found: Mapping[float, Mapping[str, list[Reached]]]) -> Table:
     """Steps, names and seconds to each target, over the seeds."""
+    units = (("steps", ",.0f"), ("examples", ",.0f"), ("seconds", ".2f"))
     rows = [
-        (
-            f"{target:g}", name, f"{sum(not one.censored for one in own)} of {len(own)}",
-            measures.summary(own, lambda one: one.steps, ",.0f"), measures.summary(own, lambda one: one.examples, ",.0f"),
-            measures.summary(own, lambda one: one.seconds, ".2f"),
-        )
-        for target, arms in found.items()
-        for name, own in arms.items()
+        (f"{target:g}", name, f"{sum(not one.censored for one in own)} of {len(own)}",
+         *(measures.summary(own, unit, form) for unit, form in units))
+        for target, arms in found.items() for name, own in arms.items()
     ]  # fmt: skip
     title = "To a dev loss, over the seeds; seconds of training as the runs shared the machine"
     return table(title, ("nats", "descent", "reached", "steps", "names", "seconds"), rows)

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, Table, draw, table
 from windtunnel.experiments.makemore import HERE, config_of
 from windtunnel.experiments.training import folders_of, trained
 from windtunnel.report.charts import histograms
-from windtunnel.report.table import Table, table
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.training.events import Step

@@ -9,18 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Table, draw, table
 from windtunnel.experiments.speed import exponent
 from windtunnel.report.charts import Panel, lines
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import mean_interval
+from windtunnel.stats.logistic import Floats, information, newton, proximal, sigmoid, with_sklearn
 
 Q1, E1 = Row("000-Q1"), Row("E1")
-Floats = npt.NDArray[np.float64]
 
 TRUE = np.array([-0.5, 1.0, -0.7, 2.0])  # w0, the intercept, then w1 to w3; the last is the one that is doubled
 L2, L1 = 0.1, 0.05
@@ -63,64 +59,6 @@ def twice(x: Floats, noise: Floats | float = 0.0) -> Floats:
     return np.column_stack([x, x[:, -1] + noise])
 
 
-def sigmoid(z: Floats) -> Floats:
-    return 1 / (1 + np.exp(-z))
-
-
-def information(x: Floats, w: Floats) -> Floats:
-    """Fisher information X'PX with P = diag(p(1-p)); its inverse is the covariance of the weights."""
-    p = sigmoid(x @ w)
-    return (x.T * (p * (1 - p))) @ x
-
-
-def newton(x: Floats, y: Floats, start: Floats | None = None, l2: float = 0.0) -> Floats:
-    """Newton's method, which for logistic regression is iteratively reweighted least squares.
-
-    Where the Hessian is singular `lstsq` takes the shortest step, which never moves along the flat direction.
-    """
-    w = np.zeros(x.shape[1]) if start is None else start.copy()
-    ridge = l2 * np.diag([0.0] + [1.0] * (x.shape[1] - 1))
-    for _ in range(30):
-        gradient = x.T @ (sigmoid(x @ w) - y) / len(y) + ridge @ w
-        step = np.linalg.lstsq(information(x, w) / len(y) + ridge, gradient, rcond=1e-12)[0]
-        w -= step
-        if np.abs(step).max() < 1e-13:
-            break
-    return w
-
-
-def proximal(x: Floats, y: Floats, start: Floats | None = None, l1: float = L1) -> Floats:
-    """Proximal gradient descent: a gradient step, then every penalised weight moves towards 0 and stops there."""
-    w = np.zeros(x.shape[1]) if start is None else start.copy()
-    rate = 4 / np.linalg.norm(x.T @ x / len(y), 2)  # 1 over the largest curvature, for p(1-p) <= 1/4
-    shrink = rate * l1 * np.array([0.0] + [1.0] * (x.shape[1] - 1))
-    for _ in range(5000):
-        before = w
-        w = w - rate * (x.T @ (sigmoid(x @ w) - y)) / len(y)
-        w = np.sign(w) * np.maximum(np.abs(w) - shrink, 0)
-        if np.abs(w - before).max() < 1e-13:
-            break
-    return w
-
-
-def with_sklearn(x: Floats, y: Floats, start: Floats | None = None, *, l2: float = 0.0, l1: float = 0.0) -> Floats:
-    """scikit-learn's answer to the same loss, from zeros or from `start`."""
-    strength = l1 + l2
-    model = LogisticRegression(
-        C=1 / (strength * len(y)) if strength else np.inf,
-        l1_ratio=1.0 if l1 else 0.0,
-        solver="saga" if l1 else "lbfgs",
-        tol=1e-9,
-        max_iter=2000,
-        warm_start=start is not None,
-        random_state=0,
-    )
-    if start is not None:
-        model.coef_, model.intercept_, model.classes_ = start[None, 1:].copy(), start[:1].copy(), np.array([0.0, 1.0])
-    model.fit(x[:, 1:], y)
-    return np.concatenate([model.intercept_, model.coef_[0]])
-
-
 def fit_all(x: Floats, y: Floats) -> dict[str, Floats]:
     """The weights of every fit; those of the doubled feature are the last two."""
     xx = twice(x)
@@ -135,9 +73,9 @@ def fit_all(x: Floats, y: Floats) -> dict[str, Floats]:
         "L2, twice, equal start": newton(xx, y, l2=L2),
         "L2, twice, unequal start": newton(xx, y, apart, l2=L2),
         "L2, twice, scikit-learn": with_sklearn(xx, y, l2=L2),
-        "L1, once": proximal(x, y),
-        "L1, twice, equal start": proximal(xx, y),
-        "L1, twice, unequal start": proximal(xx, y, uneven),
+        "L1, once": proximal(x, y, l1=L1),
+        "L1, twice, equal start": proximal(xx, y, l1=L1),
+        "L1, twice, unequal start": proximal(xx, y, uneven, L1),
         "L1, twice, scikit-learn": with_sklearn(xx, y, l1=L1),
         "L1, twice, scikit-learn, unequal start": with_sklearn(xx, y, uneven, l1=L1),
     }

@@ -8,12 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.report.charts import lines
-from windtunnel.report.outcome import Claim, Progress
 from windtunnel.report.stats_figures import variants_figure
 from windtunnel.report.stats_rows import chi_square, correction_rows, difference_rows
-from windtunnel.report.table import table
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import AgainstControl, against_control, wilson
 from windtunnel.stats.sequential import always_valid_p, nominal_level

@@ -9,21 +9,18 @@ from statistics import median
 
 import torch
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
-from windtunnel.experiments.makemore import config_of
-from windtunnel.experiments.speed import take_turns
+from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Table, draw, table
+from windtunnel.experiments.makemore import config_of, descended, examples_of
 from windtunnel.inspect.doctor.activations import activations, settled
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
-from windtunnel.inspect.doctor.short_training import beginning, train_copy
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.inspect.fold import Agreement, agreement, fold
+from windtunnel.inspect.speed import take_turns
 from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.report.charts import dots, histograms
-from windtunnel.report.outcome import Claim, Progress
-from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import mean_interval
-from windtunnel.text.batches import batch, examples
+from windtunnel.text.batches import batch
 
 ROW, E22, E24 = Row("003-2.E02"), Row("E22"), Row("E24")
 STEPS, LAYERS = 8000, 3
@@ -58,9 +55,7 @@ def fold_batch_norm(at: Setting) -> Findings:
     for i, seed in enumerate(seeds):
         yield Progress("trained and folded", i, len(seeds))
         subject = recipe_subject("", config_of(settings, steps).replace(seed=seed))
-        source = examples(subject.store, "train", 3, last_only=True)
-        done = train_copy(subject.model, subject.config, source, steps, beginning(subject.config, steps)).model
-        assert isinstance(done, MLP)
+        source, done = examples_of(subject), descended(subject, steps)[0]
         trained.append(done)
         found["trained"].append(compare(done, subject))
         rows = batch(source, 2048, seed, 0)
@@ -103,14 +98,13 @@ def compare(model: torch.nn.Module, subject: Subject) -> Kept:
     folded, double = fold(model), copy.deepcopy(model).double()
     sizes = [sum(p.numel() for p in one.parameters()) for one in (model, folded)]
     exact = agreement(double, fold(double), subject.store)
-    return Kept(
-        agreement(model, folded, subject.store), exact, agreement(model, forgetful(model), subject.store), *sizes
-    )
+    blind = agreement(model, forgetful(model), subject.store)
+    return Kept(agreement(model, folded, subject.store), exact, blind, *sizes)
 
 
 def passes(model: MLP, subject: Subject, repeats: int) -> dict[str, list[float]]:
     """Seconds of a pass over the first 8,192 examples of train, of the model and of its folded self, in turns."""
-    ids = batch(examples(subject.store, "train", 3, last_only=True), 8192, 0, 0).ids
+    ids = batch(examples_of(subject), 8192, 0, 0).ids
     before, after = model.eval(), fold(model).eval()
     with torch.no_grad():
         return take_turns({"before": lambda: before(ids), "after": lambda: after(ids)}, repeats)
@@ -179,7 +173,7 @@ def difference_figure(found: Mapping[str, Sequence[Kept]]) -> Drawing:
 
 def layer_figure(model: MLP, subject: Subject) -> Drawing:
     """What every hidden layer puts out before its tanh, with batch norm and folded: one curve on the other."""
-    ids = batch(examples(subject.store, "dev", 3, last_only=True), 4096, 0, 0).ids
+    ids = batch(examples_of(subject, "dev"), 4096, 0, 0).ids
     before = [a for a in activations(model, ids) if a.place.endswith(".norm")]
     after = [a for a in activations(fold(model), ids) if a.place.endswith(".linear")]
     names = ("linear, then batch norm", "folded: linear")

@@ -32,7 +32,7 @@ import numpy as np
 import windtunnel
 from windtunnel.report import charts
 from windtunnel.report.outcome import Claim, Outcome, Progress, Verdict
-from windtunnel.report.table import Table
+from windtunnel.report.table import Table, interval, table
 from windtunnel.stats.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
     from windtunnel.comparison.comparison import Judgement
 
+__all__ = [
+    "Claim", "Drawing", "Experiment", "Findings", "Given", "Outcome", "Progress", "Row", "Setting", "Steps", "Table",
+    "collect", "draw", "interval", "show", "table",
+]  # fmt: skip
 T = TypeVar("T")
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from windtunnel.experiments.altered import SEEDS, n_parameters, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import Findings, Row, Setting, show
+from windtunnel.experiments.frame import Claim, Findings, Row, Setting, interval, show
 from windtunnel.experiments.speed import Seconds, at_lengths
 from windtunnel.experiments.training import AS_GOOD, trained, verdicts
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token
 from windtunnel.models.pretrained.alter import to_grouped_queries
-from windtunnel.report.outcome import Claim
-from windtunnel.report.table import interval
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import mean_interval
 

@@ -13,13 +13,11 @@ import torch
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.errors import DataError
 from windtunnel.experiments.altered import SEEDS, n_parameters, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import Findings, Row, Setting, Steps, draw
+from windtunnel.experiments.frame import Claim, Findings, Progress, Row, Setting, Steps, draw, interval, table
 from windtunnel.experiments.training import trained, verdicts
 from windtunnel.models import TransformerConfig
 from windtunnel.nn import positions
 from windtunnel.report.charts import lines
-from windtunnel.report.outcome import Claim, Progress
-from windtunnel.report.table import interval, table
 from windtunnel.runs.arms import vary
 from windtunnel.stats.intervals import mean_interval, paired_difference
 from windtunnel.training.evaluate import evaluate

@@ -6,6 +6,8 @@ Its attention has no causal mask; what it adds to the scores is mask x -1e9, of 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +16,17 @@ from torch import Tensor
 
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.altered import SEEDS, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import Findings, Given, Row, Setting
-from windtunnel.experiments.honest_loss import Honest, honest_losses
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, draw, interval, table
 from windtunnel.experiments.training import trained, verdicts
-from windtunnel.models import Transformer, TransformerConfig, build
-from windtunnel.report.table import interval
+from windtunnel.inspect.prefix_loss import Question, both_losses, questions
+from windtunnel.models import Transformer, TransformerConfig, as_transformer, build
+from windtunnel.report.charts import dots
 from windtunnel.runs.arms import Arm
-from windtunnel.stats.intervals import paired_difference
+from windtunnel.stats.intervals import mean_interval, paired_difference
+from windtunnel.training.run import load
 
+Honest = Mapping[str, Sequence[tuple[float, float]]]
+"""Of each arm, for each seed: the loss that training prints, and that of the same tokens after their prefixes alone."""
 T1, E5 = Row("000-T1"), Row("E5")
 OURS, LEAKING, ALL = "GPT-2", "no causal mask", "the source"
 FLAWS: dict[str, dict[str, Any]] = {
@@ -53,7 +58,7 @@ def gpt2_source(at: Setting) -> Findings:
     yield from writing(at, arms)
     n = at.size(400, quick=40)
     yield Given({"asked again": f"{n} tokens"})
-    honest = yield from honest_losses(found, (OURS, LEAKING, ALL), n)
+    honest = yield from honestly(found, (OURS, LEAKING, ALL), n)
     yield from worth(honest)
 
 
@@ -166,6 +171,29 @@ def costs(found: Comparison) -> Findings:
     for name in (LEAKING, ALL):
         says[name] = (f"{name}: the loss printed is lower, for it sees the answer", ["better"])
     yield from verdicts(E5, found, says)
+
+
+def honestly(found: Comparison, arms: Sequence[str], n: int) -> Steps[Honest]:
+    """The loss on the same n dev tokens: in whole windows, as training reads them, and from their prefixes alone.
+
+    Yields progress, a table and a figure of both.
+    """
+    runs = [(arm.name, run) for arm in found.arms if arm.name in arms for run in arm.seeds if run.reason == "finished"]
+    asked: list[Question] = []
+    losses: dict[str, list[tuple[float, float]]] = {}
+    for i, (name, run) in enumerate(runs):
+        yield Progress("asked from prefixes", i, len(runs))
+        loaded = load(Path(run.folder))
+        asked = asked or questions(loaded.run.store(), loaded.model.config.context_length, n)
+        losses.setdefault(name, []).append(both_losses(as_transformer(loaded.model, "a prefix"), asked))
+    ways = ("read in whole windows, as training prints it", "read from the tokens before it alone")
+    means = {way: {name: mean_interval([both[i] for both in own]) for name, own in losses.items()}
+             for i, way in enumerate(ways)}  # fmt: skip
+    title = "Loss of the same held-out tokens, nats a token, 95 % t intervals over the seeds"
+    yield table(title, ("arm", *ways), ((name, *(means[way][name] for way in ways)) for name in losses))
+    xlabel = "loss of the same held-out tokens, nats a token"
+    yield draw("leak", dots(means, [*losses], xlim=(0, None), xlabel=xlabel))
+    return losses
 
 
 def worth(honest: Honest) -> Findings:

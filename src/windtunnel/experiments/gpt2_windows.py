@@ -10,14 +10,26 @@ import torch.nn.functional as F
 
 from windtunnel.comparison.comparison import ArmResult, Comparison
 from windtunnel.experiments.altered import SEEDS, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, Steps, draw
-from windtunnel.experiments.speed import at_lengths, exponent, peak_bytes, take_turns
+from windtunnel.experiments.frame import (
+    Claim,
+    Drawing,
+    Findings,
+    Given,
+    Progress,
+    Row,
+    Setting,
+    Steps,
+    Table,
+    draw,
+    interval,
+    table,
+)
+from windtunnel.experiments.speed import at_lengths, exponent
 from windtunnel.experiments.training import AS_GOOD, trained, verdicts
+from windtunnel.inspect.speed import peak_bytes, take_turns
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn.attention import attend, attend_reference, score_bias
 from windtunnel.report.charts import lines
-from windtunnel.report.outcome import Claim, Progress
-from windtunnel.report.table import Table, interval, table
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import Estimate, mean_interval
 

@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
-from windtunnel.experiments.makemore import GENERATOR, HERE, LADDER, config_of
+from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Table, draw, table
+from windtunnel.experiments.makemore import GENERATOR, HERE, LADDER, config_of, examples_of
 from windtunnel.inspect.doctor.checks_of_layers import INITIAL_EXCESS
 from windtunnel.inspect.doctor.initial_loss import culprit
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.models import MLP, build
 from windtunnel.nn.norms import BatchNorm
 from windtunnel.report.charts import dots, histograms
-from windtunnel.report.outcome import Claim, Progress
-from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import mean_interval
-from windtunnel.text.batches import Batch, batch, examples
+from windtunnel.text.batches import Batch, batch
 
 ROW, E20 = Row("003-1.E02"), Row("E20")
 BLIND = math.log(27)
@@ -57,7 +55,7 @@ def initial_loss(at: Setting) -> Findings:
     seeds, size = at.seeds(32, quick=8), at.size(16_384, quick=4096)
     yield Given({"seeds": len(seeds), "examples": size, "generator": GENERATOR, "ln V": BLIND})
     subject = recipe_subject("", config_of({}))
-    rows = batch(examples(subject.store, "train", 3, last_only=True), size, at.seed, 0)
+    rows = batch(examples_of(subject), size, at.seed, 0)
     found: dict[str, Start] = {}
     for name, settings in INITS.items():
         yield Progress("initialisations", len(found), len(INITS))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from windtunnel.experiments.frame import Findings, Given, Row, Setting, Steps, draw
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, draw, table
 from windtunnel.experiments.training import AS_GOOD, small_names, trained, verdicts
 from windtunnel.inspect.doctor.checks import judge
 from windtunnel.inspect.doctor.curvature import largest_curvature
@@ -18,8 +18,6 @@ from windtunnel.inspect.doctor.exam import Examination, measure
 from windtunnel.inspect.doctor.short_training import train_copy
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.report.charts import lines
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import table
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import mean_interval, paired_difference
 from windtunnel.training.draws import train_examples
@@ -50,7 +48,7 @@ def learning_rate(at: Setting) -> Findings:
     exams: dict[float, Examination] = {}
     for rate in at.size((SMALL, LARGE, GOOD), quick=(SMALL, LARGE)):
         yield Progress("examinations", len(exams), 3)
-        exams[rate] = measure(recipe_subject(f"lr {rate:g}", constant(base, rate)))
+        exams[rate] = measure(recipe_subject(f"lr {rate:g}", at_rate(base, rate)))
     yield from examined(exams)
     slow, steps = at.size((40, 60), quick=(6, 6))
     stories = yield from told(base, seeds, slow, steps)
@@ -108,27 +106,10 @@ def doctors_curvatures() -> list[float]:
     return found
 
 
-def constant(base: RunConfig, rate: float) -> RunConfig:
-    schedule = base.schedule.replace(curve="constant", warmup=0)
+def at_rate(base: RunConfig, rate: float, curve: str = "constant", warmup: int = 0) -> RunConfig:
+    """The same training at another rate and with another schedule."""
+    schedule = base.schedule.replace(curve=curve, warmup=warmup)
     return base.replace(optimizer=base.optimizer.replace(lr=rate), schedule=schedule)
-
-
-def scheduled_at(base: RunConfig, rate: float) -> RunConfig:
-    """Warm-up over a tenth of the steps, then a cosine to a tenth of the rate."""
-    schedule = base.schedule.replace(curve="cosine", warmup=base.train.steps // 10)
-    return base.replace(optimizer=base.optimizer.replace(lr=rate), schedule=schedule)
-
-
-def arms_of(base: RunConfig) -> dict[str, Arm]:
-    """The baseline is the good constant rate."""
-    configs = {
-        "good, constant": constant(base, GOOD),
-        "too small": constant(base, SMALL),
-        "too large": constant(base, LARGE),
-        "good, warm-up and cosine": scheduled_at(base, GOOD),
-        "too large, warm-up and cosine": scheduled_at(base, LARGE),
-    }
-    return {name: Arm(name, config) for name, config in configs.items()}
 
 
 def examined(exams: Mapping[float, Examination]) -> Findings:
@@ -202,16 +183,21 @@ def story(stories: Stories, slow: int) -> Findings:
 
 
 def cures(at: Setting, base: RunConfig, seeds: Sequence[int]) -> Findings:
-    """The arms against the good constant rate, and the large rate with a schedule against without."""
-    arms = arms_of(base)
-    found = yield from trained(at, "learning rates", list(arms.values()), seeds, "comparison")
+    """The arms against the good constant rate, and the large rate with a schedule against without.
+
+    The schedule: warm-up over a tenth of the steps, then a cosine to a tenth of the rate.
+    """
+    cosine, schedule = ("cosine", base.train.steps // 10), "warm-up and cosine"
+    arms = {"good, constant": at_rate(base, GOOD), "too small": at_rate(base, SMALL), "too large": at_rate(base, LARGE)}
+    arms |= {f"good, {schedule}": at_rate(base, GOOD, *cosine), f"too large, {schedule}": at_rate(base, LARGE, *cosine)}
+    found = yield from trained(at, "learning rates", [Arm(*arm) for arm in arms.items()], seeds, "comparison")
     says = {
         "too small": (f"lr {SMALL:g} ends worse than {GOOD:g}", ("worse",)),
         "too large": (f"lr {LARGE:g} ends worse than {GOOD:g}", ("worse",)),
-        "good, warm-up and cosine": (f"at {GOOD:g} warm-up and cosine are better than a constant rate", ("better",)),
-        "too large, warm-up and cosine": (f"a schedule makes {LARGE:g} as good as {GOOD:g}", AS_GOOD),
+        f"good, {schedule}": (f"at {GOOD:g} warm-up and cosine are better than a constant rate", ("better",)),
+        f"too large, {schedule}": (f"a schedule makes {LARGE:g} as good as {GOOD:g}", AS_GOOD),
     }
     yield from verdicts(ROW, found, says, named=True)
-    large = [arms["too large"], arms["too large, warm-up and cosine"]]
+    large = [Arm(name, arms[name]) for name in ("too large", f"too large, {schedule}")]
     found = yield from trained(at, "a schedule for the large rate", large, seeds, "schedule")
     yield ROW.judged(f"a schedule helps {LARGE:g}", found.judgements[0], ["better"], "schedule, warm-up")

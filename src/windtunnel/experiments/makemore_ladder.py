@@ -10,13 +10,11 @@ from itertools import pairwise
 import numpy as np
 
 from windtunnel.comparison.comparison import Comparison, SeedRun
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, draw, interval, table
 from windtunnel.experiments.makemore import HERE, LADDER, PUBLISHED_DEV, REPLAY, config_of
 from windtunnel.experiments.training import folders_of, trained
 from windtunnel.report.charts import Curve, lines
 from windtunnel.report.figures import dev_losses
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import interval, table
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.seeds import evaluate_seeds
 from windtunnel.stats.intervals import Estimate, mean_interval, paired_difference

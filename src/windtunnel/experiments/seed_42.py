@@ -10,13 +10,11 @@ from collections.abc import Sequence
 import torch
 
 from windtunnel.errors import ConfigError
-from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.inspect.explain_loss import explain_loss, explain_row_network
 from windtunnel.inspect.explain_products import explain_product
 from windtunnel.inspect.explain_replay import ROW_IDS, RowNetwork, built, row_replay, seeded
 from windtunnel.report.charts import histograms, lines
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import table
 
 LOSS, ENTROPY, E16, E18 = Row("002-3.1"), Row("002-3.2"), Row("E16"), Row("E18")
 SEED = 42

@@ -17,11 +17,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Table, draw, table
 from windtunnel.experiments.speed import exponent
 from windtunnel.report.charts import lines
-from windtunnel.report.outcome import Claim, Progress
-from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import Estimate, mean_interval
 
 Q3, E3 = Row("000-Q3"), Row("E3")

@@ -8,15 +8,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 from windtunnel.errors import ConfigError
-from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.inspect.explain_embedding import explain_embedding
 from windtunnel.inspect.explain_operations import show
 from windtunnel.inspect.explain_parameters import Parameters, network_parameters
 from windtunnel.inspect.explain_products import explain_product
 from windtunnel.inspect.explain_shapes import explain_chain
 from windtunnel.report.charts import dots
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import table
 
 SQUEEZE, SIZES, EMBEDDING, COUNT = Row("002-1.1"), Row("002-1.2"), Row("002-1.3"), Row("002-2")
 CHAINS = {

@@ -11,11 +11,9 @@ from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude
 from windtunnel.comparison.plan import Plan, is_settled, make_plan, run_folders
 from windtunnel.errors import NumericsError
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, Steps
+from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import Rows, arm_rows, verdict_rows
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import Table, table
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.execute import open_executor
 from windtunnel.runs.measure import measure

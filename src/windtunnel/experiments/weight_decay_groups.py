@@ -13,10 +13,9 @@ from torch import nn
 from torch.optim import AdamW
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.frame import Findings, Given, Row, Setting
+from windtunnel.experiments.frame import Findings, Given, Row, Setting, Table, table
 from windtunnel.experiments.training import folders_of, small_names, trained, verdicts
 from windtunnel.models import build
-from windtunnel.report.table import Table, table
 from windtunnel.runs.arms import Arm
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
 from windtunnel.training.run import load

@@ -9,19 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw
-from windtunnel.experiments.makemore import HERE, config_of
+from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Table, draw, table
+from windtunnel.experiments.makemore import HERE, config_of, descended, examples_of
 from windtunnel.inspect.doctor.activations import activations
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
-from windtunnel.inspect.doctor.short_training import beginning, train_copy
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.models import MLP, MLPConfig, build
 from windtunnel.report.charts import Panel, histograms, lines
 from windtunnel.report.figures import smoothed
-from windtunnel.report.outcome import Progress
-from windtunnel.report.table import Table, table
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.text.batches import Batch, batch, examples
+from windtunnel.text.batches import Batch, batch
 from windtunnel.training.evaluate import evaluate
 
 ROW, E23 = Row("003-2.E01"), Row("E23")
@@ -65,7 +62,7 @@ def zero_init(at: Setting) -> Findings:
     first, runs = zeros[0], []
     for i, zero in enumerate(zeros):
         yield Progress("zero everywhere, orders of the batches", i, len(zeros))
-        runs.append(train(zero, steps))
+        runs.append(descended(zero, steps))
     ends = [end for end, _ in runs]
     length, floor = ends[0].config.context_length, entropy(first)
     gaps = [evaluate(end, first.store, "train", length, steps, last_only=True).loss - floor for end in ends]
@@ -78,7 +75,7 @@ def zero_init(at: Setting) -> Findings:
     for name, parts in VARIANTS.items():
         yield Progress("a constant with one part random", len(found), len(VARIANTS))
         subject = recipe_subject(name, config_of(filled(CONSTANT)).replace(seed=at.seed))
-        found[name] = train(subject, more, partly_random(subject, parts))[0]
+        found[name] = descended(subject, more, partly_random(subject, parts))[0]
     values = {name: singular_values(model) for name, model in found.items()}
     yield from ranks(values, more)
     yield rank_table(found, values, more)
@@ -86,14 +83,6 @@ def zero_init(at: Setting) -> Findings:
     shown = {"zero": ends[0], "constant": found[EQUAL], "random": found["all random"]}
     panels = [draws(name, model, rows) for draws in (hidden_panel, gradient_panel) for name, model in shown.items()]
     yield draw("histograms", *panels)
-
-
-def train(subject: Subject, steps: int, model: MLP | None = None) -> tuple[MLP, tuple[float, ...]]:
-    """A model after so many steps of the subject's own descent, and the loss of each step."""
-    source = examples(subject.store, "train", subject.config.model.context_length, last_only=True)
-    done = train_copy(model or subject.model, subject.config, source, steps, beginning(subject.config, steps))
-    assert isinstance(done.model, MLP)
-    return done.model, done.losses
 
 
 def partly_random(subject: Subject, names: tuple[str, ...]) -> MLP:
@@ -109,7 +98,7 @@ def partly_random(subject: Subject, names: tuple[str, ...]) -> MLP:
 
 def entropy(subject: Subject) -> float:
     """Of the targets of train by their frequencies, in nats."""
-    source = examples(subject.store, "train", subject.config.model.context_length, last_only=True)
+    source = examples_of(subject)
     targets = source.take(np.arange(len(source)), key=0).targets.flatten()
     p = targets.bincount().double() / len(targets)
     return float(torch.special.entr(p).sum())
@@ -117,8 +106,7 @@ def entropy(subject: Subject) -> float:
 
 def first_batch(subject: Subject, size: int) -> Batch:
     """The first examples of the subject's own order."""
-    source = examples(subject.store, "train", subject.config.model.context_length, last_only=True)
-    return batch(source, size, subject.config.seed, 0)
+    return batch(examples_of(subject), size, subject.config.seed, 0)
 
 
 def bias_gradients(subject: Subject, n: int = 2000) -> np.ndarray:
