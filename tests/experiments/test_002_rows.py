@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from windtunnel.config import fingerprint
-from windtunnel.experiments.descent_measures import Reached, reached, slopes, summary, times_longer
+from windtunnel.experiments.descent import Reached, reached, slopes, summary, times_longer
 from windtunnel.experiments.frame import Drawing, Row, Setting
 from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctors_curvatures, ends, path, story
 from windtunnel.experiments.training import small_names, trained, verdicts

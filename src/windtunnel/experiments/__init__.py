@@ -35,12 +35,11 @@ def find_experiment(name: str) -> Experiment:
 def listing() -> list[dict[str, str]]:
     """Every row with its title and its experiment; a row without one is not built yet."""
     built = {row: experiment for experiment in EXPERIMENTS.values() for row in experiment.rows}
-    none = Experiment("", (), "")
-    return [
-        {"row": row, "state": "done" if row in built else "not yet", "name": built.get(row, none).name, "title": title,
-         "question": built.get(row, none).question}
-        for row, title in ROWS.items()
-    ]  # fmt: skip
+    rows = []
+    for row, title in ROWS.items():
+        state, one = ("done", built[row]) if row in built else ("not yet", Experiment("", (), ""))
+        rows.append({"row": row, "state": state, "name": one.name, "title": title, "question": one.question})
+    return rows
 
 
 EXPERIMENTS = {
@@ -57,11 +56,8 @@ EXPERIMENTS = {
         ("learning-rate", "002-5.2", "What was wrong when a loss was slow, and fluctuated when the rate was raised?"),
         ("weight-decay-groups", "E35", "Does it matter that biases and norms are decayed?"),
         ("gpt2-source", "000-T1 E5", "What is wrong with a GPT-2 written from memory, and what does each flaw cost?"),
-        (
-            "gpt2-positions",
-            "000-T2a",
-            "Do rotary positions replace learned ones, and which positions reach past the training context?",
-        ),
+        ("gpt2-positions", "000-T2a",
+         "Do rotary positions replace learned ones, and which positions reach past the training context?"),
         ("gpt2-kv-heads", "000-T2b", "What do fewer key and value heads cost in loss, and what do they save?"),
         ("gpt2-windows", "000-T2c", "What does a sliding window cost in loss, and do time and memory grow with T·w?"),
         ("makemore-ladder", "003-1.E01 E19", "Which steps of the makemore lecture lower the loss?"),
@@ -69,10 +65,7 @@ EXPERIMENTS = {
         ("direct-connections", "003-1.E03 E21", "Do direct connections lower the loss?"),
         ("zero-init", "003-2.E01 E23", "What trains when all weights begin at zero?"),
         ("quick-recipe", "time-to-loss", "Does every choice of the recipe `quick` earn its place?"),
-        (
-            "fold-batch-norm",
-            "003-2.E02 E22 E24",
-            "Is a trained mlp the same function once its batch norm is folded away?",
-        ),
+        ("fold-batch-norm", "003-2.E02 E22 E24",
+         "Is a trained mlp the same function once its batch norm is folded away?"),
     )
-}
+}  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from windtunnel.experiments.frame import Findings, Given, Progress, Setting, table
+from windtunnel.comparison.comparison import Comparison
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, table
+from windtunnel.experiments.training import trained, verdicts
 from windtunnel.inspect.speed import DECODED, decoding, take_turns
 from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
@@ -37,14 +39,6 @@ def small_gpt2(at: Setting, **model: Any) -> RunConfig:
     )
 
 
-def settings_of(base: RunConfig) -> Given:
-    """What all arms share, in words."""
-    train, model = base.train, transformer_of(base)
-    shape = f"{model.n_layers} layers x {model.d_model}, {model.n_heads} heads, context {model.context_length} bytes"
-    training = f"{train.steps} steps of {train.batch_size} windows, lr {base.optimizer.lr:g}"
-    return Given({"corpus": base.corpus, "model": shape, "training": training})
-
-
 def transformer_of(config: RunConfig) -> TransformerConfig:
     """The model of these experiments."""
     assert isinstance(config.model, TransformerConfig)
@@ -71,3 +65,17 @@ def writing(at: Setting, arms: Sequence[Arm]) -> Findings:
         else (name, None, None) for name, c in models.items()
     ]  # fmt: skip
     yield table("Writing at the end of the context, as fast as it was here", ("arm", "KV bytes/token", "tok/s"), rows)
+
+
+def altered(
+    at: Setting, row: Row, what: str, arms: Sequence[Arm], says: Mapping[str, tuple[str, Sequence[str]]]
+) -> Steps[Comparison]:
+    """Train alterations of a small GPT-2 on paired seeds, say what is claimed of each, and time how they write."""
+    base, model = arms[0].config, transformer_of(arms[0].config)
+    shape = f"{model.n_layers} layers x {model.d_model}, {model.n_heads} heads, context {model.context_length} bytes"
+    training = f"{base.train.steps} steps of {base.train.batch_size} windows, lr {base.optimizer.lr:g}"
+    yield Given({"corpus": base.corpus, "model": shape, "training": training})
+    found = yield from trained(at, what, arms, at.seeds(SEEDS))
+    yield from verdicts(row, found, says)
+    yield from writing(at, arms)
+    return found

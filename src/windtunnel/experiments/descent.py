@@ -8,23 +8,41 @@ rate is the best of four that were tried once with another seed (1: .01 to .3; 1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments import descent_measures as measures
-from windtunnel.experiments.descent_measures import Reached
-from windtunnel.experiments.frame import Claim, Findings, Given, Progress, Row, Setting, Steps, Table, draw, table
+from windtunnel.experiments.frame import (
+    Claim,
+    Findings,
+    Given,
+    Progress,
+    Row,
+    Setting,
+    Steps,
+    Table,
+    draw,
+    interval,
+    table,
+)
+from windtunnel.experiments.speed import exponent
 from windtunnel.experiments.training import folders_of, small_names, trained
+from windtunnel.inspect.cost import activation_bytes
 from windtunnel.inspect.doctor.batch_gradients import apart, gradient_of, gradient_variance
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
-from windtunnel.models import TransformerConfig
+from windtunnel.models import ModelConfig, TransformerConfig
 from windtunnel.report.charts import lines
 from windtunnel.runs.arms import Arm
+from windtunnel.stats.intervals import Estimate, mean_interval, paired_ratio
 from windtunnel.text.batches import examples
 from windtunnel.training.draws import train_examples
+from windtunnel.training.events import Evaluation, Step
 from windtunnel.training.recipes import small
+from windtunnel.training.run import open_run
 from windtunnel.training.run_config import RunConfig
 
 ROW = Row("002-5.1")
@@ -34,6 +52,19 @@ RATES = {1: 0.03, 32: 0.3, 1024: 0.3}
 TARGETS = (2.5, 2.4)
 """Dev losses, nats a token."""
 GPU = 16 * 2**30
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When the dev loss was first seen at or below a target; of a run that never came there, all that it spent.
+
+    censored: it never came there, so that the truth lies above every number here.
+    """
+
+    steps: int
+    examples: int
+    seconds: float
+    censored: bool
 
 
 def descent(at: Setting) -> Findings:
@@ -85,10 +116,9 @@ def arms_of(base: RunConfig, n: int, share: float) -> dict[str, Arm]:
     arms = {}
     for name, (size, names, steps) in plan.items():
         steps = max(2, round(share * steps))
-        train = base.train.replace(
-            batch_size=min(size, n), n_examples=names, steps=steps, eval_every=max(1, steps // 64)
-        )
-        arms[name] = Arm(name, base.replace(train=train, optimizer=base.optimizer.replace(lr=RATES[size])))
+        every, lr = {"n_examples": names, "steps": steps, "eval_every": max(1, steps // 64)}, RATES[size]
+        train = base.train.replace(batch_size=min(size, n), **every)
+        arms[name] = Arm(name, base.replace(train=train, optimizer=base.optimizer.replace(lr=lr)))
     return arms
 
 
@@ -103,7 +133,7 @@ def noise(subject: Subject, n: int, sizes: Sequence[int], seed: int) -> Steps[fl
     whole, other = (gradient_of(subject.model, source, n, 1, epoch) for epoch in epochs[:2])
     parts = gradient_of(subject.model, source, n, n // 32, seed)
     ends = f"{variances[:, 0].mean():.3g} at B = {sizes[0]}, {variances[:, -1].mean():.3g} at B = {sizes[-1]}"
-    yield ROW.within("the variance of a batch's gradient falls like 1/B", measures.slopes(sizes, variances), -1.1, -0.9,
+    yield ROW.within("the variance of a batch's gradient falls like 1/B", slopes(sizes, variances), -1.1, -0.9,
                      shown=f"slope in log-log {{}}; {ends}")  # fmt: skip
     yield ROW.equal("a full batch has none: in any order the same gradient", apart(whole, other), 1e-5)
     line = variances[:, 0].mean() * sizes[0] / np.array(sizes)
@@ -116,7 +146,7 @@ def noise(subject: Subject, n: int, sizes: Sequence[int], seed: int) -> Steps[fl
 def memory(subject: Subject, sized: Comparison, accumulated: float, quick: bool) -> Findings:
     """The first scenario's memory: what a batch takes, what fits a GPU, and whether memory alone decides."""
     n_names = len(examples(subject.store, "train", subject.config.model.context_length))
-    taken = measures.activation_memory(subject.config.model, (1, 32, 1024, n_names))
+    taken = activation_memory(subject.config.model, (1, 32, 1024, n_names))
     whole = max(taken)
     each = {size: bytes / size for size, bytes in taken.items()}
     peaks = {arm.name: arm.peak_memory for arm in sized.arms}
@@ -142,7 +172,7 @@ def memory(subject: Subject, sized: Comparison, accumulated: float, quick: bool)
 
 def on_a_gpu(n: int, quick: bool) -> Claim:
     """Whether a batch of n examples of GPT-2 small fits; of the recipe `small` in a quick run."""
-    two = measures.activation_memory(small("names").model if quick else TransformerConfig(), (1, 2))
+    two = activation_memory(small("names").model if quick else TransformerConfig(), (1, 2))
     example = two[2] - two[1]
     fits = GPU // example
     shown = f"{'recipe small' if quick else 'GPT-2 small'}: {example / 2**30:.3f} GiB of activations an example at "
@@ -154,11 +184,11 @@ def on_a_gpu(n: int, quick: bool) -> Claim:
 def times(sized: Comparison) -> Findings:
     """Whether the mini-batch comes to the loss sooner; a censored run counts as what it spent, a lower bound."""
     folders = {arm.name: folders_of(sized, arm.name) for arm in sized.arms}
-    found = {t: {name: [measures.reached(f, t) for f in own] for name, own in folders.items()} for t in TARGETS}
+    found = {t: {name: [reached(f, t) for f in own] for name, own in folders.items()} for t in TARGETS}
     for name in (FULL, ONE):
         yield sooner(name, found[TARGETS[-1]][name], found[TARGETS[-1]][MINI])
     yield time_table(found)
-    curves = {name: list(map(measures.dev_curve, own)) for name, own in folders.items()}
+    curves = {name: list(map(dev_curve, own)) for name, own in folders.items()}
     lowest = min(min(curve["loss"]) for own in curves.values() for curve in own)
     panels = [
         lines({name: [(curve[unit], curve["loss"]) for curve in own] for name, own in curves.items()},
@@ -170,7 +200,7 @@ def times(sized: Comparison) -> Findings:
 
 def sooner(name: str, own: Sequence[Reached], mini: Sequence[Reached]) -> Claim:
     """Whether the mini-batch takes less time than this arm to the last target."""
-    longer, censored = measures.times_longer(own, mini), [one for one in own if one.censored]
+    longer, censored = times_longer(own, mini), [one for one in own if one.censored]
     said = "the mini-batch itself did not come there with every seed" if longer is None else f"{longer} times"
     if censored:
         steps = max(one.steps for one in censored)
@@ -194,8 +224,72 @@ def time_table(found: Mapping[float, Mapping[str, list[Reached]]]) -> Table:
     units = (("steps", ",.0f"), ("examples", ",.0f"), ("seconds", ".2f"))
     rows = [
         (f"{target:g}", name, f"{sum(not one.censored for one in own)} of {len(own)}",
-         *(measures.summary(own, unit, form) for unit, form in units))
+         *(summary(own, unit, form) for unit, form in units))
         for target, arms in found.items() for name, own in arms.items()
     ]  # fmt: skip
     title = "To a dev loss, over the seeds; seconds of training as the runs shared the machine"
     return table(title, ("nats", "descent", "reached", "steps", "names", "seconds"), rows)
+
+
+def reached(folder: Path, target: float) -> Reached:
+    """Read it from a run's log; seconds are those of the steps, without evaluations."""
+    run, seconds, step = open_run(folder), 0.0, 0
+    size = run.config.train.batch_size
+    for event in run.events():
+        if isinstance(event, Step):
+            step, seconds = event.step, seconds + event.seconds
+        elif isinstance(event, Evaluation) and event.split == "dev" and event.loss <= target:
+            return Reached(step, step * size, seconds, False)
+    return Reached(step, step * size, seconds, True)
+
+
+def summary(found: Sequence[Reached], unit: str, form: str) -> str:
+    """The mean with its interval where every run came there; else a median or a bound, no mean of the survivors.
+
+    Args:
+        unit: steps, examples or seconds.
+    """
+    values, bounds = [getattr(one, unit) for one in found], [getattr(one, unit) for one in found if one.censored]
+    if not bounds:
+        return interval(mean_interval(values), form)
+    bound, censored = min(bounds), f"{len(bounds)} of {len(found)}"
+    if len(bounds) < len(found) / 2:  # a run that never came there lies above the median, wherever it lies
+        return f"median {median(values):{form}}; {censored} not within {bound:{form}}"
+    return f"more than {bound:{form}} in {censored}"
+
+
+def times_longer(slow: Sequence[Reached], fast: Sequence[Reached]) -> Estimate | None:
+    """Seconds of one arm over those of another, paired by seed; at least so many where `slow` is censored.
+
+    None where the faster one did not come there itself, or the pairs say nothing.
+    """
+    if any(one.censored for one in fast):
+        return None
+    try:
+        return paired_ratio([one.seconds for one in fast], [one.seconds for one in slow])
+    except ValueError:
+        return None
+
+
+def activation_memory(config: ModelConfig, sizes: Sequence[int]) -> dict[int, int]:
+    """Bytes that autograd keeps for batches of these sizes at the full context, as `windtunnel cost` counts them."""
+    return {size: activation_bytes(config, size, config.context_length, "fp32") for size in sizes}
+
+
+def slopes(sizes: Sequence[int], variances: np.ndarray) -> Estimate:
+    """d log(variance) / d log(B), a line for each epoch."""
+    return mean_interval([exponent(sizes, row) for row in variances])
+
+
+def dev_curve(folder: Path) -> dict[str, list[float]]:
+    """Dev loss of a run against steps, examples and seconds, from the first step on."""
+    run, seconds = open_run(folder), 0.0
+    curve: dict[str, list[float]] = {"steps": [], "examples": [], "seconds": [], "loss": []}
+    for event in run.events():
+        if isinstance(event, Step):
+            seconds += event.seconds
+        elif isinstance(event, Evaluation) and event.split == "dev" and event.step:
+            row = (event.step, event.step * run.config.train.batch_size, seconds, event.loss)
+            for values, value in zip(curve.values(), row, strict=True):
+                values.append(value)
+    return curve

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -59,17 +57,12 @@ def direct_connections(at: Setting) -> Findings:
     yield minibatch_figure(last)
 
 
-def last_batches(found: Comparison) -> LastBatches:
-    """The losses of the last minibatches of both arms, against each other half of them apart."""
-    [judgement] = found.judgements
-    without, with_ = (final_losses(folders_of(found, arm.name)) for arm in found.arms)
+def last_batches(found: Comparison, last: int = LAST) -> LastBatches:
+    """The train losses of the last minibatches of both arms, against each other half of them apart."""
+    runs = ([open_run(folder).events() for folder in folders_of(found, arm.name)] for arm in found.arms)
+    without, with_ = (np.array([[e.loss for e in own if isinstance(e, Step)][-last:] for own in arm]) for arm in runs)
     apart = np.roll(with_, with_.shape[1] // 2, axis=1)
-    return LastBatches(apart - without, np.array([difference for _, difference in judgement.differences]))
-
-
-def final_losses(folders: Sequence[Path], last: int = LAST) -> np.ndarray:
-    """The train losses (S, last) of the last steps of runs."""
-    return np.array([[e.loss for e in open_run(f).events() if isinstance(e, Step)][-last:] for f in folders])
+    return LastBatches(apart - without, np.array([d for _, d in found.judgements[0].differences]))
 
 
 def claims(found: Comparison, last: LastBatches) -> Findings:

@@ -6,7 +6,8 @@ scikit-learn's C is 1/(λN).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -64,21 +65,16 @@ def fit_all(x: Floats, y: Floats) -> dict[str, Floats]:
     xx = twice(x)
     apart = np.array([0.0] * (xx.shape[1] - 2) + [SPLIT / 2, -SPLIT / 2])  # the same predictions as all zeros
     uneven = np.array([0.0] * (xx.shape[1] - 2) + [1.0, 0.0])
-    return {
-        "no penalty, once": newton(x, y),
-        "no penalty, twice, equal start": newton(xx, y),
-        "no penalty, twice, unequal start": newton(xx, y, apart),
-        "no penalty, twice, scikit-learn": with_sklearn(xx, y),
-        "L2, once": newton(x, y, l2=L2),
-        "L2, twice, equal start": newton(xx, y, l2=L2),
-        "L2, twice, unequal start": newton(xx, y, apart, l2=L2),
-        "L2, twice, scikit-learn": with_sklearn(xx, y, l2=L2),
-        "L1, once": proximal(x, y, l1=L1),
-        "L1, twice, equal start": proximal(xx, y, l1=L1),
-        "L1, twice, unequal start": proximal(xx, y, uneven, L1),
-        "L1, twice, scikit-learn": with_sklearn(xx, y, l1=L1),
-        "L1, twice, scikit-learn, unequal start": with_sklearn(xx, y, uneven, l1=L1),
-    }
+    kinds: dict[str, tuple[Callable[..., Floats], dict[str, Any], Floats]] = {
+        "no penalty": (newton, {}, apart), "L2": (newton, {"l2": L2}, apart), "L1": (proximal, {"l1": L1}, uneven),
+    }  # fmt: skip
+    fits = {}
+    for kind, (fit, strength, start) in kinds.items():
+        fits[f"{kind}, once"] = fit(x, y, **strength)
+        fits[f"{kind}, twice, equal start"] = fit(xx, y, **strength)
+        fits[f"{kind}, twice, unequal start"] = fit(xx, y, start, **strength)
+        fits[f"{kind}, twice, scikit-learn"] = with_sklearn(xx, y, **strength)
+    return {**fits, "L1, twice, scikit-learn, unequal start": with_sklearn(xx, y, uneven, l1=L1)}
 
 
 def standard_errors(x: Floats, y: Floats, noise: float, rng: np.random.Generator) -> tuple[float, float, float]:
@@ -108,10 +104,8 @@ def weights(fits: Sequence[Mapping[str, Floats]]) -> Findings:
     old = {name: pair(f"{name}, once")[:, 1] for name in ("no penalty", "L2", "L1")}
     statement = "as printed: both new weights add up to the first new one"
     yield E1.equal(statement, gaps(even, pair(even)[:, 0]), printed="w_new_n")
-    shown = f"{first(uneven)} for {old['no penalty'][0]:.4f}"
-    yield Q1.equal(
-        "no penalty: both add up to the old weight", gaps(uneven, old["no penalty"]), printed="w_n", shown=shown
-    )
+    shown, far = f"{first(uneven)} for {old['no penalty'][0]:.4f}", gaps(uneven, old["no penalty"])
+    yield Q1.equal("no penalty: both add up to the old weight", far, printed="w_n", shown=shown)
     others = [np.abs(fit[uneven][:-2] - fit["no penalty, once"][:-1]).max() for fit in fits]
     yield Q1.equal("no penalty: the other weights stay", others, printed="w_0, w_1 ...")
     statement = "no penalty: from an equal start they are equal"

@@ -32,7 +32,7 @@ import numpy as np
 import windtunnel
 from windtunnel.report import charts
 from windtunnel.report.outcome import Claim, Outcome, Progress, Verdict
-from windtunnel.report.table import Table, interval, table
+from windtunnel.report.table import Table, interval, table, text
 from windtunnel.stats.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from windtunnel.comparison.comparison import Judgement
 
 __all__ = [
-    "Claim", "Drawing", "Experiment", "Findings", "Given", "Outcome", "Progress", "Row", "Setting", "Steps", "Table",
-    "collect", "draw", "interval", "show", "table",
+    "Claim", "Drawing", "Findings", "Given", "Progress", "Row", "Setting", "Steps", "Table", "draw", "interval",
+    "table", "text",
 ]  # fmt: skip
 T = TypeVar("T")
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
@@ -97,7 +97,7 @@ class Row:
 
     def same(self, statement: str, got: Any, printed: Any, shown: str = "{}") -> Claim:
         """What was counted is what the source printed."""
-        return self.shows(statement, got == printed, shown.replace("{}", show(got)), show(printed), got=got)
+        return self.shows(statement, got == printed, shown.replace("{}", text(got)), text(printed), got=got)
 
     def shows(self, statement: str, condition: bool, shown: str, printed: str = "", **values: Any) -> Claim:
         """A condition in which chance plays no part; values are those it was computed from."""
@@ -183,15 +183,6 @@ def collect(experiment: Experiment, at: Setting, shown: Callable[[Progress], Non
         at.quick,
         _signature(at),
     )
-
-
-def show(value: Any) -> str:
-    """Numbers with their thousands separated, also inside of mappings and sequences."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {show(inner)}" for key, inner in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(show, value))
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _exactly(condition: bool) -> Verdict:

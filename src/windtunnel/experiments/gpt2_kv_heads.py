@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from windtunnel.experiments.altered import SEEDS, n_parameters, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import Claim, Findings, Row, Setting, interval, show
+from windtunnel.experiments.altered import altered, n_parameters, small_gpt2
+from windtunnel.experiments.frame import Claim, Findings, Row, Setting, interval, text
 from windtunnel.experiments.speed import Seconds, at_lengths
-from windtunnel.experiments.training import AS_GOOD, trained, verdicts
+from windtunnel.experiments.training import AS_GOOD
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token
 from windtunnel.models.pretrained.alter import to_grouped_queries
@@ -34,10 +34,8 @@ def gpt2_kv_heads(at: Setting) -> Findings:
     yield from equalities()
     groups = at.size((8, 4, 2, 1), quick=(8, 1))
     arms = [Arm(f"n_kv_heads={g}", small_gpt2(at, n_heads=8, n_kv_heads=None if g == 8 else g)) for g in groups]
-    yield settings_of(arms[0].config)
-    found = yield from trained(at, "key and value heads", arms, at.seeds(SEEDS))
-    yield from verdicts(ROW, found, {f"n_kv_heads={g}": (f"{g} of 8: no loss that matters", AS_GOOD) for g in groups})
-    yield from writing(at, arms)
+    says = {f"n_kv_heads={g}": (f"{g} of 8: no loss that matters", AS_GOOD) for g in groups}
+    yield from altered(at, ROW, "key and value heads", arms, says)
     seconds = yield from at_lengths(at, {f"n_kv_heads={g}": {"n_kv_heads": g} for g in groups})
     yield faster(seconds)
 
@@ -48,8 +46,8 @@ def sizes() -> Findings:
     counted = {g: n_parameters(config) for g, config in configs.items()}
     cache = {g: HALF * cache_elements_per_token(config) for g, config in configs.items()}
     yield ROW.same("parameters of GPT-2 small by key and value heads", counted, PUBLISHED)
-    yield ROW.shows("bytes of its cache a token in half precision", CACHE.items() <= cache.items(), show(cache),
-                    show(CACHE), bytes=cache)  # fmt: skip
+    yield ROW.shows("bytes of its cache a token in half precision", CACHE.items() <= cache.items(), text(cache),
+                    text(CACHE), bytes=cache)  # fmt: skip
 
 
 def equalities() -> Findings:

@@ -12,9 +12,8 @@ import torch
 
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.errors import DataError
-from windtunnel.experiments.altered import SEEDS, n_parameters, settings_of, small_gpt2, writing
+from windtunnel.experiments.altered import altered, n_parameters, small_gpt2
 from windtunnel.experiments.frame import Claim, Findings, Progress, Row, Setting, Steps, draw, interval, table
-from windtunnel.experiments.training import trained, verdicts
 from windtunnel.models import TransformerConfig
 from windtunnel.nn import positions
 from windtunnel.report.charts import lines
@@ -44,12 +43,9 @@ def gpt2_positions(at: Setting) -> Findings:
     yield from rotations()
     base, kinds = small_gpt2(at), at.size(KINDS, quick=("learned", "rope", "none"))
     arms = vary(base, [f"model.position={','.join(kinds)}"])
-    yield settings_of(base)
-    found = yield from trained(at, "positions", arms, at.seeds(SEEDS))
     says = {f"position={kind}": (f"{kind}: a lower loss than learned positions", ["better"]) for kind in KINDS}
     says["position=none"] = ("none: a higher loss than learned positions", ["worse"])
-    yield from verdicts(ROW, found, says)
-    yield from writing(at, arms)
+    found = yield from altered(at, ROW, "positions", arms, says)
     losses = yield from at_longer_windows(found, base.model.context_length)
     yield from longer_windows(losses, found.rule.margin)
 

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.altered import SEEDS, settings_of, small_gpt2, writing
+from windtunnel.experiments.altered import altered, small_gpt2
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, draw, interval, table
-from windtunnel.experiments.training import trained, verdicts
 from windtunnel.inspect.prefix_loss import Question, both_losses, questions
 from windtunnel.models import Transformer, TransformerConfig, as_transformer, build
 from windtunnel.report.charts import dots
@@ -52,10 +51,11 @@ def gpt2_source(at: Setting) -> Findings:
         yield from part()
     flaws: dict[str, dict[str, Any]] = {OURS: {}, **at.size(FLAWS, quick={LEAKING: FLAWS[LEAKING]}), ALL: SOURCE}
     arms = [Arm(name, small_gpt2(at, **own)) for name, own in flaws.items()]
-    yield settings_of(arms[0].config)
-    found = yield from trained(at, "flaws", arms, at.seeds(SEEDS))
-    yield from costs(found)
-    yield from writing(at, arms)
+    says = {name: (f"{name} costs loss", ["worse"]) for name in FLAWS}
+    says |= {
+        name: (f"{name}: the loss printed is lower, for it sees the answer", ["better"]) for name in (LEAKING, ALL)
+    }
+    found = yield from altered(at, E5, "flaws", arms, says)
     n = at.size(400, quick=40)
     yield Given({"asked again": f"{n} tokens"})
     honest = yield from honestly(found, (OURS, LEAKING, ALL), n)
@@ -163,14 +163,6 @@ def largest_bias(model: Transformer) -> float:
 def spread(model: Transformer) -> float:
     """The standard deviation of the matrices that write attention's result into the residual stream."""
     return float(torch.stack([p for n, p in model.state_dict().items() if n.endswith("attention.out.weight")]).std())
-
-
-def costs(found: Comparison) -> Findings:
-    """What each flaw costs in loss; of the leak, what it prints."""
-    says = {name: (f"{name} costs loss", ["worse"]) for name in FLAWS}
-    for name in (LEAKING, ALL):
-        says[name] = (f"{name}: the loss printed is lower, for it sees the answer", ["better"])
-    yield from verdicts(E5, found, says)
 
 
 def honestly(found: Comparison, arms: Sequence[str], n: int) -> Steps[Honest]:

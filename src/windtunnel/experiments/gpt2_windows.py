@@ -4,34 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from windtunnel.comparison.comparison import ArmResult, Comparison
-from windtunnel.experiments.altered import SEEDS, settings_of, small_gpt2, writing
-from windtunnel.experiments.frame import (
-    Claim,
-    Drawing,
-    Findings,
-    Given,
-    Progress,
-    Row,
-    Setting,
-    Steps,
-    Table,
-    draw,
-    interval,
-    table,
-)
+from windtunnel.experiments.altered import altered, small_gpt2
+from windtunnel.experiments.frame import Claim, Findings, Given, Progress, Row, Setting, Steps, draw, interval, table
 from windtunnel.experiments.speed import at_lengths, exponent
-from windtunnel.experiments.training import AS_GOOD, trained, verdicts
+from windtunnel.experiments.training import AS_GOOD
 from windtunnel.inspect.speed import peak_bytes, take_turns
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn.attention import attend, attend_reference, score_bias
 from windtunnel.report.charts import lines
 from windtunnel.runs.arms import Arm
-from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.stats.intervals import mean_interval
 
 ROW = Row("000-T2c")
 WINDOWS = (64, 32, 16, 8)
@@ -53,17 +40,17 @@ def gpt2_windows(at: Setting) -> Findings:
     yield receptive_field()
     windows = at.size(WINDOWS, quick=WINDOWS[-1:])
     arms = [Arm("full", small_gpt2(at)), *(Arm(f"window={w}", small_gpt2(at, window=w)) for w in windows)]
-    yield settings_of(arms[0].config)
-    found = yield from trained(at, "windows", arms, at.seeds(SEEDS), "arms")
-    yield loss_figure(found, windows)
-    yield from verdicts(ROW, found, {f"window={w}": (f"window {w}: no loss that matters", AS_GOOD) for w in windows})
-    yield from writing(at, arms)
+    says = {f"window={w}": (f"window {w}: no loss that matters", AS_GOOD) for w in windows}
+    found = yield from altered(at, ROW, "windows", arms, says)
+    full, *means = (arm.loss for arm in found.arms)
+    labels: dict[str, Any] = {"xlabel": "window w, bytes", "ylabel": f"dev loss, {found.unit}", "log": "x"}
+    curve, across = {"mean, 95 % t interval": (windows, means)}, {"full attention": full and full.estimate}
+    yield draw("windows", lines(curve, across, ticks=windows, **labels))
     yield from at_lengths(at, {"full": {}, **{f"window {w}": {"window": w} for w in (256, 64)}})
     seconds, held = yield from attention_costs(at)
     yield Given({"attention timed": "1 sequence, 4 heads x 32, float32"})
     yield from growth(seconds, held)
-    yield cost_table(seconds, held)
-    yield cost_figure(seconds, held)
+    yield from costs(seconds, held)
 
 
 def equalities() -> Findings:
@@ -143,41 +130,18 @@ def growth(seconds: Measured, held: Measured) -> Findings:
     yield ROW.shows("window 64: memory grows like T, not T²", linear, shown, "T·w", window=memory, mask=masked_memory)
 
 
-def cost_table(seconds: Measured, held: Measured) -> Table:
-    """Milliseconds and megabytes by way and number of tokens."""
-    rows = (
-        (way, *(f"{1e3 * median(turns):,.1f} ms, {held[way][n][0] / 1e6:,.1f} MB" for n, turns in seconds[way].items()))
-        for way in seconds
-    )
-    heads = ("attention", *(f"{n:,} tokens" for n in next(iter(seconds.values()))))
-    return table("Attention alone, forward and backward: median time, and most bytes held at once", heads, rows)
-
-
-def loss_figure(found: Comparison, windows: Sequence[int]) -> Drawing:
-    """Loss against the window with 95 % intervals over the seeds; full attention as a line."""
-    means = [mean_loss(arm) for arm in found.arms]
-    curve = {"mean, 95 % t interval": (windows, means[1:])}
-    full = {"full attention": means[0].estimate}
-    panel = lines(curve, full, ticks=windows, log="x", xlabel="window w, bytes", ylabel=f"dev loss, {found.unit}")
-    return draw("loss", panel)
-
-
-def mean_loss(arm: ArmResult) -> Estimate:
-    """Over its seeds, none of which diverges here."""
-    assert arm.loss is not None
-    return arm.loss
-
-
-def cost_figure(seconds: Measured, held: Measured) -> Drawing:
-    """Time and memory of attention alone against the number of tokens, on log scales."""
-    time = {way: ([*own], [1e3 * median(turns) for turns in own.values()]) for way, own in seconds.items()}
-    memory = {way: ([*own], [bytes / 1e6 for [bytes] in own.values()]) for way, own in held.items()}
-    tokens = [*next(iter(seconds.values()))]
+def costs(seconds: Measured, held: Measured) -> Findings:
+    """Time and memory of attention alone by way and number of tokens: a table, and a figure on log scales."""
+    time = {way: {n: 1e3 * median(turns) for n, turns in own.items()} for way, own in seconds.items()}
+    memory = {way: {n: bytes / 1e6 for n, [bytes] in own.items()} for way, own in held.items()}
+    tokens = [*time["full"]]
+    rows = ((way, *(f"{time[way][n]:,.1f} ms, {memory[way][n]:,.1f} MB" for n in tokens)) for way in time)
+    title = "Attention alone, forward and backward: median time, and most bytes held at once"
+    yield table(title, ("attention", *(f"{n:,} tokens" for n in tokens)), rows)
     panels = [
-        lines(own, ticks=tokens, log="xy", xlabel="tokens T", title=title, ylabel=unit)
-        for own, title, unit in (
-            (time, "time, forward and backward", "milliseconds"),
-            (memory, "most memory held at once", "megabytes"),
-        )
-    ]
-    return draw("cost", *panels)
+        lines({way: ([*own], [*own.values()]) for way, own in found.items()}, ticks=tokens, log="xy", title=title,
+              xlabel="tokens T", ylabel=unit)
+        for found, title, unit in ((time, "time, forward and backward", "milliseconds"),
+                                   (memory, "most memory held at once", "megabytes"))
+    ]  # fmt: skip
+    yield draw("cost", *panels)

@@ -70,19 +70,13 @@ def begin(settings: Mapping[str, Any], rows: Batch, seeds: range) -> Start:
     """Measure one initialisation; batch norm normalises by the examples at hand, as in training."""
     config = config_of(settings).model
     looked = [look(build(config, seed), rows) for seed in seeds]
-    script = build(config, 0, torch.Generator().manual_seed(GENERATOR))
-    nats = look(script, rows)[0]
+    nats = look(build(config, 0, torch.Generator().manual_seed(GENERATOR)), rows)[0]
     first = Batch({"ids": rows.ids[:32]}, rows.targets[:32])
-    model = build(config, seeds[0])
     excess = looked[0][0].mean() - BLIND
-    cause = culprit(model, first)[0] if excess > INITIAL_EXCESS else ""
-    return Start(
-        [float(own.mean()) for own, _ in looked],
-        [float((np.abs(hidden) > SATURATED).mean()) for _, hidden in looked],
-        nats.reshape(-1, 32).mean(1),
-        looked[0][1],
-        cause,
-    )
+    cause = culprit(build(config, seeds[0]), first)[0] if excess > INITIAL_EXCESS else ""
+    losses = [float(own.mean()) for own, _ in looked]
+    saturated = [float((np.abs(hidden) > SATURATED).mean()) for _, hidden in looked]
+    return Start(losses, saturated, nats.reshape(-1, 32).mean(1), looked[0][1], cause)
 
 
 def look(model: Any, rows: Batch) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from windtunnel.comparison.comparison import Comparison, SeedRun
+from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, draw, interval, table
 from windtunnel.experiments.makemore import HERE, LADDER, PUBLISHED_DEV, REPLAY, config_of
 from windtunnel.experiments.training import folders_of, trained
@@ -52,11 +52,8 @@ def makemore_ladder(at: Setting) -> Findings:
 
 def losses_of(found: Comparison) -> dict[str, list[float]]:
     """The dev losses of every arm, seed by seed; a run that is missing or diverged is NaN."""
-
-    def loss(run: SeedRun) -> float:
-        return run.loss if run.loss is not None and math.isfinite(run.loss) else math.nan
-
-    return {arm.name: [loss(run) for run in arm.seeds] for arm in found.arms}
+    losses = {arm.name: [math.nan if run.loss is None else run.loss for run in arm.seeds] for arm in found.arms}
+    return {name: [loss if math.isfinite(loss) else math.nan for loss in own] for name, own in losses.items()}
 
 
 def rungs(losses: Mapping[str, Sequence[float]]) -> dict[str, tuple[Estimate, float]]:

@@ -50,25 +50,23 @@ def small_names(at: Setting) -> RunConfig:
     )
 
 
-def trained(
-    at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], drawn: str = "loss"
-) -> Steps[Comparison]:
+def trained(at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], name: str = "loss") -> Steps[Comparison]:
     """Train arms x seeds, as far as they are not there, and judge them against the first.
 
     Yields progress, what every arm is and costs, the verdicts, and the figure.
 
     Args:
         what: names this comparison in the progress and in its tables.
-        drawn: the name of the figure.
+        name: of the figure.
     """
     plan = make_plan(arms, seeds, root=at.out / "runs")
     steps = {arm.name: arm.config.train.steps for arm in plan.arms}
     done = {(name, seed): steps[name] * is_settled(folder) for (name, seed), folder in run_folders(plan).items()}
     total = sum(steps[name] for name, _ in done)
     yield Progress(what, sum(done.values()), total)
-    for name, seed, event in (_here if at.quick else _in_processes)(plan):
+    for arm, seed, event in (_here if at.quick else _in_processes)(plan):
         if isinstance(event, Step):
-            done[name, seed] = event.step
+            done[arm, seed] = event.step
             yield Progress(what, min(sum(done.values()), total), total)
     found = conclude(plan)
     save_comparison(plan, found)
@@ -76,7 +74,7 @@ def trained(
     title = what[0].upper() + what[1:]
     yield _laid(f"{title}: every arm", arm_rows(found))
     yield _laid(f"{title}: against {found.baseline.name}", verdict_rows(found))
-    yield Drawing(drawn, comparison_figure(found))
+    yield Drawing(name, comparison_figure(found))
     return found
 
 

@@ -67,7 +67,8 @@ def zero_init(at: Setting) -> Findings:
     length, floor = ends[0].config.context_length, entropy(first)
     gaps = [evaluate(end, first.store, "train", length, steps, last_only=True).loss - floor for end in ends]
     rows = first_batch(first, 4096)
-    start, moved = gradient_flow(first.model, rows), [name for end in ends for name in off_zero(end)]
+    moved = [name for end in ends for name, p in end.named_parameters() if p.detach().any()]
+    start = gradient_flow(first.model, rows)
     yield from from_zero(start, moved, mean_interval(gaps), bias_gradients(first))
     yield gradient_table(start, ends[0])
     yield loss_figure([losses for _, losses in runs], floor)
@@ -78,8 +79,7 @@ def zero_init(at: Setting) -> Findings:
         found[name] = descended(subject, more, partly_random(subject, parts))[0]
     values = {name: singular_values(model) for name, model in found.items()}
     yield from ranks(values, more)
-    yield rank_table(found, values, more)
-    yield rank_figure(values, more)
+    yield from beginnings(found, values, more)
     shown = {"zero": ends[0], "constant": found[EQUAL], "random": found["all random"]}
     panels = [draws(name, model, rows) for draws in (hidden_panel, gradient_panel) for name, model in shown.items()]
     yield draw("histograms", *panels)
@@ -127,11 +127,6 @@ def rank(values: Tensor) -> int:
     return int((values > ROUNDING).sum())
 
 
-def off_zero(model: MLP) -> list[str]:
-    """The parameters that are not all 0."""
-    return [name for name, p in model.named_parameters() if bool(p.detach().any())]
-
-
 def from_zero(start: Sequence[Gradient], moved: Sequence[str], gap: Estimate, bias: np.ndarray) -> Findings:
     """What moves from zero, and how far it gets."""
     still = {SHORT[g.name]: g.rms for g in start if g.name != "output.bias"}
@@ -145,9 +140,8 @@ def from_zero(start: Sequence[Gradient], moved: Sequence[str], gap: Estimate, bi
     ever = sorted({SHORT[name] for name in moved})
     shown = f"in {gap.n} runs only {' and '.join(ever)} ever left 0: not even one neuron"
     holds = any(name.startswith("layers") for name in moved)
-    yield E23.shows(
-        "from zero, one effective neuron is what trains", holds, shown, "all neurons stay equal", moved=ever
-    )
+    statement, printed = "from zero, one effective neuron is what trains", "all neurons stay equal"
+    yield E23.shows(statement, holds, shown, printed, moved=ever)
     statement = f"the loss goes to the unigram entropy, within {CLOSE:g}"
     yield E23.within(statement, gap, -CLOSE, CLOSE, "2.8234 for 2.8226", "train loss - entropy = {}")
 
@@ -174,34 +168,30 @@ def gradient_table(start: Sequence[Gradient], end: MLP) -> Table:
     return table("From zero", ("parameter", "shape", "gradient", "its root mean square", "largest value at last"), rows)
 
 
-def rank_table(found: Mapping[str, MLP], values: Mapping[str, Tensor], steps: int) -> Table:
-    """Of every beginning how far apart the hidden units are."""
+def beginnings(found: Mapping[str, MLP], values: Mapping[str, Tensor], steps: int) -> Findings:
+    """Of every beginning how far apart the hidden units are, and the singular values of W1."""
     spread = {name: model.get_parameter(W1).detach().std(0).max().item() for name, model in found.items()}
     rows = ((name, rank(own), f"{float(own[1]):.1e}", f"{spread[name]:.1e}") for name, own in values.items())
     heads = ("beginning", "rank of W1", "second singular value / first", "largest deviation between units")
-    return table(f"From a constant, after {steps} steps", heads, rows)
-
-
-def loss_figure(losses: Sequence[Sequence[float]], floor: float) -> Drawing:
-    """The smoothed train loss of every order of the batches, between a blind guess and the token frequencies."""
-    curves = [smoothed(own, len(own) / 60) for own in losses]
-    blind, labels = math.log(27), ("step", "loss, nats a token")
-    panel = lines(
-        {f"train, smoothed, {len(losses)} seeds": (range(len(curves[0])), curves)},
-        {f"blind guess, ln 27 = {blind:.4f}": blind, f"unigram entropy {floor:.4f}": floor},
-        title="All weights zero: the output bias alone", xlabel=labels[0], ylabel=labels[1],
-    )  # fmt: skip
-    return draw("loss", panel)
-
-
-def rank_figure(values: Mapping[str, Tensor], steps: int) -> Drawing:
-    """The singular values of W1 from every beginning; what float32 rounds away lies below the line."""
+    yield table(f"From a constant, after {steps} steps", heads, rows)
     panel = lines(
         {name: (range(1, 31), own.clamp(min=1e-18)) for name, own in values.items()},
         {"rounding of float32": ROUNDING}, log="y", ylim=(1e-12, 3), title=f"After {steps} steps",
         xlabel="singular value of W1", ylabel="of the largest",
     )  # fmt: skip
-    return draw("singular-values", panel)
+    yield draw("singular-values", panel)
+
+
+def loss_figure(losses: Sequence[Sequence[float]], floor: float) -> Drawing:
+    """The smoothed train loss of every order of the batches, between a blind guess and the token frequencies."""
+    curves = [smoothed(own, len(own) / 60) for own in losses]
+    blind = math.log(27)
+    panel = lines(
+        {f"train, smoothed, {len(losses)} seeds": (range(len(curves[0])), curves)},
+        {f"blind guess, ln 27 = {blind:.4f}": blind, f"unigram entropy {floor:.4f}": floor},
+        title="All weights zero: the output bias alone", xlabel="step", ylabel="loss, nats a token",
+    )  # fmt: skip
+    return draw("loss", panel)
 
 
 def hidden_panel(name: str, model: MLP, rows: Batch) -> Panel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +46,13 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 
 
 def text(value: Any) -> str:
-    """A cell: 1,234; 0.1234 or 1.23e-05; 0.1000 [0.0829, 0.1202]; - for None and NaN."""
+    """A cell: 1,234; 0.1234 or 1.23e-05; 0.1000 [0.0829, 0.1202]; 1: 2, 3: 4 for a mapping; - for None and NaN."""
     if isinstance(value, str):
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {text(inner)}" for key, inner in value.items())
     if isinstance(value, Estimate):
         return interval(value)
     if isinstance(value, int):
