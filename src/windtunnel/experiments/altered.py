@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, table
-from windtunnel.experiments.training import trained, verdicts
+from windtunnel.experiments.training import Says, trained, verdicts
 from windtunnel.inspect.speed import DECODED, decoding, take_turns
 from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
@@ -67,9 +67,7 @@ def writing(at: Setting, arms: Sequence[Arm]) -> Findings:
     yield table("Writing at the end of the context, as fast as it was here", ("arm", "KV bytes/token", "tok/s"), rows)
 
 
-def altered(
-    at: Setting, row: Row, what: str, arms: Sequence[Arm], says: Mapping[str, tuple[str, Sequence[str]]]
-) -> Steps[Comparison]:
+def altered(at: Setting, row: Row, what: str, arms: Sequence[Arm], says: Says) -> Steps[Comparison]:
     """Train alterations of a small GPT-2 on paired seeds, say what is claimed of each, and time how they write."""
     base, model = arms[0].config, transformer_of(arms[0].config)
     shape = f"{model.n_layers} layers x {model.d_model}, {model.n_heads} heads, context {model.context_length} bytes"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import gammaln
 
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, draw, table
@@ -17,7 +16,6 @@ from windtunnel.report.stats_figures import posterior_figure
 from windtunnel.stats.bayes import BetaBernoulli, coin
 
 ROW = Row("000-Q5")
-Floats = npt.NDArray[np.float64]
 
 CASES = ((7, 10), (0, 10), (1, 1))  # k, n
 N = 10  # tosses, for the coverage
@@ -54,12 +52,12 @@ def by_grid(found: BetaBernoulli, points: int = 200_001) -> dict[str, float]:
     }
 
 
-def trapezoids(values: Floats) -> Floats:
+def trapezoids(values: np.ndarray) -> np.ndarray:
     """The mean of each two neighbours."""
     return (values[1:] + values[:-1]) / 2
 
 
-def outcome_chances(rates: Floats) -> Floats:
+def outcome_chances(rates: np.ndarray) -> np.ndarray:
     """P(k heads of N) at every rate strictly between 0 and 1, shape (N + 1, rates)."""
     k = np.arange(N + 1)[:, None]
     choose = gammaln(N + 1) - gammaln(k + 1) - gammaln(N - k + 1)
@@ -76,13 +74,13 @@ def interval(method: str, k: int) -> tuple[float, float]:
     return chosen.low, chosen.high
 
 
-def coverage(method: str, rates: Floats, chance: Floats) -> Floats:
+def coverage(method: str, rates: np.ndarray, chance: np.ndarray) -> np.ndarray:
     """How often the interval holds each true rate."""
     low, high = np.array([interval(method, k) for k in range(N + 1)]).T[:, :, None]
     return (chance * ((low <= rates) & (rates <= high))).sum(axis=0)
 
 
-def squared_errors(rates: Floats, chance: Floats) -> dict[str, float]:
+def squared_errors(rates: np.ndarray, chance: np.ndarray) -> dict[str, float]:
     """Mean squared error of each estimate over outcomes and, evenly, over rates."""
     k = np.arange(N + 1)[:, None]
     guesses = {"MLE": k / N, "posterior mean": (k + 1) / (N + 2)}
@@ -105,13 +103,12 @@ def estimates(coins: Sequence[BetaBernoulli], grids: Sequence[Mapping[str, float
     heads = ("heads", "MLE", "mean", "MAP", "argmax, grid", "mean, grid")
     estimated = [(name, c.mle and c.mle.estimate, c.mean, c.map, g["argmax"], g["mean"]) for name, c, g in tossed]
     yield table("Estimates", heads, estimated)
-    spans = [
-        (name, *(e and f"[{e.low:.4f}, {e.high:.4f}]" for e in (c.mle, c.interval, c.hdi))) for name, c, _ in tossed
-    ]
-    yield table("95 % intervals", ("heads", "Wilson", "equal tails", "highest density"), spans)
+    spans = ((name, (c.mle, c.interval, c.hdi)) for name, c, _ in tossed)
+    rows = ((name, *(e and f"[{e.low:.4f}, {e.high:.4f}]" for e in own)) for name, own in spans)
+    yield table("95 % intervals", ("heads", "Wilson", "equal tails", "highest density"), rows)
 
 
-def covered(rates: Floats) -> Findings:
+def covered(rates: np.ndarray) -> Findings:
     """How often each interval is right, averaged over all rates, which is what the flat prior says."""
     chance = outcome_chances(rates)
     found = {method: coverage(method, rates, chance) for method in METHODS}

@@ -7,7 +7,7 @@ rate is the best of four that were tried once with another seed (1: .01 to .3; 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,19 +16,7 @@ from typing import Any
 import numpy as np
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.frame import (
-    Claim,
-    Findings,
-    Given,
-    Progress,
-    Row,
-    Setting,
-    Steps,
-    Table,
-    draw,
-    interval,
-    table,
-)
+from windtunnel.experiments.frame import Claim, Findings, Given, Progress, Row, Setting, Steps, draw, interval, table
 from windtunnel.experiments.speed import exponent
 from windtunnel.experiments.training import folders_of, small_names, trained
 from windtunnel.inspect.cost import activation_bytes
@@ -161,11 +149,9 @@ def memory(subject: Subject, sized: Comparison, accumulated: float, quick: bool)
         f"{taken[32] / 2**20:.1f} MiB instead of {taken[whole] / 2**20:,.0f}: it costs time, not memory",
         apart=accumulated, bytes=taken,
     )  # fmt: skip
-    measured = {1: peaks[ONE], 32: peaks[MINI], 1024: peaks[FULL]}
-    rows = [
-        (size, f"{bytes / 2**20:,.2f}", f"{peak / 2**20:,.0f}" if (peak := measured.get(size)) else None)
-        for size, bytes in taken.items()
-    ]
+    measured = {size: peaks[name] for size, name in ((1, ONE), (32, MINI), (1024, FULL))}
+    known = {size: f"{peak / 2**20:,.0f}" for size, peak in measured.items() if peak}
+    rows = ((size, f"{bytes / 2**20:,.2f}", known.get(size)) for size, bytes in taken.items())
     heads = ("names in a batch", "activations at the full context", "measured: process")
     yield table("Memory, MiB", heads, rows)
 
@@ -182,12 +168,19 @@ def on_a_gpu(n: int, quick: bool) -> Claim:
 
 
 def times(sized: Comparison) -> Findings:
-    """Whether the mini-batch comes to the loss sooner; a censored run counts as what it spent, a lower bound."""
+    """Steps, names and seconds to each target; a censored run counts as what it spent, a lower bound."""
     folders = {arm.name: folders_of(sized, arm.name) for arm in sized.arms}
     found = {t: {name: [reached(f, t) for f in own] for name, own in folders.items()} for t in TARGETS}
     for name in (FULL, ONE):
         yield sooner(name, found[TARGETS[-1]][name], found[TARGETS[-1]][MINI])
-    yield time_table(found)
+    units = (("steps", ",.0f"), ("examples", ",.0f"), ("seconds", ".2f"))
+    rows = [
+        (f"{target:g}", name, f"{sum(not one.censored for one in own)} of {len(own)}",
+         *(summary(own, unit, form) for unit, form in units))
+        for target, arms in found.items() for name, own in arms.items()
+    ]  # fmt: skip
+    title = "To a dev loss, over the seeds; seconds of training as the runs shared the machine"
+    yield table(title, ("nats", "descent", "reached", "steps", "names", "seconds"), rows)
     curves = {name: list(map(dev_curve, own)) for name, own in folders.items()}
     lowest = min(min(curve["loss"]) for own in curves.values() for curve in own)
     panels = [
@@ -217,18 +210,6 @@ def stream(streamed: Comparison) -> Findings:
     statement = "each example once is better than an eighth of them kept, for the same number of updates"
     yield ROW.judged(statement, judged[STORED], ["worse"], "streaming")
     yield ROW.judged("one at a time is better than batches of 32 of the same stream", judged[BUFFER], ["worse"], "SGD")
-
-
-def time_table(found: Mapping[float, Mapping[str, list[Reached]]]) -> Table:
-    """Steps, names and seconds to each target, over the seeds."""
-    units = (("steps", ",.0f"), ("examples", ",.0f"), ("seconds", ".2f"))
-    rows = [
-        (f"{target:g}", name, f"{sum(not one.censored for one in own)} of {len(own)}",
-         *(summary(own, unit, form) for unit, form in units))
-        for target, arms in found.items() for name, own in arms.items()
-    ]  # fmt: skip
-    title = "To a dev loss, over the seeds; seconds of training as the runs shared the machine"
-    return table(title, ("nats", "descent", "reached", "steps", "names", "seconds"), rows)
 
 
 def reached(folder: Path, target: float) -> Reached:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, Table, draw, table
+from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw, table
 from windtunnel.experiments.makemore import HERE, config_of
 from windtunnel.experiments.training import folders_of, trained
 from windtunnel.report.charts import histograms
@@ -53,8 +53,7 @@ def direct_connections(at: Setting) -> Findings:
     found = yield from trained(at, "without and with direct connections", arms, at.seeds(SEEDS), "dev")
     last = last_batches(found)
     yield from claims(found, last)
-    yield minibatch_table(last)
-    yield minibatch_figure(last)
+    yield from minibatches(last)
 
 
 def last_batches(found: Comparison, last: int = LAST) -> LastBatches:
@@ -84,21 +83,14 @@ def share_beyond(last: LastBatches, size: float) -> Estimate:
     return mean_interval((np.abs(last.differences) >= size).mean(axis=1).tolist())
 
 
-def minibatch_table(last: LastBatches) -> Table:
-    """Of each seed the difference on dev, and what its last minibatches say."""
+def minibatches(last: LastBatches) -> Findings:
+    """Of each seed the difference on dev, and what single minibatches say: as a table, and on the same scale."""
     rows = (
         (f"{i}", f"{dev:+.4f}", f"{own[-1]:+.4f}", f"{own.mean():+.4f}", own.std(), f"{100 * right:.0f} %")
         for i, (dev, own, right) in enumerate(zip(last.dev, last.differences, last.right, strict=True))
     )
     heads = ("seed", "dev", "last minibatch", "mean of the last", "their deviation", "right sign")
-    return table(f"With - without, nats: dev split and last {last.differences.shape[1]} minibatches", heads, rows)
-
-
-def minibatch_figure(last: LastBatches) -> Drawing:
-    """Differences that single minibatches show, and on the same scale those of the dev split."""
-    panel = histograms(
-        {"one minibatch each": last.differences},
-        down={"no difference": 0.0, "whole dev split, each seed": last.dev},
-        xlabel="with - without direct connections, nats (left of 0 is better)",
-    )
-    return draw("minibatches", panel)
+    yield table(f"With - without, nats: dev split and last {last.differences.shape[1]} minibatches", heads, rows)
+    down = {"no difference": 0.0, "whole dev split, each seed": last.dev}
+    xlabel = "with - without direct connections, nats (left of 0 is better)"
+    yield draw("minibatches", histograms({"one minibatch each": last.differences}, down=down, xlabel=xlabel))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr
 
 from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, draw, table
@@ -17,7 +16,6 @@ from windtunnel.stats.proportions import AgainstControl, against_control, wilson
 from windtunnel.stats.sequential import always_valid_p, nominal_level
 
 Q2, E2 = Row("000-Q2"), Row("E2")
-Floats = npt.NDArray[np.float64]
 Shares = Mapping[str, list[Estimate]]
 
 COUNTS = {"A": (100, 1000), "B": (70, 1000), "C": (85, 1000), "D": (120, 1000), "E": (140, 1000)}
@@ -57,7 +55,7 @@ def email_ab_test(at: Setting) -> Findings:
     yield from peeking(looks, {rule: [wilson(k, n_tests) for k in counted] for rule, counted in winners.items()})
 
 
-def a_a_tests(n_tests: int, looks: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def a_a_tests(n_tests: int, looks: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Tests of two templates with the same rate: p at each look, and the difference of each batch; (looks, n_tests)."""
     opened = rng.binomial(MAILS, RATE, (2, looks, n_tests))
     a, b = opened.cumsum(axis=1)

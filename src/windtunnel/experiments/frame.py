@@ -137,10 +137,10 @@ class Row:
         Args:
             named: False leaves the names of the arms out of what was measured.
         """
-        verdict, sentence = judgement.verdict, judgement.sentence
-        holds: Verdict = "undecided" if verdict.word == "undecided" else _exactly(verdict.word in words)
-        values = {"difference": verdict.difference, "word": verdict.word}
-        return Claim(self.id, statement, printed, sentence if named else sentence.partition(": ")[2], holds, values)
+        word, sentence = judgement.verdict.word, judgement.sentence
+        verdict: Verdict = "undecided" if word == "undecided" else _exactly(word in words)
+        values = {"difference": judgement.verdict.difference, "word": word}
+        return Claim(self.id, statement, printed, sentence if named else sentence.partition(": ")[2], verdict, values)
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,8 @@ def repeated(model: Transformer) -> dict[str, Tensor]:
     sizes = [c.n_heads * c.head_width, *[c.kv_heads * c.head_width] * 2]
     for name in [name for name in weights if ".attention.qkv." in name]:
         q, k, v = weights[name].split(sizes)
-        k, v = (
-            x.unflatten(0, (c.kv_heads, -1)).repeat_interleave(c.n_heads // c.kv_heads, 0).flatten(0, 1) for x in (k, v)
-        )
+        heads = (x.unflatten(0, (c.kv_heads, -1)) for x in (k, v))
+        k, v = (x.repeat_interleave(c.n_heads // c.kv_heads, 0).flatten(0, 1) for x in heads)
         weights[name] = torch.cat((q, k, v))
     return weights
 

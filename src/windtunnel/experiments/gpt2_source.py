@@ -52,9 +52,8 @@ def gpt2_source(at: Setting) -> Findings:
     flaws: dict[str, dict[str, Any]] = {OURS: {}, **at.size(FLAWS, quick={LEAKING: FLAWS[LEAKING]}), ALL: SOURCE}
     arms = [Arm(name, small_gpt2(at, **own)) for name, own in flaws.items()]
     says = {name: (f"{name} costs loss", ["worse"]) for name in FLAWS}
-    says |= {
-        name: (f"{name}: the loss printed is lower, for it sees the answer", ["better"]) for name in (LEAKING, ALL)
-    }
+    sees = "the loss printed is lower, for it sees the answer"
+    says |= {name: (f"{name}: {sees}", ["better"]) for name in (LEAKING, ALL)}
     found = yield from altered(at, E5, "flaws", arms, says)
     n = at.size(400, quick=40)
     yield Given({"asked again": f"{n} tokens"})

@@ -126,18 +126,15 @@ def examined(exams: Mapping[float, Examination]) -> Findings:
         said = "; ".join(f"{f.name}: {f.evidence}; cure: {f.cure}" for f in findings)
         shown = said or f"no finding about the rate in {exam.steps} steps"
         yield ROW.shows(statement, named == ([name] if name else []), shown, name, findings=named, lr=rate)
-    tried = next(iter(exams.values())).range
+    tried, ylabel = next(iter(exams.values())).range, "loss, nats a token"
     left = lines(
         {"range test, smoothed": (tried.lrs, tried.smoothed)}, down={f"lr {rate:g}": rate for rate in exams}, log="x",
-        xlabel="learning rate, rising in one training", ylabel="loss, nats a token",
+        xlabel="learning rate, rising in one training", ylabel=ylabel,
         ylim=(min(tried.smoothed) - 0.1, 1.3 * tried.smoothed[0]),
     )  # fmt: skip
-    trainings = {f"lr {rate:g}": exam.training.losses for rate, exam in exams.items()}
-    right = lines(
-        {name: (range(1, len(losses) + 1), losses) for name, losses in trainings.items()},
-        xlabel="step of the doctor's short training", ylabel="loss, nats a token",
-    )  # fmt: skip
-    yield draw("examinations", left, right)
+    losses = {f"lr {rate:g}": exam.training.losses for rate, exam in exams.items()}
+    curves = {name: (range(1, len(own) + 1), own) for name, own in losses.items()}
+    yield draw("examinations", left, lines(curves, xlabel="step of the doctor's short training", ylabel=ylabel))
 
 
 Stories = Mapping[float, Sequence[Sequence[float]]]
@@ -157,9 +154,8 @@ def told(base: RunConfig, seeds: Sequence[int], slow: int, steps: int) -> Steps[
         for j, raised in enumerate(found):
             yield Progress("the rate is raised", 2 * i + j, 2 * len(seeds))
             rates = [SMALL] * slow + [raised] * steps
-            found[raised].append(
-                train_copy(subject.model, subject.config, source, len(rates), rates.__getitem__).losses
-            )
+            done = train_copy(subject.model, subject.config, source, len(rates), rates.__getitem__)
+            found[raised].append(done.losses)
     return found
 
 
@@ -167,9 +163,9 @@ def story(stories: Stories, slow: int) -> Findings:
     """How slow it was, and how far the loss rose again, in nats over all steps after the raise."""
     before = [(losses[0] - losses[slow]) / slow for losses in stories[GOOD]]
     after = [(losses[slow] - losses[-1]) / (len(losses) - 1 - slow) for losses in stories[GOOD]]
-    faster = paired_difference(before, after)
     shown = f"{mean_interval(before)} nats a step, and {mean_interval(after)} when the rate is raised to {GOOD:g}"
-    yield ROW.within(f"before: the loss falls slowly at lr {SMALL:g}", faster, TINY, printed="very slow", shown=shown)
+    statement, faster = f"before: the loss falls slowly at lr {SMALL:g}", paired_difference(before, after)
+    yield ROW.within(statement, faster, TINY, printed="very slow", shown=shown)
     risen = {rate: [float(np.diff(losses[slow:]).clip(min=0).sum()) for losses in own] for rate, own in stories.items()}
     yield ROW.within(
         f"after: at lr {LARGE:g} it fluctuates by overshooting, not by noise",

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.special import expit
 
@@ -23,7 +22,6 @@ from windtunnel.report.charts import lines
 from windtunnel.stats.intervals import Estimate, mean_interval
 
 Q3, E3 = Row("000-Q3"), Row("E3")
-Floats = npt.NDArray[np.float64]
 RATE, L2 = 0.1, 0.01
 Example = tuple[list[int], list[float]]  # the places and the values of the non-zeros of one example
 
@@ -192,13 +190,13 @@ def cross_check(rows: Sequence[Example], y: Sequence[float], n: int, steps: int 
     }
 
 
-def slope(sizes: Sequence[int], counts: Floats) -> Estimate:
+def slope(sizes: Sequence[int], counts: np.ndarray) -> Estimate:
     """d log(count) / d log(n) over the three largest n that were counted, a line for each data seed."""
     there = ~np.isnan(counts[0])
     return mean_interval([exponent(np.array(sizes)[there][-3:].tolist(), own[there][-3:]) for own in counts])
 
 
-def claims(sizes: Sequence[int], counts: Mapping[str, Floats], gaps: Sequence[Mapping[str, float]]) -> Findings:
+def claims(sizes: Sequence[int], counts: Mapping[str, np.ndarray], gaps: Sequence[Mapping[str, float]]) -> Findings:
     """The source's O(mk) is slope 0 in n; O(n) is slope 1 where n is much larger than mk."""
     slopes = {name: slope(sizes, own[:, :, 0]) for name, own in counts.items()}
 
@@ -221,13 +219,13 @@ def claims(sizes: Sequence[int], counts: Mapping[str, Floats], gaps: Sequence[Ma
     yield Q3.within(statement, slopes["dense"], 0.95, 1.05, shown="slope {}")
 
 
-def count_table(what: str, sizes: Sequence[int], counts: Mapping[str, Floats]) -> Table:
+def count_table(what: str, sizes: Sequence[int], counts: Mapping[str, np.ndarray]) -> Table:
     """Counts of one step by way and number of features."""
     rows = ((name, *("-" if np.isnan(c) else f"{c:,.0f}" for c in own.mean(axis=0))) for name, own in counts.items())
     return table(f"{what} in one step, means over the data seeds", ("step", *(f"n = {n:,}" for n in sizes)), rows)
 
 
-def count_figure(sizes: Sequence[int], counts: Mapping[str, Floats], nonzeros: int) -> Drawing:
+def count_figure(sizes: Sequence[int], counts: Mapping[str, np.ndarray], nonzeros: int) -> Drawing:
     """Multiply-adds and weights touched against n, both on log scales."""
     panels = [
         lines({name: (sizes, own[:, :, i].mean(axis=0)) for name, own in counts.items()}, {"mk, or 2mk": limit},

@@ -25,6 +25,8 @@ from windtunnel.training.recipes import tiny
 from windtunnel.training.run import create_run
 from windtunnel.training.run_config import RunConfig
 
+Says = Mapping[str, tuple[str, Sequence[str]]]
+"""Of arms by their names a statement, and the words of which the verdict must be one for it to hold."""
 AS_GOOD = ("better", "no difference that matters")
 
 
@@ -78,12 +80,11 @@ def trained(at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], n
     return found
 
 
-def verdicts(
-    row: Row, found: Comparison, says: Mapping[str, tuple[str, Sequence[str]]], named: bool = False
-) -> Findings:
-    """For each judged arm what is said of it, and the words of which the verdict must be one for it to hold."""
+def verdicts(row: Row, found: Comparison, says: Says, named: bool = False) -> Findings:
+    """For each judged arm whether what is said of it holds."""
     for judgement in found.judgements:
-        yield row.judged(says[judgement.arm][0], judgement, says[judgement.arm][1], named=named)
+        statement, words = says[judgement.arm]
+        yield row.judged(statement, judgement, words, named=named)
 
 
 def folders_of(found: Comparison, arm: str) -> list[Path]:

@@ -38,11 +38,9 @@ def weight_decay_groups(at: Setting) -> Findings:
     for strength in at.size(STRENGTHS, quick=STRENGTHS[:1]):
         name = f"decay-{strength:g}".replace(".", "-")
         found = yield from trained(at, f"weight decay {strength:g}", arms_of(base, strength), at.seeds(6), name)
-        says = {
-            arm: f"weight decay {strength:g} on {arm} instead of on matrices makes a difference that matters"
-            for arm in (ALL, NONE)
-        }
-        yield from verdicts(ROW, found, {arm: (said, ["better", "worse"]) for arm, said in says.items()}, named=True)
+        said = f"weight decay {strength:g} on {{}} instead of on matrices makes a difference that matters"
+        says = {arm: (said.format(arm), ["better", "worse"]) for arm in (ALL, NONE)}
+        yield from verdicts(ROW, found, says, named=True)
         yield length_table(strength, found)
 
 

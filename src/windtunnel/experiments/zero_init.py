@@ -162,9 +162,8 @@ def ranks(values: Mapping[str, Tensor], steps: int) -> Findings:
 def gradient_table(start: Sequence[Gradient], end: MLP) -> Table:
     """Of every parameter its gradient at zero, and what became of it."""
     largest = {name: p.detach().abs().max().item() for name, p in end.named_parameters()}
-    rows = (
-        (SHORT[g.name], " x ".join(map(str, g.shape)), g.state, f"{g.rms:.4g}", f"{largest[g.name]:.4g}") for g in start
-    )
+    shape = {g.name: " x ".join(map(str, g.shape)) for g in start}
+    rows = ((SHORT[g.name], shape[g.name], g.state, f"{g.rms:.4g}", f"{largest[g.name]:.4g}") for g in start)
     return table("From zero", ("parameter", "shape", "gradient", "its root mean square", "largest value at last"), rows)
 
 
