@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from windtunnel.inspect.doctor.short_training import train_copy
+from windtunnel.tasks import Task
 from windtunnel.training.run_config import RunConfig
 
 LOWEST, HIGHEST = 1e-6, 10.0
