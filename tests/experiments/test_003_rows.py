@@ -233,7 +233,7 @@ def test_an_untrained_model_cannot_tell_a_right_folding_from_a_forgetful_one(zer
         model.layers[1].norm.weight.mul_(1.5)
         model.layers[2].norm.bias.add_(0.5)
         model.output.weight.mul_(100)
-    assert agreement(model, forgetful(model), zero.store).largest > 0.1
+    assert agreement(model, forgetful(model), zero.task).largest > 0.1
     assert compare(model, zero).single.largest < 1e-4
 
 
