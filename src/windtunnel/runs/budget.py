@@ -88,11 +88,11 @@ def _per_step(arm: ResolvedArm) -> tuple[float, float]:
 
 def _pace(arms: Sequence[ResolvedArm], path: Path) -> list[float]:
     """Seconds a step of each arm: medians, the arms taking turns."""
-    with suppress(FileNotFoundError):
-        try:
-            known = read_sealed(path)["seconds"]
-            return [float(known[arm.key]) for arm in arms]
-        except (ArtifactError, KeyError) as error:
+    try:
+        known = read_sealed(path)["seconds"]
+        return [float(known[arm.key]) for arm in arms]
+    except (FileNotFoundError, ArtifactError, KeyError) as error:
+        if path.parent.exists():  # else these arms are compared for the first time
             log.warning("the arms are timed again, and may come to other numbers of steps: %s", error)
     racers = [_racer(arm) for arm in arms]
     times: list[list[float]] = [[] for _ in arms]
