@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from windtunnel import __version__
 from windtunnel.comparison.comparison import ArmResult, Judgement
 from windtunnel.comparison.plan import Plan
-from windtunnel.stats.digits import ends, p_is
+from windtunnel.stats.digits import ends, number, p_is
 from windtunnel.training.evaluate import sum_of_targets
 
 SAVED = "comparison.json"
@@ -85,7 +85,7 @@ def _runs(arm: ArmResult) -> Iterator[str]:
 def _costs(base: ArmResult, arm: ArmResult) -> Iterator[str]:
     for what, ours, theirs in (("tokens", arm.tokens, base.tokens), ("FLOPs", arm.flops, base.flops)):
         if abs(ours / theirs - 1) > 0.02:
-            yield f"{arm.name} spends {ours / theirs:.2f} times the {what} of {base.name} a run"
+            yield f"{arm.name} spends {number(ours / theirs, 2)} times the {what} of {base.name} a run"
             return
 
 
