@@ -29,6 +29,8 @@ LOOKS = tuple(zip(PALETTE, "osD^vXP", ("-", "--", "-.", ":", "-", "--", "-."), s
 """Colour, mark and dash of the first, second ... series, so that they are told apart in print too."""
 MOST_MARKS = 16
 """A line of more points than this has no marks."""
+LETTERS, HANDLE = 12, 7
+"""Letters of a legend that fit an inch, and those that the line before a name takes up."""
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -83,8 +85,10 @@ def figure(*panels: Panel, size: tuple[float, float] | None = None, columns: int
             axes.set_axis_off()
         for axes in grid[:, 1:].flat if "y" in share else ():
             axes.set_ylabel("")
-        for axes in grid[:-1].flat if "x" in share else ():
-            axes.set_xlabel("")
+        for i, axes in enumerate(grid.flat[: len(panels)] if "x" in share else ()):
+            below = i + n_columns < len(panels)
+            axes.tick_params(labelbottom=not below)
+            axes.set_xlabel("" if below else axes.get_xlabel())
         _legends(drawn, list(grid.flat))
     return drawn
 
@@ -109,12 +113,14 @@ def lines(
     """
 
     def panel(axes: Axes) -> None:
-        for (name, own), (colour, mark, dash) in zip(curves.items(), cycle(LOOKS), strict=False):
+        for index, ((name, own), (colour, mark, dash)) in enumerate(zip(curves.items(), cycle(LOOKS), strict=False)):
+            alone = joined is not None and name not in joined
+            look: dict[str, Any] = {"color": colour, "linestyle": "" if alone else dash}
+            look |= {"markerfacecolor": "none", "zorder": 3} if alone else {}
             for i, (x, y) in enumerate(own if isinstance(own, list) else [own]):
-                alone = joined is not None and name not in joined
-                few = len(x) <= MOST_MARKS or alone
-                look = {"color": colour, "linestyle": "" if alone else "-" if few else dash, "markersize": 5}
-                _line(axes, x, y, {**look, "marker": mark if few else "", "label": "" if i else name})
+                # Each mark is smaller than those below it, so that series which coincide are seen.
+                look |= {"marker": mark if alone or len(x) <= MOST_MARKS else "", "markersize": max(4, 8 - index)}
+                _line(axes, x, y, {**look, "label": "" if i else name})
         _finish(axes, across, down, {**_scales(log), **settings})
         if ticks:
             axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
@@ -222,7 +228,9 @@ def _legends(drawn: Figure, panels: Sequence[Axes]) -> None:
     named = [dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)) for axes in panels]
     shown = [own for own in named if own]
     if shown and all(list(own) == list(shown[0]) for own in shown):
-        drawn.legend(shown[0].values(), shown[0], loc="outside lower center", ncols=min(3, len(shown[0])))
+        longest = max(map(len, shown[0])) + HANDLE
+        n_columns = min(3, len(shown[0]), max(1, int(LETTERS * drawn.get_figwidth() / longest)))
+        drawn.legend(shown[0].values(), shown[0], loc="outside lower center", ncols=n_columns)
         return
     for axes, own in zip(panels, named, strict=True):
         if own:
