@@ -12,7 +12,7 @@ import torch
 
 from windtunnel.config import fingerprint
 from windtunnel.experiments.descent import Reached, reached, slopes, summary, times_longer
-from windtunnel.experiments.frame import Drawing, Row, Setting
+from windtunnel.experiments.frame import Drawing, Given, Row, Setting
 from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctors_curvatures, ends, path, story
 from windtunnel.experiments.training import small_names, trained, verdicts
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed
@@ -186,6 +186,8 @@ def test_a_quick_comparison_trains_here_once_and_tells_when_a_loss_was_reached(f
     yielded, found = drained(trained(setting, "tried", arms, (0, 1), "figure"))
     shown = [finding for finding in yielded if isinstance(finding, Progress)]
     assert (shown[0].done, shown[-1].total) == (0, 24)
+    [given] = [finding.values for finding in yielded if isinstance(finding, Given)]
+    assert (given["paired seeds"], given["tried: signature"]) == (2, found.signature)
     tables = [finding for finding in yielded if isinstance(finding, Table)]
     assert [table.title for table in tables] == ["Tried: every arm", "Tried: against plain"]
     assert [row[0] for row in tables[0].rows] == ["plain", "wild"]

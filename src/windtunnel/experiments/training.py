@@ -72,7 +72,7 @@ def trained(at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], n
             yield Progress(what, min(sum(done.values()), total), total)
     found = conclude(plan)
     save_comparison(plan, found)
-    yield Given({f"{what}: signature": found.signature})
+    yield Given({"paired seeds": len(seeds), f"{what}: signature": found.signature})
     title = what[0].upper() + what[1:]
     yield _laid(f"{title}: every arm", arm_rows(found))
     yield _laid(f"{title}: against {found.baseline.name}", verdict_rows(found))
