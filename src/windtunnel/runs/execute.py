@@ -21,11 +21,12 @@ from uuid import uuid4
 
 from windtunnel.config import to_json
 from windtunnel.errors import ArtifactError, ConfigError, MissingExtra
+from windtunnel.files import open_regular
 from windtunnel.runs.worker import lives, train_runs
 from windtunnel.text.corpora.cache import private_folder
 from windtunnel.training import machine
 from windtunnel.training.compiling import is_tiny
-from windtunnel.training.disk import open_regular, saving
+from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Started, Step, Stopped, from_line
 from windtunnel.training.run import open_run
 
