@@ -7,22 +7,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from windtunnel.comparison.compare import at_once, save_comparison, train_arms
+from windtunnel.comparison.compare import save_comparison, train_arms
 from windtunnel.comparison.comparison import Comparison, Judgement
 from windtunnel.comparison.judging import conclude
-from windtunnel.comparison.plan import Plan, is_settled, make_plan, run_folders
+from windtunnel.comparison.plan import Plan, make_plan
 from windtunnel.comparison.verdict import Word
 from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Progress, Setting, Table, Verdict, exactly
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.execute import open_executor
+from windtunnel.runs.grid import at_once, is_done
 from windtunnel.runs.measure import measure
 from windtunnel.text.corpora import open_corpus
 from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Step
 from windtunnel.training.loop import resume
 from windtunnel.training.recipes import tiny
-from windtunnel.training.run import create_run
 from windtunnel.training.run_config import RunConfig
 
 
@@ -58,8 +58,8 @@ def compared(
         rule: further arguments of `make_plan`, such as baseline, budget, margin and correction.
     """
     plan = make_plan(arms, seeds, root=setting.out / "runs", **rule)
-    steps = {arm.name: arm.config.train.steps for arm in plan.arms}
-    done = {(name, seed): steps[name] * is_settled(folder) for (name, seed), folder in run_folders(plan).items()}
+    steps, runs = {arm.name: arm.config.train.steps for arm in plan.grid.arms}, plan.grid.run
+    done = {(n, seed): steps[n] if (run := runs(n, seed)) and is_done(run) else 0 for n, seed in plan.grid.places}
     total = sum(steps[name] for name, _ in done)
     yield Progress(what, sum(done.values()), total)
     for name, seed, event in (_here if setting.quick else _in_processes)(plan):
@@ -72,21 +72,19 @@ def compared(
 
 
 def _in_processes(plan: Plan) -> Iterator[tuple[str, int, Event]]:
-    with open_executor("local", at_once(plan)) as executor:
+    with open_executor("local", at_once(plan.grid)) as executor:
         yield from train_arms(plan, executor)
 
 
 def _here(plan: Plan) -> Iterator[tuple[str, int, Event]]:
     """One run after another in this process: those of a quick experiment are shorter than the start of a process."""
-    arms = {arm.name: arm for arm in plan.arms}
-    for (name, seed), folder in run_folders(plan).items():
-        if is_settled(folder):
+    for name, seed in plan.grid.places:
+        run = plan.grid.begin(name, seed)
+        if is_done(run):
             continue
-        arm = arms[name]
-        create_run(folder, arm.config.replace(seed=seed), arm.store)
         with suppress(NumericsError):  # it diverged: its last event says so, and there is nothing to measure
-            yield from ((name, seed, event) for event in resume(folder))
-            measure(folder)
+            yield from ((name, seed, event) for event in resume(run.folder))
+            measure(run.folder)
 
 
 def is_judged(judgement: Judgement, *words: Word) -> Verdict:
