@@ -96,7 +96,7 @@ def test_the_others_go_on_beside_a_damaged_run_which_is_named(trained, tmp_path,
     code, out, err = windtunnel("evaluate", "out", "--json")
     found = json.loads(out)
     assert (code, [folder for folder, _ in found["seeds"]]) == (3, ["runs/out/seed-1"])
-    assert found["seeds"][0][1]["loss"] == trained[1]["seeds"][1]["dev"]["loss"]
+    assert found["seeds"][0][1]["scores"] == trained[1]["seeds"][1]["dev"]["scores"]
     assert [folder for folder, _ in found["damaged"]] == ["runs/out/seed-0"]
     assert f"left out: runs/out/seed-0/{name}" in err
     code, out, err = windtunnel("runs", "out")  # shows the first seed, and never another in its place
