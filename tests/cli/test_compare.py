@@ -75,7 +75,7 @@ def test_the_losses_are_those_of_the_runs(compared):
             assert run["scores"]["loss"] == pytest.approx(last.loss, abs=1e-6)
             assert run["scores"]["bits_per_byte"] == pytest.approx(last.scores["bits_per_byte"], abs=1e-6)
             measured = read_measured(path)
-            assert measured.tokens.sum() == last.n_tokens == json.loads(result.stdout)["n_tokens"]
+            assert measured.sums["targets"].sum() == last.n_tokens == json.loads(result.stdout)["n_tokens"]
         assert 0 < arm["peak_memory"] < 2e9
 
 

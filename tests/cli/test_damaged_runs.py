@@ -8,7 +8,7 @@ import pytest
 from test_train import sets
 from test_train import windtunnel as in_a_process
 
-from windtunnel.comparison.plan import has_settled, is_settled
+from windtunnel.runs.grid import is_done
 from windtunnel.runs.measure import measure
 from windtunnel.runs.seeds import describe_all, find_runs
 from windtunnel.training.run import open_run
@@ -28,14 +28,14 @@ def trained(tmp_path_factory):
 def test_a_finished_run_without_its_last_checkpoint_is_trained_again(trained, damage):
     folder, before = trained
     run = folder / "runs/out/seed-1"
-    assert is_settled(run)
+    assert is_done(open_run(run))
     damage(run / "step-6")
-    assert not is_settled(run)
+    assert not is_done(open_run(run))
     result = in_a_process("resume", "out", "--json", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "1 of 2 runs to train" in result.stderr
     assert json.loads(result.stdout)["seeds"] == before["seeds"]
-    assert is_settled(run)
+    assert is_done(open_run(run))
     assert "0 of 2 runs to train" in in_a_process("resume", "out", "--json", cwd=folder).stderr
 
 
@@ -96,7 +96,7 @@ def test_the_others_go_on_beside_a_damaged_run_which_is_named(trained, tmp_path,
     code, out, err = windtunnel("evaluate", "out", "--json")
     found = json.loads(out)
     assert (code, [folder for folder, _ in found["seeds"]]) == (3, ["runs/out/seed-1"])
-    assert found["seeds"][0][1]["loss"] == trained[1]["seeds"][1]["dev"]["loss"]
+    assert found["seeds"][0][1]["scores"] == trained[1]["seeds"][1]["dev"]["scores"]
     assert [folder for folder, _ in found["damaged"]] == ["runs/out/seed-0"]
     assert f"left out: runs/out/seed-0/{name}" in err
     code, out, err = windtunnel("runs", "out")  # shows the first seed, and never another in its place
@@ -122,10 +122,10 @@ def test_what_was_measured_and_altered_is_measured_again_and_said(trained, tmp_p
     path, events = run / "measured" / name, open_run(run).events()
     right = path.read_bytes()
     path.write_bytes(right[:-20] + bytes([right[-20] ^ 1]) + right[-19:])
-    assert not has_settled(run, events)
+    assert not is_done(open_run(run), events)
     assert f"measured again: {path} was altered" in caplog.text
     measure(run)
     assert (run / "measured/documents.safetensors").read_bytes() == (
         trained[0] / "runs/out/seed-1/measured/documents.safetensors"
     ).read_bytes()
-    assert has_settled(run, events)
+    assert is_done(open_run(run), events)

@@ -5,14 +5,17 @@ model of one layer of width 8.
 """
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 
 from windtunnel.comparison.judging import conclude
-from windtunnel.comparison.plan import Plan
+from windtunnel.comparison.plan import MARGIN, Plan
+from windtunnel.comparison.verdict import Rule
 from windtunnel.runs.arms import ResolvedArm
+from windtunnel.runs.grid import Grid
 from windtunnel.runs.measure import is_measured, read_measured
 from windtunnel.runs.seeds import evaluate_seeds, summarise
 from windtunnel.training.events import Evaluation
@@ -60,7 +63,7 @@ def test_its_comparison_comes_out_as_it_did(runs):
     for name, arm in zip(FOLDERS, old["arms"], strict=True):
         run = open_run(runs / name / "seed-0")
         arms.append(ResolvedArm(arm["name"], run.config, run.store()))
-    new = conclude(Plan(tuple(arms), (0, 1), root=runs)).to_dict()
+    new = conclude(Plan(Grid(tuple(arms), (0, 1), runs), MARGIN, Rule(math.nan))).to_dict()
     for before, after in zip(old["arms"], new["arms"], strict=True):
         assert before["key"] == after["key"]  # the fingerprint of the config
         for name in ("loss", "bits_per_byte"):

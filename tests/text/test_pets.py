@@ -10,7 +10,7 @@ import pytest
 
 from windtunnel.errors import DataError
 from windtunnel.text import tokenizers
-from windtunnel.text.corpora import open_corpus
+from windtunnel.text.corpora import open_corpus, truth_of
 from windtunnel.text.corpora.pets import (
     END,
     GRAMMAR,
@@ -240,3 +240,12 @@ def test_a_tokenizer_that_cannot(tokenizer):
         entropy_floor(tokenizers.bytes_tokenizer(end=False))
     with pytest.raises(DataError, match="no token for the character"):
         next_token([], tokenizers.characters_tokenizer("abc ", end=True))
+
+
+def test_the_corpus_carries_its_truth_where_its_sentences_are_marked(tokenizer):
+    truth = open_corpus("pets").truth
+    assert truth.floor(tokenizer) == entropy_floor(tokenizer)
+    assert truth_of("pets", "line").floor(tokenizer) == truth_of("pets", "auto").floor(tokenizer)
+    assert np.array_equal(truth.next_token([], tokenizer), next_token([], tokenizer))
+    assert (open_corpus("pets", "text").truth, truth_of("pets", "text")) == (None, None)
+    assert (open_corpus("names").truth, truth_of("names", "line"), truth_of("no-such-file", "text")) == (None,) * 3

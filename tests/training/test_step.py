@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import safetensors.torch
@@ -62,7 +63,7 @@ def test_more_steps_than_planned_and_a_warm_up_longer_than_the_run():
     assert learning_rate(0, 1, 1.0, ScheduleConfig(warmup=0)) == 1.0
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("name", get_args(OptimizerConfig.model_fields["name"].annotation))
 def test_only_matrices_are_decayed(config, name):
     model = build(config.model.replace(vocab_size=12), 0)
     for parameter in model.parameters():
@@ -79,7 +80,7 @@ def test_only_matrices_are_decayed(config, name):
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("name", get_args(OptimizerConfig.model_fields["name"].annotation))
 def test_optimizer_state_round_trip(config, name):
     """Three steps, through safetensors, two more: equal to five steps, bit for bit."""
     small, settings = config.model.replace(vocab_size=12), OptimizerConfig(name=name)

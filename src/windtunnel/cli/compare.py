@@ -54,7 +54,7 @@ def compare(
     """
     from rich.text import Text
 
-    from windtunnel.comparison.compare import at_once, save_comparison, train_arms
+    from windtunnel.comparison.compare import save_comparison, train_arms
     from windtunnel.comparison.judging import conclude
     from windtunnel.comparison.plan import make_plan
     from windtunnel.config import override
@@ -64,6 +64,7 @@ def compare(
     from windtunnel.runs.arms import vary as arms_of
     from windtunnel.runs.budget import parse_budget
     from windtunnel.runs.execute import open_executor
+    from windtunnel.runs.grid import at_once
     from windtunnel.runs.seeds import RUNS, find_run
     from windtunnel.training import recipes
     from windtunnel.training.foreign import continue_from
@@ -84,10 +85,11 @@ def compare(
             until_decided,
             out or RUNS,
         )
-    err.print(f"{len(plan.arms)} arms, baseline {plan.arms[0].name}; the report goes to {plan.folder}", highlight=False)
+    n = len(plan.grid.arms)
+    err.print(f"{n} arms, baseline {plan.baseline.name}; the report goes to {plan.folder}", highlight=False)
     with (
         asked_to_stop(err) as asked,
-        open_executor(executor, at_once(plan)) as workers,
+        open_executor(executor, at_once(plan.grid)) as workers,
         TrainingProgress(err, brief=True) as progress,
     ):
         for name, seed, event in train_arms(plan, workers, lambda: bool(asked)):

@@ -137,19 +137,20 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
     summary = summarise(folders, endings)
     for seed in (seed for seed in summary.seeds if seed.reason == "damaged"):
         console().print(f"left out: {seed.message}", highlight=False, markup=False, soft_wrap=True)
-    sound = [Path(seed.folder) for seed in summary.seeds if seed.reason != "damaged"]
-    picture = save_curves(sound, sound[0].parent / "curves.png")
+    sound = [open_run(Path(seed.folder)) for seed in summary.seeds if seed.reason != "damaged"]
+    first = sound[0]
+    picture = save_curves(sound, first.folder.parent / "curves.png")
     if as_json:
         print_json(summary.to_dict())
     else:
         out = console(stderr=False)
         out.print(seeds_table(summary))
         out.print(verdict_line(summary), highlight=False, soft_wrap=True)
-        if floor := floor_line(sound[0]):
+        if floor := floor_line(first):
             out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
-        prompt = "'your prompt'" if open_run(sound[0]).config.text.unit == "text" else "''"
-        out.print(f"next: windtunnel generate {sound[0]} {prompt}", highlight=False, soft_wrap=True)
+        prompt = "'your prompt'" if first.config.text.unit == "text" else "''"
+        out.print(f"next: windtunnel generate {first.folder} {prompt}", highlight=False, soft_wrap=True)
     return summary
 
 

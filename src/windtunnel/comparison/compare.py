@@ -11,15 +11,14 @@ from typing import Any
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude, undecided
 from windtunnel.comparison.notes import SAVED, seeds_looked_at
-from windtunnel.comparison.plan import Plan, is_settled, make_plan, run_folders
+from windtunnel.comparison.plan import Plan, make_plan
 from windtunnel.comparison.verdict import FEWEST_SEEDS
 from windtunnel.files import write_text
 from windtunnel.runs.arms import Arm
-from windtunnel.runs.execute import execute, open_executor
-from windtunnel.training import machine
+from windtunnel.runs.execute import open_executor
+from windtunnel.runs.grid import at_once, train_grid
 from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Stopped
-from windtunnel.training.run import create_run
 
 
 def compare(
@@ -36,7 +35,7 @@ def compare(
         ConfigError: for arms that cannot be compared, and for a rule that can decide nothing.
     """
     plan = make_plan(arms, seeds, **rule)
-    with nullcontext(executor) if executor else open_executor("local", at_once(plan)) as workers:
+    with nullcontext(executor) if executor else open_executor("local", at_once(plan.grid)) as workers:
         for _ in train_arms(plan, workers):
             pass
     return conclude(plan)
@@ -49,24 +48,19 @@ def train_arms(
 
     A plan that goes on until all arms are decided adds a seed to the baseline and to those that are not.
     """
-    folders, arms = run_folders(plan), [arm.name for arm in plan.arms]
-    n = FEWEST_SEEDS if plan.until_decided else len(plan.seeds)
+    grid, arms = plan.grid, [arm.name for arm in plan.grid.arms]
+    n = plan.rule.looks[0] if plan.rule.looks else len(grid.seeds)
     while True:
-        wanted = [(arm, seed) for seed in plan.seeds[:n] for arm in plan.arms if arm.name in arms]
-        missing = [(arm, seed) for arm, seed in wanted if not is_settled(folders[arm.name, seed])]
-        for arm, seed in missing:
-            create_run(folders[arm.name, seed], arm.config.replace(seed=seed), arm.store)
-        lost = False
-        for place, event in execute([folders[a.name, s] for a, s in missing], executor, should_stop, patience):
-            arm, seed = missing[place]
+        places, lost = [(arm, seed) for arm, seed in grid.places if arm in arms and seed in grid.seeds[:n]], False
+        for arm, seed, event in train_grid(grid, executor, should_stop, patience, places):
             lost = lost or (isinstance(event, Stopped) and event.reason in ("interrupted", "failed"))
-            yield arm.name, seed, event
-        if lost or n >= len(plan.seeds):
+            yield arm, seed, event
+        if lost or n >= len(grid.seeds):
             return
         still = undecided(plan)
         if not still:
             return
-        arms, n = [plan.arms[0].name, *still], n + 1
+        arms, n = [plan.baseline.name, *still], n + 1
 
 
 def save_comparison(plan: Plan, found: Comparison) -> None:
@@ -77,10 +71,3 @@ def save_comparison(plan: Plan, found: Comparison) -> None:
         plan.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**found.to_dict(), "seeds_looked_at": looked}, indent=2, ensure_ascii=False, allow_nan=False)
         write_text(plan.folder / SAVED, text + "\n")
-
-
-def at_once(plan: Plan) -> int:
-    """How many runs share this machine: as many as have cores for their threads; one on an accelerator."""
-    if machine.device().type != "cpu":
-        return 1
-    return max(1, machine.cores() // max(arm.config.train.threads or 1 for arm in plan.arms))

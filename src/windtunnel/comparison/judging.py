@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,18 +13,18 @@ import numpy as np
 from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, SeedRun
 from windtunnel.comparison.notes import notes, signature
 from windtunnel.comparison.pairing import pairing
-from windtunnel.comparison.plan import Plan, has_settled, run_folders
+from windtunnel.comparison.plan import Plan
 from windtunnel.comparison.verdict import FEWEST_SEEDS, Rule, Verdict, judge, mean_or_nothing, seeds_to_decide
 from windtunnel.config import flatten
 from windtunnel.runs.arms import ResolvedArm
 from windtunnel.runs.budget import spent
+from windtunnel.runs.grid import Grid, is_done
 from windtunnel.runs.measure import Measured, read_measured
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.digits import interval, number
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.tasks import Metric, Task
 from windtunnel.training.events import Step, Stopped
-from windtunnel.training.run import is_run, open_run
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,9 @@ def undecided(plan: Plan) -> list[str]:
 
 def conclude(plan: Plan) -> Comparison:
     """Judge the runs that are there; those that are missing are listed and take no part."""
-    judged, base = _judge(plan), plan.arms[0]
+    judged, base = _judge(plan), plan.baseline
     found = judged.found
-    arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.arms)
+    arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.grid.arms)
     judgements = tuple(_judgement(verdict, judged, plan) for verdict in judged.verdicts)
     versions = sorted({f.versions for own in found.values() for f in own if f.versions})
     n_documents = next((len(f.measured.sums["targets"]) for own in found.values() for f in own if f.measured), 0)
@@ -76,7 +75,7 @@ def conclude(plan: Plan) -> Comparison:
         margin_share=plan.margin,
         n_documents=n_documents,
         n_tokens=int(base.task.totals("dev")["targets"]),
-        pairing=pairing(plan.arms, n_documents),
+        pairing=pairing(plan.grid.arms, n_documents),
         notes=tuple(notes(plan, arms, judgements, versions)),
         signature=signature(plan, n_documents, versions),
         folder=str(plan.folder),
@@ -84,42 +83,38 @@ def conclude(plan: Plan) -> Comparison:
 
 
 def _judge(plan: Plan) -> _Judged:
-    folders, base = run_folders(plan), plan.arms[0]
+    grid, base = plan.grid, plan.baseline
     found = {
-        arm.name: [
-            _read(arm, seed, folders[arm.name, seed])
-            for seed in plan.seeds
-            if is_run(folders[arm.name, seed]) or not plan.until_decided
-        ]
-        for arm in plan.arms
+        arm.name: [_read(arm, seed, grid) for seed in grid.seeds if grid.run(arm.name, seed) or not plan.rule.looks]
+        for arm in grid.arms
     }
     metric = _metric(plan)
     rule = _rule(plan, metric, [value for f in found[base.name] if (value := f.value(metric)) is not None])
-    pairs = {arm.name: _pairs(found[base.name], found[arm.name], metric) for arm in plan.arms[1:]}
+    pairs = {arm.name: _pairs(found[base.name], found[arm.name], metric) for arm in plan.grid.arms[1:]}
     verdicts = judge({name: [d for _, d in own] for name, own in pairs.items() if own}, rule)
     return _Judged(found, metric, rule, pairs, verdicts)
 
 
 def _metric(plan: Plan) -> Metric:
     """The task's first metric; where arms have other tokenizers, the first that does not count tokens."""
-    base = plan.arms[0]
+    base = plan.baseline
     metrics = base.task.metrics
-    if all(arm.store.folder == base.store.folder for arm in plan.arms):
+    if all(arm.store.folder == base.store.folder for arm in plan.grid.arms):
         return metrics[0]
     return next((metric for metric in metrics if "targets" not in metric.columns), metrics[0])
 
 
 def _rule(plan: Plan, metric: Metric, scores: Sequence[float]) -> Rule:
     """The rule with its margin in the unit of the scores. Where seeds are added, the first four fix it."""
-    kept = [score for score in (scores[:FEWEST_SEEDS] if plan.until_decided else scores) if math.isfinite(score)]
+    kept = [score for score in (scores[:FEWEST_SEEDS] if plan.rule.looks else scores) if math.isfinite(score)]
     margin = plan.margin * statistics.fmean(kept) if kept else plan.margin
-    return Rule(margin, plan.alpha, plan.power, plan.correction, plan.looks, metric.better)
+    return replace(plan.rule, margin=margin, better=metric.better)
 
 
-def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
-    if not is_run(folder):
+def _read(arm: ResolvedArm, seed: int, grid: Grid) -> _Found:
+    run, folder = grid.run(arm.name, seed), grid.folders[arm.name, seed]
+    if run is None:
         return _Found(SeedRun(seed, str(folder), "not begun", "", {}), None, None, None, "")
-    run = open_run(folder)
     events = run.events()
     stopped = next((e for e in reversed(events) if isinstance(e, Stopped)), None)
     reason, message = (stopped.reason, stopped.message) if stopped else ("interrupted", "not finished yet")
@@ -128,20 +123,14 @@ def _read(arm: ResolvedArm, seed: int, folder: Path) -> _Found:
     task, measured, scores = arm.task, None, {}
     if reason == "diverged":
         scores = {metric.name: metric.worst for metric in task.metrics}
-    elif has_settled(folder, events):
+    elif is_done(run, events):
         measured = read_measured(folder)
         sums = {**task.totals("dev"), **{name: float(column.sum()) for name, column in measured.sums.items()}}
         scores = {metric.name: metric.score(sums) for metric in task.metrics}
     elif reason == "finished":
         message = f"the checkpoint of {folder}, or what was measured of it, is damaged; the same command makes it again"
     return _Found(
-        SeedRun(
-            seed,
-            str(folder),
-            reason,
-            message,
-            scores,
-        ),
+        SeedRun(seed, str(folder), reason, message, scores),
         measured,
         statistics.median(e.n_tokens / e.seconds for e in steps) if steps else None,
         seconds if reason == "finished" else None,
@@ -157,8 +146,8 @@ def _pairs(base: Sequence[_Found], arm: Sequence[_Found], metric: Metric) -> tup
 
 
 def _judgement(verdict: Verdict, all_of: _Judged, plan: Plan) -> Judgement:
-    rule, metric, task = all_of.rule, all_of.metric, plan.arms[0].task
-    base, arm = all_of.found[plan.arms[0].name], all_of.found[verdict.arm]
+    rule, metric, task = all_of.rule, all_of.metric, plan.baseline.task
+    base, arm = all_of.found[plan.baseline.name], all_of.found[verdict.arm]
     judged = all_of.pairs[verdict.arm][: verdict.n]
     finished = [difference for _, difference in judged if math.isfinite(difference)]
     seeds = {seed for seed, difference in judged if math.isfinite(difference)}
@@ -216,9 +205,9 @@ def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, me
     relative = number(100 * share, 2, sign=True)
     numbers = f"{interval(d, sign=True)} {metric.title} ({relative}%) over {d.n} paired seed{'s' * (d.n > 1)}"
     if any(verdict.diverged):
-        often = f"diverged in {verdict.diverged[0]} of {verdict.n} seeds, {plan.arms[0].name} in {verdict.diverged[1]}"
+        often = f"diverged in {verdict.diverged[0]} of {verdict.n} seeds, {plan.baseline.name} in {verdict.diverged[1]}"
         numbers = f"{often}; {numbers}" if d.n else f"{often}; no seed finished in both"
-    against = f"{verdict.arm} against {plan.arms[0].name}"
+    against = f"{verdict.arm} against {plan.baseline.name}"
     if verdict.word == "no difference that matters":
         return f"{against}: no difference that matters: {numbers}, shown to be below {number(rule.margin)}"
     if verdict.word != "undecided":
@@ -230,7 +219,7 @@ def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, me
 
 
 def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[_Found]) -> ArmResult:
-    flat = [flatten(other.config) for other in plan.arms]
+    flat = [flatten(other.config) for other in plan.grid.arms]
     paths = [p for p in {**flat[0], **flatten(arm.config)} if len({repr(other.get(p)) for other in flat}) > 1]
     cost, own = spent(arm), flatten(arm.config)
     rates = [f.rate for f in found if f.rate is not None]

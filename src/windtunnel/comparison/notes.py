@@ -25,21 +25,21 @@ def notes(
     """Sentences, only those that apply."""
     for arm in arms:
         yield from _runs(arm)
-    for name in (arm.name for arm in plan.arms if not arm.config.model.is_causal):
+    for name in (arm.name for arm in plan.grid.arms if not arm.config.model.is_causal):
         yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
     yield from (note for judgement in judgements for note in _chance(judgement))
-    if plan.looks and any(judgement.verdict.word in ("better", "worse") for judgement in judgements):
+    if plan.rule.looks and any(judgement.verdict.word in ("better", "worse") for judgement in judgements):
         yield (
             "looks after several numbers of seeds: their error rate holds for differences that are symmetric when "
             f"nothing differs; {SKEWED}"
         )
     unfinished = any(run.reason != "finished" for arm in arms for run in arm.seeds)
-    if plan.correction == "dunnett" and unfinished:
+    if plan.rule.correction == "dunnett" and unfinished:
         yield "Dunnett's test needs every seed of every arm to finish; Holm's correction takes its place here"
     if len(versions) > 1:
         yield f"the runs come from different machines or versions: {'; '.join(versions)}"
-    if not plan.until_decided and (before := [n for n in seeds_looked_at(plan) if n < len(plan.seeds)]):
+    if not plan.rule.looks and (before := [n for n in seeds_looked_at(plan) if n < len(plan.grid.seeds)]):
         yield (
             f"these arms were judged before with {', '.join(map(str, before))} seeds: to add seeds until a verdict "
             "comes is to be wrong more often than the level says; --until-decided adds them and keeps the error rate"
@@ -48,17 +48,18 @@ def notes(
 
 def signature(plan: Plan, n_documents: int, versions: Sequence[str]) -> str:
     """One line: corpus, arms, seeds, budget, statistic, margin, versions."""
-    base = plan.arms[0]
-    steps = sorted({arm.config.train.steps for arm in plan.arms})
-    looks = f"looks after {plan.looks[0]}...{plan.looks[-1]} seeds (Pocock, t)" if plan.looks else "one look"
+    base = plan.baseline
+    steps = sorted({arm.config.train.steps for arm in plan.grid.arms})
+    rule, looks = plan.rule, plan.rule.looks
+    told = f"looks after {looks[0]}...{looks[-1]} seeds (Pocock, t)" if looks else "one look"
     parts = [
         f"windtunnel {__version__}",
         f"corpus {base.store.corpus.name} sha256:{base.store.sha256[:12]}",
-        "arms " + " | ".join(f"{arm.name} {arm.key[:12]}" for arm in plan.arms),
-        f"seeds {_ranges(plan.seeds)}",
+        "arms " + " | ".join(f"{arm.name} {arm.key[:12]}" for arm in plan.grid.arms),
+        f"seeds {_ranges(plan.grid.seeds)}",
         f"steps {'/'.join(map(str, steps))}",
         f"dev split, whole: {base.task.totals('dev')['targets']} tokens in {n_documents} documents",
-        f"paired t test, {plan.correction}, {looks}, alpha {plan.alpha:g}, margin {plan.margin:.2%}",
+        f"paired t test, {rule.correction}, {told}, alpha {rule.alpha:g}, margin {plan.margin:.2%}",
         f"{base.config.train.precision}, {base.config.train.threads} thread(s)",
         *versions,
     ]

@@ -6,23 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from windtunnel.comparison.compare import at_once, save_comparison, train_arms
+from windtunnel.comparison.compare import save_comparison, train_arms
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude
-from windtunnel.comparison.plan import Plan, is_settled, make_plan, run_folders
+from windtunnel.comparison.plan import Plan, make_plan
 from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import Rows, arm_rows, verdict_rows
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.execute import open_executor
+from windtunnel.runs.grid import at_once, is_done
 from windtunnel.runs.measure import measure
 from windtunnel.text.corpora import open_corpus
 from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Step
 from windtunnel.training.loop import resume
 from windtunnel.training.recipes import tiny
-from windtunnel.training.run import create_run
 from windtunnel.training.run_config import RunConfig
 
 Says = Mapping[str, tuple[str, Sequence[str]]]
@@ -62,8 +62,8 @@ def trained(at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], n
         name: of the figure.
     """
     plan = make_plan(arms, seeds, root=at.out / "runs")
-    steps = {arm.name: arm.config.train.steps for arm in plan.arms}
-    done = {(name, seed): steps[name] * is_settled(folder) for (name, seed), folder in run_folders(plan).items()}
+    steps, runs = {arm.name: arm.config.train.steps for arm in plan.grid.arms}, plan.grid.run
+    done = {(n, seed): steps[n] if (run := runs(n, seed)) and is_done(run) else 0 for n, seed in plan.grid.places}
     total = sum(steps[name] for name, _ in done)
     yield Progress(what, sum(done.values()), total)
     for arm, seed, event in (_here if at.quick else _in_processes)(plan):
@@ -93,21 +93,19 @@ def folders_of(found: Comparison, arm: str) -> list[Path]:
 
 
 def _in_processes(plan: Plan) -> Iterator[tuple[str, int, Event]]:
-    with open_executor("local", at_once(plan)) as executor:
+    with open_executor("local", at_once(plan.grid)) as executor:
         yield from train_arms(plan, executor)
 
 
 def _here(plan: Plan) -> Iterator[tuple[str, int, Event]]:
     """One run after another in this process: those of a quick experiment are shorter than the start of a process."""
-    arms = {arm.name: arm for arm in plan.arms}
-    for (name, seed), folder in run_folders(plan).items():
-        if is_settled(folder):
+    for name, seed in plan.grid.places:
+        run = plan.grid.begin(name, seed)
+        if is_done(run):
             continue
-        arm = arms[name]
-        create_run(folder, arm.config.replace(seed=seed), arm.store)
         with suppress(NumericsError):  # it diverged: its last event says so, and there is nothing to measure
-            yield from ((name, seed, event) for event in resume(folder))
-            measure(folder)
+            yield from ((name, seed, event) for event in resume(run.folder))
+            measure(run.folder)
 
 
 def _laid(title: str, rows: Rows) -> Table:

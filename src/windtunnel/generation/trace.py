@@ -16,7 +16,7 @@ from windtunnel.generation.decode import Ids, Place, beliefs, decode
 from windtunnel.generation.prompt import end_mark, prompt_ids, token_text
 from windtunnel.generation.sampling import Floats, SamplingConfig, best, log_softmax
 from windtunnel.generation.weights import Weights, weights_of
-from windtunnel.text.corpora.pets import next_token
+from windtunnel.text.corpora import truth_of
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training.run import TrainedModel
 
@@ -263,6 +263,5 @@ def as_trace(trained: TrainedModel, tokens: Sequence[TokenTrace], sampling: Samp
 
 def corpus_truth(trained: TrainedModel) -> Truth | None:
     """The true next-token distribution of the run's corpus, where the corpus is one that knows it."""
-    if trained.run.config.corpus != "pets":
-        return None
-    return lambda ids: next_token(ids, trained.tokenizer)
+    known = truth_of(trained.run.config.corpus, trained.run.config.text.unit)
+    return (lambda ids: known.next_token(ids, trained.tokenizer)) if known else None

@@ -11,8 +11,8 @@ from windtunnel.report.figures import curves_figure, save_figure
 from windtunnel.runs.seeds import SplitLoss, Summary
 from windtunnel.stats.digits import number
 from windtunnel.tasks import METRICS
-from windtunnel.text.corpora.pets import entropy_floor
-from windtunnel.training.run import Run, open_run
+from windtunnel.text.corpora import truth_of
+from windtunnel.training.run import Run
 
 
 def seeds_table(summary: Summary) -> Table:
@@ -55,9 +55,9 @@ def shown(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{number(value)} {METRICS[name].title}" for name, value in scores.items())
 
 
-def floor_line(folder: Path) -> str:
+def floor_line(run: Run) -> str:
     """What no model can beat, where the corpus is one that knows it."""
-    floor = _floor(open_run(folder))
+    floor = _floor(run)
     return (
         ""
         if floor is None
@@ -65,9 +65,8 @@ def floor_line(folder: Path) -> str:
     )
 
 
-def save_curves(folders: Sequence[Path], path: Path) -> Path:
+def save_curves(runs: Sequence[Run], path: Path) -> Path:
     """Draw the train and dev losses of these runs, with the band over them, into a PNG."""
-    runs = [open_run(folder) for folder in folders]
     config = runs[0].config
     figure = curves_figure(
         [run.events() for run in runs], path.parent.name, config.model.vocab_size, floor=_floor(runs[0])
@@ -77,4 +76,5 @@ def save_curves(folders: Sequence[Path], path: Path) -> Path:
 
 
 def _floor(run: Run) -> float | None:
-    return entropy_floor(run.tokenizer) if run.config.corpus == "pets" else None
+    truth = truth_of(run.config.corpus, run.config.text.unit)
+    return truth.floor(run.tokenizer) if truth else None

@@ -96,12 +96,33 @@ def arm_from_file(base: RunConfig, named: str) -> Arm:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def resolve_arms(arms: Sequence[Arm], baseline: str | None = None) -> list[ResolvedArm]:
-    """The arms with everything decided, the baseline first.
+def resolve_grid(arms: Sequence[Arm]) -> list[ResolvedArm]:
+    """The arms with everything decided, in their order.
 
     Raises:
-        ConfigError: for fewer than two arms, an unknown baseline, equal names or configs, or an arm that cannot be
-            judged on the same held-out documents as the baseline.
+        ConfigError: for no arms or too many, equal names or configs, or a config that cannot be trained.
+        DataError: for a corpus that is too small.
+    """
+    if not 1 <= len(arms) <= MOST_ARMS:
+        raise ConfigError(f"from 1 to {MOST_ARMS} arms are trained at once, given {len(arms):,}")
+    names = [arm.name for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two arms are named {name!r}; every arm needs a name of its own")
+    stores: dict[str, TokenStore] = {}
+    resolved = [_resolve(arm, stores) for arm in arms]
+    for a, b in itertools.combinations(resolved, 2):
+        if a.key == b.key and a.store.sha256 == b.store.sha256:
+            raise ConfigError(f"arms {a.name} and {b.name} are the same run: no setting differs between them")
+    return resolved
+
+
+def resolve_arms(arms: Sequence[Arm], baseline: str | None = None) -> list[ResolvedArm]:
+    """The arms of a comparison with everything decided, the baseline first.
+
+    Raises:
+        ConfigError: for fewer than two arms, an unknown baseline, what `resolve_grid` refuses, or an arm that cannot
+            be judged on the same held-out documents as the baseline.
         DataError: when nothing is held out.
     """
     names = [arm.name for arm in arms]
@@ -109,15 +130,9 @@ def resolve_arms(arms: Sequence[Arm], baseline: str | None = None) -> list[Resol
         raise ConfigError(
             f"a comparison needs at least two arms, given {names}; e.g. --vary model.position=learned,rope"
         )
-    if len(arms) > MOST_ARMS:
-        raise ConfigError(f"at most {MOST_ARMS} arms are compared at once, given {len(arms):,}")
     if baseline is not None and baseline not in names:
         raise ConfigError(f"there is no arm {baseline!r} to be the baseline; the arms are: {'; '.join(names)}")
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two arms are named {name!r}; every arm needs a name of its own")
-    stores: dict[str, TokenStore] = {}
-    resolved = [_resolve(arm, stores) for arm in sorted(arms, key=lambda arm: arm.name != (baseline or names[0]))]
+    resolved = resolve_grid(sorted(arms, key=lambda arm: arm.name != (baseline or names[0])))
     _check(resolved)
     return resolved
 
@@ -145,9 +160,6 @@ def _check(arms: Sequence[ResolvedArm]) -> None:
             f"nothing of {base.config.corpus} is held out, so nothing can be judged; give more text, or a larger "
             "--set text.dev_fraction"
         )
-    for a, b in itertools.combinations(arms, 2):
-        if a.key == b.key:
-            raise ConfigError(f"arms {a.name} and {b.name} are the same run: no setting differs between them")
     for arm in arms[1:]:
         text = differences(base.config.text, arm.config.text)
         held_out = [path for path in text if path in ("unit", "dev_fraction", "test_fraction")]

@@ -61,7 +61,7 @@ def open_executor(name: str, at_once: int) -> Iterator[Executor]:
     with ExitStack() as stack:
         try:
             cluster = address or stack.enter_context(unheard_cluster(distributed, at_once))
-            client = stack.enter_context(distributed.Client(cluster, timeout=10))
+            client = stack.enter_context(distributed.Client(cluster, timeout=30))
         except (OSError, ValueError, RuntimeError, TypeError) as error:  # TypeError: tls:// without certificates
             what = f"no dask scheduler answers at {address}" if address else "no dask cluster could be started here"
             raise ConfigError(f"{what}: {error}") from None
@@ -145,7 +145,7 @@ def together(folders: Sequence[Path]) -> list[tuple[int, ...]]:
     for i, folder in enumerate(folders):
         with suppress(ArtifactError):
             run = open_run(folder)
-            if is_tiny(run.config):
+            if is_tiny(run.config) and not run.config.task.coupled:
                 alike.setdefault(to_json(run.config.replace(seed=0)), []).append(i)
     n = sum(len(group) for group in alike.values())
     size = min(MOST_TOGETHER, max(1, -(-n // machine.cores())))

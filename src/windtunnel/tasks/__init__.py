@@ -7,11 +7,11 @@ from typing import Any
 
 from windtunnel.models import ModelConfig
 from windtunnel.tasks.language import Language, LanguageConfig
-from windtunnel.tasks.task import ACCURACY, BITS_PER_BYTE, LOSS, METRICS, Metric, Task
+from windtunnel.tasks.task import ACCURACY, BITS_PER_BYTE, LOSS, METRICS, Metric, Task, TaskConfig
 from windtunnel.text.store import TokenStore
 
-TaskConfig = LanguageConfig
-"""The config of any task, told apart by `kind`."""
+AnyTaskConfig = LanguageConfig
+"""The type of a setting that is the config of any task, told apart by `kind`."""
 
 Maker = Callable[[Any, ModelConfig, TokenStore], Task]
 """(config of the task, config of the model, corpus as tokens) -> task."""
@@ -25,6 +25,6 @@ def make_task(config: TaskConfig, model: ModelConfig, store: TokenStore) -> Task
 
 
 __all__ = [
-    "ACCURACY", "BITS_PER_BYTE", "LOSS", "METRICS", "TASKS", "Language", "LanguageConfig", "Metric", "Task",
-    "TaskConfig", "make_task",
+    "ACCURACY", "BITS_PER_BYTE", "LOSS", "METRICS", "TASKS", "AnyTaskConfig", "Language", "LanguageConfig", "Metric",
+    "Task", "TaskConfig", "make_task",
 ]  # fmt: skip

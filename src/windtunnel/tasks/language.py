@@ -11,10 +11,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
-from windtunnel.config import Config
 from windtunnel.models import ModelConfig
 from windtunnel.tasks.cross_entropy import loss_sum, losses, training_loss_sum
-from windtunnel.tasks.task import BITS_PER_BYTE, LOSS, Metric
+from windtunnel.tasks.task import BITS_PER_BYTE, LOSS, Metric, TaskConfig
 from windtunnel.text.batches import Documents, Examples, Positions, Windows
 from windtunnel.text.store import TokenStore
 
@@ -25,7 +24,7 @@ BLOCK, MOST_BLOCKS = 512, 400
 """Running text has no documents: blocks of at least BLOCK tokens, at most MOST_BLOCKS of them, are its units."""
 
 
-class LanguageConfig(Config):
+class LanguageConfig(TaskConfig):
     """Language modelling has no settings of its own."""
 
     kind: Literal["language"] = "language"
@@ -42,7 +41,6 @@ class Language:
     store: TokenStore
     model: ModelConfig
     metrics: ClassVar[tuple[Metric, ...]] = (LOSS, BITS_PER_BYTE)
-    coupled: ClassVar[bool] = False
 
     @property
     def blind(self) -> float:

@@ -11,11 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from windtunnel.config import Config
 from windtunnel.text.batches import Batch, Examples
+
+
+class TaskConfig(Config):
+    """The settings of one task. A new task is one subclass beside it, and one line in `TASKS`."""
+
+    kind: str
+    coupled: ClassVar[bool] = False
+    """Whether a row's loss depends on the batch's other rows, as a contrastive loss does. Then a batch is never cut:
+    such a run is refused with micro-batches and on several ranks, and its seeds train one by one."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +86,6 @@ class Task(Protocol):
     @property
     def blind(self) -> float:
         """Nats a target of a guess that knows nothing: ln of the number of tokens, of labels, of rows in a batch."""
-        ...
-
-    @property
-    def coupled(self) -> bool:
-        """Whether a row's loss depends on the batch's other rows: then a batch is never cut or shared."""
         ...
 
     @property

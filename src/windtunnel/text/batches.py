@@ -305,12 +305,20 @@ def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:
 
 
 def trim(batch: Batch) -> Batch:
-    """Cut the columns on the right that are padding in every row, of the targets and of what is as wide as they are."""
+    """Cut the columns on the right that are padding in every row, of the targets, their units and `ids`.
+
+    An input of another name (the source of a translation) has its own padding, also when it happens to be as wide.
+    """
     all_columns = batch.targets.shape[1]
     if all_columns == 1:
         return batch
     width = int((batch.targets != IGNORED).any(dim=0).nonzero().max()) + 1
-    return batch._map(lambda tensor: tensor[:, :width] if tensor.shape[1:] == (all_columns,) else tensor)
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[:, :width] if tensor.shape[1:] == (all_columns,) else tensor
+
+    inputs = {name: cut(tensor) if name == "ids" else tensor for name, tensor in batch.inputs.items()}
+    return Batch(inputs, cut(batch.targets), None if batch.units is None else cut(batch.units))
 
 
 def units_of(predicted: np.ndarray, first_targets: np.ndarray) -> Tensor:

@@ -62,9 +62,10 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
 
     Their sums over all units are those of `evaluate`, but for rounding.
     """
-    n, device = task.n_units(split), next(model.parameters()).device
+    n, device, was_training = task.n_units(split), next(model.parameters()).device, model.training
     names = [name for name in COUNTED if _needs(task.metrics, name)]
     sums = {name: np.zeros(n) for name in names}
+    model.eval()
     with torch.no_grad():
         for batch in task.examples(split).sweep(task.rows):
             assert batch.units is not None
@@ -74,6 +75,7 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
             each = {"nats": task.losses(logits, there.targets), "targets": counted, "right": _right(logits, there)}
             for name in names:
                 sums[name] += np.bincount(units, each[name][counted].double().cpu().numpy(), minlength=n)
+    model.train(was_training)
     return sums
 
 

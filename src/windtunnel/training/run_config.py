@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from windtunnel.config import Config
 from windtunnel.models import AnyModelConfig, TransformerConfig
-from windtunnel.tasks import LanguageConfig, TaskConfig
+from windtunnel.tasks import AnyTaskConfig, LanguageConfig
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.schedule import ScheduleConfig
@@ -75,7 +75,7 @@ class RunConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     seed: NonNegativeInt = 0
-    task: TaskConfig = LanguageConfig()
+    task: AnyTaskConfig = LanguageConfig()
     """What is learned from the corpus."""
     start: Start | None = None
     """None begins with random weights."""
@@ -83,3 +83,13 @@ class RunConfig(Config):
     """None: every draw is a function of (seed, purpose, step). A number replays a published script, which draws all
     from one `torch.Generator().manual_seed(number)`: first the weights of an mlp, one matrix after another, then the
     examples of every step, with replacement. The run's own `seed` is added to it, so seed 0 is the script itself."""
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Self:
+        if self.task.coupled and self.train.grad_accumulation > 1:
+            raise ValueError(
+                f"train.grad_accumulation is {self.train.grad_accumulation}, and a {self.task.kind} loss compares all "
+                "rows of a batch with each other, so a batch cannot be cut; expected 1: leave it out, and give a "
+                "smaller train.batch_size where memory is short"
+            )
+        return self

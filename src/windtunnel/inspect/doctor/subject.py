@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from windtunnel.errors import ArtifactError
 from windtunnel.models import build
 from windtunnel.tasks import Task
-from windtunnel.text.corpora.pets import entropy_floor
 from windtunnel.text.store import TokenStore
 from windtunnel.training.checkpoint import load_weights, newest_checkpoint
 from windtunnel.training.data import open_store, open_task
@@ -25,7 +24,7 @@ class Subject:
     """A model before training and, of a run, its newest checkpoint and history.
 
     model: as training begins. trained: the newest checkpoint after `step` steps; None for a recipe.
-    optimizer: the checkpoint's optimizer state by 'KIND/PARAMETER'. floor: the corpus's entropy in nats a token.
+    optimizer: the checkpoint's optimizer state by 'KIND/PARAMETER'.
     """
 
     name: str
@@ -36,7 +35,12 @@ class Subject:
     step: int = 0
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     events: Sequence[Event] = ()
-    floor: float | None = None
+
+    @property
+    def floor(self) -> float | None:
+        """The corpus's entropy in nats a token, where it is known."""
+        truth = self.store.corpus.truth
+        return truth.floor(self.store.tokenizer) if truth else None
 
     @property
     def task(self) -> Task:
@@ -52,7 +56,7 @@ def recipe_subject(name: str, config: RunConfig) -> Subject:
     """
     store = open_store(config)
     resolved = resolve(config, store)
-    return Subject(name, resolved, store, initial_model(resolved), floor=_floor(resolved, store))
+    return Subject(name, resolved, store, initial_model(resolved))
 
 
 def run_subject(folder: Path) -> Subject:
@@ -78,9 +82,4 @@ def run_subject(folder: Path) -> Subject:
         step=checkpoint.step,
         optimizer=checkpoint.optimizer,
         events=run.events(),
-        floor=_floor(run.config, store),
     )
-
-
-def _floor(config: RunConfig, store: TokenStore) -> float | None:
-    return entropy_floor(store.tokenizer) if config.corpus == "pets" else None

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from windtunnel.errors import DataError
-from windtunnel.text.corpora.corpus import Corpus, Unit
+from windtunnel.text.corpora.corpus import Corpus, Truth, Unit
 from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
 from windtunnel.text.corpora.pets import pets_corpus
 from windtunnel.text.corpora.python_source import python_corpus
 from windtunnel.text.corpora.shakespeare import fetch_shakespeare, shakespeare_corpus
 
-__all__ = ["CORPORA", "FETCHED", "Corpus", "Unit", "listing", "open_corpus"]
+__all__ = ["CORPORA", "FETCHED", "Corpus", "Truth", "Unit", "listing", "open_corpus", "truth_of"]
 
 
 def open_corpus(name_or_path: str, unit: Unit | Literal["auto"] = "auto") -> Corpus:
@@ -41,6 +41,11 @@ def open_corpus(name_or_path: str, unit: Unit | Literal["auto"] = "auto") -> Cor
     if next(corpus.read(), None) is None:
         raise DataError(f"{name_or_path} holds no text; expected at least one character of UTF-8 text")
     return corpus
+
+
+def truth_of(name_or_path: str, unit: Unit | Literal["auto"]) -> Truth | None:
+    """The truth of a corpus in this unit, where it is known; the corpus is not read."""
+    return _named(name_or_path, unit).truth if name_or_path in CORPORA else None
 
 
 def listing() -> list[dict[str, str]]:

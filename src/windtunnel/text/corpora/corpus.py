@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from windtunnel.text.tokenizers import Tokenizer
 
 Unit = Literal["text", "file", "line"]
 
 Parts = Callable[[], Iterator[Iterable[str]]]
 """The texts (files) of a corpus, each as its consecutive chunks; a fresh pass each call."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a corpus that was drawn from known probabilities.
+
+    floor: the lowest loss that any model can reach on average, in nats a token.
+    next_token: the true distribution (vocab_size,) of the token after these ids.
+    """
+
+    floor: Callable[[Tokenizer], float]
+    next_token: Callable[[Sequence[int] | np.ndarray, Tokenizer], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -21,6 +39,7 @@ class Corpus:
         `file` is many documents, `read` gives one at a time;
         `line` is one document a line, `read` gives lines without their newline, empty ones left out.
     read: a fresh pass over the corpus each call. It raises DataError when the text cannot be read.
+    truth: None where nobody knows it.
     """
 
     name: str
@@ -29,6 +48,7 @@ class Corpus:
     licence: str
     origin: str
     read: Callable[[], Iterator[str]]
+    truth: Truth | None = None
 
 
 def reader(parts: Parts, unit: Unit) -> Callable[[], Iterator[str]]:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windtunnel.errors import DataError
-from windtunnel.text.corpora.corpus import Corpus, Unit, reader
+from windtunnel.text.corpora.corpus import Corpus, Truth, Unit, reader
 
 if TYPE_CHECKING:
     from windtunnel.text.tokenizers import Tokenizer
@@ -139,6 +139,7 @@ def pets_corpus(unit: Unit = "line") -> Corpus:
         licence="Apache-2.0 (windtunnel's own)",
         origin=f"generated, seed {SEED}",
         read=reader(parts, unit),
+        truth=Truth(entropy_floor, next_token) if unit == "line" else None,  # else a token's sentence is not marked
     )
 
 
