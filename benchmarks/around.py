@@ -33,13 +33,11 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import train_bpe
 from windtunnel.training import machine
-from windtunnel.training.data import batches, open_task
+from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
-from windtunnel.training.loop import State, advance, loss_function
-from windtunnel.training.optimizer import build_optimizer
 from windtunnel.training.recipes import recipe
-from windtunnel.training.run import in_blocks, initial_model, resolve
-from windtunnel.training.step import prepare_blocks
+from windtunnel.training.run import initial_model, resolve
+from windtunnel.training.trainer import Trainer
 
 CLAIM = "tokenizing, data loading, evaluation and starting cost little beside the training step"
 EVALUATED = 65536
@@ -63,16 +61,13 @@ def tokenizing(path: Path, repeats: int) -> dict[str, Any]:
 
 def training(store: TokenStore, corpus: str, repeats: int) -> list[dict[str, Any]]:
     config = resolve(override(recipe("small", corpus), ["train.compile=true"]), store)
-    model = initial_model(config).train()
-    prepare_blocks(model, in_blocks(config), recompute=False)
-    state = State(model, build_optimizer(model, config.optimizer), 0, None)
     task = open_task(config, store)
-    batch_of, loss = batches(config, task), loss_function(model, task, config)
-    sweep = partial(evaluate, model, store, "train", config.model.context_length, step=0, max_tokens=EVALUATED)
+    trainer = Trainer.begin(config, task, initial_model(config))
+    sweep = partial(evaluate, trainer.state.model, task, "train", step=0, max_targets=EVALUATED)
     machine.keep_memory()
     rivals: dict[str, Callable[[], object]] = {
-        "step": lambda: advance(config, task, state, batch_of, loss),
-        "batch": lambda: batch_of(state.step),
+        "step": trainer.step,
+        "batch": lambda: trainer.batch_of(trainer.state.step),
         "evaluation": partial(sweep, precision=config.train.precision),
         "evaluation in float32": partial(sweep, precision="fp32"),
     }

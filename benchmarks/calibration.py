@@ -19,6 +19,7 @@ import numpy as np
 from windtunnel.comparison.verdict import Rule, judge
 from windtunnel.stats.power import power_paired
 from windtunnel.stats.proportions import wilson
+from windtunnel.stats.sequential import always_valid_p
 from windtunnel.training import machine
 
 LOOKS = tuple(range(4, 17))
@@ -38,6 +39,11 @@ def skewed_differences(rng, shape):
     return np.concatenate([np.ones((1, shape[1])), rng.lognormal(-0.5, 1, (shape[0] - 1, shape[1]))])
 
 
+def exponential_differences(rng, shape):
+    """Less skewed: standard exponential minus 1."""
+    return np.concatenate([np.ones((1, shape[1])), rng.exponential(1, (shape[0] - 1, shape[1]))])
+
+
 def often_diverged(rng, shape):
     """Three of ten runs of every arm diverge."""
     losses = rng.normal(0, 1, shape)
@@ -50,6 +56,11 @@ OTHER_DRAWS = {
     "no difference, 1 arm, 6 seeds, losses exponential": skewed,
     "equal means, 1 arm, 4 seeds, differences lognormal": skewed_differences,
     "equal means, 1 arm, 12 seeds, differences lognormal": skewed_differences,
+    "equal means, 1 arm, until decided, 4 to 16 seeds, differences exponential": exponential_differences,
+    "equal means, 1 arm, until decided, 4 to 16 seeds, differences lognormal": skewed_differences,
+    "equal means, 1 arm, always-valid p, 2 to 200 seeds, differences exponential": exponential_differences,
+    "equal means, 1 arm, always-valid p, 2 to 200 seeds, differences lognormal": skewed_differences,
+    "no difference, 1 arm, always-valid p, 2 to 200 seeds, losses exponential": skewed,
     "no difference, 1 arm, 12 seeds, 3 of 10 runs diverge": often_diverged,
     "no difference, 1 arm, until decided, 4 to 16 seeds, 3 of 10 runs diverge": often_diverged,
 }
@@ -69,6 +80,12 @@ DESIGNS = {
     "effect 1.5, 1 arm, 8 seeds": (1, 8, 1.5, Rule(1e-9)),
     "effect 1.5, 1 arm, until decided, 4 to 16 seeds": (1, 16, 1.5, Rule(1e-9, looks=LOOKS)),
     "effect 0.5, 1 arm, 16 seeds": (1, 16, 0.5, Rule(1e-9)),
+    "equal means, 1 arm, until decided, 4 to 16 seeds, differences exponential": (1, 16, 0.0, Rule(1e-9, looks=LOOKS)),
+    "equal means, 1 arm, until decided, 4 to 16 seeds, differences lognormal": (1, 16, 0.0, Rule(1e-9, looks=LOOKS)),
+    "no difference, 1 arm, always-valid p, 2 to 200 seeds": (1, 200, 0.0, always_valid_p),
+    "no difference, 1 arm, always-valid p, 2 to 200 seeds, losses exponential": (1, 200, 0.0, always_valid_p),
+    "equal means, 1 arm, always-valid p, 2 to 200 seeds, differences exponential": (1, 200, 0.0, always_valid_p),
+    "equal means, 1 arm, always-valid p, 2 to 200 seeds, differences lognormal": (1, 200, 0.0, always_valid_p),
 }
 
 
@@ -76,6 +93,8 @@ def names_a_winner(rule, differences):
     """Whether any arm is called better or worse; without a rule, as somebody does who looks after every seed."""
     if rule is None:
         return any(names_a_winner(Rule(1e-9), {a: d[:n] for a, d in differences.items()}) for n in LOOKS)
+    if rule is always_valid_p:  # the smallest over all looks
+        return any(always_valid_p(d) <= 0.05 for d in differences.values())
     return any(verdict.word in ("better", "worse") for verdict in judge(differences, rule))
 
 
@@ -94,7 +113,7 @@ def simulate(name, experiments, seed):
 def promised(name):
     _, n_seeds, effect, rule = DESIGNS[name]
     if effect == 0:
-        return "at most 0.05" if rule and OTHER_DRAWS.get(name) is not skewed_differences else "nothing"
+        return "at most 0.05" if rule and not name.startswith("equal means") else "nothing"
     if rule.looks:
         return f"below {power_paired(effect, math.sqrt(2), n_seeds):.3f}, the power of one look at 16"
     return f"{power_paired(effect, math.sqrt(2), n_seeds):.3f}"

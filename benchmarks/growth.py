@@ -133,7 +133,8 @@ def fitted(flops: list[float], seconds: list[float]) -> list[float]:
 def figure(results: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    from windtunnel.report.figures import DEV, STYLE, TRAIN, save_figure
+    from windtunnel.report.charts import DEV, STYLE, TRAIN
+    from windtunnel.report.figures import save_figure
 
     columns = {"context": ["context", "context, window 64"], "batch": ["batch"]}
     columns |= {"vocabulary": ["vocabulary"], "layers": ["layers"]}

@@ -33,8 +33,8 @@ from windtunnel.models.cost import training_flops_per_token
 from windtunnel.tasks import Language
 from windtunnel.text.batches import Batch
 from windtunnel.training import machine
+from windtunnel.training.compiling import loss_function
 from windtunnel.training.distributed import ALONE, open_ranks
-from windtunnel.training.loop import loss_function
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
 from windtunnel.training.run_config import RunConfig, TrainConfig
 from windtunnel.training.step import gradients, update

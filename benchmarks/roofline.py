@@ -73,7 +73,8 @@ def figure(found: list[dict[str, Any]], roofs: dict[str, float], path: Path) -> 
     import matplotlib.pyplot as plt
     import numpy as np
 
-    from windtunnel.report.figures import DEV, QUIET, STYLE, TRAIN, save_figure
+    from windtunnel.report.charts import DEV, QUIET, STYLE, TRAIN
+    from windtunnel.report.figures import save_figure
 
     with plt.rc_context(STYLE):
         drawn, axis = plt.subplots(figsize=(8, 5.5), layout="constrained")

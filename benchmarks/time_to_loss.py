@@ -34,11 +34,11 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.data import batches, open_task
 from windtunnel.training.events import Evaluation, Step
-from windtunnel.training.loop import State, alone, fit
-from windtunnel.training.optimizer import build_optimizer
+from windtunnel.training.loop import fit
 from windtunnel.training.recipes import quick, small
 from windtunnel.training.run import resolve
 from windtunnel.training.run_config import RunConfig
+from windtunnel.training.trainer import Trainer
 
 CLAIM = "quick reaches dev loss 1.88 in at most 0.22 of the time of nanoGPT's 2,000 steps"
 LOSS, STEPS, SHARE = 1.88, 2000, 0.22
@@ -75,9 +75,8 @@ def time_to_loss(config: RunConfig) -> dict[str, Any]:
 
 def stepping(config: RunConfig, store: TokenStore) -> Callable[[], object]:
     """Some real steps of a run, the next ones at each call."""
-    model = config.model.create().train()
-    step = alone(config, open_task(config, store), State(model, build_optimizer(model, config.optimizer), 0, None))
-    return lambda: [step() for _ in range(IN_ONE_TURN)]
+    trainer = Trainer.begin(config, open_task(config, store), config.model.create())
+    return lambda: [trainer.step() for _ in range(IN_ONE_TURN)]
 
 
 def nanogpt_stepping(given: ModuleType, config: RunConfig, store: TokenStore, bf16: bool) -> Callable[[], object]:

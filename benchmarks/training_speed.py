@@ -40,11 +40,10 @@ from windtunnel.tasks import Language
 from windtunnel.text.batches import Batch
 from windtunnel.text.store import TextConfig
 from windtunnel.training import machine
-from windtunnel.training.loop import loss_function
+from windtunnel.training.compiling import SMALL_STEPS, loss_function, prepare_blocks
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
-from windtunnel.training.run import SMALL_STEPS, in_blocks
 from windtunnel.training.run_config import RunConfig, TrainConfig
-from windtunnel.training.step import prepare_blocks, update
+from windtunnel.training.step import update
 
 CLAIM = "a training step takes less time than transformers' GPT-2 and nanoGPT, each at its best setting"
 OURS, THEIRS, NANO = "windtunnel", "transformers", "nanogpt"
@@ -123,7 +122,7 @@ def our_rival(case: Case, compiled: bool, ids: Tensor, targets: Tensor) -> Calla
     train = TrainConfig(precision="bf16", compile=compiled, steps=case.n_steps)
     config = RunConfig(corpus="", text=TextConfig(unit="text"), model=case.config, train=train)
     model = build(case.config, seed=0)
-    prepare_blocks(model, in_blocks(config), recompute=False)
+    prepare_blocks(model, config)
     optimizer = build_optimizer(model, OptimizerConfig())
     loss_of = loss_function(model, Language(None, case.config), config)  # its loss needs no corpus
 

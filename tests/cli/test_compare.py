@@ -131,6 +131,8 @@ def test_until_decided_stops_when_all_are_decided(compared):
     decided_at = max(j["verdict"]["n"] for j in found["judgements"])
     assert n_seeds == decided_at <= 8
     assert "looks after 4...8 seeds" in found["signature"]
+    warned = [[n for n in notes if "skewed" in n] for notes in (found["notes"], json.loads(first.stdout)["notes"])]
+    assert [len(notes) for notes in warned] == [1, 0]
     level = found["judgements"][0]["verdict"]["level"]
     assert level < json.loads(first.stdout)["judgements"][0]["verdict"]["level"]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from windtunnel.experiments import EXPERIMENTS
-from windtunnel.experiments.frame import Setting, finish
+from windtunnel.experiments.frame import Setting, collect
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,22 @@ def quick(tmp_path_factory):
         if (name, seed) not in ran:
             shown = []
             setting = Setting(quick=True, seed=seed, out=tmp_path_factory.mktemp("experiment"))
-            ran[name, seed] = finish(EXPERIMENTS[name].run(setting), shown.append), shown
+            ran[name, seed] = collect(EXPERIMENTS[name], setting, shown.append), shown
         return ran[name, seed]
+
+    return run
+
+
+@pytest.fixture
+def drained():
+    """What a part of an experiment found, and what it returned."""
+
+    def run(steps):
+        found = []
+        while True:
+            try:
+                found.append(next(steps))
+            except StopIteration as end:
+                return found, end.value
 
     return run

@@ -11,21 +11,15 @@ import pytest
 import torch
 
 from windtunnel.config import fingerprint
-from windtunnel.experiments.descent_measures import (
-    Reached,
-    apart,
-    gradient_of,
-    gradient_variance,
-    reached,
-    slopes,
-    summary,
-    times_longer,
-)
-from windtunnel.experiments.frame import Setting, finish
-from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctors_curvatures, ends, path, story_claims
-from windtunnel.experiments.training import compared, is_judged, small_names
+from windtunnel.experiments.descent import Reached, reached, slopes, summary, times_longer
+from windtunnel.experiments.frame import Drawing, Given, Row, Setting
+from windtunnel.experiments.learning_rate import CURVATURES, GOOD, LARGE, doctors_curvatures, ends, path, story
+from windtunnel.experiments.training import small_names, trained, verdicts
 from windtunnel.experiments.weight_decay_groups import as_meant, as_written, both_ways, decayed
+from windtunnel.inspect.doctor.batch_gradients import apart, gradient_of, gradient_variance
 from windtunnel.models import TransformerConfig, build
+from windtunnel.report.outcome import Progress
+from windtunnel.report.table import Table
 from windtunnel.runs.arms import Arm
 from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import batch
@@ -79,8 +73,8 @@ def test_attention_by_hand(outcome_of):
     assert of_any["not about, but exactly d_k, whatever the data"].values["most_apart"] < 1e-12
     alike = of_any["the unscaled variance grows like d_k for any data"]
     assert alike.verdict == "does not hold"
-    assert min(alike.values.values()) > 50
-    grown = [claim.values["over_d"].estimate for claim in of_any.values() if "over_d" in claim.values]
+    assert min(alike.values["variance"].values()) > 50
+    grown = [claim.values["estimate"].estimate for claim in of_any.values() if "estimate" in claim.values]
     assert len(grown) == 4
     assert grown == pytest.approx([1] * 4, abs=0.06)
 
@@ -97,10 +91,10 @@ def test_a_quadratic_on_both_sides_of_its_bound():
 def test_a_story_is_judged_by_how_far_the_loss_rose_again():
     smooth = [[3.0, 2.9, 2.5 - shift, 2.0 - shift] for shift in (0.0, 0.01, 0.02)]
     rough = [[3.0, 2.9, 3.4 + shift, 2.8] for shift in (0.0, 0.01, 0.02)]
-    slow, rose = story_claims({LARGE: rough, GOOD: smooth}, slow=1)
+    slow, rose, _ = story({LARGE: rough, GOOD: smooth}, slow=1)
     assert (slow.verdict, rose.verdict) == ("holds", "holds")
-    assert rose.values["more"].estimate == pytest.approx(0.51)
-    assert story_claims({LARGE: smooth, GOOD: smooth}, slow=1)[1].verdict != "holds"
+    assert rose.values["estimate"].estimate == pytest.approx(0.51)
+    assert list(story({LARGE: smooth, GOOD: smooth}, slow=1))[1].verdict != "holds"
 
 
 def model_with_biases():
@@ -176,35 +170,38 @@ def test_a_full_batch_has_no_noise_and_comes_in_parts(few):
 def test_runs_that_never_came_there_are_told_not_dropped():
     there = [Reached(n, 2 * n, n / 10, False) for n in (10, 20, 30)]
     never = [Reached(40, 80, 4.0, True)]
-    assert summary(there[:2], lambda one: one.steps, ".0f").startswith("15 [")
-    assert summary(there + never, lambda one: one.steps, ".0f") == "median 25; 1 of 4 not within 40"
-    assert summary(there[:1] + never, lambda one: one.steps, ".0f") == "more than 40 in 1 of 2"
+    assert summary(there[:2], "steps", ".0f").startswith("15 [")
+    assert summary(there + never, "steps", ".0f") == "median 25; 1 of 4 not within 40"
+    assert summary(there[:1] + never, "steps", ".0f") == "more than 40 in 1 of 2"
     assert times_longer(never, there[:1]).estimate == pytest.approx(4.0)
     assert times_longer(there[:1], never) is None
     ratio = times_longer([Reached(n, n, 3.0 * n + 0.1 * n**2, False) for n in (4, 5, 6)], there[:1] * 3)
     assert ratio.low < ratio.estimate == pytest.approx(np.mean([13.6, 17.5, 21.6]))
 
 
-def run_all(few, arms, seeds=(0, 1)):
-    setting = few[0]
-    shown = []
-    return finish(compared("tried", arms, seeds, setting), shown.append), shown
-
-
-def test_a_quick_comparison_trains_here_once_and_tells_when_a_loss_was_reached(few):
-    base = few[1].replace(train=few[1].train.replace(steps=6, eval_every=2, n_examples=16))
+def test_a_quick_comparison_trains_here_once_and_tells_when_a_loss_was_reached(few, drained):
+    setting, base = few[0], few[1].replace(train=few[1].train.replace(steps=6, eval_every=2, n_examples=16))
     wild = base.replace(optimizer=base.optimizer.replace(lr=1e3), train=base.train.replace(clip=None))
     arms = [Arm("plain", base), Arm("wild", wild)]
-    found, shown = run_all(few, arms)
+    yielded, found = drained(trained(setting, "tried", arms, (0, 1), "figure"))
+    shown = [finding for finding in yielded if isinstance(finding, Progress)]
     assert (shown[0].done, shown[-1].total) == (0, 24)
+    [given] = [finding.values for finding in yielded if isinstance(finding, Given)]
+    assert (given["paired seeds"], given["tried: signature"]) == (2, found.signature)
+    tables = [finding for finding in yielded if isinstance(finding, Table)]
+    assert [table.title for table in tables] == ["Tried: every arm", "Tried: against plain"]
+    assert [row[0] for row in tables[0].rows] == ["plain", "wild"]
+    assert [finding.name for finding in yielded if isinstance(finding, Drawing)] == ["figure"]
     assert [run.reason for arm in found.arms for run in arm.seeds] == ["finished"] * 2 + ["diverged"] * 2
     assert found.arms[1].loss is None
     assert [run.loss for run in found.arms[1].seeds] == [math.inf] * 2
     assert found.judgements[0].verdict.diverged == (2, 0)
-    again, shown = run_all(few, arms)
+    yielded, again = drained(trained(setting, "tried", arms, (0, 1)))
+    shown = [finding for finding in yielded if isinstance(finding, Progress)]
     assert again.arms[0].loss == found.arms[0].loss
     assert shown[-1].done == shown[0].done == 24
-    assert is_judged(found.judgements[0], "worse") == "undecided"  # of two seeds
+    [claim] = verdicts(Row("r"), found, {"wild": ("it is worse", ["worse"])})
+    assert (claim.statement, claim.verdict) == ("it is worse", "undecided")  # of two seeds
     folder = Path(found.arms[0].seeds[0].folder)
     assert reached(folder, 10.0) == Reached(0, 0, 0.0, False)
     never = reached(folder, 0.1)

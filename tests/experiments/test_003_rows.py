@@ -13,34 +13,34 @@ import torch.nn.functional as F
 
 from windtunnel.experiments.direct_connections import LastBatches, share_beyond
 from windtunnel.experiments.direct_connections import claims as direct_claims
-from windtunnel.experiments.fold_batch_norm import bias_claim, compare, fold_claims, forgetful, speed_claim
+from windtunnel.experiments.fold_batch_norm import compare, forgetful, same_function, speed, useless_bias
 from windtunnel.experiments.initial_loss import BLIND, INITS, NAIVE, TINY, UNIFORM, begin
 from windtunnel.experiments.initial_loss import claims as initial_claims
-from windtunnel.experiments.makemore import GENERATOR, LADDER, config_of
-from windtunnel.experiments.makemore_ladder import block_means, ladder_claims, minibatch_minima, minimum_claims, rungs
+from windtunnel.experiments.makemore import GENERATOR, LADDER, config_of, descended
+from windtunnel.experiments.makemore_ladder import block_means, ladder, minibatch_minima, minima, rungs
 from windtunnel.experiments.zero_init import (
     bias_gradients,
     entropy,
     filled,
     first_batch,
+    from_zero,
     partly_random,
     rank,
-    rank_claims,
+    ranks,
     singular_values,
-    train,
-    zero_claims,
 )  # fmt: skip
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.inspect.fold import Agreement, agreement
 from windtunnel.models import build
+from windtunnel.report.outcome import Claim
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.text.batches import Batch
 from windtunnel.training.events import Step
 
 
 def verdicts(claims):
-    return [claim.verdict for claim in claims]
+    return [claim.verdict for claim in claims if isinstance(claim, Claim)]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_only_the_output_bias_gets_a_gradient_and_it_is_what_counting_says(zero,
 
 
 def test_zero_stays_zero_and_its_loss_falls_towards_the_entropy_of_the_tokens(zero):
-    trained, losses = train(zero, 60)
+    trained, losses = descended(zero, 60)
     assert [name for name, p in trained.named_parameters() if p.detach().any()] == ["output.bias"]
     assert losses[0] == pytest.approx(math.log(27), abs=1e-6)
     assert np.mean(losses[-20:]) < losses[0] - 0.1
@@ -82,12 +82,12 @@ def test_zero_stays_zero_and_its_loss_falls_towards_the_entropy_of_the_tokens(ze
 
 def test_equal_units_stay_equal_until_something_tells_them_apart():
     subject = recipe_subject("constant", config_of(filled(0.1)))
-    equal = train(subject, 30)[0].layers[0].linear.weight.detach()
+    equal = descended(subject, 30)[0].layers[0].linear.weight.detach()
     assert torch.equal(equal, equal[:1].expand_as(equal))
     assert len(equal[0].unique()) > 1
     model = partly_random(subject, ("output.weight",))
     assert rank(singular_values(model)) == 1
-    apart = train(subject, 30, model)[0]
+    apart = descended(subject, 30, model)[0]
     assert rank(singular_values(apart)) > 1
     assert rank(singular_values(apart)) == np.linalg.matrix_rank(apart.layers[0].linear.weight.detach().numpy())
 
@@ -98,15 +98,15 @@ def test_the_verdicts_on_zero_follow_what_moved():
         for name, rms in (("layers.0.linear.weight", 0.0), ("output.weight", 0.0), ("output.bias", 0.1))
     )
     gap, bias = mean_interval([0.001, 0.002, 0.001]), np.array([0.1817, 0.2, 0.15])
-    assert verdicts(zero_claims(start, ["output.bias"], gap, bias)) == ["holds", "holds", "does not hold", "holds"]
+    assert verdicts(from_zero(start, ["output.bias"], gap, bias)) == ["holds", "holds", "does not hold", "holds"]
     other = (dataclasses.replace(start[0], rms=1e-9), *start[1:])
-    moved = zero_claims(other, ["layers.0.linear.bias"], mean_interval([0.1, 0.11]), bias + 0.1)
+    moved = from_zero(other, ["layers.0.linear.bias"], mean_interval([0.1, 0.11]), bias + 0.1)
     assert verdicts(moved) == ["does not hold", "does not hold", "holds", "does not hold"]
     one, two = torch.tensor([1.0, 1e-7, 0.0]), torch.tensor([1.0, 1e-2, 0.0])
     values = {"every weight .1": one, "random C": one, "random b2": one, "random b1": two, "random W2": two}
-    assert verdicts(rank_claims(values, 300)) == ["holds", "holds"]
-    assert verdicts(rank_claims({**values, "random C": two}, 300)) == ["holds", "does not hold"]
-    assert verdicts(rank_claims({**values, "every weight .1": two}, 300)) == ["does not hold", "does not hold"]
+    assert verdicts(ranks(values, 300)) == ["holds", "holds"]
+    assert verdicts(ranks({**values, "random C": two}, 300)) == ["holds", "does not hold"]
+    assert verdicts(ranks({**values, "every weight .1": two}, 300)) == ["does not hold", "does not hold"]
 
 
 # ---------------------------------------------------------------------------------------------------- the first loss
@@ -174,9 +174,9 @@ def test_the_verdicts_on_rungs_follow_the_losses():
     middle = {"naive": 2.2, "output fix": 2.1, "tanh fix": 2.15, "Kaiming": 2.15, "batch norm": 2.05}
     losses = {name: list(value + noise * (i + 1)) for i, (name, value) in enumerate(middle.items())}
     losses["Kaiming"] = list(np.array(losses["tanh fix"]) + np.array([0.01, -0.01, 0.004, -0.004]))
-    claims = ladder_claims(comparison(losses), mean_interval(losses["batch norm"]))
-    assert verdicts(claims) == ["holds", "holds", "does not hold", "undecided", "holds"]
-    assert verdicts(ladder_claims(comparison(losses), mean_interval([2.3, 2.31])))[0] == "does not hold"
+    found = ladder(comparison(losses), mean_interval(losses["batch norm"]))
+    assert verdicts(found) == ["holds", "holds", "does not hold", "undecided", "holds"]
+    assert verdicts(ladder(comparison(losses), mean_interval([2.3, 2.31])))[0] == "does not hold"
 
 
 def steps(losses):
@@ -189,10 +189,10 @@ def test_the_least_of_the_printed_losses_is_one_of_every_twentieth():
     found = minibatch_minima(comparison({"batch norm": [2.1, 2.1]}), [steps(losses), steps(losses[::-1])])
     assert found["printed"] == pytest.approx([3 - 0.95, 3 - 0.99])
     assert found["all"] == [1.0, 1.0]
-    assert verdicts(minimum_claims({"printed": [1.8, 1.81], "all": [1.4, 1.41], "dev": [2.1, 2.1]})) == [
+    assert verdicts(minima({"printed": [1.8, 1.81], "all": [1.4, 1.41], "dev": [2.1, 2.1]})) == [
         "does not hold", "does not hold",
     ]  # fmt: skip
-    assert verdicts(minimum_claims({"printed": [2.1, 2.1], "all": [2.1, 2.1], "dev": [2.1, 2.1]})) == ["holds", "holds"]
+    assert verdicts(minima({"printed": [2.1, 2.1], "all": [2.1, 2.1], "dev": [2.1, 2.1]})) == ["holds", "holds"]
 
 
 def test_means_over_blocks_of_steps():
@@ -213,7 +213,7 @@ def test_direct_connections_are_judged_by_dev_and_minibatches_by_their_sign():
 
     words = {"better": "holds", "worse": "does not hold", "no difference that matters": "does not hold"}
     for word, verdict in {**words, "undecided": "undecided"}.items():
-        assert direct_claims(judged(word), last)[0].verdict == verdict
+        assert verdicts(direct_claims(judged(word), last))[0] == verdict
     sure = LastBatches(np.full((4, 50), -0.1), np.full(4, -0.1))
     assert verdicts(direct_claims(judged("better"), sure))[1:] == ["holds", "does not hold"]
     wrong = LastBatches(np.full((4, 50), 0.5), np.full(4, -0.1))
@@ -233,7 +233,7 @@ def test_an_untrained_model_cannot_tell_a_right_folding_from_a_forgetful_one(zer
         model.layers[1].norm.weight.mul_(1.5)
         model.layers[2].norm.bias.add_(0.5)
         model.output.weight.mul_(100)
-    assert agreement(model, forgetful(model), zero.store).largest > 0.1
+    assert agreement(model, forgetful(model), zero.task).largest > 0.1
     assert compare(model, zero).single.largest < 1e-4
 
 
@@ -245,11 +245,11 @@ def test_the_verdicts_on_folding_follow_the_differences():
         return SimpleNamespace(**{**parts, **changes})
 
     gains = torch.tensor([0.5, 2.0])
-    right = fold_claims({"untrained": [kept()], "trained": [kept(forgetful=far)]}, gains)
+    right = same_function({"untrained": [kept()], "trained": [kept(forgetful=far)]}, gains)
     assert verdicts(right) == ["holds", "holds", "holds", "does not hold"]
-    wrong = fold_claims({"untrained": [kept(forgetful=far)], "trained": [kept(single=far, double=far)]}, gains)
+    wrong = same_function({"untrained": [kept(forgetful=far)], "trained": [kept(single=far, double=far)]}, gains)
     assert verdicts(wrong) == ["does not hold", "does not hold", "does not hold", "holds"]
-    assert [speed_claim([(a, 1.0)] * 3).verdict for a in (2.0, 0.5)] == ["holds", "does not hold"]
+    assert [speed({"before": [a] * 3, "after": [1.0] * 3}).verdict for a in (2.0, 0.5)] == ["holds", "does not hold"]
     bias = Gradient("layers.0.linear.bias", (2,), "cancels", 1e-9, 1e-18, 0.1)
-    assert bias_claim([bias, bias]).verdict == "holds"
-    assert bias_claim([bias, dataclasses.replace(bias, state="flows")]).verdict == "does not hold"
+    assert useless_bias([bias, bias]).verdict == "holds"
+    assert useless_bias([bias, dataclasses.replace(bias, state="flows")]).verdict == "does not hold"

@@ -3,17 +3,21 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
 from windtunnel.errors import ConfigError, SaveError
-from windtunnel.experiments import EXPERIMENTS, find_experiment
-from windtunnel.experiments.frame import Outcome, Progress, equal, exactly, finish, within
-from windtunnel.experiments.page import outcome_page, save_outcome
+from windtunnel.experiments import EXPERIMENTS, find_experiment, listing
+from windtunnel.experiments.frame import Drawing, Given, Row, Setting, collect
 from windtunnel.experiments.rows import ROWS
-from windtunnel.experiments.tables import listing
+from windtunnel.report.outcome import Claim, Progress
+from windtunnel.report.outcome_page import outcome_page, save_outcome
+from windtunnel.report.table import Table
 from windtunnel.stats.intervals import Estimate
 
 
@@ -45,6 +49,9 @@ def test_an_outcome_is_plain_data_and_says_that_it_was_quick(ran):
     assert data["quick"] is True
     assert data["signature"].endswith("seed 0, quick")
     assert "numpy" in data["signature"]
+    assert data["title"]
+    assert data["what"].endswith(".")
+    assert data["settings"]
     assert data["figures"] == list(outcome.figures)
     assert [claim["verdict"] for claim in data["claims"]] == [claim.verdict for claim in outcome.claims]
 
@@ -107,26 +114,83 @@ def test_a_folder_that_cannot_be_made(ran, tmp_path):
      (math.nan, math.nan, "undecided")],
 )  # fmt: skip
 def test_a_verdict_from_an_interval(low, high, verdict):
-    assert within(Estimate(0.5, low, high, 3, ""), 0, 1) == verdict
+    assert Row("r").within("s", Estimate(0.5, low, high, 3, ""), 0, 1).verdict == verdict
 
 
 def test_a_verdict_from_equality():
-    assert (exactly(True), exactly(False)) == ("holds", "does not hold")
-    same, other = equal("r", "s", "", [0.0, 1e-9]), equal("r", "s", "", [0.0, 2.0], shown="1 and 3")
+    same, other = ROW.equal("s", [0.0, 1e-9]), ROW.equal("s", [0.0, 2.0], shown="1 and 3")
     assert (same.verdict, same.measured) == ("holds", "apart by at most 1.0e-09")
     assert (other.verdict, other.measured) == ("does not hold", "1 and 3; apart by 0 to 2")
-    assert equal("r", "s", "", [0.0]).measured == "exact"
-    assert equal("r", "s", "", [0.0, math.nan]).verdict == equal("r", "s", "", [math.inf]).verdict == "undecided"
+    assert ROW.equal("s", 0.0).measured == "exact"
+    assert ROW.equal("s", 0.5, tolerance=0.1).measured == "apart by 0.5"
+    for gaps in ([0.0, math.nan], [math.inf], math.nan):
+        assert ROW.equal("s", gaps).verdict == "undecided"
 
 
-def test_finish_returns_what_the_generator_returns():
-    outcome = Outcome("t", "w", {}, (), {}, (), False, "s")
+ESTIMATE = Estimate(0.5, 0.25, 0.75, 3, "m")
+ROW = Row("r")
 
-    def run():
-        yield Progress("a", 0, 1)
-        return outcome
 
-    assert finish(run()) is outcome
+def test_each_way_to_a_verdict():
+    assert ROW.same("s", {1: 1000}, {1: 1000}) == Claim("r", "s", "1: 1,000", "1: 1,000", "holds", {"got": {1: 1000}})
+    assert ROW.same("s", 3, 4).verdict == "does not hold"
+    assert ROW.shows("s", True, "1 of 1", "all", n=1) == Claim("r", "s", "all", "1 of 1", "holds", {"n": 1})
+    assert ROW.equal("s", 0.0, printed="0").measured == ROW.equal("s", [0.0, 0.0]).measured == "exact"
+    said = ROW.within("s", ESTIMATE, 0, 1, shown="share {}; of 3")
+    assert (said.measured, said.verdict) == ("share 0.5000 [0.2500, 0.7500] (n=3, m); of 3", "holds")
+    assert said.values == {"estimate": ESTIMATE}
+    assert ROW.within("s", ESTIMATE, low=0.6).verdict == "undecided"
+    assert ROW.within("s", ESTIMATE, high=0.2).verdict == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("word", "verdict"), [("better", "holds"), ("worse", "does not hold"), ("undecided", "undecided")]
+)
+def test_a_verdict_from_a_judgement(word, verdict):
+    judgement = SimpleNamespace(verdict=SimpleNamespace(word=word, difference=ESTIMATE), sentence="a against b: 1")
+    assert ROW.judged("s", judgement, ["better"]).verdict == verdict
+    assert ROW.judged("s", judgement, ["better"]).measured == "a against b: 1"
+    assert ROW.judged("s", judgement, ["better"], named=False).measured == "1"
+
+
+def test_what_is_found_is_collected_with_the_title_from_the_docstring(tmp_path):
+    figure, table = object(), Table("t", ("a",), (("1",),))
+
+    def run(at):
+        """A title.
+
+        What was
+        done.
+        """
+        yield Given({"n": at.size(1000, quick=10)})
+        yield Progress("counting")
+        yield Drawing("drawn", figure)
+        yield table
+        yield Given({"seeds": list(at.seeds(8))})
+        yield ROW.same("s", 1, 1)
+
+    shown = []
+    outcome = collect(SimpleNamespace(run=run), Setting(True, 3, tmp_path), shown.append)
+    assert (outcome.title, outcome.what) == ("A title", "What was done.")
+    assert outcome.settings == {"n": 10, "seeds": [3, 4]}
+    assert (outcome.tables, outcome.figures) == ((table,), {"drawn": figure})
+    assert outcome.claims == (ROW.same("s", 1, 1),)
+    assert outcome.quick
+    assert outcome.signature.endswith("seed 3, quick")
+    assert shown == [Progress("counting", 0, 1)]
+
+
+@pytest.mark.parametrize("command", ["import windtunnel.experiments", "from windtunnel.cli import main; main()"])
+def test_the_list_needs_neither_torch_nor_matplotlib(command):
+    code = f"""
+import atexit, sys
+sys.argv = ["windtunnel", "experiment"]
+loaded = lambda: print([name for name in ("torch", "matplotlib", "scipy") if name in sys.modules])
+atexit.register(loaded)
+{command}
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout
 
 
 def test_experiments_are_found_by_name_row_and_claim():
@@ -145,7 +209,7 @@ def test_a_name_that_cannot_be_run(name, said):
 
 
 def test_the_list_says_what_is_built():
-    found = {row["row"]: row for row in listing(EXPERIMENTS, ROWS)}
+    found = {row["row"]: row for row in listing()}
     assert list(found) == list(ROWS)
     built = {row for experiment in EXPERIMENTS.values() for row in experiment.rows if row in ROWS}
     assert {row for row in found if found[row]["state"] == "done"} == built >= {"000-Q1", "000-Q2", "000-Q3", "000-Q5"}

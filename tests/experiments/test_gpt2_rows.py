@@ -1,30 +1,26 @@
 """The rows 000-T1 and 000-T2a to c: their numbers, and verdicts that follow the numbers."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
 
-from windtunnel.experiments.honest_loss import both_losses
-from windtunnel.experiments.speed import DECODED, decoding, exponent, peak_bytes, rates, take_turns, training
+from windtunnel.experiments import gpt2_kv_heads, gpt2_positions, gpt2_source, gpt2_windows
+from windtunnel.experiments.speed import exponent, rates
+from windtunnel.inspect.prefix_loss import both_losses
+from windtunnel.inspect.speed import DECODED, decoding, peak_bytes, take_turns, training
 from windtunnel.models import TransformerConfig, build
 from windtunnel.nn import positions
+from windtunnel.report.outcome import Claim
 
-(
-    gpt2_kv_heads,
-    gpt2_positions,
-    gpt2_source,
-    gpt2_windows,
-) = (  # the modules: the package has the functions by these names
-    import_module(f"windtunnel.experiments.{name}")
-    for name in ("gpt2_kv_heads", "gpt2_positions", "gpt2_source", "gpt2_windows")
-)
 TINY = TransformerConfig(vocab_size=29, context_length=12, n_layers=2, n_heads=4, d_model=32, dropout=0.0)
 
 
 def verdicts(claims):
     return [claim.verdict for claim in claims]
+
+
+def claims_of(findings):
+    return [finding for finding in findings if isinstance(finding, Claim)]
 
 
 def large(config):
@@ -87,15 +83,15 @@ def test_the_exponent_of_a_power_is_its_exponent():
 
 
 def test_rotary_positions_in_gpt2s_size():
-    claim = gpt2_positions.parameter_claim()
-    assert (claim.verdict, claim.values) == ("holds", {"rope": 123_653_376, "learned": 124_439_808})
+    claim = gpt2_positions.parameters()
+    assert (claim.verdict, claim.measured) == ("holds", "123,653,376, which is 786,432 fewer")
 
 
 def test_what_rotations_do(monkeypatch):
-    assert verdicts(gpt2_positions.rotary_claims(n=200)) == ["holds"] * 3
+    assert verdicts(gpt2_positions.rotations(n=200)) == ["holds"] * 3
     right = positions.rotation
     monkeypatch.setattr(positions, "rotation", lambda t, d: right(t**2 + 1, d))  # angles that grow with m²
-    assert verdicts(gpt2_positions.rotary_claims(n=200)) == ["does not hold", "holds", "does not hold"]
+    assert verdicts(gpt2_positions.rotations(n=200)) == ["does not hold", "holds", "does not hold"]
 
 
 def test_the_verdicts_on_longer_windows_follow_the_losses():
@@ -105,16 +101,16 @@ def test_the_verdicts_on_longer_windows_follow_the_losses():
         "rope": {1: one, 2: [x + 0.5 for x in one], 4: [x + 1 for x in one]},
         "alibi": {1: one, 2: [x - 0.01 for x in one], 4: [2.5, 2.0, 1.9, 2.2]},
     }
-    claims = gpt2_positions.window_claims(losses, 0.01)
+    claims = claims_of(gpt2_positions.longer_windows(losses, 0.01))
     assert verdicts(claims) == ["holds", "does not hold", "does not hold", "holds", "undecided"]
     assert claims[0].values == {"refused": [2, 4]}
     readable = {"learned": losses["rope"]}
-    assert gpt2_positions.window_claims(readable, 0.01)[0].verdict == "does not hold"
+    assert claims_of(gpt2_positions.longer_windows(readable, 0.01))[0].verdict == "does not hold"
 
 
 def test_learned_positions_end_and_the_table_says_so(quick):
     outcome = quick("gpt2-positions")[0]
-    assert {row[0]: row[2] == row[3] == "cannot" for row in outcome.tables[1].rows} == {
+    assert {row[0]: row[2] == row[3] == "cannot" for row in outcome.tables[-1].rows} == {
         "learned": True,
         "rope": False,
         "none": False,
@@ -125,23 +121,23 @@ def test_learned_positions_end_and_the_table_says_so(quick):
 
 
 def test_the_sizes_of_grouped_queries():
-    parameters, cache = gpt2_kv_heads.size_claims()
+    parameters, cache = gpt2_kv_heads.sizes()
     assert verdicts([parameters, cache]) == ["holds", "holds"]
-    assert parameters.values["parameters"][4] == 114_990_336
+    assert parameters.values["got"][4] == 114_990_336
     assert cache.values["bytes"] == {1: 3072, 2: 6144, 4: 12_288, 6: 18_432, 12: 36_864}
 
 
 def test_grouped_queries_are_repeated_heads(monkeypatch):
-    assert [claim.measured for claim in gpt2_kv_heads.equality_claims()] == ["exact"] * 3
+    assert [claim.measured for claim in gpt2_kv_heads.equalities()] == ["exact"] * 3
     monkeypatch.setattr(
         gpt2_kv_heads, "repeated", lambda model: build(model.config.replace(n_kv_heads=8), 1).state_dict()
     )
-    assert verdicts(gpt2_kv_heads.equality_claims()) == ["does not hold", "holds", "does not hold"]
+    assert verdicts(gpt2_kv_heads.equalities()) == ["does not hold", "holds", "does not hold"]
 
 
 def test_the_verdict_on_decoding_follows_the_seconds():
     def claim(many, one):
-        return gpt2_kv_heads.faster_claim({"decoding": {8: {"n_kv_heads=8": many, "n_kv_heads=1": one}}})
+        return gpt2_kv_heads.faster({"decoding": {8: {"n_kv_heads=8": many, "n_kv_heads=1": one}}})
 
     assert claim([2.0, 2.1, 2.2], [1.0, 1.0, 1.0]).verdict == "holds"
     assert claim([1.0, 1.0, 1.0], [2.0, 2.1, 2.2]).verdict == "does not hold"
@@ -152,10 +148,10 @@ def test_the_verdict_on_decoding_follows_the_seconds():
 
 
 def test_what_a_window_sees_and_does_not_change():
-    assert verdicts(gpt2_windows.equality_claims()) == ["holds"] * 3
-    claim = gpt2_windows.receptive_field_claim()
+    assert verdicts(gpt2_windows.equalities()) == ["holds"] * 3
+    claim = gpt2_windows.receptive_field()
     assert (claim.verdict, claim.values["seen"]) == ("holds", [5, 6, 7, 8, 9, 10, 11])
-    assert gpt2_windows.receptive_field_claim(2, 4, 10).values["seen"] == list(range(3, 10))
+    assert gpt2_windows.receptive_field(2, 4, 10).values["seen"] == list(range(3, 10))
 
 
 def test_the_verdicts_on_growth_follow_the_measurements():
@@ -166,8 +162,8 @@ def test_the_verdicts_on_growth_follow_the_measurements():
         square = {n: [float(n**2)] * 3 for n in tokens}
         return {"full": square, gpt2_windows.MASKED: square, "window 64": own}
 
-    assert verdicts(gpt2_windows.growth_claims(measured(1), measured(1))) == ["holds", "holds"]
-    assert verdicts(gpt2_windows.growth_claims(measured(2), measured(2))) == ["does not hold", "does not hold"]
+    assert verdicts(gpt2_windows.growth(measured(1), measured(1))) == ["holds", "holds"]
+    assert verdicts(gpt2_windows.growth(measured(2), measured(2))) == ["does not hold", "does not hold"]
 
 
 def test_the_memory_of_a_window_grows_like_the_number_of_tokens():
@@ -184,8 +180,7 @@ def test_the_memory_of_a_window_grows_like_the_number_of_tokens():
 
 def test_the_flaws_by_their_numbers():
     claims = [
-        *gpt2_source.size_claims(), *gpt2_source.leak_claims(), *gpt2_source.mask_claims(),
-        *gpt2_source.detail_claims(),
+        *gpt2_source.sizes(), *gpt2_source.leaks(), *gpt2_source.masks(), *gpt2_source.details(),
     ]  # fmt: skip
     assert verdicts(claims) == ["holds"] * 11
     values = {name: value for claim in claims for name, value in claim.values.items()}
@@ -197,8 +192,8 @@ def test_the_flaws_by_their_numbers():
 
 def test_a_repaired_source_is_seen(monkeypatch):
     monkeypatch.setattr(gpt2_source, "SOURCE", {})
-    assert verdicts(gpt2_source.leak_claims()) == ["holds", "does not hold"]
-    assert gpt2_source.detail_claims()[1].verdict == "does not hold"
+    assert verdicts(gpt2_source.leaks()) == ["holds", "does not hold"]
+    assert list(gpt2_source.details())[1].verdict == "does not hold"
 
 
 def test_a_causal_model_has_one_loss_and_a_leaking_one_has_two():
@@ -214,7 +209,7 @@ def test_a_quick_run_judges_every_arm_and_decides_nothing(quick):
     outcome = quick("gpt2-source")[0]
     costs = [claim for claim in outcome.claims if claim.measured.startswith("undecided")]
     assert len(costs) == 2
-    assert [row[0] for row in outcome.tables[0].rows] == ["GPT-2", "no causal mask", "the source"]
-    assert [row[-1] == "-" for row in outcome.tables[0].rows] == [False, True, True]  # nothing to decode with
-    ours = outcome.tables[1].rows[0]
-    assert ours[1] == ours[2]
+    arms, _, writing, honest = outcome.tables
+    assert [row[0] for row in arms.rows] == ["GPT-2", "no causal mask", "the source"]
+    assert [row[-1] == "-" for row in writing.rows] == [False, True, True]  # nothing to write with
+    assert honest.rows[0][1] == honest.rows[0][2]

@@ -7,6 +7,7 @@ from windtunnel.config import override
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.fold import agreement, fold, fold_run
 from windtunnel.models import MLPConfig, TransformerConfig, build
+from windtunnel.training.data import open_task
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import mlp
 from windtunnel.training.run import load
@@ -82,7 +83,7 @@ def test_a_run_is_folded_into_a_run(trained, tmp_path):
     original, again = load(trained), load(found.run.folder)
     gains = torch.cat([layer.norm.weight for layer in original.model.layers])
     assert gains.std() > 0.01
-    assert agreement(original.model, again.model, found.run.store()) == found.agreement
+    assert agreement(original.model, again.model, open_task(found.run.config, found.run.store())) == found.agreement
     assert again.run.record["made"] == "folded"
     assert again.run.record["folded_from"]["step"] == 200
 

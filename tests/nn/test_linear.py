@@ -11,7 +11,7 @@ from windtunnel.nn import linear as linear_module
 from windtunnel.nn.embedding import lookup
 from windtunnel.nn.linear import _Linear, leaves_a_core_idle, linear, product, two_cores_with_tiles
 from windtunnel.training import machine
-from windtunnel.training.step import compile_for_training
+from windtunnel.training.compiling import compile_for_training
 
 SHAPES = [(512, 24, 512), (24, 4100, 7), (1024, 600, 24)]
 """Tokens, outputs, inputs: product in parts backward; a gradient in pieces; product in parts forward."""

@@ -15,10 +15,11 @@ from windtunnel.runs.execute import together
 from windtunnel.tasks import ACCURACY, LOSS, LanguageConfig
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.training import machine
+from windtunnel.training.compiling import is_tiny
 from windtunnel.training.data import open_store
 from windtunnel.training.distributed import Ranks
 from windtunnel.training.evaluate import evaluate, unit_sums
-from windtunnel.training.run import create_run, is_tiny, resolve
+from windtunnel.training.run import create_run, resolve
 from windtunnel.training.run_config import RunConfig, TrainConfig
 
 BEGIN, END, TURN = 27, 28, 29

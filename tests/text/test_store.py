@@ -8,6 +8,8 @@ import logging
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -465,11 +467,31 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     assert store.folder.parent == tmp_path / "there" / "tokens"
 
 
-def test_leftovers_of_killed_builds_are_removed(tmp_path: Path) -> None:
-    old, new = (tmp_path / "tokens" / f".tmp-{age}" for age in ("old", "new"))
-    for folder in (old, new):
-        folder.mkdir(parents=True)
-    os.utime(old, (0, 0))
-    prepare(corpus("line", *LINES), TextConfig(), tmp_path)
-    assert not old.exists()
-    assert new.exists()
+BUILDER = """
+import sys
+from pathlib import Path
+from windtunnel.text import store_build
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TextConfig, prepare
+def wait(folder, *rest):
+    (folder / "train.ids.bin").write_bytes(b"half")
+    print(flush=True)
+    sys.stdin.read()
+store_build._write = wait
+prepare(open_corpus(sys.argv[1], "line"), TextConfig(tokenizer="bytes"), Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_build_left_is_cleared_by_the_next_and_a_living_one_is_let_be(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(LINES))
+    command = [sys.executable, "-c", BUILDER, str(names), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == b"\n"
+        first = prepare(corpus("line", *LINES), TextConfig(tokenizer="bytes"), tmp_path).folder
+        (half,) = (tmp_path / "tokens").glob(".tmp-*")
+        builder.kill()
+    assert half.exists()
+    second = prepare(corpus("line", *LINES), TextConfig(tokenizer="characters"), tmp_path).folder
+    assert {*(tmp_path / "tokens").iterdir()} == {first, second}

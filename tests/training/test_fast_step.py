@@ -20,11 +20,12 @@ from windtunnel.tasks import Language, cross_entropy
 from windtunnel.tasks.cross_entropy import loss_sum, training_loss_sum
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.text.store import TextConfig
-from windtunnel.training import machine, run
-from windtunnel.training.loop import fit, loss_function, resume
+from windtunnel.training import compiling, machine
+from windtunnel.training.compiling import compile_blocks, loss_function
+from windtunnel.training.loop import fit, resume
 from windtunnel.training.run import resolve
 from windtunnel.training.run_config import RunConfig, TrainConfig
-from windtunnel.training.step import gradients, prepare_blocks
+from windtunnel.training.step import gradients
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -98,7 +99,8 @@ class TestCompiled:
         found = []
         for compiled in (False, True):
             model = build(config, seed=0)
-            prepare_blocks(model, compiled, recompute=False)
+            if compiled:
+                compile_blocks(model)
             with machine.autocast(precision):
                 logits = model(ids)
             loss_sum(logits, ids).backward()
@@ -123,7 +125,7 @@ class TestCompiled:
     ) -> None:
         """With dropout, in two parts, of which the gradients add up, and with the products of large matrices."""
         monkeypatch.setattr(linear, "LARGE", 1)
-        monkeypatch.setattr(run, "SMALL_STEPS", 1)
+        monkeypatch.setattr(compiling, "SMALL_STEPS", 1)
         text = TextConfig(unit="text")
         batch = Batch({"ids": torch.randint(0, 13, (4, 8))}, torch.randint(0, 13, (4, model.targets_per_example)))
         torch._dynamo.reset()
@@ -132,7 +134,7 @@ class TestCompiled:
         for compiled in (False, True):
             train = TrainConfig(precision="fp32", compile=compiled, steps=1)
             config = RunConfig(corpus="", text=text, model=model, train=train)
-            assert run.in_one_graph(config) == compiled
+            assert compiling.in_one_graph(config) == compiled
             own = build(model, seed=0)
             loss = gradients(loss_function(own, Language(None, model), config), batch, 2, seed=0, step=0)
             found.append((loss, {name: p.grad for name, p in own.named_parameters()}, dict(own.named_buffers())))
@@ -146,7 +148,7 @@ class TestCompiled:
     ) -> None:
         changes = ["train.compile=true", "train.steps=6", "train.save_every=3", "train.grad_accumulation=1"]
         changes += ["text.unit=text", "model.n_layers=1"]
-        monkeypatch.setattr(run, "SMALL_STEPS", 1 if graphs == "one graph" else 7)
+        monkeypatch.setattr(compiling, "SMALL_STEPS", 1 if graphs == "one graph" else 7)
         compiled = config_of(names_file(tmp_path), *changes)
         whole = finish(compiled, tmp_path / "whole")
         stop_after(compiled, tmp_path / "parts", 3)
@@ -161,18 +163,18 @@ class TestCompiled:
 @pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")
 def test_one_graph_is_for_long_runs_of_small_models_on_one_machine() -> None:
     small = TransformerConfig(vocab_size=65, context_length=64, n_layers=4, n_heads=4, d_model=128)
-    train = TrainConfig(precision="bf16", compile=True, steps=run.SMALL_STEPS)
+    train = TrainConfig(precision="bf16", compile=True, steps=compiling.SMALL_STEPS)
     config = RunConfig(corpus="", text=TextConfig(unit="text"), model=small, train=train)
-    assert run.in_one_graph(config)
-    assert not run.in_one_graph(config, n_ranks=2)
+    assert compiling.in_one_graph(config)
+    assert not compiling.in_one_graph(config, n_ranks=2)
     others: list[dict[str, Any]] = [
-        {"train": train.replace(steps=run.SMALL_STEPS - 1)},
+        {"train": train.replace(steps=compiling.SMALL_STEPS - 1)},
         {"train": train.replace(compile=False)},
         {"train": train.replace(recompute=True)},
         {"train": train.replace(batch_size=120)},
         {"text": TextConfig(unit="line")},
     ]
-    assert not any(run.in_one_graph(config.replace(**other)) for other in others)
+    assert not any(compiling.in_one_graph(config.replace(**other)) for other in others)
 
 
 @pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")

@@ -49,7 +49,7 @@ def test_memory_that_is_kept_is_not_faulted_in_again():
 
 COMPILE = """
 import torch
-from windtunnel.training.step import compile_for_training
+from windtunnel.training.compiling import compile_for_training
 
 compile_for_training(lambda x: x.sin() + x.cos())(torch.ones(30))
 """

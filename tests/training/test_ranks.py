@@ -15,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from windtunnel.config import override
 from windtunnel.text.batches import batch
 from windtunnel.training import distributed, machine
+from windtunnel.training.compiling import loss_function
 from windtunnel.training.data import open_task
 from windtunnel.training.events import Evaluation, Started, Step
-from windtunnel.training.loop import _restore, loss_function, resume
+from windtunnel.training.loop import _restore, resume
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import create_run, load, open_run, resolve
 from windtunnel.training.step import gradients, update

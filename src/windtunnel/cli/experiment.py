@@ -20,22 +20,21 @@ def experiment(
     as_json: Json = False,
 ) -> None:
     """List the built-in experiments, or run one and judge its claims."""
-    from windtunnel.experiments import EXPERIMENTS, find_experiment
-    from windtunnel.experiments.frame import Setting, finish
-    from windtunnel.experiments.rows import ROWS
-    from windtunnel.experiments.tables import listing, listing_table, outcome_parts, showing
+    from windtunnel.experiments import find_experiment, listing
+    from windtunnel.experiments.frame import Setting, collect
+    from windtunnel.report.outcome_tables import listing_table, outcome_parts, showing
 
     if name is None:
-        rows = listing(EXPERIMENTS, ROWS)
+        rows = listing()
         print_json(rows) if as_json else console(stderr=False).print(listing_table(rows))
         return
     chosen = find_experiment(name)
-    from windtunnel.experiments.page import save_outcome  # not above: it takes its time, and a list needs none
+    from windtunnel.report.outcome_page import save_outcome  # not above: it takes its time, and a list needs none
 
     # A quick run does not take the place of a whole one.
     folder = out or Path("runs") / "experiments" / (chosen.name + ("-quick" if quick else ""))
     with showing(console()) as show:
-        outcome = finish(chosen.run(Setting(quick, seed, folder)), show)
+        outcome = collect(chosen, Setting(quick, seed, folder), show)
     files = [str(path) for path in save_outcome(outcome, folder)]
     if as_json:
         print_json({"name": chosen.name, "rows": chosen.rows, **outcome.to_dict(), "files": files})

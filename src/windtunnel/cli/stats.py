@@ -301,9 +301,9 @@ def _is_number(text: str) -> bool:
 
 
 def _print_rows(title: str, rows: Rows) -> None:
-    from windtunnel.report.stats_rows import rows_table
+    from windtunnel.report.table import table
 
-    console(stderr=False).print(rows_table(title, *rows))
+    console(stderr=False).print(table(title, *rows).terminal())
 
 
 def _say(text: str) -> None:

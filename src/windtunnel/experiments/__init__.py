@@ -1,6 +1,7 @@
 """The built-in experiments: what a course or an interview did once by hand, run so that its conclusion holds.
 
-To add one, write a generator function in a file of this folder (see `frame`), and a line in EXPERIMENTS below.
+To add one, write a generator function in a module of its name (see `frame`), and a line in EXPERIMENTS below. Only the
+module of the one that is asked for is imported: the list needs neither torch nor matplotlib.
 """
 
 from __future__ import annotations
@@ -8,28 +9,8 @@ from __future__ import annotations
 import difflib
 
 from windtunnel.errors import ConfigError
-from windtunnel.experiments.attention_by_hand import attention_by_hand
-from windtunnel.experiments.coin_estimators import coin_estimators
-from windtunnel.experiments.descent import descent
-from windtunnel.experiments.direct_connections import direct_connections
-from windtunnel.experiments.duplicated_feature import duplicated_feature
-from windtunnel.experiments.email_ab_test import email_ab_test
-from windtunnel.experiments.fold_batch_norm import fold_batch_norm
 from windtunnel.experiments.frame import Experiment
-from windtunnel.experiments.gpt2_kv_heads import gpt2_kv_heads
-from windtunnel.experiments.gpt2_positions import gpt2_positions
-from windtunnel.experiments.gpt2_source import gpt2_source
-from windtunnel.experiments.gpt2_windows import gpt2_windows
-from windtunnel.experiments.initial_loss import initial_loss
-from windtunnel.experiments.learning_rate import learning_rate
-from windtunnel.experiments.makemore_ladder import makemore_ladder
-from windtunnel.experiments.quick_recipe import quick_recipe
 from windtunnel.experiments.rows import ROWS
-from windtunnel.experiments.seed_42 import seed_42
-from windtunnel.experiments.sparse_logistic_cost import sparse_logistic_cost
-from windtunnel.experiments.tensor_shapes import tensor_shapes
-from windtunnel.experiments.weight_decay_groups import weight_decay_groups
-from windtunnel.experiments.zero_init import zero_init
 
 
 def find_experiment(name: str) -> Experiment:
@@ -51,28 +32,40 @@ def find_experiment(name: str) -> Experiment:
     raise ConfigError(f"there is no experiment {name!r}; {hint}")
 
 
+def listing() -> list[dict[str, str]]:
+    """Every row with its title and its experiment; a row without one is not built yet."""
+    built = {row: experiment for experiment in EXPERIMENTS.values() for row in experiment.rows}
+    rows = []
+    for row, title in ROWS.items():
+        state, one = ("done", built[row]) if row in built else ("not yet", Experiment("", (), ""))
+        rows.append({"row": row, "state": state, "name": one.name, "title": title, "question": one.question})
+    return rows
+
+
 EXPERIMENTS = {
-    experiment.name: experiment
-    for experiment in (
-        Experiment("duplicated-feature", ("000-Q1", "E1"), duplicated_feature),
-        Experiment("email-ab-test", ("000-Q2", "E2"), email_ab_test),
-        Experiment("sparse-logistic-cost", ("000-Q3", "E3"), sparse_logistic_cost),
-        Experiment("coin-estimators", ("000-Q5",), coin_estimators),
-        Experiment("tensor-shapes", ("002-1.1", "002-1.2", "002-1.3", "002-2"), tensor_shapes),
-        Experiment("seed-42", ("002-3.1", "002-3.2", "E16", "E18"), seed_42),
-        Experiment("attention-by-hand", ("002-4", "E17"), attention_by_hand),
-        Experiment("descent", ("002-5.1",), descent),
-        Experiment("learning-rate", ("002-5.2",), learning_rate),
-        Experiment("weight-decay-groups", ("E35",), weight_decay_groups),
-        Experiment("gpt2-source", ("000-T1", "E5"), gpt2_source),
-        Experiment("gpt2-positions", ("000-T2a",), gpt2_positions),
-        Experiment("gpt2-kv-heads", ("000-T2b",), gpt2_kv_heads),
-        Experiment("gpt2-windows", ("000-T2c",), gpt2_windows),
-        Experiment("makemore-ladder", ("003-1.E01", "E19"), makemore_ladder),
-        Experiment("initial-loss", ("003-1.E02", "E20"), initial_loss),
-        Experiment("direct-connections", ("003-1.E03", "E21"), direct_connections),
-        Experiment("zero-init", ("003-2.E01", "E23"), zero_init),
-        Experiment("quick-recipe", ("time-to-loss",), quick_recipe),
-        Experiment("fold-batch-norm", ("003-2.E02", "E22", "E24"), fold_batch_norm),
+    name: Experiment(name, tuple(rows.split()), question)
+    for name, rows, question in (
+        ("duplicated-feature", "000-Q1 E1", "Does a doubled feature share the old weight?"),
+        ("email-ab-test", "000-Q2 E2", "Which of five e-mail templates differ from A at 95 %?"),
+        ("sparse-logistic-cost", "000-Q3 E3", "Does a step on sparse data cost the same for any n?"),
+        ("coin-estimators", "000-Q5", "Which estimate of a coin is which, and which interval is right?"),
+        ("tensor-shapes", "002-1.1 002-1.2 002-1.3 002-2", "Do the printed shapes, sizes and counts come out?"),
+        ("seed-42", "002-3.1 002-3.2 E16 E18", "Which model since the seed printed 1.3744735717773438?"),
+        ("attention-by-hand", "002-4 E17", "Do the weights come out by hand, and is the ratio of variances d_k?"),
+        ("descent", "002-5.1", "Full batch, one example or a mini-batch: what does each cost?"),
+        ("learning-rate", "002-5.2", "What was wrong when a loss was slow, and fluctuated when the rate was raised?"),
+        ("weight-decay-groups", "E35", "Does it matter that biases and norms are decayed?"),
+        ("gpt2-source", "000-T1 E5", "What is wrong with a GPT-2 written from memory, and what does each flaw cost?"),
+        ("gpt2-positions", "000-T2a",
+         "Do rotary positions replace learned ones, and which positions reach past the training context?"),
+        ("gpt2-kv-heads", "000-T2b", "What do fewer key and value heads cost in loss, and what do they save?"),
+        ("gpt2-windows", "000-T2c", "What does a sliding window cost in loss, and do time and memory grow with T·w?"),
+        ("makemore-ladder", "003-1.E01 E19", "Which steps of the makemore lecture lower the loss?"),
+        ("initial-loss", "003-1.E02 E20", "Does a tuned initialisation start at the loss of a blind guess?"),
+        ("direct-connections", "003-1.E03 E21", "Do direct connections lower the loss?"),
+        ("zero-init", "003-2.E01 E23", "What trains when all weights begin at zero?"),
+        ("quick-recipe", "time-to-loss", "Does every choice of the recipe `quick` earn its place?"),
+        ("fold-batch-norm", "003-2.E02 E22 E24",
+         "Is a trained mlp the same function once its batch norm is folded away?"),
     )
-}
+}  # fmt: skip

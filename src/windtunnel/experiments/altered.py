@@ -1,66 +1,48 @@
-"""What the alterations of GPT-2 share (rows 000-T1 and 000-T2a to c): a small GPT-2, a table of its arms, claims."""
+"""What the alterations of GPT-2 share (rows 000-T1 and 000-T2a to c): a small GPT-2, and the cost of writing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.comparison.verdict import Word
-from windtunnel.experiments.frame import Claim, Setting, Table
-from windtunnel.experiments.speed import DECODED, decoding, take_turns
-from windtunnel.experiments.training import is_judged
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, table
+from windtunnel.experiments.training import Says, trained, verdicts
+from windtunnel.inspect.speed import DECODED, decoding, take_turns
 from windtunnel.models import TransformerConfig, build
 from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
-from windtunnel.report.comparison_rows import signed
 from windtunnel.runs.arms import Arm
-from windtunnel.stats.digits import interval
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.run_config import RunConfig, TrainConfig
 from windtunnel.training.schedule import ScheduleConfig
 
-Says = dict[str, tuple[str, Sequence[Word]]]
-"""Of an arm by its name a statement, and the words of which the verdict must be one for it to hold."""
+SEEDS = 5
 FLOAT32 = 4
 """Bytes of a number in the cache, which has the type of the weights."""
 
 
-def small_gpt2(setting: Setting, **model: Any) -> RunConfig:
+def small_gpt2(at: Setting, **model: Any) -> RunConfig:
     """GPT-2 in 2 layers x 64 on the bytes of Python's standard library, 1/100 of its files held out."""
-    n_layers, d_model, context_length, batch_size, steps = (1, 16, 16, 4, 5) if setting.quick else (2, 64, 128, 8, 400)
+    n_layers, d_model, context_length, batch_size, steps = at.size((2, 64, 128, 8, 400), quick=(1, 16, 16, 4, 5))
     shape = {"context_length": context_length, "n_layers": n_layers, "n_heads": 4, "d_model": d_model, "dropout": 0.0}
-    every = {"eval_every": steps, "eval_tokens": 1000 if setting.quick else None, "save_every": steps}
+    every = {"eval_every": steps, "eval_tokens": at.size(None, quick=1000), "save_every": steps}
     return RunConfig(
         corpus="python",
-        text=TextConfig(tokenizer="bytes", dev_fraction=0.005 if setting.quick else 0.01, test_fraction=0.0),
+        text=TextConfig(tokenizer="bytes", dev_fraction=at.size(0.01, quick=0.005), test_fraction=0.0),
         model=TransformerConfig(**{**shape, **model}),
         optimizer=OptimizerConfig(lr=3e-3, beta_2=0.99),
         schedule=ScheduleConfig(warmup=50),
         train=TrainConfig(steps=steps, batch_size=batch_size, sample_tokens=0, **every),
-        seed=setting.seed,
+        seed=at.seed,
     )
 
 
-def n_seeds(setting: Setting) -> int:
-    """Two seeds decide nothing, and a quick run is there to show that everything works."""
-    return 2 if setting.quick else 5
-
-
-def settings_of(config: RunConfig, setting: Setting) -> dict[str, Any]:
-    """What all arms share, in words."""
-    model, train = config.model, config.train
-    assert isinstance(model, TransformerConfig)
-    shape = f"{model.n_layers} layers x {model.d_model}, {model.n_heads} heads, context {model.context_length} bytes"
-    training = f"{train.steps} steps of {train.batch_size} windows, lr {config.optimizer.lr:g}"
-    return {"corpus": config.corpus, "model": shape, "training": training, "paired seeds": n_seeds(setting)}
-
-
-def transformer_of(arm: Arm) -> TransformerConfig:
-    """The model of an arm of these experiments."""
-    assert isinstance(arm.config.model, TransformerConfig)
-    return arm.config.model
+def transformer_of(config: RunConfig) -> TransformerConfig:
+    """The model of these experiments."""
+    assert isinstance(config.model, TransformerConfig)
+    return config.model
 
 
 def n_parameters(config: TransformerConfig) -> int:
@@ -68,48 +50,30 @@ def n_parameters(config: TransformerConfig) -> int:
     return sum(n for _, _, n in parameter_formulas(config))
 
 
-def arms_table(found: Comparison, arms: Sequence[Arm], repeats: int) -> Table:
-    """Loss, verdict and cost of every arm; decoding is measured at the end of the context, arm by arm in turns.
+def writing(at: Setting, arms: Sequence[Arm]) -> Findings:
+    """What writing costs at the end of the context; models with random weights take turns.
 
-    Of an arm without a causal mask, which has no cache and cannot decode, neither is given.
+    One without a causal mask has no cache and cannot write.
     """
-    configs = {arm.name: transformer_of(arm).replace(vocab_size=257) for arm in arms}
-    writers = {
-        name: decoding(build(config, 0).eval(), config.context_length - DECODED)
-        for name, config in configs.items()
-        if config.causal
-    }
-    rates = {name: DECODED / median(seconds) for name, seconds in take_turns(writers, repeats).items()}
-    verdicts = {j.arm: (signed(j.verdict.difference).replace("\n", " "), j.verdict.word) for j in found.judgements}
-    rows = tuple(
-        (
-            arm.name,
-            "-" if arm.loss is None else interval(arm.loss),
-            *verdicts.get(arm.name, ("", "baseline")),
-            f"{arm.n_parameters:,}",
-            f"{FLOAT32 * cache_elements_per_token(configs[arm.name]):,}" if arm.name in rates else "-",
-            f"{arm.tokens_per_second:,.0f}" if arm.tokens_per_second else "-",
-            f"{rates[arm.name]:,.0f}" if arm.name in rates else "-",
-        )
-        for arm in found.arms
-    )
-    loss = f"dev loss, {found.unit}"
-    heads = ("arm", loss, "difference", "verdict", "parameters", "KV bytes/token", "training tok/s", "decoding tok/s")
-    return Table("Every arm: means with 95 % t intervals over the seeds; speeds as they were here", heads, rows)
+    yield Progress("timing writing")
+    models = {arm.name: transformer_of(arm.config).replace(vocab_size=257) for arm in arms}
+    able = {name: build(c, 0).eval() for name, c in models.items() if c.causal}
+    calls = {name: decoding(model, model.config.context_length - DECODED) for name, model in able.items()}
+    seconds = take_turns(calls, at.size(15, quick=3))
+    rows = [
+        (name, FLOAT32 * cache_elements_per_token(c), f"{DECODED / median(seconds[name]):,.0f}") if name in able
+        else (name, None, None) for name, c in models.items()
+    ]  # fmt: skip
+    yield table("Writing at the end of the context, as fast as it was here", ("arm", "KV bytes/token", "tok/s"), rows)
 
 
-def judged_claims(id: str, found: Comparison, says: Says) -> Iterator[Claim]:
-    """For each arm what is said of it."""
-    for judgement in found.judgements:
-        statement, words = says[judgement.arm]
-        verdict, values = is_judged(judgement, *words), {"difference": judgement.verdict.difference}
-        yield Claim(id, statement, "", judgement.sentence.partition(": ")[2], verdict, values)
-
-
-def as_good_claims(
-    id: str, found: Comparison, arms: Sequence[Arm], named: Callable[[TransformerConfig], str]
-) -> Iterator[Claim]:
-    """For each arm that it loses nothing that matters."""
-    good: tuple[Word, ...] = ("better", "no difference that matters")
-    says: Says = {arm.name: (f"{named(transformer_of(arm))}: no loss that matters", good) for arm in arms}
-    return judged_claims(id, found, says)
+def altered(at: Setting, row: Row, what: str, arms: Sequence[Arm], says: Says) -> Steps[Comparison]:
+    """Train alterations of a small GPT-2 on paired seeds, say what is claimed of each, and time how they write."""
+    base, model = arms[0].config, transformer_of(arms[0].config)
+    shape = f"{model.n_layers} layers x {model.d_model}, {model.n_heads} heads, context {model.context_length} bytes"
+    training = f"{base.train.steps} steps of {base.train.batch_size} windows, lr {base.optimizer.lr:g}"
+    yield Given({"corpus": base.corpus, "model": shape, "training": training})
+    found = yield from trained(at, what, arms, at.seeds(SEEDS))
+    yield from verdicts(row, found, says)
+    yield from writing(at, arms)
+    return found

@@ -7,43 +7,32 @@ rate is the best of four that were tried once with another seed (1: .01 to .3; 1
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import Any
 
 import numpy as np
 
-from windtunnel.experiments.descent_figures import curve_figure, noise_figure
-from windtunnel.experiments.descent_measures import (
-    Reached,
-    activation_memory,
-    apart,
-    dev_curves,
-    gradient_of,
-    gradient_variance,
-    reached,
-    slopes,
-    summary,
-    times_longer,
-)
-from windtunnel.experiments.frame import (
-    Claim,
-    Outcome,
-    Progress,
-    Setting,
-    Table,
-    equal,
-    exactly,
-    signature,
-    within,
-)
+from windtunnel.comparison.comparison import Comparison
+from windtunnel.experiments.frame import Claim, Findings, Given, Progress, Row, Setting, Steps, draw, interval, table
+from windtunnel.experiments.speed import exponent
+from windtunnel.experiments.training import folders_of, small_names, trained
+from windtunnel.inspect.cost import activation_bytes
+from windtunnel.inspect.doctor.batch_gradients import apart, gradient_of, gradient_variance
+from windtunnel.inspect.doctor.subject import Subject, recipe_subject
+from windtunnel.models import ModelConfig, TransformerConfig
+from windtunnel.report.charts import lines
+from windtunnel.runs.arms import Arm
+from windtunnel.stats.intervals import Estimate, mean_interval, paired_ratio
+from windtunnel.training.data import train_examples
+from windtunnel.training.events import Evaluation, Step
+from windtunnel.training.recipes import small
+from windtunnel.training.run import open_run
+from windtunnel.training.run_config import RunConfig
 
-if TYPE_CHECKING:
-    from windtunnel.comparison.comparison import Comparison
-    from windtunnel.inspect.doctor.subject import Subject
-    from windtunnel.runs.arms import Arm
-    from windtunnel.training.run_config import RunConfig
-
+ROW = Row("002-5.1")
 MINI, ONE, FULL = "mini-batch", "stochastic", "full batch"
 STREAM, BUFFER, STORED = "stream, one at a time", "stream, batches of 32", "stored, again and again"
 RATES = {1: 0.03, 32: 0.3, 1024: 0.3}
@@ -52,52 +41,42 @@ TARGETS = (2.5, 2.4)
 GPU = 16 * 2**30
 
 
-def descent(setting: Setting) -> Generator[Progress, None, Outcome]:
-    """Full batch, one example or a mini-batch: what does each cost?"""
-    from windtunnel.experiments.training import compared
-    from windtunnel.report.comparison_figure import comparison_figure
+@dataclass(frozen=True)
+class Reached:
+    """When the dev loss was first seen at or below a target; of a run that never came there, all that it spent.
 
-    sizes = (1, 2, 4, 8) if setting.quick else (1, 4, 16, 64, 256)
-    n, n_seeds = (64, 2) if setting.quick else (1024, 5)
-    seeds = range(setting.seed, setting.seed + n_seeds)
-    base = plain_sgd(setting)
-    arms = arms_of(base, n, 0.005 if setting.quick else 1.0)
-    yield Progress("gradients of batches", 0, 1)
-    subject = subject_of(base, n, setting.seed)
-    variances, accumulated = noise(subject, n, sizes, setting)
-    yield Progress("gradients of batches", 1, 1)
-    sized = yield from compared("batch sizes", [arms[name] for name in (MINI, ONE, FULL)], seeds, setting)
-    streamed = yield from compared("a stream", [arms[name] for name in (STREAM, BUFFER, STORED)], seeds, setting)
-    memory = activation_memory(subject.config.model, (1, 32, 1024, len_of(subject)))
-    curves = {arm.name: dev_curves([Path(run.folder) for run in arm.seeds]) for arm in sized.arms}
-    times = {t: {a.name: [reached(Path(r.folder), t) for r in a.seeds] for a in sized.arms} for t in TARGETS}
-    return Outcome(
-        title="Full batch, one example, or a mini-batch",
-        what=f"A small transformer learned from {n:,} names by gradient descent on all of them, on one and on a few at "
-        "a time; and from names that come once, against a few that are kept. Gradients, memory and time were measured.",
-        settings={"names": n, "seeds": n_seeds, "rates": RATES, "steps": {a: arms[a].config.train.steps for a in arms}},
-        tables=(time_table(times), memory_table(memory, sized)),
-        figures={
-            "noise": noise_figure(sizes, variances),
-            "curves": curve_figure(curves, TARGETS),
-            "stream": comparison_figure(streamed),
-        },
-        claims=(
-            *noise_claims(sizes, variances, accumulated),
-            *memory_claims(memory, sized, accumulated, setting.quick),
-            *time_claims(times[TARGETS[-1]]),
-            *stream_claims(streamed),
-        ),
-        quick=setting.quick,
-        signature=signature(setting, ("numpy", "torch")),
-    )
+    censored: it never came there, so that the truth lies above every number here.
+    """
+
+    steps: int
+    examples: int
+    seconds: float
+    censored: bool
 
 
-def plain_sgd(setting: Setting) -> RunConfig:
+def descent(at: Setting) -> Findings:
+    """Full batch, one example, or a mini-batch.
+
+    A small transformer learned from names by gradient descent on all of them, on one and on a few at a time; and from
+    names that come once, against a few that are kept. Gradients, memory and time were measured.
+    """
+    n, seeds, base = at.size(1024, quick=64), at.seeds(5), plain_sgd(at)
+    arms = arms_of(base, n, at.size(1.0, quick=0.005))
+    steps = {name: arm.config.train.steps for name, arm in arms.items()}
+    yield Given({"names": n, "seeds": len(seeds), "rates": RATES, "steps": steps})
+    yield Progress("gradients of batches")
+    subject = recipe_subject("names", base.replace(train=base.train.replace(n_examples=n)))
+    accumulated = yield from noise(subject, n, at.size((1, 4, 16, 64, 256), quick=(1, 2, 4, 8)), at.seed)
+    sized = yield from trained(at, "batch sizes", [arms[name] for name in (MINI, ONE, FULL)], seeds, "sizes")
+    yield from memory(subject, sized, accumulated, at.quick)
+    yield from times(sized)
+    streamed = yield from trained(at, "a stream", [arms[name] for name in (STREAM, BUFFER, STORED)], seeds, "stream")
+    yield from stream(streamed)
+
+
+def plain_sgd(at: Setting) -> RunConfig:
     """Nothing but w -= lr * gradient: no momentum, decay, clipping or schedule."""
-    from windtunnel.experiments.training import small_names
-
-    base = small_names(setting)
+    base = small_names(at)
     return base.replace(
         optimizer=base.optimizer.replace(name="sgd", momentum=0.0, weight_decay=0.0),
         schedule=base.schedule.replace(curve="constant", warmup=0),
@@ -112,8 +91,6 @@ def arms_of(base: RunConfig, n: int, share: float) -> dict[str, Arm]:
         n: names that the first three learn from.
         share: of the steps; below 1 for a quick run.
     """
-    from windtunnel.runs.arms import Arm
-
     largest = max(RATES)
     plan = {  # batch size, names, steps, of which 60 or so end in an evaluation
         MINI: (32, n, 640),
@@ -126,149 +103,173 @@ def arms_of(base: RunConfig, n: int, share: float) -> dict[str, Arm]:
     arms = {}
     for name, (size, names, steps) in plan.items():
         steps = max(2, round(share * steps))
-        train = base.train.replace(
-            batch_size=min(size, n), n_examples=names, steps=steps, eval_every=max(1, steps // 64)
-        )
-        arms[name] = Arm(name, base.replace(train=train, optimizer=base.optimizer.replace(lr=RATES[size])))
+        every, lr = {"n_examples": names, "steps": steps, "eval_every": max(1, steps // 64)}, RATES[size]
+        train = base.train.replace(batch_size=min(size, n), **every)
+        arms[name] = Arm(name, base.replace(train=train, optimizer=base.optimizer.replace(lr=lr)))
     return arms
 
 
-def subject_of(base: RunConfig, n: int, seed: int) -> Subject:
-    """The model as it begins, its config resolved."""
-    from windtunnel.inspect.doctor.subject import recipe_subject
+def noise(subject: Subject, n: int, sizes: Sequence[int], seed: int) -> Steps[float]:
+    """The noise of the gradient against the batch size.
 
-    return recipe_subject("names", base.replace(seed=seed, train=base.train.replace(n_examples=n)))
-
-
-def len_of(subject: Subject) -> int:
-    """All names that there are to train on."""
-
-    return len(subject.task.examples("train"))
-
-
-def noise(subject: Subject, n: int, sizes: tuple[int, ...], setting: Setting) -> tuple[np.ndarray, tuple[float, float]]:
-    """Variances (epochs, sizes); and how far the full batch's gradient changes by another order, and by parts of 32."""
-    from windtunnel.training.data import train_examples
-
-    config = subject.config
-    source = train_examples(config.replace(train=config.train.replace(n_examples=n)), subject.task)
-    epochs = range(setting.seed, setting.seed + 5)
+    Returns:
+        How far the gradient of all n names changes when it is computed by parts of 32.
+    """
+    source, epochs = train_examples(subject.config, subject.task), range(seed, seed + 5)
     variances = gradient_variance(subject.model, source, sizes, epochs)
-    whole, other = (gradient_of(subject.model, source, n, 1, seed) for seed in epochs[:2])
-    parts = gradient_of(subject.model, source, n, n // 32, epochs[0])
-    return variances, (apart(whole, other), apart(whole, parts))
-
-
-def noise_claims(sizes: tuple[int, ...], variances: np.ndarray, accumulated: tuple[float, float]) -> list[Claim]:
-    """The noise of the gradient against the batch size."""
-    slope = slopes(sizes, variances)
+    whole, other = (gradient_of(subject.model, source, n, 1, epoch) for epoch in epochs[:2])
+    parts = gradient_of(subject.model, source, n, n // 32, seed)
     ends = f"{variances[:, 0].mean():.3g} at B = {sizes[0]}, {variances[:, -1].mean():.3g} at B = {sizes[-1]}"
-    return [
-        Claim(
-            "002-5.1", "the variance of a batch's gradient falls like 1/B", "", f"slope in log-log {slope}; {ends}",
-            within(slope, -1.1, -0.9), {"slope": slope, "variances": variances.mean(axis=0).tolist()},
-        ),
-        equal("002-5.1", "a full batch has none: in any order the same gradient", "", [accumulated[0]], 1e-5),
-    ]  # fmt: skip
+    yield ROW.within("the variance of a batch's gradient falls like 1/B", slopes(sizes, variances), -1.1, -0.9,
+                     shown=f"slope in log-log {{}}; {ends}")  # fmt: skip
+    yield ROW.equal("a full batch has none: in any order the same gradient", apart(whole, other), 1e-5)
+    line = variances[:, 0].mean() * sizes[0] / np.array(sizes)
+    curves = {"each epoch's batches, thin; their mean": (sizes, variances), "1/B from the first on": (sizes, line)}
+    labels: dict[str, Any] = {"xlabel": "B, examples in a batch", "ylabel": "variance of the gradient"}
+    yield draw("noise", lines(curves, ticks=sizes, log="xy", **labels))
+    return apart(whole, parts)
 
 
-def memory_claims(
-    memory: Mapping[int, int], sized: Comparison, accumulated: tuple[float, float], quick: bool
-) -> list[Claim]:
+def memory(subject: Subject, sized: Comparison, accumulated: float, quick: bool) -> Findings:
     """The first scenario's memory: what a batch takes, what fits a GPU, and whether memory alone decides."""
-    from windtunnel.models import TransformerConfig
-    from windtunnel.training.recipes import small
-
-    each = {size: bytes / size for size, bytes in memory.items()}
-    model = small("names").model if quick else TransformerConfig()
-    two = activation_memory(model, (1, 2))
-    fits = GPU // (two[2] - two[1])
+    n_names = len(subject.task.examples("train"))
+    taken = activation_memory(subject.config.model, (1, 32, 1024, n_names))
+    whole = max(taken)
+    each = {size: bytes / size for size, bytes in taken.items()}
     peaks = {arm.name: arm.peak_memory for arm in sized.arms}
-    measured = ", ".join(f"{name} {peak / 2**20:.0f} MiB" for name, peak in peaks.items() if peak)
-    whole, mini = max(memory), 32
-    return [
-        equal(
-            "002-5.1", "activations grow in proportion to the batch", "memory limits",
-            [abs(x / each[whole] - 1) for x in each.values()], 0.02,
-            shown=f"{each[whole] / 1024:.1f} KiB a name" + (f"; whole processes added {measured}" if measured else ""),
-        ),
-        Claim(
-            "002-5.1", f"on a GPU with 16 GiB a batch of {whole:,} does not fit, a mini-batch does", "mini-batch",
-            f"{'recipe small' if quick else 'GPT-2 small'}: {(two[2] - two[1]) / 2**30:.3f} GiB of activations an "
-            f"example at the full context, so at most {fits:,} fit",
-            exactly(1 < fits < whole), {"fits": fits, "bytes": two[2] - two[1]},
-        ),
-        Claim(
-            "002-5.1", "so memory alone rules the full batch out", "",
-            f"in micro-batches of {mini} its gradient is the same but for {accumulated[1]:.1e} and all "
-            f"{whole:,} names take {memory[mini] / 2**20:.1f} MiB instead of {memory[whole] / 2**20:,.0f}: "
-            "it costs time, not memory",
-            exactly(accumulated[1] > 1e-4), {"apart": accumulated[1], "bytes": dict(memory)},
-        ),
-    ]  # fmt: skip
+    said = ", ".join(f"{name} {peak / 2**20:.0f} MiB" for name, peak in peaks.items() if peak)
+    shown = f"{each[whole] / 1024:.1f} KiB a name" + (f"; whole processes added {said}" if said else "")
+    gaps = [abs(x / each[whole] - 1) for x in each.values()]
+    yield ROW.equal("activations grow in proportion to the batch", gaps, 0.02, "memory limits", shown)
+    yield on_a_gpu(whole, quick)
+    yield ROW.shows(
+        "so memory alone rules the full batch out", accumulated > 1e-4,
+        f"in micro-batches of 32 its gradient is the same but for {accumulated:.1e} and all {whole:,} names take "
+        f"{taken[32] / 2**20:.1f} MiB instead of {taken[whole] / 2**20:,.0f}: it costs time, not memory",
+        apart=accumulated, bytes=taken,
+    )  # fmt: skip
+    measured = {size: peaks[name] for size, name in ((1, ONE), (32, MINI), (1024, FULL))}
+    known = {size: f"{peak / 2**20:,.0f}" for size, peak in measured.items() if peak}
+    rows = ((size, f"{bytes / 2**20:,.2f}", known.get(size)) for size, bytes in taken.items())
+    heads = ("names in a batch", "activations at the full context", "measured: process")
+    yield table("Memory, MiB", heads, rows)
 
 
-def time_claims(times: Mapping[str, list[Reached]]) -> list[Claim]:
-    """Whether the mini-batch comes to the loss sooner; a censored run counts as what it spent, a lower bound."""
-    claims = []
+def on_a_gpu(n: int, quick: bool) -> Claim:
+    """Whether a batch of n examples of GPT-2 small fits; of the recipe `small` in a quick run."""
+    two = activation_memory(small("names").model if quick else TransformerConfig(), (1, 2))
+    example = two[2] - two[1]
+    fits = GPU // example
+    shown = f"{'recipe small' if quick else 'GPT-2 small'}: {example / 2**30:.3f} GiB of activations an example at "
+    shown += f"the full context, so at most {fits:,} fit"
+    statement = f"on a GPU with 16 GiB a batch of {n:,} does not fit, a mini-batch does"
+    return ROW.shows(statement, 1 < fits < n, shown, "mini-batch", fits=fits, bytes=example)
+
+
+def times(sized: Comparison) -> Findings:
+    """Steps, names and seconds to each target; a censored run counts as what it spent, a lower bound."""
+    folders = {arm.name: folders_of(sized, arm.name) for arm in sized.arms}
+    found = {t: {name: [reached(f, t) for f in own] for name, own in folders.items()} for t in TARGETS}
     for name in (FULL, ONE):
-        longer, own = times_longer(times[name], times[MINI]), times[name]
-        censored = [one for one in own if one.censored]
-        said = "the mini-batch itself did not come there with every seed" if longer is None else f"{longer} times"
-        if censored:
-            steps = max(one.steps for one in censored)
-            said = f"{len(censored)} of {len(own)} never came there in {steps:,} steps; at least: {said}"
-        claims.append(Claim(
-            "002-5.1", f"the mini-batch reaches {TARGETS[-1]} nats in less time than {name}", "mini-batch",
-            f"time of {name}: {said}", "undecided" if longer is None else within(longer, 1, np.inf),
-            {"times_as_long": said, "censored": len(censored)},
-        ))  # fmt: skip
-    return claims
-
-
-def stream_claims(streamed: Comparison) -> list[Claim]:
-    """The second scenario: every example once, against a few again and again, and against small batches of it."""
-    from windtunnel.experiments.training import is_judged
-
-    told = (
-        (
-            STORED,
-            "each example once is better than an eighth of them kept, for the same number of updates",
-            "streaming",
-        ),
-        (BUFFER, "one at a time is better than batches of 32 of the same stream", "SGD"),
-    )
-    judged = {j.arm: j for j in streamed.judgements}
-    return [
-        Claim("002-5.1", says, source, judged[arm].sentence, is_judged(judged[arm], "worse"),
-              {"difference": judged[arm].verdict.difference, "word": judged[arm].verdict.word})
-        for arm, says, source in told
-    ]  # fmt: skip
-
-
-def time_table(times: Mapping[float, Mapping[str, list[Reached]]]) -> Table:
-    """Steps, names and seconds to each target, over the seeds."""
+        yield sooner(name, found[TARGETS[-1]][name], found[TARGETS[-1]][MINI])
+    units = (("steps", ",.0f"), ("examples", ",.0f"), ("seconds", ".2f"))
     rows = [
-        (
-            f"{target:g}", name, f"{sum(not one.censored for one in found)} of {len(found)}",
-            summary(found, lambda one: one.steps, ",.0f"), summary(found, lambda one: one.examples, ",.0f"),
-            summary(found, lambda one: one.seconds, ".2f"),
-        )
-        for target, arms in times.items()
-        for name, found in arms.items()
+        (f"{target:g}", name, f"{sum(not one.censored for one in own)} of {len(own)}",
+         *(summary(own, unit, form) for unit, form in units))
+        for target, arms in found.items() for name, own in arms.items()
     ]  # fmt: skip
     title = "To a dev loss, over the seeds; seconds of training as the runs shared the machine"
-    return Table(title, ("nats", "descent", "reached", "steps", "names", "seconds"), tuple(rows))
+    yield table(title, ("nats", "descent", "reached", "steps", "names", "seconds"), rows)
+    curves = {name: list(map(dev_curve, own)) for name, own in folders.items()}
+    lowest = min(min(curve["loss"]) for own in curves.values() for curve in own)
+    panels = [
+        lines({name: [(curve[unit], curve["loss"]) for curve in own] for name, own in curves.items()},
+              {"targets": TARGETS}, log="x", xlabel=title, ylabel="dev loss, nats a token", ylim=(lowest - 0.05, 3.4))
+        for unit, title in (("steps", "steps"), ("examples", "names seen"), ("seconds", "seconds of training"))
+    ]  # fmt: skip
+    yield draw("curves", *panels, share="y")
 
 
-def memory_table(memory: Mapping[int, int], sized: Comparison) -> Table:
-    """Activations by the formula, and what the processes really took."""
-    peaks = {1: ONE, 32: MINI, 1024: FULL}
-    measured = {arm.name: arm.peak_memory for arm in sized.arms}
-    rows = []
-    for size, bytes in memory.items():
-        peak = measured.get(peaks.get(size, ""))
-        rows.append((f"{size:,}", f"{bytes / 2**20:,.2f}", f"{peak / 2**20:,.0f}" if peak else "-"))
-    return Table(
-        "Memory, MiB", ("names in a batch", "activations at the full context", "measured: process"), tuple(rows)
-    )
+def sooner(name: str, own: Sequence[Reached], mini: Sequence[Reached]) -> Claim:
+    """Whether the mini-batch takes less time than this arm to the last target."""
+    longer, censored = times_longer(own, mini), [one for one in own if one.censored]
+    said = "the mini-batch itself did not come there with every seed" if longer is None else f"{longer} times"
+    if censored:
+        steps = max(one.steps for one in censored)
+        said = f"{len(censored)} of {len(own)} never came there in {steps:,} steps; at least: {said}"
+    statement, shown = f"the mini-batch reaches {TARGETS[-1]} nats in less time than {name}", f"time of {name}: {said}"
+    if longer is None:
+        return Claim(ROW.id, statement, "mini-batch", shown, "undecided", {"censored": len(censored)})
+    return ROW.within(statement, longer, low=1, printed="mini-batch", shown=shown)
+
+
+def stream(streamed: Comparison) -> Findings:
+    """The second scenario: every example once, against a few again and again, and against small batches of it."""
+    judged = {j.arm: j for j in streamed.judgements}
+    statement = "each example once is better than an eighth of them kept, for the same number of updates"
+    yield ROW.judged(statement, judged[STORED], ["worse"], "streaming")
+    yield ROW.judged("one at a time is better than batches of 32 of the same stream", judged[BUFFER], ["worse"], "SGD")
+
+
+def reached(folder: Path, target: float) -> Reached:
+    """Read it from a run's log; seconds are those of the steps, without evaluations."""
+    run, seconds, step = open_run(folder), 0.0, 0
+    size = run.config.train.batch_size
+    for event in run.events():
+        if isinstance(event, Step):
+            step, seconds = event.step, seconds + event.seconds
+        elif isinstance(event, Evaluation) and event.split == "dev" and event.loss <= target:
+            return Reached(step, step * size, seconds, False)
+    return Reached(step, step * size, seconds, True)
+
+
+def summary(found: Sequence[Reached], unit: str, form: str) -> str:
+    """The mean with its interval where every run came there; else a median or a bound, no mean of the survivors.
+
+    Args:
+        unit: steps, examples or seconds.
+    """
+    values, bounds = [getattr(one, unit) for one in found], [getattr(one, unit) for one in found if one.censored]
+    if not bounds:
+        return interval(mean_interval(values), form)
+    bound, censored = min(bounds), f"{len(bounds)} of {len(found)}"
+    if len(bounds) < len(found) / 2:  # a run that never came there lies above the median, wherever it lies
+        return f"median {median(values):{form}}; {censored} not within {bound:{form}}"
+    return f"more than {bound:{form}} in {censored}"
+
+
+def times_longer(slow: Sequence[Reached], fast: Sequence[Reached]) -> Estimate | None:
+    """Seconds of one arm over those of another, paired by seed; at least so many where `slow` is censored.
+
+    None where the faster one did not come there itself, or the pairs say nothing.
+    """
+    if any(one.censored for one in fast):
+        return None
+    try:
+        return paired_ratio([one.seconds for one in fast], [one.seconds for one in slow])
+    except ValueError:
+        return None
+
+
+def activation_memory(config: ModelConfig, sizes: Sequence[int]) -> dict[int, int]:
+    """Bytes that autograd keeps for batches of these sizes at the full context, as `windtunnel cost` counts them."""
+    return {size: activation_bytes(config, size, config.context_length, "fp32") for size in sizes}
+
+
+def slopes(sizes: Sequence[int], variances: np.ndarray) -> Estimate:
+    """d log(variance) / d log(B), a line for each epoch."""
+    return mean_interval([exponent(sizes, row) for row in variances])
+
+
+def dev_curve(folder: Path) -> dict[str, list[float]]:
+    """Dev loss of a run against steps, examples and seconds, from the first step on."""
+    run, seconds = open_run(folder), 0.0
+    curve: dict[str, list[float]] = {"steps": [], "examples": [], "seconds": [], "loss": []}
+    for event in run.events():
+        if isinstance(event, Step):
+            seconds += event.seconds
+        elif isinstance(event, Evaluation) and event.split == "dev" and event.step:
+            row = (event.step, event.step * run.config.train.batch_size, seconds, event.loss)
+            for values, value in zip(curve.values(), row, strict=True):
+                values.append(value)
+    return curve

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from windtunnel.inspect.doctor.short_training import beginning, train_copy
+from windtunnel.inspect.doctor.subject import Subject
+from windtunnel.models import MLP
+from windtunnel.text.batches import Examples
 from windtunnel.training.recipes import mlp
 from windtunnel.training.run_config import RunConfig
 
@@ -45,3 +49,16 @@ def config_of(settings: Mapping[str, Any], steps: int = 20_000, evaluations: int
     train = {"steps": steps, "eval_every": max(1, steps // evaluations), "save_every": max(1, steps // 4)}
     fixed = {"sample_tokens": 0, "precision": "fp32"}
     return config.replace(model=config.model.replace(**model), train=config.train.replace(**fixed, **train))
+
+
+def examples_of(subject: Subject, split: str = "train") -> Examples:
+    """All examples of a split: three characters and the next."""
+    return subject.task.examples(split)
+
+
+def descended(subject: Subject, steps: int, model: MLP | None = None) -> tuple[MLP, tuple[float, ...]]:
+    """A model, the subject's own by default, after the first steps of its training, and the loss of each step."""
+    rate = beginning(subject.config, steps)
+    done = train_copy(model or subject.model, subject.config, subject.task, steps, rate)
+    assert isinstance(done.model, MLP)
+    return done.model, done.losses

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import Any
 
-from windtunnel.experiments.frame import Outcome, Progress, Setting, signature
+from windtunnel.config import override
+from windtunnel.experiments.frame import Findings, Given, Row, Setting
+from windtunnel.experiments.training import trained, verdicts
+from windtunnel.runs.arms import Arm
+from windtunnel.text.store import TextConfig
+from windtunnel.training.recipes import quick
+from windtunnel.training.run_config import RunConfig
 
-if TYPE_CHECKING:
-    from windtunnel.comparison.verdict import Word
-    from windtunnel.runs.arms import Arm
-    from windtunnel.training.run_config import RunConfig
-
-ROW = "time-to-loss"
+ROW = Row("time-to-loss")
 SEEDS, STEPS, MATRIX_LR = 5, 120, 0.04
 """In fewer steps than the recipe's 300 the matrices want a higher rate than its 0.02; one arm has that."""
-WORSE: tuple[Word, ...] = ("worse",)
-NO_BETTER: tuple[Word, ...] = ("worse", "no difference that matters")
-CHOICES: dict[str, tuple[str, tuple[str, ...], tuple[Word, ...], float]] = {
+WORSE, NO_BETTER = ("worse",), ("worse", "no difference that matters")
+CHOICES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], float]] = {
     "AdamW, lr 0.005": (
         "AdamW at 0.005 in place of Muon: a higher loss", ("optimizer.name=adamw", "optimizer.lr=0.005"), WORSE, 1,
     ),
@@ -40,56 +39,39 @@ CHOICES: dict[str, tuple[str, tuple[str, ...], tuple[Word, ...], float]] = {
 """Of each arm: what is said of it, its settings, the words that bear it out, and its steps in those of `quick`."""
 
 
-def quick_recipe(setting: Setting) -> Generator[Progress, None, Outcome]:
-    """Does every choice of the recipe `quick` earn its place?"""
-    from windtunnel.experiments.altered import judged_claims
-    from windtunnel.experiments.training import compared, laid
-    from windtunnel.report.comparison_figure import comparison_figure
-    from windtunnel.report.comparison_rows import arm_rows, verdict_rows
+def quick_recipe(at: Setting) -> Findings:
+    """The recipe quick, choice by choice.
 
-    base, n_seeds = problem(setting), 2 if setting.quick else SEEDS
-    found = yield from compared("the choices", arms_of(base), n_seeds, setting)
-    return Outcome(
-        title="The recipe quick, choice by choice",
-        what="The recipe and, for each of its choices, the recipe without it were trained on the bytes of Python's "
-        "standard library, on paired seeds. All arms see as many tokens.",
-        settings={"steps": base.train.steps, "paired seeds": n_seeds, "comparison": found.signature},
-        tables=(laid("Arms", *arm_rows(found)), laid("Against quick", *verdict_rows(found))),
-        figures={"loss": comparison_figure(found)},
-        claims=tuple(judged_claims(ROW, found, {name: (said, words) for name, (said, _, words, _) in CHOICES.items()})),
-        quick=setting.quick,
-        signature=signature(setting, ("numpy", "torch")),
-    )
+    The recipe and, for each of its choices, the recipe without it were trained on the bytes of Python's standard
+    library, on paired seeds. All arms see as many tokens.
+    """
+    base = problem(at)
+    yield Given({"steps": base.train.steps})
+    found = yield from trained(at, "the choices", arms_of(base), at.seeds(SEEDS))
+    yield from verdicts(ROW, found, {name: (said, words) for name, (said, _, words, _) in CHOICES.items()})
 
 
-def problem(setting: Setting) -> RunConfig:
+def problem(at: Setting) -> RunConfig:
     """The recipe on the bytes of Python's standard library, 1/100 of its files held out; evaluated at the end only.
 
     Quickly, on names.
     """
-    from windtunnel.text.store import TextConfig
-    from windtunnel.training.recipes import quick
-
-    base, steps = quick("names" if setting.quick else "python"), 4 if setting.quick else STEPS
+    base, steps = quick(at.size("python", quick="names")), at.size(STEPS, quick=4)
     train = {"steps": steps, "eval_every": steps, "save_every": steps, "sample_tokens": 0, "compile": False}
-    if setting.quick:
+    if at.quick:
         train |= {"batch_size": 2, "eval_tokens": 1000}
+    text: dict[str, Any] = {"unit": at.size("auto", quick="text"), "dev_fraction": 0.01, "test_fraction": 0.0}
     return base.replace(
-        text=TextConfig(
-            unit="text" if setting.quick else "auto", tokenizer="bytes", dev_fraction=0.01, test_fraction=0.0
-        ),
+        text=TextConfig(tokenizer="bytes", **text),
         optimizer=base.optimizer.replace(matrix_lr=MATRIX_LR),
         schedule=base.schedule.replace(warmup=steps // 10),
         train=base.train.replace(**train),
-        seed=setting.seed,
+        seed=at.seed,
     )
 
 
 def arms_of(base: RunConfig) -> list[Arm]:
     """The recipe, and the recipe without each of its choices."""
-    from windtunnel.config import override
-    from windtunnel.runs.arms import Arm
-
     arms = [Arm("quick", base)]
     for name, (_, settings, _, share) in CHOICES.items():
         config = override(base, settings)

@@ -72,4 +72,6 @@ ROWS = {
     "004-3.5": "predictions of the three models",
     "004-4.1": "CLIP: pictures against texts, zero-shot",
     "004-4.2": "a caption that finds its picture",
+    "E35": "groups for weight decay that are then ignored",
+    "time-to-loss": "each choice of the recipe `quick`",
 }

@@ -8,23 +8,22 @@ computed from a formula. L2 is λ/2·‖w‖², the loss is summed over the exam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from scipy.sparse import csr_array
+from scipy.special import expit
 
-from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, equal, exactly, signature, within
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Table, draw, table
+from windtunnel.experiments.speed import exponent
+from windtunnel.report.charts import lines
 from windtunnel.stats.intervals import Estimate, mean_interval
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Floats = npt.NDArray[np.float64]
+Q3, E3 = Row("000-Q3"), Row("E3")
 RATE, L2 = 0.1, 0.01
-Row = tuple[list[int], list[float]]  # the places and the values of the non-zeros of one example
+Example = tuple[list[int], list[float]]  # the places and the values of the non-zeros of one example
 
 
 @dataclass
@@ -55,13 +54,13 @@ class Weights(list[float]):
         super().__setitem__(place, value)
 
 
-def sparse_step(rows: Sequence[Row], y: Sequence[float], w: Weights, meter: Meter) -> None:
+def sparse_step(rows: Sequence[Example], y: Sequence[float], w: Weights, meter: Meter) -> None:
     """One step without a penalty: the scores of all examples first, then each non-zero moves its own weight."""
     residuals = [residual(row, label, w, meter) for row, label in zip(rows, y, strict=True)]
     scatter(rows, residuals, w, meter)
 
 
-def sparse_dense_l2_step(rows: Sequence[Row], y: Sequence[float], w: Weights, meter: Meter) -> None:
+def sparse_dense_l2_step(rows: Sequence[Example], y: Sequence[float], w: Weights, meter: Meter) -> None:
     """The same with L2 done as written: every weight shrinks, also the many that no example mentions."""
     residuals = [residual(row, label, w, meter) for row, label in zip(rows, y, strict=True)]
     for j in range(len(w)):
@@ -69,7 +68,7 @@ def sparse_dense_l2_step(rows: Sequence[Row], y: Sequence[float], w: Weights, me
     scatter(rows, residuals, w, meter)
 
 
-def dense_gradient_step(rows: Sequence[Row], y: Sequence[float], w: Weights, meter: Meter) -> None:
+def dense_gradient_step(rows: Sequence[Example], y: Sequence[float], w: Weights, meter: Meter) -> None:
     """No penalty, sparse data, but the gradient is a vector of n numbers that is subtracted whole."""
     gradient = [0.0] * len(w)
     residuals = [residual(row, label, w, meter) for row, label in zip(rows, y, strict=True)]
@@ -80,7 +79,7 @@ def dense_gradient_step(rows: Sequence[Row], y: Sequence[float], w: Weights, met
         w[j] = meter.multiply_add(gradient[j], -RATE, w[j])
 
 
-def lazy_l2_step(rows: Sequence[Row], y: Sequence[float], u: Weights, meter: Meter, scale: float = 1.0) -> float:
+def lazy_l2_step(rows: Sequence[Example], y: Sequence[float], u: Weights, meter: Meter, scale: float = 1.0) -> float:
     """L2 without the O(n): w = scale * u, so that shrinking all weights is one multiplication (Bottou 2012, 5.1).
 
     Returns:
@@ -92,7 +91,7 @@ def lazy_l2_step(rows: Sequence[Row], y: Sequence[float], u: Weights, meter: Met
     return scale
 
 
-def residual(row: Row, label: float, w: Weights, meter: Meter, scale: float = 1.0) -> float:
+def residual(row: Example, label: float, w: Weights, meter: Meter, scale: float = 1.0) -> float:
     """p - y of one example."""
     z = 0.0
     for j, value in zip(*row, strict=True):
@@ -100,7 +99,7 @@ def residual(row: Row, label: float, w: Weights, meter: Meter, scale: float = 1.
     return 1 / (1 + math.exp(-z * scale)) - label
 
 
-def scatter(rows: Sequence[Row], residuals: Sequence[float], w: Weights, meter: Meter, scale: float = 1.0) -> None:
+def scatter(rows: Sequence[Example], residuals: Sequence[float], w: Weights, meter: Meter, scale: float = 1.0) -> None:
     """w -= RATE * gradient, non-zero by non-zero."""
     for (places, values), r in zip(rows, residuals, strict=True):
         rate = -RATE * r / scale
@@ -108,45 +107,41 @@ def scatter(rows: Sequence[Row], residuals: Sequence[float], w: Weights, meter: 
             w[j] = meter.multiply_add(rate, value, w[j])
 
 
-STEPS: dict[str, Callable[[Sequence[Row], Sequence[float], Weights, Meter], object]] = {
+STEPS: dict[str, Callable[[Sequence[Example], Sequence[float], Weights, Meter], object]] = {
     "CSR": sparse_step,
     "CSR, lazy L2": lazy_l2_step,
     "CSR, L2 on every weight": sparse_dense_l2_step,
     "CSR, dense gradient": dense_gradient_step,
     "dense": sparse_step,  # the same code, given every zero as a value
 }
-CURVES = tuple(STEPS)
 
 
-def sparse_logistic_cost(setting: Setting) -> Generator[Progress, None, Outcome]:
-    """Does a step on sparse data cost the same for any n?"""
-    m, k, n_seeds, most = (32, 8, 3, 13) if setting.quick else (64, 16, 5, 15)
+def sparse_logistic_cost(at: Setting) -> Findings:
+    """What a step costs on sparse data.
+
+    One step of gradient descent on a logistic regression was run in plain Python, which counted every multiply-add and
+    every weight it touched, while the number of features grew and the data stayed as sparse.
+    """
+    m, k, n_seeds, most = at.size((64, 16, 5, 15), quick=(32, 8, 3, 13))
     sizes = [2**i for i in range(7, most + 1, 2)]
-    counts = {name: np.full((n_seeds, len(sizes), 2), np.nan) for name in CURVES}  # multiply-adds, touched
+    yield Given({"m": m, "k": k, "n": sizes, "data seeds": n_seeds, "rate": RATE, "l2": L2})
+    counts = {name: np.full((n_seeds, len(sizes), 2), np.nan) for name in STEPS}  # multiply-adds, touched
     gaps: list[dict[str, float]] = []
     for i in range(n_seeds):
         for j, n in enumerate(sizes):
             yield Progress("data sets", i * len(sizes) + j, n_seeds * len(sizes))
-            rows, y = sparse_data(m, n, k, np.random.default_rng([setting.seed, i]))
-            for name in CURVES:
+            rows, y = sparse_data(m, n, k, np.random.default_rng([at.seed, i]))
+            for name in STEPS:
                 if name != "dense" or n <= 2**11:  # beyond, the dense one would take minutes
                     counts[name][i, j] = count(name, rows, y, n)
             gaps.append(cross_check(rows, y, n))
-    slopes = {name: slope(sizes, counts[name][:, :, 0]) for name in CURVES}
-    return Outcome(
-        title="What a step costs on sparse data",
-        what="One step of gradient descent on a logistic regression was run in plain Python, which counted every "
-        "multiply-add and every weight it touched, while the number of features grew and the data stayed as sparse.",
-        settings={"m": m, "k": k, "n": sizes, "data seeds": n_seeds, "rate": RATE, "l2": L2},
-        tables=(count_table(sizes, counts, 0), count_table(sizes, counts, 1)),
-        figures={"operations": count_figure(sizes, counts, m * k)},
-        claims=claims(sizes, counts, slopes, gaps),
-        quick=setting.quick,
-        signature=signature(setting, ("numpy", "scipy")),
-    )
+    yield from claims(sizes, counts, gaps)
+    yield count_table("Multiply-adds", sizes, {name: own[:, :, 0] for name, own in counts.items()})
+    yield count_table("Weights touched", sizes, {name: own[:, :, 1] for name, own in counts.items()})
+    yield count_figure(sizes, counts, m * k)
 
 
-def sparse_data(m: int, n: int, k: int, rng: np.random.Generator) -> tuple[list[Row], list[float]]:
+def sparse_data(m: int, n: int, k: int, rng: np.random.Generator) -> tuple[list[Example], list[float]]:
     """m examples with a Poisson(k) number of non-zeros, at least 1, at places drawn from n; half the labels are 1.
 
     How many non-zeros each has does not depend on n, so the same rng makes data with the same m k for every n.
@@ -158,7 +153,7 @@ def sparse_data(m: int, n: int, k: int, rng: np.random.Generator) -> tuple[list[
     return rows, rng.integers(0, 2, m).astype(float).tolist()
 
 
-def count(name: str, rows: Sequence[Row], y: Sequence[float], n: int) -> tuple[int, int]:
+def count(name: str, rows: Sequence[Example], y: Sequence[float], n: int) -> tuple[int, int]:
     """Multiply-adds and weights touched in one step."""
     meter = Meter()
     if name == "dense":
@@ -167,16 +162,14 @@ def count(name: str, rows: Sequence[Row], y: Sequence[float], n: int) -> tuple[i
     return meter.multiply_adds, len(meter.touched)
 
 
-def with_zeros(row: Row, n: int) -> list[float]:
+def with_zeros(row: Example, n: int) -> list[float]:
+    """All n values of an example."""
     there = dict(zip(*row, strict=True))
     return [there.get(j, 0.0) for j in range(n)]
 
 
-def cross_check(rows: Sequence[Row], y: Sequence[float], n: int, steps: int = 2) -> dict[str, float]:
+def cross_check(rows: Sequence[Example], y: Sequence[float], n: int, steps: int = 2) -> dict[str, float]:
     """Largest gaps to scipy.sparse after some steps: in the weights, and in the multiply-adds to 2 nnz."""
-    from scipy.sparse import csr_array
-    from scipy.special import expit
-
     lengths = [len(places) for places, _ in rows]
     columns = [j for places, _ in rows for j in places]
     x = csr_array(([v for _, values in rows for v in values], columns, np.cumsum([0, *lengths])), shape=(len(rows), n))
@@ -197,65 +190,46 @@ def cross_check(rows: Sequence[Row], y: Sequence[float], n: int, steps: int = 2)
     }
 
 
-def slope(sizes: Sequence[int], counts: Floats) -> Estimate:
+def slope(sizes: Sequence[int], counts: np.ndarray) -> Estimate:
     """d log(count) / d log(n) over the three largest n that were counted, a line for each data seed."""
     there = ~np.isnan(counts[0])
-    x, rows = np.log(np.array(sizes)[there])[-3:], np.log(counts[:, there])[:, -3:]
-    return mean_interval([float(np.polyfit(x, row, 1)[0]) for row in rows])
+    return mean_interval([exponent(np.array(sizes)[there][-3:].tolist(), own[there][-3:]) for own in counts])
 
 
-def claims(
-    sizes: Sequence[int],
-    counts: Mapping[str, Floats],
-    slopes: Mapping[str, Estimate],
-    gaps: Sequence[Mapping[str, float]],
-) -> tuple[Claim, ...]:
+def claims(sizes: Sequence[int], counts: Mapping[str, np.ndarray], gaps: Sequence[Mapping[str, float]]) -> Findings:
     """The source's O(mk) is slope 0 in n; O(n) is slope 1 where n is much larger than mk."""
+    slopes = {name: slope(sizes, own[:, :, 0]) for name, own in counts.items()}
 
-    def flat(id: str, statement: str, published: str, name: str) -> Claim:
+    def flat(row: Row, statement: str, name: str, printed: str = "O(mk)") -> Claim:
         grown = counts[name][:, -1, 0].mean() / counts[name][:, 0, 0].mean()
-        said = f"slope {slopes[name]}; x{grown:.2f} from n = {sizes[0]} to {sizes[-1]}"
-        return Claim(id, statement, published, said, within(slopes[name], -0.05, 0.05), {"slope": slopes[name]})
+        shown = f"slope {{}}; x{grown:.2f} from n = {sizes[0]} to {sizes[-1]}"
+        return row.within(statement, slopes[name], -0.05, 0.05, printed, shown)
 
+    yield flat(Q3, "CSR, no penalty: the multiply-adds do not grow with n", "CSR")
+    yield Q3.equal("they are two for each non-zero of scipy's matrix", [gap["count"] for gap in gaps])
     bound = float((2 * counts["CSR"][:, :, 1] / counts["CSR"][:, :, 0]).max())
-    return (
-        flat("000-Q3", "CSR, no penalty: the multiply-adds do not grow with n", "O(mk)", "CSR"),
-        equal("000-Q3", "they are two for each non-zero of scipy's matrix", "", [gap["count"] for gap in gaps]),
-        Claim(
-            "000-Q3", "and touch at most one weight for each non-zero", "", f"at most {bound:.3f} for each",
-            exactly(bound <= 1), {"most_touched_for_each": bound},
-        ),
-        flat("E3", "CSR, L2 on every weight: still O(mk)", "O(mk)", "CSR, L2 on every weight"),
-        flat("E3", "CSR, gradient as a dense vector: still O(mk)", "O(mk)", "CSR, dense gradient"),
-        flat("E3", "CSR, lazy L2: O(mk) again", "", "CSR, lazy L2"),
-        equal("E3", "lazy L2 gives the weights of L2 on every weight", "", [gap["lazy"] for gap in gaps], 1e-9),
-        equal("000-Q3", "the weights are those of scipy.sparse", "", [max(g["plain"], g["l2"]) for g in gaps], 1e-9),
-        Claim(
-            "000-Q3", "dense data: the multiply-adds grow like n", "", f"slope {slopes['dense']}",
-            within(slopes["dense"], 0.95, 1.05), {"slope": slopes["dense"]},
-        ),
-    )  # fmt: skip
+    statement = "and touch at most one weight for each non-zero"
+    yield Q3.shows(statement, bound <= 1, f"at most {bound:.3f} for each", most_touched_for_each=bound)
+    yield flat(E3, "CSR, L2 on every weight: still O(mk)", "CSR, L2 on every weight")
+    yield flat(E3, "CSR, gradient as a dense vector: still O(mk)", "CSR, dense gradient")
+    yield flat(E3, "CSR, lazy L2: O(mk) again", "CSR, lazy L2", printed="")
+    yield E3.equal("lazy L2 gives the weights of L2 on every weight", [gap["lazy"] for gap in gaps], 1e-9)
+    yield Q3.equal("the weights are those of scipy.sparse", [max(g["plain"], g["l2"]) for g in gaps], 1e-9)
+    statement = "dense data: the multiply-adds grow like n"
+    yield Q3.within(statement, slopes["dense"], 0.95, 1.05, shown="slope {}")
 
 
-def count_table(sizes: Sequence[int], counts: Mapping[str, Floats], what: int) -> Table:
-    title = f"{('Multiply-adds', 'Weights touched')[what]} in one step, means over the data seeds"
-    rows = tuple(
-        (name, *("-" if np.isnan(c) else f"{c:,.0f}" for c in counts[name][:, :, what].mean(axis=0))) for name in CURVES
-    )
-    return Table(title, ("step", *(f"n = {n:,}" for n in sizes)), rows)
+def count_table(what: str, sizes: Sequence[int], counts: Mapping[str, np.ndarray]) -> Table:
+    """Counts of one step by way and number of features."""
+    rows = ((name, *("-" if np.isnan(c) else f"{c:,.0f}" for c in own.mean(axis=0))) for name, own in counts.items())
+    return table(f"{what} in one step, means over the data seeds", ("step", *(f"n = {n:,}" for n in sizes)), rows)
 
 
-def count_figure(sizes: Sequence[int], counts: Mapping[str, Floats], nonzeros: int) -> Figure:
+def count_figure(sizes: Sequence[int], counts: Mapping[str, np.ndarray], nonzeros: int) -> Drawing:
     """Multiply-adds and weights touched against n, both on log scales."""
-    looks = ((TRAIN, "o", "-"), (DEV, "s", "--"), ("#009e73", "^", "-"), ("#cc79a7", "v", ":"), ("#000000", "D", "-"))
-    with drawing(10.0, 4.2) as figure:
-        for i, (axes, what) in enumerate(zip(figure.subplots(1, 2), ("multiply-adds", "weights touched"), strict=True)):
-            for name, (colour, marker, line) in zip(CURVES, looks, strict=True):
-                axes.plot(sizes, counts[name][:, :, i].mean(axis=0), line, color=colour, marker=marker, label=name)
-            axes.axhline(2 * nonzeros if i == 0 else nonzeros, color=QUIET, linestyle="-.", linewidth=1)
-            axes.annotate("2mk" if i == 0 else "mk", (0.63, 2 * nonzeros if i == 0 else nonzeros), va="bottom",
-                          xycoords=("axes fraction", "data"), color=QUIET)  # fmt: skip
-            axes.set_xscale("log", base=2)
-            axes.set(yscale="log", xlabel="n, features", ylabel=f"{what} in one step")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+    panels = [
+        lines({name: (sizes, own[:, :, i].mean(axis=0)) for name, own in counts.items()}, {"mk, or 2mk": limit},
+              ticks=sizes, log="xy", xlabel="n, features", ylabel=f"{what} in one step")
+        for i, (what, limit) in enumerate((("multiply-adds", 2 * nonzeros), ("weights touched", nonzeros)))
+    ]  # fmt: skip
+    return draw("operations", *panels)

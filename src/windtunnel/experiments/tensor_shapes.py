@@ -5,19 +5,18 @@ torch decides about every shape, on tensors without memory; only the operations 
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from windtunnel.errors import ConfigError
-from windtunnel.experiments.frame import Claim, Outcome, Progress, Setting, Table, exactly, signature
-from windtunnel.report.stats_figures import DEV, QUIET, TRAIN, drawing
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, draw, table
+from windtunnel.inspect.explain_embedding import explain_embedding
+from windtunnel.inspect.explain_operations import show
+from windtunnel.inspect.explain_parameters import Parameters, network_parameters
+from windtunnel.inspect.explain_products import explain_product
+from windtunnel.inspect.explain_shapes import explain_chain
+from windtunnel.report.charts import dots
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from windtunnel.inspect.explain_parameters import Parameters
-
+SQUEEZE, SIZES, EMBEDDING, COUNT = Row("002-1.1"), Row("002-1.2"), Row("002-1.3"), Row("002-2")
 CHAINS = {
     "(2,1,4,1,3) -> squeeze()": (2, 4, 3),
     "(3,4) -> unsqueeze(0) -> unsqueeze(-1)": (1, 3, 4, 1),
@@ -29,119 +28,68 @@ WIDTHS = [236, 472, 472, 10]
 OUTSIDE = "index out of range in self"
 
 
-def tensor_shapes(setting: Setting) -> Generator[Progress, None, Outcome]:
-    """Do the printed shapes, sizes and counts come out?"""
-    from windtunnel.inspect.explain_parameters import network_parameters
+def tensor_shapes(at: Setting) -> Findings:
+    """Shapes, an unknown size, an embedding and a count.
 
-    yield Progress("shapes", 0, 1)
-    without, with_biases = (network_parameters(WIDTHS, bias) for bias in (False, True))
-    rows = tuple((term.name, term.substituted, f"{term.n_parameters:,}") for term in with_biases.terms)
-    return Outcome(
-        title="Shapes, an unknown size, an embedding and a count",
-        what="Every shape went through torch on tensors without memory, the unknown sizes are those that torch "
-        "accepts, the ids were looked up, and the parameters were counted by formula and in the model itself.",
-        settings={"chains": list(CHAINS), "products": list(PRODUCTS), "embedding": "10x5", "widths": WIDTHS},
-        tables=(
-            Table("Parameters of 236-472-472-10, which are learned", ("of", "formula", "parameters"), rows),
-            Table("Hyper-parameters, which are chosen", ("what",), tuple((line,) for line in without.hyper)),
-        ),
-        figures={"parameters": parameter_figure(with_biases)},
-        claims=(
-            *chain_claims(),
-            *product_claims(),
-            *embedding_claims(setting.seed),
-            *count_claims(without, with_biases),
-        ),
-        quick=setting.quick,
-        signature=signature(setting, ("numpy", "torch")),
-    )
+    Every shape went through torch on tensors without memory, the unknown sizes are those that torch accepts, the ids
+    were looked up, and the parameters were counted by formula and in the model itself.
+    """
+    yield Progress("shapes")
+    yield Given({"chains": list(CHAINS), "products": list(PRODUCTS), "embedding": "10x5", "widths": WIDTHS})
+    yield from chains()
+    yield from products()
+    yield from embedding(at.seed)
+    yield from counts(*(network_parameters(WIDTHS, bias) for bias in (False, True)))
 
 
-def chain_claims() -> list[Claim]:
+def chains() -> Findings:
     """002-1.1: the shape after squeeze and unsqueeze."""
-    from windtunnel.inspect.explain_operations import show
-    from windtunnel.inspect.explain_shapes import explain_chain
-
-    claims = []
-    for chain, published in CHAINS.items():
+    for chain, printed in CHAINS.items():
         steps = explain_chain(chain)
-        measured = " -> ".join(show(step.shape) for step in steps)
-        values = {"shape": steps[-1].shape, "copies_nothing": all(step.is_view for step in steps[1:])}
-        verdict = exactly(steps[-1].shape == published)
-        claims.append(Claim("002-1.1", f"{chain} gives {show(published)}", show(published), measured, verdict, values))
-    return claims
+        shape, shown = steps[-1].shape, " -> ".join(show(step.shape) for step in steps)
+        statement, views = f"{chain} gives {show(printed)}", all(step.is_view for step in steps[1:])
+        yield SQUEEZE.shows(statement, shape == printed, shown, show(printed), shape=shape, copies_nothing=views)
 
 
-def product_claims() -> list[Claim]:
+def products() -> Findings:
     """002-1.2: the sizes of d in x (64,128,512) times d = y (64,128,9)."""
-    from windtunnel.inspect.explain_products import explain_product
-
-    claims = []
-    for product, published in PRODUCTS.items():
+    for product, printed in PRODUCTS.items():
         found = explain_product(product)
         sizes = [solved.size for solved in found.solved]
-        said = "; ".join(f"{solved.size}: {solved.reason}" for solved in found.solved)
-        holds = ", ".join(map(str, sizes)) == published and found.result == (64, 128, 9)
-        statement = f"{product}: the ? {'are' if len(sizes) > 1 else 'is'} {published}"
-        claims.append(Claim("002-1.2", statement, "d (64,512,9)", said, exactly(holds), {"sizes": sizes}))
-    return claims
+        shown = "; ".join(f"{solved.size}: {solved.reason}" for solved in found.solved)
+        holds = ", ".join(map(str, sizes)) == printed and found.result == (64, 128, 9)
+        statement = f"{product}: the ? {'are' if len(sizes) > 1 else 'is'} {printed}"
+        yield SIZES.shows(statement, holds, shown, "d (64,512,9)", sizes=sizes)
 
 
-def embedding_claims(seed: int) -> list[Claim]:
+def embedding(seed: int) -> Findings:
     """002-1.3: five tokens looked up in a table 10x5, and an id on either side of it."""
-    from windtunnel.inspect.explain_embedding import explain_embedding
-
     found = explain_embedding("10x5", "1,3,5,7,9", seed)
-    same = f"{found.shape}; one-hot ids times the table differ by {found.one_hot_difference:.1e}"
-    claims = [
-        Claim(
-            "002-1.3", "tokens 1,3,5,7,9 in a table 10x5 give the shape (5, 5)", "(5, 5)", same,
-            exactly(found.shape == (5, 5)),
-            {"shape": found.shape, "one_hot_difference": found.one_hot_difference},
-        )
-    ]  # fmt: skip
+    shown = f"{found.shape}; one-hot ids times the table differ by {found.one_hot_difference:.1e}"
+    statement = "tokens 1,3,5,7,9 in a table 10x5 give the shape (5, 5)"
+    yield EMBEDDING.shows(statement, found.shape == (5, 5), shown, "(5, 5)", shape=found.shape)
     for id in ("10", "-1"):
         try:
             said = f"looked up: {explain_embedding('10x5', id, seed).rows}"
         except ConfigError as error:
             said = str(error)
-        holds = OUTSIDE in said
-        claims.append(Claim("002-1.3", f"id {id} is an error", OUTSIDE, said, exactly(holds), {"error": holds}))
-    return claims
+        yield EMBEDDING.shows(f"id {id} is an error", OUTSIDE in said, said, OUTSIDE, error=OUTSIDE in said)
 
 
-def count_claims(found: Parameters, with_biases: Parameters) -> list[Claim]:
+def counts(without: Parameters, biased: Parameters) -> Findings:
     """002-2: the parameters of 236-472-472-10 without and with biases."""
-    terms = [term.n_parameters for term in found.terms]
-    agree = found.n_parameters == found.n_counted
-    count = f"{' + '.join(f'{n:,}' for n in terms)} = {found.n_parameters:,}; torch counts {found.n_counted:,}"
-    return [
-        Claim(
-            "002-2", "without biases it has 338,896 parameters", "338,896", count,
-            exactly(agree and found.n_parameters == 338_896), {"terms": terms, "counted": found.n_counted},
-        ),
-        Claim(
-            "002-2", "with biases it has 339,850", "",
-            f"{with_biases.n_parameters:,}; torch counts {with_biases.n_counted:,}",
-            exactly(with_biases.n_parameters == with_biases.n_counted == 339_850),
-            {"counted": with_biases.n_counted, "hyper": list(found.hyper)},
-        ),
-    ]  # fmt: skip
-
-
-def parameter_figure(found: Parameters) -> Figure:
-    """Weights and biases of each layer, on a log scale: the middle layer holds most, the biases nearly nothing."""
-    n_layers = len(WIDTHS) - 1
-    counts = [term.n_parameters for term in found.terms]
-    with drawing(6.4, 3.4) as figure:
-        axes = figure.subplots()
-        for i, (name, colour, hatch) in enumerate((("weights", TRAIN, ""), ("biases", DEV, "//"))):
-            places = [layer + 0.38 * (i - 0.5) for layer in range(n_layers)]
-            own = counts[i * n_layers : (i + 1) * n_layers]
-            bars = axes.bar(places, own, 0.36, color=colour, hatch=hatch, edgecolor="white", label=name)
-            axes.bar_label(bars, [f"{n:,}" for n in own], color=QUIET, fontsize=9)
-        names = [f"layer {i + 1}\n{m} to {n}" for i, (m, n) in enumerate(pairwise(WIDTHS))]
-        axes.set_xticks(range(n_layers), names)
-        axes.set(yscale="log", ylim=(1, 3e6), ylabel="parameters")
-        axes.legend()
-    return figure
+    terms, n = [term.n_parameters for term in without.terms], without.n_parameters
+    shown = f"{' + '.join(f'{term:,}' for term in terms)} = {n:,}; torch counts {without.n_counted:,}"
+    holds, statement = n == without.n_counted == 338_896, "without biases it has 338,896 parameters"
+    yield COUNT.shows(statement, holds, shown, "338,896", terms=terms, counted=without.n_counted)
+    shown, counted = f"{biased.n_parameters:,}; torch counts {biased.n_counted:,}", biased.n_counted
+    yield COUNT.shows("with biases it has 339,850", biased.n_parameters == counted == 339_850, shown, counted=counted)
+    rows = [(term.name, term.substituted, term.n_parameters) for term in biased.terms]
+    yield table("Parameters of 236-472-472-10, which are learned", ("of", "formula", "parameters"), rows)
+    yield table("Hyper-parameters, which are chosen", ("what",), ((line,) for line in without.hyper))
+    layers = [f"layer {i}, {m} to {n}" for i, (m, n) in enumerate(pairwise(WIDTHS), start=1)]
+    each = [term.n_parameters for term in biased.terms]
+    parts = {"weights": each[: len(layers)], "biases": each[len(layers) :]}
+    panel = dots({name: dict(zip(layers, own, strict=True)) for name, own in parts.items()}, layers, log="x",
+                 xlim=(1, 3e6), xlabel="parameters")  # fmt: skip
+    yield draw("parameters", panel)

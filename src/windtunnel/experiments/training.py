@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from windtunnel.comparison.compare import save_comparison, train_arms
-from windtunnel.comparison.comparison import Comparison, Judgement
+from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude
 from windtunnel.comparison.plan import Plan, make_plan
-from windtunnel.comparison.verdict import Word
 from windtunnel.errors import NumericsError
-from windtunnel.experiments.frame import Progress, Setting, Table, Verdict, exactly
+from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
+from windtunnel.report.comparison_figure import comparison_figure
+from windtunnel.report.comparison_rows import Rows, arm_rows, verdict_rows
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.execute import open_executor
 from windtunnel.runs.grid import at_once, is_done
@@ -25,50 +25,71 @@ from windtunnel.training.loop import resume
 from windtunnel.training.recipes import tiny
 from windtunnel.training.run_config import RunConfig
 
+Says = Mapping[str, tuple[str, Sequence[str]]]
+"""Of arms by their names a statement, and the words of which the verdict must be one for it to hold."""
+AS_GOOD = ("better", "no difference that matters")
 
-def small_names(setting: Setting) -> RunConfig:
+
+def small_names(at: Setting) -> RunConfig:
     """The recipe `tiny` on names with one layer x 32 and batches of 32, evaluated and saved at the end only.
 
     A quick run takes a thirtieth of the names: every run reads its corpus through.
     """
     corpus = "names"
-    if setting.quick:
-        path = setting.out / "names.txt"
+    if at.quick:
+        path = at.out / "names.txt"
         with saving(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(list(open_corpus("names").read())[::30]), encoding="utf-8")
         corpus = str(path)
     base, never = tiny(corpus), 10**9
+    train = {"batch_size": at.size(32, quick=8), "eval_every": never, "save_every": never, "sample_tokens": 0}
     return base.replace(
         text=base.text.replace(unit="line"),
         model=base.model.replace(n_layers=1, d_model=32, context_length=16),
-        train=base.train.replace(
-            batch_size=8 if setting.quick else 32, eval_every=never, save_every=never, sample_tokens=0
-        ),
+        train=base.train.replace(**train),
+        seed=at.seed,
     )
 
 
-def compared(
-    what: str, arms: Sequence[Arm], seeds: int | Sequence[int], setting: Setting, **rule: Any
-) -> Generator[Progress, None, Comparison]:
-    """Train arms x seeds, as far as they are not there, and judge them; `yield from` it.
+def trained(at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], name: str = "loss") -> Steps[Comparison]:
+    """Train arms x seeds, as far as they are not there, and judge them against the first.
+
+    Yields progress, what every arm is and costs, the verdicts, and the figure.
 
     Args:
-        what: names this comparison in the progress.
-        rule: further arguments of `make_plan`, such as baseline, budget, margin and correction.
+        what: names this comparison in the progress and in its tables.
+        name: of the figure.
     """
-    plan = make_plan(arms, seeds, root=setting.out / "runs", **rule)
+    plan = make_plan(arms, seeds, root=at.out / "runs")
     steps, runs = {arm.name: arm.config.train.steps for arm in plan.grid.arms}, plan.grid.run
     done = {(n, seed): steps[n] if (run := runs(n, seed)) and is_done(run) else 0 for n, seed in plan.grid.places}
     total = sum(steps[name] for name, _ in done)
     yield Progress(what, sum(done.values()), total)
-    for name, seed, event in (_here if setting.quick else _in_processes)(plan):
+    for arm, seed, event in (_here if at.quick else _in_processes)(plan):
         if isinstance(event, Step):
-            done[name, seed] = event.step
+            done[arm, seed] = event.step
             yield Progress(what, min(sum(done.values()), total), total)
     found = conclude(plan)
     save_comparison(plan, found)
+    yield Given({"paired seeds": len(seeds), f"{what}: signature": found.signature})
+    title = what[0].upper() + what[1:]
+    yield _laid(f"{title}: every arm", arm_rows(found))
+    yield _laid(f"{title}: against {found.baseline.name}", verdict_rows(found))
+    yield Drawing(name, comparison_figure(found))
     return found
+
+
+def verdicts(row: Row, found: Comparison, says: Says, named: bool = False) -> Findings:
+    """For each judged arm whether what is said of it holds."""
+    for judgement in found.judgements:
+        statement, words = says[judgement.arm]
+        yield row.judged(statement, judgement, words, named=named)
+
+
+def folders_of(found: Comparison, arm: str) -> list[Path]:
+    """The run folders of one arm, in the order of its seeds."""
+    return [Path(run.folder) for one in found.arms if one.name == arm for run in one.seeds]
 
 
 def _in_processes(plan: Plan) -> Iterator[tuple[str, int, Event]]:
@@ -87,21 +108,8 @@ def _here(plan: Plan) -> Iterator[tuple[str, int, Event]]:
             measure(run.folder)
 
 
-def is_judged(judgement: Judgement, *words: Word) -> Verdict:
-    """The verdict on the claim that an arm was judged with one of these words."""
-    word = judgement.verdict.word
-    return "undecided" if word == "undecided" else exactly(word in words)
-
-
-def folders_of(found: Comparison, arm: str) -> list[Path]:
-    """The run folders of one arm, in the order of its seeds."""
-    return [Path(run.folder) for one in found.arms if one.name == arm for run in one.seeds]
-
-
-def laid(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Rows of a comparison in a table of one line a row."""
-    return Table(
-        title,
-        tuple(head.replace("-\n", "").replace("/\n", "/").replace("\n", " ") for head in heads),
-        tuple(tuple(cell.replace("\n", " ") for cell in row) for row in rows),
-    )
+def _laid(title: str, rows: Rows) -> Table:
+    """Rows of a comparison, each on one line."""
+    heads, body = rows
+    heads = [head.replace("-\n", "").replace("/\n", "/").replace("\n", " ") for head in heads]
+    return table(title, heads, ([cell.replace("\n", " ") for cell in row] for row in body))

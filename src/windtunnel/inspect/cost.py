@@ -20,10 +20,10 @@ from windtunnel.models import ModelConfig, ParameterRow
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.nn.blocks import blocks_of
 from windtunnel.tasks.cross_entropy import loss_sum
+from windtunnel.training.compiling import recompute_blocks
 from windtunnel.training.muon import hidden_matrices
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.run_config import RunConfig
-from windtunnel.training.step import recompute_blocks
 
 FLOAT32 = 4
 """Bytes of a weight, a gradient and an optimizer's number; bf16 runs keep these in float32 too."""

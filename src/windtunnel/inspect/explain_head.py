@@ -15,6 +15,7 @@ from torch import Tensor
 
 from windtunnel.nn.attention import distances
 from windtunnel.nn.positions import Rotation, rotate
+from windtunnel.stats.digits import number
 
 MOST_TERMS = 4
 """Products that a substituted sum writes out; the others are counted."""
@@ -138,8 +139,8 @@ def substituted(values: Mapping[str, Tensor], tokens: Sequence[str], query: int,
     top, exponentials = float(row.max()), (row - row.max()).exp()
     weight, total = float(v["weights"][query, key]), float(exponentials.sum())
     lines.append(
-        f"weight = exp({float(row[key]):.6g} - {_factor(top)}) / sum of the row = {float(exponentials[key]):.4f} / "
-        f"{total:.4f} = {weight:.4f} (the row's largest score is taken off first, which changes no weight)"
+        f"weight = exp({float(row[key]):.6g} - {_factor(top)}) / sum of the row = {number(float(exponentials[key]))} / "
+        f"{total:.4f} = {number(weight)} (the row's largest score is taken off first, which changes no weight)"
     )
     seen_by = row.isfinite().nonzero()[:, 0]
     mixed = _dot(v["weights"][query][seen_by], v["v"][seen_by, 0])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.explain_replay import ROW_IDS, ROW_TARGETS, built
+from windtunnel.stats.digits import number
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,16 @@ class LossRow:
         top, total = max(self.logits), sum(self.exponentials)
         less = "+" if top < 0 else "-"
         shifted = ", ".join(
-            f"exp({x:.4f} {less} {abs(top):.4f}) = {e:.4f}" for x, e in _few(self.logits, self.exponentials)
+            f"exp({x:.4f} {less} {abs(top):.4f}) = {number(e)}" for x, e in _few(self.logits, self.exponentials)
         )
-        p = ", ".join(f"{e:.4f} / {total:.4f} = {p:.4f}" for e, p in _few(self.exponentials, self.probabilities))
+        p = ", ".join(
+            f"{number(e)} / {total:.4f} = {number(p)}" for e, p in _few(self.exponentials, self.probabilities)
+        )
         chosen = self.probabilities[self.target]
         return (
             f"exponentials, the largest logit taken off: {shifted}",
             f"softmax, by their sum {total:.4f}: {p}",
-            f"loss = -ln p[{self.target}] = -ln {chosen:.5f} = {self.loss:.5f} nats",
+            f"loss = -ln p[{self.target}] = -ln {number(chosen, 5)} = {number(self.loss, 5)} nats",
         )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
 from windtunnel.comparison.verdict import Word
+from windtunnel.report.charts import DEV, GREEN, INK, QUIET, TRAIN, drawing
 from windtunnel.report.comparison_rows import counts, share, signed
-from windtunnel.report.stats_figures import QUIET, drawing
 from windtunnel.stats.digits import number
 from windtunnel.stats.intervals import Estimate
 from windtunnel.tasks import METRICS
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#000000"
-COLOURS: dict[Word, str] = {  # Okabe & Ito 2008; the word stands beside each
-    "better": "#009e73",
-    "worse": "#d55e00",
-    "no difference that matters": "#0072b2",
+COLOURS: dict[Word, str] = {  # the word stands beside each
+    "better": GREEN,
+    "worse": DEV,
+    "no difference that matters": TRAIN,
     "undecided": QUIET,
 }
 BELOW = 0.27

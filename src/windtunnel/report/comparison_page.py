@@ -8,7 +8,8 @@ from html import escape
 
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.verdict import Word
-from windtunnel.report.comparison_figure import COLOURS, INK
+from windtunnel.report.charts import INK
+from windtunnel.report.comparison_figure import COLOURS
 from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
 from windtunnel.report.html import inline_svg, page, scrolling_table
 from windtunnel.stats.digits import number

@@ -12,8 +12,7 @@ from windtunnel.inspect.doctor.activations import Activations
 from windtunnel.inspect.doctor.exam import Examination
 from windtunnel.inspect.doctor.gradients import Gradient
 from windtunnel.inspect.doctor.history import spikes
-from windtunnel.report.figures import DEV, QUIET, TRAIN
-from windtunnel.report.stats_figures import drawing
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.digits import number
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windtunnel.errors import ConfigError
+from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
 from windtunnel.stats.digits import number
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.training.disk import saving
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float64]
-TRAIN, DEV, QUIET = "#0072b2", "#d55e00", "#555555"  # Okabe & Ito 2008: told apart with any colour vision
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.edgecolor": "none",
-    "legend.framealpha": 0.9,
-}
 MOST_GRID_LABELS = 24  # more tokens than this stay without labels where many heads are drawn
 MOST_LABELS = 40
 """Tokens that are named on an axis; of a longer text every second, third ... is."""
@@ -58,12 +48,12 @@ def attention_figure(
     n_layers, n_heads = weights.shape[:2]
     layers, heads = _chosen("layer", layer, n_layers), _chosen("head", head, n_heads)
     large = len(layers) == len(heads) == 1
-    with _style({"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
-        labelled = large or len(labels) <= MOST_GRID_LABELS
-        size = min(11.0, max(4.5, 2.2 + 0.24 * len(labels))) if large else 1.7
-        if labelled and not large:
-            size = max(size, 0.8 + 0.17 * len(labels))
-        figure = _figure(size * len(heads) + (1.2 if large else 0.9), size * len(layers) + (1.5 if labelled else 0.8))
+    labelled = large or len(labels) <= MOST_GRID_LABELS
+    size = min(11.0, max(4.5, 2.2 + 0.24 * len(labels))) if large else 1.7
+    if labelled and not large:
+        size = max(size, 0.8 + 0.17 * len(labels))
+    width, height = size * len(heads) + (1.2 if large else 0.9), size * len(layers) + (1.5 if labelled else 0.8)
+    with drawing(width, height, {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}) as figure:
         axes = figure.subplots(len(layers), len(heads), squeeze=False, sharex=True, sharey=True)
         for row, i in enumerate(layers):
             for column, j in enumerate(heads):
@@ -96,8 +86,7 @@ def curves_figure(
         floor: draws the lowest loss that any model can reach, in nats a token, where it is known.
         smooth: half-life of the exponential smoothing of the train loss, in steps.
     """
-    with _style():
-        figure = _figure(10.0, 4.2)
+    with drawing(10.0, 4.2) as figure:
         axes, close = figure.subplots(1, 2, width_ratios=(3, 2))
         highest = _draw_train(axes, runs, smooth)
         _draw_dev(axes, runs)
@@ -263,19 +252,3 @@ def _chosen(name: str, index: int | None, n: int) -> list[int]:
     if index is not None and not 0 <= index < n:
         raise ConfigError(f"there is no {name} {index}; this model's are 0 to {n - 1}")
     return list(range(n)) if index is None else [index]
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure that belongs to no window and to no global list."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _style(changes: dict[Any, Any] | None = None) -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context({**STYLE, **(changes or {})})

@@ -14,9 +14,9 @@ from importlib.resources import files
 from typing import Any
 
 from windtunnel.config import plain
-from windtunnel.report.figures import DEV, QUIET, TRAIN
+from windtunnel.report.charts import DEV, INK, QUIET, TRAIN
 
-THEME = {"#000000": "ink", "#ffffff": "page", QUIET: "quiet", TRAIN: "bar", DEV: "truth"}
+THEME = {INK: "ink", "#ffffff": "page", QUIET: "quiet", TRAIN: "bar", DEV: "truth"}
 """Colours of a figure that become those of the page's theme."""
 
 

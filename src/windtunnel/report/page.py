@@ -13,6 +13,7 @@ from windtunnel.generation.trace import TokenTrace, Trace
 from windtunnel.inspect.attention import AttentionMap
 from windtunnel.report.html import page
 from windtunnel.report.tables import sampling_line, surprise_share, totals_line
+from windtunnel.stats.digits import number
 
 
 def trace_page(trace: Trace) -> str:
@@ -73,7 +74,7 @@ def _span(trace: Trace, index: int, token: TokenTrace) -> str:
     """One token; a line may break after it, and does after a newline."""
     share = surprise_share(token, trace.vocab_size)
     kinds = ["token", *(["prompt"] if index < trace.n_prompt else []), *(["unknown"] if share is None else [])]
-    told = "" if token.surprise_bits is None else f", {token.surprise_bits:.2f} bits"
+    told = "" if token.surprise_bits is None else f", {number(token.surprise_bits, 2)} bits"
     after = "<br>" if token.text.endswith("⏎") else "<wbr>"
     return (
         f'<span class="{" ".join(kinds)}" role="option" tabindex="{-1 if index else 0}" style="--s:{share or 0:.3f}" '

@@ -1,15 +1,14 @@
-"""Figures of statistics: variants beside their control, and posteriors of a rate. And the sheet they are drawn on."""
+"""Figures of statistics: variants beside their control, and posteriors of a rate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from windtunnel.errors import ConfigError
-from windtunnel.report.figures import DEV, QUIET, TRAIN, _figure, _style
+from windtunnel.report.charts import DEV, GREEN, INK, QUIET, TRAIN, drawing
 from windtunnel.stats.bayes import BetaBernoulli
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import AgainstControl
@@ -18,25 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "DEV",
-    "QUIET",
-    "TRAIN",
-    "drawing",
-    "posterior_figure",
-    "power_figure",
-    "values_figure",
-    "variants_figure",
-]
-
 LARGEST_DRAWN = 1e300
-
-
-@contextmanager
-def drawing(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure of so many inches; what is drawn on it here is in the house style."""
-    with _style():
-        yield _figure(width, height)
 
 
 def variants_figure(found: AgainstControl) -> Figure:
@@ -89,8 +70,8 @@ def _draw_posterior(axes: Axes, found: BetaBernoulli, prior: tuple[float, float]
     axes.fill_between(theta[inside], after[inside], color=TRAIN, alpha=0.2, linewidth=0, label="95 % equal tails")
     axes.plot(theta, after, color=TRAIN, label="posterior")
     axes.plot(theta, density(*prior), color=QUIET, linestyle=":", label="prior")
-    marks = [("MLE", None if found.mle is None else found.mle.estimate, "v", "#000000", 0.0)]
-    marks += [("posterior mean", found.mean, "o", DEV, 0.0), ("MAP", found.map, "s", "#009e73", 0.07)]
+    marks = [("MLE", None if found.mle is None else found.mle.estimate, "v", INK, 0.0)]
+    marks += [("posterior mean", found.mean, "o", DEV, 0.0), ("MAP", found.map, "s", GREEN, 0.07)]
     top = float(max(after.max(), density(*prior).max()))
     for name, place, marker, colour, lift in marks:
         if place is not None:

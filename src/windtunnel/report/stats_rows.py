@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-
-from rich.table import Table
-from rich.text import Text
 
 from windtunnel.stats.digits import interval, number, p_is, p_value
 from windtunnel.stats.paired import Test
@@ -15,18 +11,6 @@ from windtunnel.stats.proportions import AgainstControl, Variant
 Rows = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 """Names of the columns, and the rows."""
 CORRECTIONS = {"no correction": "p", "Bonferroni": "bonferroni", "Holm": "holm", "Dunnett": "dunnett"}
-
-
-def rows_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Text in columns for the terminal; in a narrow one a cell goes on below, and nothing of it is left out."""
-    table = Table(
-        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    for i, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def difference_rows(found: AgainstControl) -> Rows:

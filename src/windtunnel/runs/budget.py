@@ -19,10 +19,7 @@ from windtunnel.models.cost import training_flops_per_token
 from windtunnel.runs.arms import ResolvedArm, with_steps
 from windtunnel.training import machine
 from windtunnel.training.disk import read_sealed, saving, sealed
-from windtunnel.training.loop import State, alone
-from windtunnel.training.optimizer import build_optimizer
-from windtunnel.training.run import in_blocks
-from windtunnel.training.step import prepare_blocks
+from windtunnel.training.trainer import Trainer
 
 KINDS = ("steps", "tokens", "flops", "seconds")
 log = logging.getLogger(__name__)
@@ -91,11 +88,11 @@ def _per_step(arm: ResolvedArm) -> tuple[float, float]:
 
 def _pace(arms: Sequence[ResolvedArm], path: Path) -> list[float]:
     """Seconds a step of each arm: medians, the arms taking turns."""
-    with suppress(FileNotFoundError):
-        try:
-            known = read_sealed(path)["seconds"]
-            return [float(known[arm.key]) for arm in arms]
-        except (ArtifactError, KeyError) as error:
+    try:
+        known = read_sealed(path)["seconds"]
+        return [float(known[arm.key]) for arm in arms]
+    except (FileNotFoundError, ArtifactError, KeyError) as error:
+        if path.parent.exists():  # else these arms are compared for the first time
             log.warning("the arms are timed again, and may come to other numbers of steps: %s", error)
     racers = [_racer(arm) for arm in arms]
     times: list[list[float]] = [[] for _ in arms]
@@ -113,10 +110,7 @@ def _racer(arm: ResolvedArm) -> Iterator[float]:
     """Seconds of one step of training after another, until it diverges."""
     config = arm.config
     torch.set_num_threads(config.train.threads or machine.cores())
-    model = build(config.model, config.seed).to(machine.device()).train()
-    prepare_blocks(model, in_blocks(config), config.train.recompute)
-    state = State(model, build_optimizer(model, config.optimizer), 0, None)
-    step = alone(config, arm.task, state)
+    trainer = Trainer.begin(config, arm.task, build(config.model, config.seed))
     with suppress(NumericsError):
         while True:
-            yield step().seconds
+            yield trainer.step().seconds

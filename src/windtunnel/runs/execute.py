@@ -21,12 +21,14 @@ from uuid import uuid4
 
 from windtunnel.config import to_json
 from windtunnel.errors import ArtifactError, ConfigError, MissingExtra
+from windtunnel.files import open_regular
 from windtunnel.runs.worker import lives, train_runs
 from windtunnel.text.corpora.cache import private_folder
 from windtunnel.training import machine
-from windtunnel.training.disk import open_regular, saving
+from windtunnel.training.compiling import is_tiny
+from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Started, Step, Stopped, from_line
-from windtunnel.training.run import is_tiny, open_run
+from windtunnel.training.run import open_run
 
 STEP = b'{"event": "step"'
 """How the line of a Step event begins."""
@@ -137,13 +139,13 @@ def execute(
 def together(folders: Sequence[Path]) -> list[tuple[int, ...]]:
     """Which of the runs (their indices) train in one process: seeds of one tiny model, as many as leave no core idle.
 
-    See `windtunnel.training.run.is_tiny`; any other run, and one that cannot be read, has a process of its own.
+    See `windtunnel.training.compiling.is_tiny`; any other run, and one that cannot be read, has a process of its own.
     """
     alike: dict[str, list[int]] = {}
     for i, folder in enumerate(folders):
         with suppress(ArtifactError):
             run = open_run(folder)
-            if is_tiny(run.config) and not run.config.task.coupled:
+            if is_tiny(run.config):
                 alike.setdefault(to_json(run.config.replace(seed=0)), []).append(i)
     n = sum(len(group) for group in alike.values())
     size = min(MOST_TOGETHER, max(1, -(-n // machine.cores())))

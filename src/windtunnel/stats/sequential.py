@@ -1,4 +1,4 @@
-"""Looking more than once: paired t tests whose error rate still holds.
+"""Looking more than once: paired t tests whose error rate still holds, if differences are symmetric under the null.
 
 `nominal_level` is for looks that are planned, as in "after each seed from the 4th to the 16th"; it loses little power.
 `always_valid_p` is for looking without an end in sight.
@@ -73,6 +73,11 @@ def always_valid_p(differences: ArrayLike, effect_sd: float = 1.0) -> float:
     the Bayes factor with effect size (mean / sd) ~ N(0, g) under the alternative and the right-Haar prior on the sd
     under both, which is a martingale under the null for every sd, so that Ville's inequality bounds its maximum
     (Lai 1976; Grünwald, de Heide & Koolen 2024). It costs more observations than planned looks.
+
+    The guarantee is for normal differences. Looking after each of 2 to 200 of other ones, p <= .05 came up in 1.8 %
+    of 4,000 simulations for the differences of two exponential losses (symmetric), in 12.6 % for exponential
+    differences with mean 0, and in 25.8 % for lognormal ones (`python -m benchmarks.calibration`): no test holds for
+    skewed differences that does not know their bounds.
 
     Args:
         differences: paired differences in the order in which they came.

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Protocol
 from torch import Tensor
 
 from windtunnel.config import Config
-from windtunnel.text.batches import Examples
+from windtunnel.text.batches import Batch, Examples
 
 
 class TaskConfig(Config):
@@ -57,6 +57,10 @@ class Metric:
     def worst(self) -> float:
         """What a run that diverged gets."""
         return math.inf if self.better == "lower" else -math.inf
+
+
+LossOf = Callable[[Batch], Tensor]
+"""batch -> summed loss in nats; the model and the task are inside."""
 
 
 def ratio(sums: Sequence[float]) -> float:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import random
-import shutil
-import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
+from windtunnel.files import discard, sync_folder, temporary
 from windtunnel.text.pieces import GPT2_CUT, cut_pieces
 from windtunnel.text.splits import SPLITS, document_split, split_text, text_cuts
 from windtunnel.text.store import (
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
 BATCH_CHARACTERS = 1 << 20
 BATCH_DOCUMENTS = 1 << 15
 BPE_CHARACTERS = 50_000_000  # a bpe is trained on at most about this much, spread evenly over the train split
-STALE_SECONDS = 24 * 3600  # a temporary folder this old belongs to a process that was killed
 
 
 @dataclass(frozen=True)
@@ -156,28 +152,23 @@ def build(
     Everything is written into a temporary folder and renamed at the end. Of several processes that build the
     same store the first to rename wins and the others take its store.
     """
-    temporary = None
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _remove_stale(root)
-        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{key}-{os.getpid()}-", dir=root))
-        if isinstance(tokenizer, str):
-            tokenizer = make_tokenizer(tokenizer, corpus, config, content)
-        if corpus.unit != "text" and tokenizer.end_id is None:
-            raise ConfigError(
-                f"{corpus.name} is read by {corpus.unit}, which needs a tokenizer with the end mark "
-                "<|endoftext|>; this one has none: use another, or text.unit=text"
-            )
-        _write(temporary, corpus, config, content, tokenizer)
-        _move(temporary, root / key, corpus)
+        with temporary(root / key, folder=True) as new:
+            if isinstance(tokenizer, str):
+                tokenizer = make_tokenizer(tokenizer, corpus, config, content)
+            if corpus.unit != "text" and tokenizer.end_id is None:
+                raise ConfigError(
+                    f"{corpus.name} is read by {corpus.unit}, which needs a tokenizer with the end mark "
+                    "<|endoftext|>; this one has none: use another, or text.unit=text"
+                )
+            _write(new, corpus, config, content, tokenizer)
+            _move(new, root / key, corpus)
     except OSError as error:
         raise SaveError(
             f"cannot write the token store in {root} ({error.strerror or error}); free some space there, "
             "or set WINDTUNNEL_CACHE to another folder"
         ) from None
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
     return open_store(root / key, corpus)
 
 
@@ -238,7 +229,7 @@ def _write(folder: Path, corpus: Corpus, config: TextConfig, content: Content, t
     last = Column(folder / "manifest.json", "u1")
     last.append(np.frombuffer(manifest.model_dump_json(indent=2).encode(), np.uint8))
     last.close()
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _write_text(
@@ -347,38 +338,18 @@ def _watched(corpus: Corpus, digest: Digest) -> Iterator[list[str]]:
         yield texts
 
 
-def _move(temporary: Path, folder: Path, corpus: Corpus) -> None:
+def _move(new: Path, folder: Path, corpus: Corpus) -> None:
     """Rename into place; a damaged store there is put aside, a whole one (somebody was first) is kept."""
     if folder.exists():
         try:
             open_store(folder, corpus)
             return
         except ArtifactError:
-            aside = temporary.with_name(temporary.name + "-damaged")
-            with contextlib.suppress(FileNotFoundError):  # another process may have put it aside
-                folder.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            discard(folder)
     try:
-        temporary.rename(folder)
+        new.rename(folder)
     except OSError:
         if not folder.exists():
             raise
         return  # another process came first; its store is opened and checked next
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(root: Path) -> None:
-    for leftover in root.glob(".tmp-*"):
-        try:
-            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
-        except FileNotFoundError:
-            continue
+    sync_folder(folder.parent)

@@ -18,8 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from windtunnel.errors import ArtifactError, BusyError, SaveError
-from windtunnel.files import clear_leftovers, discard, read_file, sync_folder, temporary, write_file
-from windtunnel.files import open_regular as open_regular
+from windtunnel.files import clear_leftovers, discard, open_regular, read_file, sync_folder, temporary, write_file
 
 FORMAT = 1
 """Number of the run folder's format; a folder with a higher number was made by a newer windtunnel."""

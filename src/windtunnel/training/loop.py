@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from windtunnel.errors import ArtifactError, NumericsError
 from windtunnel.files import discard, open_regular, write_all
 from windtunnel.models import Model
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.tasks import Task
-from windtunnel.text.batches import Batch
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
-from windtunnel.training.data import BatchOf, batches, open_store, open_task
+from windtunnel.training.compiling import compiling_note, prepare_blocks
+from windtunnel.training.data import open_store, open_task
 from windtunnel.training.disk import locked, saving
-from windtunnel.training.distributed import ALONE, Ranks
+from windtunnel.training.distributed import Ranks
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import (
     Evaluation,
@@ -40,30 +37,15 @@ from windtunnel.training.optimizer import build_optimizer, restore_optimizer
 from windtunnel.training.run import (
     METRICS,
     Run,
-    compiles,
-    compiling_pays,
     create_run,
-    in_blocks,
-    in_one_graph,
     initial_model,
     open_run,
     resolve,
 )
 from windtunnel.training.run_config import RunConfig
-from windtunnel.training.schedule import learning_rate
-from windtunnel.training.step import LossOf, compile_for_training, gradients, guard, one_graph, prepare_blocks, update
+from windtunnel.training.trainer import State, Trainer
 
 WriteSample = Callable[[Model, Run], str]
-
-
-@dataclass
-class State:
-    """What changes while training; all of it is in a checkpoint."""
-
-    model: Model
-    optimizer: torch.optim.Optimizer
-    step: int
-    first_loss: float | None
 
 
 Stepping = Callable[[RunConfig, Task, State], Callable[[], Step]]
@@ -97,7 +79,7 @@ def resume(
         write_sample: writes the text of the Sample events; None writes none.
         ranks: the processes that train this run together, each of which calls this; rank 0 alone writes the folder.
             None is this process alone.
-        stepping: what makes its steps; None is `alone`.
+        stepping: what makes its steps; None is a `Trainer`.
         note: what else is to be said when it starts.
     """
     ranks = ranks or Ranks()  # its own: it holds `should_stop`, and several runs may train in one process
@@ -112,11 +94,11 @@ def resume(
         machine.keep_memory()
         torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
         state, size, warnings = _restore(run, ranks)
-        step = stepping(run.config, task, state) if stepping else alone(run.config, task, state, ranks)
+        step = stepping(run.config, task, state) if stepping else Trainer(run.config, task, state, ranks).step
         ranks.listen(should_stop)
         with ranks.together():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
-        note = "; ".join(filter(None, (warnings, note, _compiling(run.config))))
+        note = "; ".join(filter(None, (warnings, note, compiling_note(run.config))))
         for event in _train(run, task, state, step, ranks, write_sample, note, log, new=size == 0):
             with saving(run.folder / METRICS):
                 write_all(log.fileno(), to_line(event).encode())
@@ -160,28 +142,6 @@ def _train(
         if state.step % train.save_every == 0 or last:
             yield _save(run, state, ranks, log)
     yield Stopped(state.step, "finished")
-
-
-def alone(config: RunConfig, task: Task, state: State, ranks: Ranks = ALONE) -> Callable[[], Step]:
-    """What makes the steps of a run that no other trains together with."""
-    loss = loss_function(ranks.forward(state.model), task, config, ranks.size)
-    batch_of = batches(config, task)
-    return lambda: advance(config, task, state, batch_of, loss, ranks)
-
-
-def advance(
-    config: RunConfig, task: Task, state: State, batch_of: BatchOf, loss_of: LossOf, ranks: Ranks = ALONE
-) -> Step:
-    """One step: batch, gradient, guard, update."""
-    train, begin = config.train, time.perf_counter()
-    rows = batch_of(state.step).to(state.model.embedding.weight.device)
-    loss = gradients(loss_of, rows, train.grad_accumulation, config.seed, state.step, ranks)
-    first = state.first_loss if state.first_loss is not None else loss
-    guard(loss, train.explode * max(first, task.blind))
-    lr = learning_rate(state.step, train.steps, config.optimizer.lr, config.schedule)
-    norm = update(state.model, state.optimizer, lr, train.clip, ranks)
-    state.step, state.first_loss = state.step + 1, first
-    return Step(state.step, loss, lr, norm, rows.n_targets, time.perf_counter() - begin)
 
 
 def _look(
@@ -234,7 +194,7 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
-    prepare_blocks(model, in_blocks(run.config, ranks.size), run.config.train.recompute)
+    prepare_blocks(model, run.config, ranks.size)
     ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
@@ -280,32 +240,6 @@ def _check_log(path: Path, kept: bytes, size: int) -> None:
 
 def _no_log() -> FileIO:
     return Path(os.devnull).open("ab", buffering=0)
-
-
-def loss_function(model: Callable[..., Tensor], task: Task, config: RunConfig, n_ranks: int = 1) -> LossOf:
-    """batch -> summed loss, in the run's precision."""
-    whole = compiles(config) and not in_blocks(config, n_ranks)
-
-    def total(batch: Batch) -> Tensor:
-        with machine.autocast(config.train.precision):
-            logits = model(**batch.inputs)
-        return task.loss_sum(logits, batch.targets, once=not whole)
-
-    if not whole:
-        return total
-    if not in_one_graph(config, n_ranks):  # DDP and FSDP sum and gather in the backward pass of autograd
-        return compile_for_training(total)
-    assert isinstance(model, nn.Module)
-    return one_graph(total, model)
-
-
-def _compiling(config: RunConfig) -> str:
-    """What to say where a run is slower for want of a compiler, or of a folder for it."""
-    if compiles(config):
-        return machine.prepare_compiler()
-    if machine.has_compiler() or not (config.train.compile or compiling_pays(config)):
-        return ""
-    return "not compiled, because no C++ compiler (c++, g++ or clang++) was found; with one a step is faster"
 
 
 def _started(run: Run, state: State, ranks: Ranks, note: str) -> Started:

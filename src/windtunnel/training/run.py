@@ -25,7 +25,6 @@ from pydantic import BaseModel
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.models import FAMILIES, Model, ModelConfig
-from windtunnel.models.cost import training_flops_per_token
 from windtunnel.models.pretrained.parts import listing
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
@@ -40,22 +39,13 @@ from windtunnel.training.checkpoint import (
     newest_checkpoint,
     saved_log_size,
 )
+from windtunnel.training.compiling import compiling_pays
 from windtunnel.training.data import first_weights
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.training.events import Event, read_events
 from windtunnel.training.run_config import RunConfig, Start
 
 METRICS = "metrics.jsonl"
-COMPILE_SECONDS = 180.0
-"""Runs that would take longer than this are compiled when `train.compile` is auto: compiling takes 10 to 40 seconds
-and saves a tenth to a quarter of the time (benchmarks/training_speed.py)."""
-TINY, TINY_STEPS = 5e7, 100_000
-"""A step of less than TINY FLOPs, about a millisecond of arithmetic, is nearly all overhead. Such runs are compiled
-from TINY_STEPS steps on."""
-SMALL, SMALL_STEPS = 1e10, 10_000
-"""A transformer's step of less than SMALL FLOPs takes a tenth less when its loss and gradient are one graph instead of
-one a block (benchmarks/training_speed.py, 4x128 and 4x128-short). The compiler needs 20 seconds longer for it, once on
-a machine, which SMALL_STEPS steps earn back."""
 
 
 class Record(BaseModel):
@@ -237,46 +227,6 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     )
 
 
-def compiles(config: RunConfig) -> bool:
-    """Whether a resolved run is compiled here: it may have been made where there was a compiler."""
-    return bool(config.train.compile) and machine.has_compiler()
-
-
-def in_one_graph(config: RunConfig, n_ranks: int = 1) -> bool:
-    """Whether the loss of a compiled run and its gradient are one graph."""
-    if n_ranks > 1 or not compiles(config):
-        return False
-    if not config.model.has_blocks:
-        return True
-    train = config.train
-    plain = machine.device().type == "cpu" and config.text.unit == "text" and not train.recompute
-    return plain and train.steps >= SMALL_STEPS and _training_flops(config) < SMALL * train.steps
-
-
-def in_blocks(config: RunConfig, n_ranks: int = 1) -> bool:
-    """Whether each block of a compiled run is a graph, instead of the loss."""
-    return config.model.has_blocks and compiles(config) and not in_one_graph(config, n_ranks)
-
-
-def compiling_pays(config: RunConfig) -> bool:
-    """Whether a run with settled threads is so long that compiling it saves more time than it takes."""
-    seconds = _training_flops(config) / (3e10 * (config.train.threads or machine.cores()))
-    return seconds > COMPILE_SECONDS or (is_tiny(config) and config.train.steps >= TINY_STEPS)
-
-
-def is_tiny(config: RunConfig) -> bool:
-    """Whether runs of this resolved config that differ only in the seed train together (`windtunnel.training.stack`).
-
-    An mlp whose step is overhead, in float32 on one thread of a CPU, with its batch in one part: batch norm sees parts.
-    Measured by benchmarks/stacked_seeds.py for 2e6 FLOPs a step.
-    """
-    train, model = config.train, config.model
-    plain = train.grad_accumulation == 1 and train.threads == 1 and train.precision == "fp32"
-    plain = plain and config.optimizer.name != "muon"
-    flops = training_flops_per_token(model, model.targets_per_example) * model.targets_per_example * train.batch_size
-    return model.stackable and plain and flops < TINY and machine.device().type == "cpu"
-
-
 def _check_family(config: RunConfig) -> None:
     """Refuse what only another family, or a larger batch, can do."""
     model, train = config.model, config.train
@@ -390,8 +340,3 @@ def load(folder: Path) -> TrainedModel:
     load_weights(model, checkpoint.weights)
     model.to(machine.device()).eval()
     return TrainedModel(run, model, run.tokenizer, checkpoint.step, tuple(warnings))
-
-
-def _training_flops(config: RunConfig) -> float:
-    length = config.model.targets_per_example
-    return training_flops_per_token(config.model, length) * length * config.train.batch_size * config.train.steps

@@ -27,14 +27,15 @@ from windtunnel.errors import NumericsError, WindtunnelError
 from windtunnel.models import Model
 from windtunnel.tasks import Task
 from windtunnel.training import machine
+from windtunnel.training.compiling import compiles
 from windtunnel.training.data import rows_of_steps
 from windtunnel.training.events import Event, Step, Stopped
-from windtunnel.training.loop import State, WriteSample, alone, resume
+from windtunnel.training.loop import WriteSample, resume
 from windtunnel.training.optimizer import OptimizerConfig, optimizer_tensors, restore_optimizer
-from windtunnel.training.run import compiles
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.schedule import learning_rate
 from windtunnel.training.step import LONGEST_UPDATE, SHORTEST_WEIGHT
+from windtunnel.training.trainer import State, Trainer
 
 BLOCK = 100
 """Steps between two readings of the losses. Blocks end at its multiples, so that a resumed stack has the same ones."""
@@ -81,7 +82,7 @@ class Seat:
     def join(self, config: RunConfig, task: Task, state: State) -> Callable[[], Step]:
         """What `resume` calls when it has restored the run; returns what makes its steps."""
         self.config, self.task, self.state = config, task, state
-        self.rows, self.by_itself = rows_of_steps(config, task), alone(config, task, state)
+        self.rows, self.by_itself = rows_of_steps(config, task), Trainer(config, task, state).step
         return self.step
 
     def kind(self) -> tuple[int, str]:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from windtunnel.errors import NumericsError
-from windtunnel.nn.blocks import blocks_of
 from windtunnel.nn.init import stream
-from windtunnel.nn.linear import is_large, two_cores_with_tiles
+from windtunnel.nn.linear import is_large
+from windtunnel.tasks.task import LossOf
 from windtunnel.text.batches import Batch
-from windtunnel.training import machine
 from windtunnel.training.distributed import ALONE, Ranks
 from windtunnel.training.muon import Muon
-
-LossOf = Callable[[Batch], Tensor]
-"""batch -> summed loss in nats; the model and the task are inside."""
 
 
 def gradients(loss_of: LossOf, batch: Batch, parts: int, seed: int, step: int, ranks: Ranks = ALONE) -> float:
@@ -42,83 +34,6 @@ def gradients(loss_of: LossOf, batch: Batch, parts: int, seed: int, step: int, r
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return ranks.loss(total)
-
-
-def prepare_blocks(model: nn.Module, compiled: bool, recompute: bool) -> None:
-    """Let a model's blocks train as the run's settings say."""
-    if compiled:
-        compile_blocks(model)
-    if recompute:
-        recompute_blocks(model)
-
-
-def compile_blocks(model: nn.Module) -> None:
-    """Compile the blocks for training; all of a kind share one graph, so that a deep model compiles in the time of one.
-
-    Without gradients a block runs as it is: an evaluation has other shapes, and would have them compiled, too.
-    """
-    for block in blocks_of(model):
-        block.forward = partial(_in_training, compile_for_training(block.forward), block.forward)
-
-
-def compile_for_training(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile`; on a CPU with torch's own generator, so that dropout draws the same as without compiling."""
-    machine.prepare_compiler()
-    # Marked here and not where it is written, as a decorator loads the compiler, for more than a second of every start.
-    torch.compiler.assume_constant_result(two_cores_with_tiles)  # type: ignore[no-untyped-call]
-    compiled: Callable[..., Any] = torch.compile(function, options={"fallback_random": machine.device().type == "cpu"})
-    return compiled
-
-
-def _in_training(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: object) -> Tensor:
-    return compiled(*inputs) if torch.is_grad_enabled() else plain(*inputs)
-
-
-def one_graph(loss_of: LossOf, model: nn.Module) -> LossOf:
-    """The same loss, whose gradient with respect to the model's parameters is computed in the same compiled call.
-
-    That spares a small model what lies between graphs: of each block on the way there and on the way back.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-
-    def both(batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-        loss = loss_of(batch)
-        return loss.detach(), torch.autograd.grad(loss, parameters)
-
-    compiled = compile_for_training(both)
-
-    def known(batch: Batch) -> Tensor:
-        with torch._dynamo.config.patch(trace_autograd_ops=True):
-            loss: Tensor = _Known.apply(*compiled(batch), *parameters)  # type: ignore[no-untyped-call]
-        return loss
-
-    return known
-
-
-class _Known(torch.autograd.Function):
-    """A loss whose gradients are known: (loss, gradients, *parameters) -> loss."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: tuple[Tensor, ...], *parameters: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return loss.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients, which are scaled in place: once, like those of `training_loss_sum`."""
-        gradients, ctx.gradients = ctx.gradients, None
-        torch._foreach_mul_(gradients, scale)
-        return None, None, *gradients
-
-
-def recompute_blocks(model: nn.Module) -> None:
-    """Keep only what goes into each block for the backward pass, and compute the rest again there, dropout included.
-
-    Chen et al. 2016, arXiv 1604.06174.
-    """
-    for block in blocks_of(model):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def seed_all(number: int, device: torch.device) -> None:

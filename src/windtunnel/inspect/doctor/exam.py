@@ -93,10 +93,10 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
     many = batch(source, STATISTICS, config.seed, 0).ids
     model = settled(subject.model.eval(), many)
     initial = initial_loss(model, batches)
-    tried = range_test(model, config, source)
-    training = train_copy(model, config, source, steps, beginning(config, steps))
+    tried = range_test(model, config, task)
+    training = train_copy(model, config, task, steps, beginning(config, steps))
     training = replace(training, model=settled(training.model, many))
-    moments = train_copy(model, config, source, MOMENT_STEPS, lambda step: 0.0).optimizer
+    moments = train_copy(model, config, task, MOMENT_STEPS, lambda step: 0.0).optimizer
     end, state = (subject.trained, subject.optimizer) if subject.trained else (training.model, training.optimizer)
     early_fit = fit_of(training.model, task, store, sample_tokens)
     curvature, lr = sharpness(model, large, config.optimizer, moments), config.optimizer.lr
@@ -118,7 +118,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         gradients_end=gradient_flow(end, batches[0]),
         training=training,
         range=tried,
-        rival=_rival(replace(subject, model=model), source, steps, training, tried, suspicious, many),
+        rival=_rival(replace(subject, model=model), steps, training, tried, suspicious, many),
         curvature_start=curvature,
         curvature_end=sharpness(end, large, config.optimizer, state),
         noise=_noise(training, config, source),
@@ -140,7 +140,6 @@ def _noise(training: ShortTraining, config: RunConfig, source: Examples) -> Esti
 
 def _rival(
     subject: Subject,
-    source: Examples,
     steps: int,
     own: ShortTraining,
     tried: RangeTest,
@@ -155,9 +154,8 @@ def _rival(
         factor = 0.1
     else:
         return None
-    rate = beginning(config, steps)
-    other = train_copy(subject.model, config, source, steps, lambda step: factor * rate(step))
-    task = open_task(config, subject.store)
+    rate, task = beginning(config, steps), subject.task
+    other = train_copy(subject.model, config, task, steps, lambda step: factor * rate(step))
     rows: list[Batch] = split_sample(task, "train", SAMPLE_TOKENS)
     first, mine, theirs = (row_losses(m, task, rows) for m in (subject.model, own.model, settled(other.model, many)))
     start = first.mean.estimate

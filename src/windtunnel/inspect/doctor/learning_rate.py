@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from windtunnel.inspect.doctor.short_training import train_copy
-from windtunnel.text.batches import Examples
+from windtunnel.tasks import Task
 from windtunnel.training.run_config import RunConfig
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -30,10 +30,10 @@ class RangeTest:
     explodes: float | None
 
 
-def range_test(model: nn.Module, config: RunConfig, source: Examples, steps: int = 40) -> RangeTest:
+def range_test(model: nn.Module, config: RunConfig, task: Task, steps: int = 40) -> RangeTest:
     """Train a copy of a model with the run's optimizer and batches, the rate rising by the same factor each step."""
     rates = np.geomspace(LOWEST, HIGHEST, steps).tolist()
-    done = train_copy(model, config, source, steps, lambda step: rates[step])
+    done = train_copy(model, config, task, steps, lambda step: rates[step])
     lrs = done.lrs
     if not lrs:
         return RangeTest((), (), (), LOWEST, LOWEST)

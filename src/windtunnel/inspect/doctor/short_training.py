@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from windtunnel.errors import NumericsError
-from windtunnel.tasks.cross_entropy import loss_sum
-from windtunnel.text.batches import Batch, Examples, batch
-from windtunnel.training.optimizer import build_optimizer, optimizer_tensors
+from windtunnel.models import Model
+from windtunnel.tasks import Task
+from windtunnel.text.batches import batch
+from windtunnel.training.data import train_examples
+from windtunnel.training.events import Step
+from windtunnel.training.optimizer import optimizer_tensors
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.schedule import learning_rate
-from windtunnel.training.step import gradients, guard, update
+from windtunnel.training.trainer import Trainer
 
 LOOKS = 12
 """At so many steps the update is compared with the weights."""
@@ -48,50 +51,40 @@ def beginning(config: RunConfig, steps: int) -> Callable[[int], float]:
 
 
 def train_copy(
-    model: nn.Module, config: RunConfig, source: Examples, steps: int, lr: Callable[[int], float]
+    model: nn.Module, config: RunConfig, task: Task, steps: int, lr: Callable[[int], float]
 ) -> ShortTraining:
     """Train a copy of a model on the batches of the run's own first steps, in float32.
 
     Args:
         lr: the learning rate of each step from 0.
     """
-    trial = copy.deepcopy(model).train()
-    optimizer = build_optimizer(trial, config.optimizer)
-    losses: list[float] = []
-    rates: list[float] = []
-    norms: list[float] = []
+    source = train_examples(config, task)
+    plain = config.replace(train=config.train.replace(precision="fp32", compile=False, recompute=False))
+    trial = cast(Model, copy.deepcopy(model))
+    trainer = Trainer.begin(plain, task, trial, lambda step: batch(source, config.train.batch_size, config.seed, step))
+    done: list[Step] = []
     looks = sorted({max(1, round(steps * (i + 1) / LOOKS)) for i in range(LOOKS)})
     ratios: dict[str, list[float]] = {name: [] for name, _ in trial.named_parameters()}
     message = ""
-
-    def loss_of(batch: Batch) -> Tensor:
-        return loss_sum(trial(**batch.inputs), batch.targets)
-
     for step in range(steps):
-        rows = batch(source, config.train.batch_size, config.seed, step)
         look = step + 1 in looks
+        before = {name: p.detach().clone() for name, p in trial.named_parameters()} if look else {}
         try:
-            loss = gradients(loss_of, rows, config.train.grad_accumulation, config.seed, step)
-            first = losses[0] if losses else loss
-            guard(loss, config.train.explode * max(first, math.log(config.model.vocab_size)))
-            before = {name: p.detach().clone() for name, p in trial.named_parameters()} if look else {}
-            norms.append(update(trial, optimizer, lr(step), config.train.clip))
+            done.append(trainer.step(lr(step)))
         except NumericsError as error:
             message = f"step {step + 1}: {error}"
             break
-        losses.append(loss)
-        rates.append(lr(step))
         for name, p in trial.named_parameters() if look else ():
             ratios[name].append(_spread(p.detach() - before[name]) / max(_spread(before[name]), 1e-12))
     return ShortTraining(
-        tuple(losses),
-        tuple(rates),
-        tuple(norms),
-        tuple(look for look in looks if look <= len(losses)),
+        tuple(step.loss for step in done),
+        tuple(step.lr for step in done),
+        tuple(step.grad_norm for step in done),
+        tuple(look for look in looks if look <= len(done)),
         {name: tuple(values) for name, values in ratios.items()},
         message,
         trial,
-        optimizer_tensors(optimizer, trial),
+        optimizer_tensors(trainer.state.optimizer, trial),
     )
 
 

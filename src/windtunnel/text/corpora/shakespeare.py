@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from windtunnel.errors import DataError, SaveError
+from windtunnel.files import write_text
 from windtunnel.text.corpora.cache import cache_folder
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import read_chunks
@@ -94,18 +93,9 @@ def extract(archive: bytes) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write all or nothing: into a temporary file beside the target, then rename."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        write_text(path, text)
     except OSError as error:
         raise SaveError(
             f"{path}: cannot be written ({error.strerror}); "

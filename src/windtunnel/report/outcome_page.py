@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
-from windtunnel.experiments.frame import Claim, Outcome
 from windtunnel.files import write_text
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import cells, inline_svg, page, scrolling_table, table
+from windtunnel.report.outcome import Claim, Outcome
 from windtunnel.training.disk import saving
 
 STYLE = """
@@ -53,7 +53,7 @@ def outcome_page(outcome: Outcome, drawings: Mapping[str, str]) -> str:
     """
     quick = '<p class="warning">A quick run: smaller than the experiment, so its numbers are rougher.</p>'
     figures = "".join(f"<figure>{inline_svg(name, svg)}</figure>" for name, svg in drawings.items())
-    tables = "".join(f"<h2>{escape(t.title)}</h2>{table(t.columns, t.rows)}" for t in outcome.tables)
+    tables = "".join(f"<h2>{escape(t.title)}</h2>{t.html()}" for t in outcome.tables)
     settings = [(name, str(value)) for name, value in outcome.settings.items()]
     body = f"""\
 <h1>{escape(outcome.title)}</h1>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
@@ -11,22 +11,9 @@ from rich.progress import Progress as Bars
 from rich.table import Table as Grid
 from rich.text import Text
 
-from windtunnel.experiments.frame import Experiment, Outcome, Progress
-from windtunnel.report.stats_rows import rows_table
+from windtunnel.report.outcome import Outcome, Progress
 
 STYLES = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow"}
-
-
-def listing(experiments: Mapping[str, Experiment], rows: Mapping[str, str]) -> list[dict[str, str]]:
-    """Every row with its title and its experiment; a row without one is not built yet."""
-    built = {row: experiment for experiment in experiments.values() for row in experiment.rows}
-    found = []
-    for row, title in rows.items():
-        done = row in built
-        name, question = (built[row].name, built[row].question) if done else ("", "")
-        state = "done" if done else "not yet"
-        found.append({"row": row, "state": state, "name": name, "title": title, "question": question})
-    return found
 
 
 def listing_table(found: list[dict[str, str]]) -> Grid:
@@ -55,7 +42,7 @@ def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
     yield grid
     for table in outcome.tables:
         yield Text()
-        yield rows_table(table.title, table.columns, table.rows)
+        yield table.terminal()
     yield Text(f"\n{outcome.signature}", style="dim")
 
 
@@ -72,8 +59,13 @@ def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
     )
     tasks = {}
 
+    def finish_all() -> None:
+        for task in bars.tasks:
+            bars.update(task.id, completed=task.total)
+
     def show(progress: Progress) -> None:
         if progress.what not in tasks:
+            finish_all()  # what comes next ends what was
             tasks[progress.what] = bars.add_task(progress.what)
             if not console.is_terminal:
                 console.print(progress.what, highlight=False, markup=False)
@@ -81,5 +73,4 @@ def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
 
     with bars:
         yield show
-        for task in bars.tasks:  # what was announced last has ended too
-            bars.update(task.id, completed=task.total)
+        finish_all()
