@@ -12,9 +12,12 @@ import torch.nn.functional as F
 
 from windtunnel.tasks import LOSS
 from windtunnel.tasks.cross_entropy import losses
-from windtunnel.text.batches import IGNORED, batch, in_turn, sample
+from windtunnel.text.batches import IGNORED, in_turn, sample
 from windtunnel.training.evaluate import evaluate, unit_sums
-from windtunnel.training.step import gradients, update
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.run_config import RunConfig, TrainConfig
+from windtunnel.training.schedule import ScheduleConfig
+from windtunnel.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +71,16 @@ def right_padded(rows, fill):
 
 
 def train(model, task, steps, size=8, parts=1, lr=0.02, seed=0):
-    """The mean loss of every step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr)
-
-    def loss_of(rows):
-        return task.loss_sum(model(**rows.inputs), rows.targets, once=True)
-
-    means = []
-    for step in range(steps):
-        rows = batch(task.examples("train"), size, seed, step)
-        means.append(gradients(loss_of, rows, parts, seed, step))
-        update(model, optimizer, lr, clip=1.0)
-    return means
+    """The mean loss of every step, which a run's own Trainer takes."""
+    config = RunConfig(
+        corpus="made up here",
+        optimizer=OptimizerConfig(lr=lr, weight_decay=0.0),
+        schedule=ScheduleConfig(curve="constant", warmup=0),
+        train=TrainConfig(steps=steps, batch_size=size, grad_accumulation=parts, precision="fp32", compile=False),
+        seed=seed,
+    )
+    trainer = Trainer.begin(config, task, model)
+    return [trainer.step().loss for _ in range(steps)]
 
 
 def check_scores(model, task):

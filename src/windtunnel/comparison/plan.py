@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -29,8 +29,8 @@ class Plan:
     """
 
     grid: Grid
-    margin: float
-    rule: Rule
+    margin: float = MARGIN
+    rule: Rule = field(default_factory=lambda: Rule(math.nan))
 
     @property
     def baseline(self) -> ResolvedArm:

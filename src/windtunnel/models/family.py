@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import nn
 
 from windtunnel.config import Config
@@ -62,6 +62,12 @@ class ModelConfig(Config, ABC):
     """Whether `build` can draw all weights from one generator, as a published script does."""
     bias_setting: ClassVar[str] = "bias"
     """The setting that removes the biases in front of norms."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_the_family(cls, data: Any) -> Any:
+        """Always among the settings that were given, since it tells which family the others belong to."""
+        return {"family": cls.model_fields["family"].default, **data} if isinstance(data, dict) else data
 
     @property
     @abstractmethod

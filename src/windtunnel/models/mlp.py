@@ -7,10 +7,10 @@ a linear layer gives the logits. With its defaults and `names` it is the model o
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from windtunnel.models.family import Model, ModelConfig, ParameterRow, Reads
@@ -61,12 +61,6 @@ class MLPConfig(ModelConfig):
     init_output: Scale = 0.01
     init_output_bias: Scale = 0.0
     init_direct: Scale = 0.01
-
-    @model_validator(mode="before")
-    @classmethod
-    def _say_the_family(cls, data: Any) -> Any:
-        """Always among the settings that were given, since it tells which family the others belong to."""
-        return {"family": "mlp", **data} if isinstance(data, dict) else data
 
     @property
     def targets_per_example(self) -> int:

@@ -145,7 +145,7 @@ def together(folders: Sequence[Path]) -> list[tuple[int, ...]]:
     for i, folder in enumerate(folders):
         with suppress(ArtifactError):
             run = open_run(folder)
-            if is_tiny(run.config) and not run.config.task.coupled:
+            if is_tiny(run.config):
                 alike.setdefault(to_json(run.config.replace(seed=0)), []).append(i)
     n = sum(len(group) for group in alike.values())
     size = min(MOST_TOGETHER, max(1, -(-n // machine.cores())))

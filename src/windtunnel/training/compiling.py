@@ -62,11 +62,12 @@ def is_tiny(config: RunConfig) -> bool:
     """Whether runs of this resolved config that differ only in the seed train together (`windtunnel.training.stack`).
 
     An mlp whose step is overhead, in float32 on one thread of a CPU, with its batch in one part: batch norm sees parts.
+    A loss that couples the rows of a batch is left to itself.
     Measured by benchmarks/stacked_seeds.py for 2e6 FLOPs a step.
     """
     train, model = config.train, config.model
     plain = train.grad_accumulation == 1 and train.threads == 1 and train.precision == "fp32"
-    plain = plain and config.optimizer.name != "muon"
+    plain = plain and config.optimizer.name != "muon" and not config.task.coupled
     flops = training_flops_per_token(model, model.targets_per_example) * model.targets_per_example * train.batch_size
     return model.stackable and plain and flops < TINY and machine.device().type == "cpu"
 
