@@ -1,11 +1,13 @@
-"""What a corpus is: texts that can be read again and again, in one of three units."""
+"""What a corpus is: texts, or pairs of texts, that can be read again and again, in one of three units."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
+
+from windtunnel.errors import DataError
 
 Unit = Literal["text", "file", "line"]
 
@@ -21,6 +23,8 @@ class Corpus:
         `file` is many documents, `read` gives one at a time;
         `line` is one document a line, `read` gives lines without their newline, empty ones left out.
     read: a fresh pass over the corpus each call. It raises DataError when the text cannot be read.
+    fields: what a document consists of. A document of several fields, such as ("source", "target"), is a line with
+        one TAB between them; documents whose first fields are equal land in one split.
     """
 
     name: str
@@ -29,6 +33,44 @@ class Corpus:
     licence: str
     origin: str
     read: Callable[[], Iterator[str]]
+    fields: tuple[str, ...] = ("text",)
+
+    def split(self, document: str) -> tuple[str, ...]:
+        """The fields of a document, as many as `fields`.
+
+        Raises:
+            DataError: when the document has another number of them.
+        """
+        values = tuple(document.split("\t")) if len(self.fields) > 1 else (document,)
+        if len(values) != len(self.fields):
+            raise DataError(
+                f"{self.name}: {document[:80]!r} has {len(values)} fields, expected {', '.join(self.fields)} with one "
+                "TAB between them"
+            )
+        return values
+
+
+def join_fields(values: Mapping[str, str], where: str) -> str:
+    """One document of several fields: their values with a TAB between them.
+
+    Args:
+        where: the file and line of the values, for the error.
+
+    Raises:
+        DataError: a value holds a TAB, a line break or half of a surrogate pair; the first value is empty.
+    """
+    for name, value in values.items():
+        for character, called in (("\t", "a TAB"), ("\n", "a line break")):
+            if character in value:
+                raise DataError(
+                    f"{where}: {name} holds {called}, which divides fields or documents here; replace it by a space"
+                )
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise DataError(f"{where}: {name} holds half of a surrogate pair (\\ud800 to \\udfff); write it as UTF-8")
+    first = next(iter(values))
+    if not values[first]:
+        raise DataError(f"{where}: {first} is empty, expected at least one character; fill it in or delete the line")
+    return "\t".join(values.values())
 
 
 def reader(parts: Parts, unit: Unit) -> Callable[[], Iterator[str]]:
