@@ -16,6 +16,7 @@ from windtunnel.text.corpora.corpus import Corpus, Unit
 from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
 from windtunnel.text.corpora.pets import pets_corpus
+from windtunnel.text.corpora.pig_latin import PIG_LATIN
 from windtunnel.text.corpora.python_source import python_corpus
 from windtunnel.text.corpora.shakespeare import fetch_shakespeare, shakespeare_corpus
 
@@ -93,4 +94,5 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
     "python": python_corpus,
     "pets": pets_corpus,
     "shakespeare": shakespeare_corpus,
+    **PIG_LATIN,
 }

@@ -80,6 +80,16 @@ def extract(archive: bytes) -> str:
     Raises:
         DataError: when the archive holds none.
     """
+    works = read_works(archive)
+    return "\n\n\n\n".join(works[work] for work in sorted(works)) + "\n"
+
+
+def read_works(archive: bytes) -> dict[str, str]:
+    """The text of each work in the archive, by the name of its file.
+
+    Raises:
+        DataError: when the archive holds none.
+    """
     works: dict[str, str] = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         for member in tar:
@@ -89,7 +99,7 @@ def extract(archive: bytes) -> str:
                 works[match["work"]] = file.read().decode("utf-8").strip()
     if not works:
         raise DataError(f"{ARCHIVE} holds no texts where they were expected ({MEMBER.pattern})")
-    return "\n\n\n\n".join(works[work] for work in sorted(works)) + "\n"
+    return works
 
 
 def _write(path: Path, text: str) -> None:
