@@ -123,6 +123,7 @@ def test_line_ends_empty_lines_and_quotes(tmp_path):
         ("a.csv", "source,target\na,b\nc,d,e\n", ["line 3: expected 2 columns", "got 3", "quotes"]),
         ("a.csv", 'source,target\n"a\nb",c\n', ["line 2: source holds a line break", "space"]),
         ("a.csv", 'source,target\n"a",c\n"d\n\ne",f\ng,"\th"\n', ["line 3: source holds a line break"]),
+        ("a.csv", 'source,note,target\na,"x\ny",b\n\n,x,d\n', ["line 5: source is empty"]),
         ("a.csv", 'source,target\na,b\n"c\td",e\n', ["line 3: source holds a TAB"]),
         ("a.csv", 'source,target\na,b\n"c,d\n', ["after line 2: not CSV", "quotes"]),
         ("a.csv", 'source,target\na,"b"c\n', ["after line 1: not CSV"]),
