@@ -17,6 +17,7 @@ from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
 from windtunnel.text.corpora.pets import pets_corpus
 from windtunnel.text.corpora.pig_latin import PIG_LATIN
+from windtunnel.text.corpora.pronunciations import fetch_pronunciations, pronunciations_corpus
 from windtunnel.text.corpora.python_source import python_corpus
 from windtunnel.text.corpora.shakespeare import fetch_shakespeare, shakespeare_corpus
 
@@ -71,6 +72,8 @@ def _named(name: str, unit: Unit | Literal["auto"]) -> Corpus:
     corpus = CORPORA[name]()
     if unit in ("auto", corpus.unit):
         return corpus
+    if len(corpus.fields) > 1:
+        raise DataError(f"{name} is pairs, one a line, which unit={unit} cannot hold; use unit=line or leave it out")
     if unit == "text" and corpus.unit == "file":
         raise DataError(f"{name} is many files, and the unit text is one running text; use unit=file or unit=line")
     if unit == "file":
@@ -96,7 +99,7 @@ def _nearest(given: str) -> str:
     return f"; known are {', '.join(CORPORA)}, and the path of any file, folder or glob of UTF-8 text"
 
 
-FETCHED: dict[str, Callable[[], Path]] = {"shakespeare": fetch_shakespeare}
+FETCHED: dict[str, Callable[[], Path]] = {"shakespeare": fetch_shakespeare, "pronunciations": fetch_pronunciations}
 
 CORPORA: dict[str, Callable[..., Corpus]] = {
     "names": names_corpus,
@@ -104,4 +107,5 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
     "pets": pets_corpus,
     "shakespeare": shakespeare_corpus,
     **PIG_LATIN,
+    "pronunciations": pronunciations_corpus,
 }

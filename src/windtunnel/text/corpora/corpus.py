@@ -50,6 +50,21 @@ class Corpus:
         return values
 
 
+def right_answers(corpus: Corpus) -> dict[str, tuple[str, ...]]:
+    """All different targets of each source of a corpus of two fields, in their order: each of them is right.
+
+    Raises:
+        DataError: when the corpus has another number of fields, or its text cannot be read.
+    """
+    if len(corpus.fields) != 2:
+        raise DataError(f"{corpus.name} has the fields {', '.join(corpus.fields)}; expected a source and a target")
+    answers: dict[str, dict[str, None]] = {}
+    for document in corpus.read():
+        source, target = corpus.split(document)
+        answers.setdefault(source, {})[target] = None
+    return {source: tuple(targets) for source, targets in answers.items()}
+
+
 def join_fields(values: Mapping[str, str], where: str) -> str:
     """One document of several fields: their values with a TAB between them.
 

