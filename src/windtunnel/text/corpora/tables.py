@@ -1,0 +1,141 @@
+"""Tables as corpora of several fields: TSV and CSV with a header, JSONL with an object a line; `.gz` too.
+
+TSV knows no quotes: a TAB divides columns, a line break rows. CSV is that of Python's `csv` with doubled quotes. Other
+columns than those that are wanted may be there, and empty lines are passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from windtunnel.errors import DataError
+from windtunnel.text.corpora.corpus import join_fields, lines
+from windtunnel.text.corpora.files import read_chunks
+
+KINDS = (".tsv", ".csv", ".jsonl")
+PAIR = {"source": "source", "target": "target"}
+"""The columns that make a file a corpus of pairs without being asked for."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file whose rows are documents. columns: each field's column, in the order of the fields."""
+
+    path: Path
+    kind: str
+    columns: Mapping[str, str]
+
+    def documents(self) -> Iterator[str]:
+        """The documents, each its fields with a TAB between them; a fresh pass each call.
+
+        Raises:
+            DataError: names the line of the first row that is not as the header says or cannot be a document.
+        """
+        rows = _objects(self.path) if self.kind == ".jsonl" else _rows(self.path, self.kind)
+        for number, row in rows:
+            where = f"{self.path}, line {number}"
+            yield join_fields({field: _value(row, name, where) for field, name in self.columns.items()}, where)
+
+
+def find_table(files: tuple[Path, ...], columns: Mapping[str, str] | None) -> Table | None:
+    """The table in `files`, or None where they are plain text.
+
+    Args:
+        columns: the column of each field; None means `source` and `target`, if the file has both.
+
+    Raises:
+        DataError: columns are asked for that are not there, or that stand there twice.
+    """
+    path = files[0]
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if len(files) > 1 or kind not in KINDS:
+        if columns is not None:
+            given = path if len(files) == 1 else f"{len(files)} files"
+            raise DataError(f"columns are those of one file, {', '.join(KINDS)} or one of these as .gz; got {given}")
+        return None
+    wanted = PAIR if columns is None else columns
+    names = _names(path, kind)
+    missing = [name for name in wanted.values() if name not in names]
+    if missing and columns is None:
+        return None
+    if missing:
+        close = difflib.get_close_matches(missing[0], names, n=1)
+        raise DataError(
+            f"{path}: no column {missing[0]!r}; "
+            + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)[:200] or 'no header'}")
+        )
+    twice = [name for name in wanted.values() if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}, line 1: the column {twice[0]!r} stands there twice; rename one of them")
+    return Table(path, kind, dict(wanted))
+
+
+def _names(path: Path, kind: str) -> list[str]:
+    """The names of the columns; none when the beginning of the file (1 MiB) is no such table."""
+    beginning = lines(islice(read_chunks(path), 1))
+    try:
+        if kind != ".jsonl":
+            return [name.strip() for name in next(_cells(beginning, kind), (1, []))[1]]
+        first = json.loads(next((line for line in beginning if line.strip()), ""))
+    except (ValueError, RecursionError, csv.Error):
+        return []
+    return list(first) if isinstance(first, dict) else []
+
+
+def _cells(rows: Iterator[str], kind: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not empty: its first line's number and its cells. Raises csv.Error."""
+    if kind == ".tsv":
+        yield from ((number, line.split("\t")) for number, line in enumerate(rows, start=1) if line)
+        return
+    reader = csv.reader((f"{line}\n" for line in rows), strict=True)
+    begun = 1
+    for cells in reader:
+        if cells:
+            yield begun, cells
+        begun = reader.line_num + 1
+
+
+def _rows(path: Path, kind: str) -> Iterator[tuple[int, dict[str, object]]]:
+    last = 0
+    names: list[str] = []
+    try:
+        for number, cells in _cells(lines(read_chunks(path)), kind):
+            last = number
+            if not names:
+                names = [name.strip() for name in cells]
+                continue
+            if len(cells) != len(names):
+                cure = "replace a TAB in a field by a space" if kind == ".tsv" else "put a field with a comma in quotes"
+                expected = f"expected {len(names)} columns, as in the header"
+                raise DataError(f"{path}, line {number}: {expected}, got {len(cells)}; {cure}")
+            yield number, dict(zip(names, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}, after line {last}: not CSV ({error}); see to its quotes") from None
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    for number, line in enumerate(lines(read_chunks(path)), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error}); expected one object a line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: {line[:80]!r} is no object; expected {{...}} on each line")
+        yield number, row
+
+
+def _value(row: Mapping[str, object], name: str, where: str) -> str:
+    if name not in row:
+        raise DataError(f"{where}: no field {name!r}; add it, or delete the line")
+    value = row[name]
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {name} is {json.dumps(value)[:80]}, expected a string in quotes")
+    return value
