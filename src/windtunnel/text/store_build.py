@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -81,11 +82,11 @@ class Digest:
 
 
 class Column:
-    """One raw file of values, appended to and hashed; `close` makes it durable."""
+    """One raw file of values, appended to and hashed; `close` makes it durable, `held` closes what is given up."""
 
-    def __init__(self, path: Path, dtype: str) -> None:
+    def __init__(self, path: Path, dtype: str, held: ExitStack) -> None:
         self._dtype = dtype
-        self._file = path.open("wb")
+        self._file = held.enter_context(path.open("wb"))
         self._hash = hashlib.sha256()
         self.length = 0
 
@@ -106,11 +107,11 @@ class Column:
 class SplitFiles:
     """The files of one split while they are written."""
 
-    def __init__(self, folder: Path, name: str, dtype: str, documents: bool) -> None:
+    def __init__(self, folder: Path, name: str, dtype: str, documents: bool, held: ExitStack) -> None:
         self.name = name
         self.n_bytes = 0
-        self.ids = Column(folder / f"{name}.ids.bin", dtype)
-        self.offsets = Column(folder / f"{name}.offsets.bin", "<i8") if documents else None
+        self.ids = Column(folder / f"{name}.ids.bin", dtype, held)
+        self.offsets = Column(folder / f"{name}.offsets.bin", "<i8", held) if documents else None
         if self.offsets:
             self.offsets.append(np.zeros(1, np.int64))
 
@@ -154,7 +155,7 @@ def build(
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with temporary(root / key, folder=True) as new:
+        with temporary(root / key, folder=True) as new, ExitStack() as held:
             if isinstance(tokenizer, str):
                 tokenizer = make_tokenizer(tokenizer, corpus, config, content)
             if corpus.unit != "text" and tokenizer.end_id is None:
@@ -162,7 +163,7 @@ def build(
                     f"{corpus.name} is read by {corpus.unit}, which needs a tokenizer with the end mark "
                     "<|endoftext|>; this one has none: use another, or text.unit=text"
                 )
-            _write(new, corpus, config, content, tokenizer)
+            _write(new, corpus, config, content, tokenizer, held)
             _move(new, root / key, corpus)
     except OSError as error:
         raise SaveError(
@@ -205,12 +206,14 @@ def _train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterat
             yield from cut_pieces([document], GPT2_CUT, PIECE)
 
 
-def _write(folder: Path, corpus: Corpus, config: TextConfig, content: Content, tokenizer: Tokenizer) -> None:
+def _write(
+    folder: Path, corpus: Corpus, config: TextConfig, content: Content, tokenizer: Tokenizer, held: ExitStack
+) -> None:
     text = tokenizer.to_json().encode()
-    entry = Column(folder / "tokenizer.json", "u1")
+    entry = Column(folder / "tokenizer.json", "u1", held)
     entry.append(np.frombuffer(text, np.uint8))
     dtype: str = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-    writers = {name: SplitFiles(folder, name, dtype, corpus.unit != "text") for name in SPLITS}
+    writers = {name: SplitFiles(folder, name, dtype, corpus.unit != "text", held) for name in SPLITS}
     digest = Digest(corpus.unit, alphabet=False)
     write = _write_text if corpus.unit == "text" else _write_documents
     write(writers, _watched(corpus, digest), corpus, config, content, tokenizer)
@@ -226,7 +229,7 @@ def _write(folder: Path, corpus: Corpus, config: TextConfig, content: Content, t
         {"format": FORMAT, "corpus": corpus.name, "unit": corpus.unit, "sha256": content.sha256}
         | {"dtype": dtype, "splits": splits, "files": files}
     )
-    last = Column(folder / "manifest.json", "u1")
+    last = Column(folder / "manifest.json", "u1", held)
     last.append(np.frombuffer(manifest.model_dump_json(indent=2).encode(), np.uint8))
     last.close()
     sync_folder(folder)
