@@ -94,6 +94,7 @@ def test_decoding_with_a_cache_gives_the_same_logits(pair):
             assert_near(ours(ids[:, start:end], cache), given.logits)
 
 
+@pytest.mark.slow
 def test_gpt2_with_124_million_parameters_has_the_same_logits_and_gradients(tmp_path):
     theirs = randomised(GPT2LMHeadModel(GPT2Config()), spread=0.02)
     theirs.save_pretrained(tmp_path)

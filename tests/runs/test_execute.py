@@ -67,6 +67,7 @@ def undisturbed(make, tmp_path_factory):
     return [result(folder) for folder in folders]
 
 
+@pytest.mark.slow
 def test_a_killed_dask_worker_loses_and_doubles_nothing(make, undisturbed, tmp_path):
     distributed = pytest.importorskip("distributed")
     runs = make(tmp_path, 2)
@@ -131,6 +132,7 @@ def test_a_module_of_the_working_folder_is_not_run(make, tmp_path, monkeypatch):
     assert not tmp_path.joinpath("was run").exists()
 
 
+@pytest.mark.slow
 def test_stopped_then_driver_killed_then_finished_in_a_pool_with_a_kill(make, undisturbed, tmp_path):
     runs = make(tmp_path, 2)
     with open_executor("local", 1) as executor:

@@ -12,6 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "attack.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "count"),
     [

@@ -12,6 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "stress_kill.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--kills", "6"], ["--every-call"]], ids=["random", "every call"])
 def test_kills_lose_and_change_nothing(arguments):
     ended = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)

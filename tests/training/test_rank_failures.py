@@ -35,6 +35,7 @@ def each_its_own(folder: Path, *commands: list[str]) -> None:
     command(own if own.exists() else folder, *commands[rank % len(commands)])
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others_and_loses_nothing():
     ended = subprocess.run([sys.executable, SCRIPT, "--kills", "1"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -44,6 +45,7 @@ def test_a_killed_rank_ends_the_others_and_loses_nothing():
     assert summary["equal_to_uninterrupted"] == summary["finished_runs"] >= 1
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_rank_saves_on_all(tmp_path):
     corpus = names_file(tmp_path)
     ranks = Processes(2, each_its_own, tmp_path, [*words(corpus, "train.steps=5000"), "--parallel", "ddp"])

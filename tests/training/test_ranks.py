@@ -197,6 +197,7 @@ def compiled_mlps(work: Path) -> None:
             list(resume(work / str(ranks.mode), ranks=ranks))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not machine.has_compiler(), reason="needs a C++ compiler")
 def test_a_compiled_mlp_trains_on_two_ranks_as_in_one_process(tmp_path):
     """Its loss alone is compiled then: with the gradient in the same graph nothing would be summed or gathered."""
