@@ -60,6 +60,11 @@ def test_a_tokenizer_that_spaces_a_token_by_the_one_before_it_keeps_the_space_af
     assert tokenizer.decode([0, 1, 0, 0]) == "a\n b a\n a\n"
 
 
+def test_marks_add_nothing_to_the_text():
+    tokenizer = characters_tokenizer("ab", end=True, marks=("turn",))
+    assert spelled(tokenizer, [3, tokenizer.marks["turn"], 2, 0]) == ["b", "", "a", "", ""]
+
+
 def test_a_character_comes_with_its_last_token_and_bytes_without_their_rest_with_the_last_of_all():
     a, first, second = BYTES.encode("aé").tolist()
     assert added(BYTES, [a, first, second]) == ([["a"], [], ["", "é"]], "length")

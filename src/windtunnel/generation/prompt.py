@@ -44,7 +44,7 @@ def token_text(tokenizer: Tokenizer, id: int) -> str:
 
 
 class Spelling:
-    """Ids to text, one by one. Joined, what they add is the text of all of them without end marks."""
+    """Ids to text, one by one. Joined, what they add is the text of all of them without marks."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -62,7 +62,7 @@ class Spelling:
 
     def add(self, id: int) -> str:
         """What a further id adds; a character whose bytes are spread over several ids comes with the last of them."""
-        if id == self.tokenizer.end_id:
+        if id in self.tokenizer.marks.values():
             return ""
         self.ids.append(id)
         text = self.tokenizer.decode(self.ids)
