@@ -16,7 +16,7 @@ from windtunnel.report.tables import sampling_line, surprise_share, totals_line
 
 
 def trace_page(trace: Trace) -> str:
-    """The text with each token on the colour of its surprise; hover or focus one to see what stood beside it."""
+    """The text with each token on the colour of its surprise; hover or focus one to see its alternatives."""
     top = math.log2(max(2, trace.vocab_size))
     body = f"""\
 <h1>{escape(trace.run)}, step {trace.step}: every token's probability</h1>
@@ -73,11 +73,11 @@ def _span(trace: Trace, index: int, token: TokenTrace) -> str:
     """One token; a line may break after it, and does after a newline."""
     share = surprise_share(token, trace.vocab_size)
     kinds = ["token", *(["prompt"] if index < trace.n_prompt else []), *(["unknown"] if share is None else [])]
-    told = "" if token.surprise_bits is None else f", {token.surprise_bits:.2f} bits"
+    bits = "" if token.surprise_bits is None else f", {token.surprise_bits:.2f} bits"
     after = "<br>" if token.text.endswith("⏎") else "<wbr>"
     return (
         f'<span class="{" ".join(kinds)}" role="option" tabindex="{-1 if index else 0}" style="--s:{share or 0:.3f}" '
-        f'aria-label="{escape(token.text + told)}">{escape(token.text)}</span>{after}'
+        f'aria-label="{escape(token.text + bits)}">{escape(token.text)}</span>{after}'
     )
 
 
