@@ -334,4 +334,4 @@ def test_folding_says_that_nothing_changed(windtunnel, document, trained, names,
     code, _, err = windtunnel("fold", trained, "--out", "third")
     assert code == 2
     assert err.startswith("windtunnel: nothing to fold: ")
-    assert "the model is a transformer" in err
+    assert "this transformer has none" in err

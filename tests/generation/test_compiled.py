@@ -11,7 +11,7 @@ import torch
 import windtunnel
 from windtunnel.errors import ConfigError
 from windtunnel.generation import compiled
-from windtunnel.generation.compiled import ONE_THREAD, OneToken, Steps, one_token, settle, step_key
+from windtunnel.generation.compiled import ONE_THREAD, OneToken, Steps, one_token, prepare_process, step_key
 from windtunnel.generation.decode import decode, decode_many
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig, adjust, best, ranking
@@ -183,7 +183,7 @@ def test_a_small_step_gets_one_thread_and_one_of_many_sequences_keeps_both(make,
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        settle(make().model, n_sequences)
+        prepare_process(make().model, n_sequences)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

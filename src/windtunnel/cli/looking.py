@@ -40,7 +40,7 @@ def generate(
     Past the model's context the window slides: each token is predicted from the last context_length ones.
     """
     from windtunnel.config import parse
-    from windtunnel.generation.compiled import Steps, settle
+    from windtunnel.generation.compiled import Steps, prepare_process
     from windtunnel.generation.request import Request
     from windtunnel.generation.sampling import SamplingConfig
     from windtunnel.generation.trace import as_trace, corpus_truth
@@ -51,7 +51,7 @@ def generate(
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
     request = Request(prompt, tokens, sampling, seed, alternatives, tuple(stop))
     loaded = load_model(run)
-    settle(loaded.model, samples)  # before read_as, which leaves hardly a parameter to count
+    prepare_process(loaded.model, samples)  # before read_as, which leaves hardly a parameter to count
     trained = read_as(loaded, weights)
     steps = Steps(trained.model, "auto" if compile is None else compile)
     if samples > 1:
@@ -97,7 +97,7 @@ def look(
     text: Annotated[str, typer.Argument(help="The text to look at.")],
     layer: Annotated[int | None, typer.Option(min=1, help="One layer's heads only, from 1.")] = None,
     head: Annotated[int | None, typer.Option(min=1, help="One head only, from 1.")] = None,
-    alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown at each place.")] = 6,
+    alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown at each position.")] = 6,
     out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
     as_json: Json = False,
 ) -> None:

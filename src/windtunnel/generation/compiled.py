@@ -40,23 +40,21 @@ Call = Callable[[Tensor, Cache], Tensor]
 """(ids (B, 1), cache) -> logits (B, V); the token is read into the cache."""
 
 ROUND = 64
-"""Capacities are a multiple of it, so that prompts of almost the same length share a compiled step. One place at least
-is never filled: a slice that may be the whole memory is a special case to the compiler."""
+"""Tokens. A cache's capacity is rounded up to a multiple of it, so that prompts of almost the same length share a
+compiled step. At least one position stays empty: the compiler treats a slice that may be the whole memory apart."""
 EARNS = 60.0
-"""Seconds of eager steps still to come from which compiling, about half a minute, is sure to earn itself back."""
+"""Seconds. Compile when the remaining eager steps would take at least this long; compiling takes about 30."""
 ONE_THREAD = 2_000_000
-"""0.8M parameters decode faster on one thread than on two (benchmarks/decoding.py --threads)."""
+"""Parameters times sequences. Below it, handing half of a product to a second thread takes longer than computing it.
+Measured with benchmarks/decoding.py --threads: 0.8M parameters decode faster on one thread than on two."""
 FOLDER = "decoding"
 """Where compiled steps are, in the cache."""
 SOURCES = ("models/transformer.py", "nn/*.py", "generation/weights.py", "generation/compiled.py")
 """What a compiled step is made from; when one of these changes, it is compiled again."""
 
 
-def settle(model: nn.Module, n_sequences: int = 1) -> None:
-    """Prepare this process for decoding: what is freed is kept for the next step, and small steps get one thread.
-
-    With less than ONE_THREAD parameters times sequences, products are shorter than their handing over to another.
-    """
+def prepare_process(model: nn.Module, n_sequences: int = 1) -> None:
+    """Prepare this process for decoding: freed memory is kept for the next step, and small steps get one thread."""
     machine.keep_memory()
     if n_sequences * sum(p.numel() for p in model.parameters()) < ONE_THREAD:
         torch.set_num_threads(1)
@@ -128,14 +126,14 @@ class Steps:
 
 
 class OneToken(nn.Module):
-    """What is compiled: (ids (B, 1), places (S,), keys, values) -> logits (B, V); keys and values are extended."""
+    """What is compiled: (ids (B, 1), positions_S, keys, values) -> logits (B, V); keys and values are extended."""
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, ids_B1: Tensor, places_S: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
-        cache = StaticCache(keys, values, places_S)
+    def forward(self, ids_B1: Tensor, positions_S: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        cache = StaticCache(keys, values, positions_S)
         logits_B1V: Tensor = self.model(ids_B1, cache, attend=cache.attend)
         return logits_B1V[:, -1]
 
@@ -161,10 +159,10 @@ def step_key(model: Transformer, n_sequences: int, capacity: int) -> str:
 
 
 def find_step(key: str) -> Path | None:
-    """The compiled step of this key on disk; what is there under its name and is not what was kept is removed.
+    """The compiled step of this key on disk; a file of its name with other content than was written is removed.
 
     Raises:
-        SaveError: when another user can have put it there.
+        SaveError: when another user can have written it.
     """
     for path in kept_steps(key):
         private_folder(FOLDER)
@@ -208,7 +206,7 @@ def compile_step(model: Transformer, cache: Cache, key: str) -> Path:
     module = one_token(model)
     ids = torch.zeros(cache.keys.shape[1], 1, dtype=torch.long)
     keys, values = (list(torch.zeros_like(x).unbind()) for x in (cache.keys, cache.values))
-    places = torch.arange(8)
+    positions = torch.arange(8)
     filled = torch.export.Dim("filled", min=1, max=cache.capacity - 1)
     shapes = (None, {0: filled}, [None] * len(keys), [None] * len(values))
     settings = {
@@ -218,7 +216,7 @@ def compile_step(model: Transformer, cache: Cache, key: str) -> Path:
     }
     with saving(folder), tempfile.TemporaryDirectory(dir=folder) as scratch, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside torch
-        program = torch.export.export(module, (ids, places, keys, values), dynamic_shapes=shapes)
+        program = torch.export.export(module, (ids, positions, keys, values), dynamic_shapes=shapes)
         made = torch._inductor.aoti_compile_and_package(
             program, package_path=f"{scratch}/step.pt2", inductor_configs=settings
         )
@@ -230,20 +228,20 @@ def load_step(model: Transformer, path: Path) -> Call:
     """The step at `path` with the model's weights, which stay where they are."""
     module = one_token(model)
     run = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-    own = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-    run.load_constants({name: own[name] for name in run.get_constant_fqns()}, False, True, True)
-    held = module  # the compiled step points to the module's weights
-    known: Cache | None = None
+    tensors = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    run.load_constants({name: tensors[name] for name in run.get_constant_fqns()}, False, True, True)
+    owner = module  # the compiled step points to the module's weights, so they must live as long
+    last_cache: Cache | None = None
     memory: list[Tensor] = []
-    places = torch.empty(0, dtype=torch.long)
+    positions = torch.empty(0, dtype=torch.long)
 
     def step(ids_B1: Tensor, cache: Cache) -> Tensor:
-        nonlocal known, memory, places
-        assert held is module
-        if cache is not known:
-            known, memory = cache, [*cache.keys.unbind(), *cache.values.unbind()]
-            places = torch.arange(cache.capacity)
-        (logits_BV,) = run.run([ids_B1, places[: cache.length + 1], *memory])
+        nonlocal last_cache, memory, positions
+        assert owner is module
+        if cache is not last_cache:
+            last_cache, memory = cache, [*cache.keys.unbind(), *cache.values.unbind()]
+            positions = torch.arange(cache.capacity)
+        (logits_BV,) = run.run([ids_B1, positions[: cache.length + 1], *memory])
         cache.advance(1)
         return logits_BV
 

@@ -138,7 +138,7 @@ class Continuation:
 
 
 def first_stop(text: str, stop: Sequence[str]) -> int | None:
-    """Where the stop string begins that is the first to be complete; of those that end together, the longest."""
+    """Where the stop string begins that is the first to be complete; of several that end there, the longest."""
     ends = [(begin + len(one), begin) for one in stop if (begin := text.find(one)) >= 0]
     return min(ends)[1] if ends else None
 

@@ -16,10 +16,9 @@ from windtunnel.config import Config
 from windtunnel.nn.init import stream
 
 Floats = npt.NDArray[np.float64]
-
-
 FEW = 16
-"""So many of the most probable tokens are found sooner one by one than by dividing the vocabulary."""
+"""Tokens. Up to this many of the most probable ones are found one by one; beyond, partitioning the vocabulary is
+faster."""
 
 
 class SamplingConfig(Config):
@@ -102,9 +101,9 @@ def best(scores_V: Floats, n: int) -> npt.NDArray[np.int64]:
 def _one_by_one(scores_NV: Floats, n: int) -> npt.NDArray[np.int64]:
     left_NV, rows_N = scores_NV.copy(), np.arange(len(scores_NV))
     best_Nn = np.empty((len(scores_NV), n), dtype=np.int64)
-    for place in range(n):
-        id_N = best_Nn[:, place] = left_NV.argmax(axis=-1)
-        if (left_NV[rows_N, id_N] == -np.inf).any():  # what is taken cannot be told from what is left
+    for rank in range(n):
+        id_N = best_Nn[:, rank] = left_NV.argmax(axis=-1)
+        if (left_NV[rows_N, id_N] == -np.inf).any():  # taken ids cannot be told from ids of probability 0
             return ranking(scores_NV)[:, :n]
         left_NV[rows_N, id_N] = -np.inf
     return best_Nn

@@ -164,8 +164,8 @@ def _generate(
             if text.finish:
                 return
 
-    for some in chunked(positions()):
-        yield from describe(tokenizer, some, request.alternatives)
+    for batch in chunked(positions()):
+        yield from describe(tokenizer, batch, request.alternatives)
 
 
 def chunked(items: Iterable[T], seconds: float = 0.02, most: int = 64) -> Iterator[list[T]]:
@@ -217,7 +217,7 @@ def describe(tokenizer: Tokenizer, positions: Sequence[Position], n_alternatives
 
 
 def at(values_V: Floats | None, id_A: Ids) -> list[float] | list[None]:
-    """The values of some ids, if there are any."""
+    """The values at ids; None for each where there are no values."""
     return [None] * len(id_A) if values_V is None else values_V[id_A].tolist()
 
 

@@ -23,7 +23,8 @@ from windtunnel.training.run import TrainedModel
 Weights = Literal["fp32", "bf16", "int8"]
 
 FEW = 8
-"""Up to so many vectors are multiplied by sums in a loop over the weights, more by a library: each is faster there."""
+"""Vectors. Up to this many are multiplied by sums in one loop over the weights; beyond, a library's matrix product is
+faster. Measured with benchmarks/decoding.py --at-once."""
 
 
 class Rows(nn.Module):

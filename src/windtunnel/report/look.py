@@ -27,20 +27,20 @@ class Look:
     """
 
     trace: Trace
-    found: AttentionMap
+    attention: AttentionMap
     labels: tuple[str, ...]
     files: tuple[Path, ...]
 
     @property
     def max_difference(self) -> float:
         """Largest difference between the logits of the pass that shows its weights and of the fast path."""
-        return self.found.max_difference
+        return self.attention.max_difference
 
     def to_dict(self) -> dict[str, Any]:
         """The trace, and the attention weights by layer, head, query and key."""
-        weights = self.found.weights.round(6).tolist()
-        seen = {"labels": self.labels, "weights": weights, "max_difference": self.max_difference}
-        return {"trace": self.trace.to_dict(), "attention": seen, "files": [str(path) for path in self.files]}
+        weights = self.attention.weights.round(6).tolist()
+        attention = {"labels": self.labels, "weights": weights, "max_difference": self.max_difference}
+        return {"trace": self.trace.to_dict(), "attention": attention, "files": [str(path) for path in self.files]}
 
 
 def look_at(
@@ -65,15 +65,15 @@ def look_at(
         if given is not None and not 1 <= given <= most:
             raise ConfigError(f"there is no {name} {given}; the model has 1 to {most}")
     ids = prompt_ids(trained.tokenizer, config.text.unit, text)
-    found = attention(trained.model, ids)
+    heads = attention(trained.model, ids)
     labels = tuple(token_text(trained.tokenizer, id) for id in ids)
-    seen = trace(trained, Request(text, 0, alternatives=alternatives), corpus_truth(trained))
-    picture = attention_figure(found.weights, labels, layer and layer - 1, head and head - 1)
+    record = trace(trained, Request(text, 0, alternatives=alternatives), corpus_truth(trained))
+    picture = attention_figure(heads.weights, labels, layer and layer - 1, head and head - 1)
     files = tuple(folder / name for name in ("attention.png", "attention.html", "trace.html"))
     with saving(folder):
         folder.mkdir(parents=True, exist_ok=True)
     save_figure(picture, files[0])
     with saving(folder):
-        write_text(files[1], attention_page(found, labels, seen.run, seen.step))
-        write_text(files[2], trace_page(seen))
-    return Look(seen, found, labels, files)
+        write_text(files[1], attention_page(heads, labels, record.run, record.step))
+        write_text(files[2], trace_page(record))
+    return Look(record, heads, labels, files)

@@ -17,7 +17,7 @@ from windtunnel.stats.digits import number
 
 
 def trace_page(trace: Trace) -> str:
-    """The text with each token on the colour of its surprise; hover or focus one to see what stood beside it."""
+    """The text with each token on the colour of its surprise; hover or focus one to see its alternatives."""
     top = math.log2(max(2, trace.vocab_size))
     body = f"""\
 <h1>{escape(trace.run)}, step {trace.step}: every token's probability</h1>
@@ -74,11 +74,15 @@ def _span(trace: Trace, index: int, token: TokenTrace) -> str:
     """One token; a line may break after it, and does after a newline."""
     share = surprise_share(token, trace.vocab_size)
     kinds = ["token", *(["prompt"] if index < trace.n_prompt else []), *(["unknown"] if share is None else [])]
+<<<<<<< HEAD
     told = "" if token.surprise_bits is None else f", {number(token.surprise_bits, 2)} bits"
+=======
+    bits = "" if token.surprise_bits is None else f", {token.surprise_bits:.2f} bits"
+>>>>>>> hg
     after = "<br>" if token.text.endswith("⏎") else "<wbr>"
     return (
         f'<span class="{" ".join(kinds)}" role="option" tabindex="{-1 if index else 0}" style="--s:{share or 0:.3f}" '
-        f'aria-label="{escape(token.text + told)}">{escape(token.text)}</span>{after}'
+        f'aria-label="{escape(token.text + bits)}">{escape(token.text)}</span>{after}'
     )
 
 

@@ -56,7 +56,7 @@ def trace_table(trace: Trace, width: int = 100) -> Table:
 
 
 def steps_table(trace: Trace, width: int = 100) -> RenderableType:
-    """Steps as columns: under each generated token the most probable ones of its place, the taken one marked ›.
+    """Steps as columns: under each generated token the most probable ones of its position, the taken one marked ›.
 
     As many steps as fit stand beside each other; the others follow below.
     """
