@@ -74,11 +74,7 @@ def _span(trace: Trace, index: int, token: TokenTrace) -> str:
     """One token; a line may break after it, and does after a newline."""
     share = surprise_share(token, trace.vocab_size)
     kinds = ["token", *(["prompt"] if index < trace.n_prompt else []), *(["unknown"] if share is None else [])]
-<<<<<<< HEAD
-    told = "" if token.surprise_bits is None else f", {number(token.surprise_bits, 2)} bits"
-=======
-    bits = "" if token.surprise_bits is None else f", {token.surprise_bits:.2f} bits"
->>>>>>> hg
+    bits = "" if token.surprise_bits is None else f", {number(token.surprise_bits, 2)} bits"
     after = "<br>" if token.text.endswith("⏎") else "<wbr>"
     return (
         f'<span class="{" ".join(kinds)}" role="option" tabindex="{-1 if index else 0}" style="--s:{share or 0:.3f}" '
