@@ -32,7 +32,7 @@ from windtunnel.training.events import Event, Step
 from windtunnel.training.loop import resume
 from windtunnel.training.machine import has_compiler
 from windtunnel.training.recipes import makemore
-from windtunnel.training.stack import resume_together
+from windtunnel.training.stack import resume_stacked
 
 CLAIM = "eight seeds on two cores, four stacked on each, take no more wall time than makemore's script for one seed"
 SCRIPT = "script, one seed"
@@ -109,7 +109,7 @@ def main() -> None:
         def ours(what: str, seeds: int, compile: bool) -> Callable[[], None]:
             settled = override(config, [f"train.compile={str(compile).lower()}"])
             folders = create_seeds(settled, range(seeds), Path(name) / what)
-            together = resume_together(folders) if seeds > 1 else ((0, event) for event in resume(folders[0]))
+            together = resume_stacked(folders) if seeds > 1 else ((0, event) for event in resume(folders[0]))
             return steps_of(held.enter_context(closing(together)), seeds - 1, given.steps)
 
         rivals = {SCRIPT: script(given.steps), "alone, one seed": ours("alone", 1, False)}

@@ -24,7 +24,7 @@ from windtunnel.training.events import Evaluation, Step, Stopped, read_events
 from windtunnel.training.recipes import mlp
 from windtunnel.training.run import METRICS
 from windtunnel.training.run_config import RunConfig
-from windtunnel.training.stack import resume_together
+from windtunnel.training.stack import resume_stacked
 
 ROUNDING = 1e-4
 """In nats: what the losses of seeds that stood at different steps may differ by."""
@@ -76,7 +76,7 @@ def attack_kills(kills: int, draw: random.Random, work: Path) -> dict[str, Any]:
              "train.threads=1", "text.dev_fraction=0.1", "model.d_hidden=50"]  # fmt: skip
     config = override(mlp(str(corpus(work))), short)
     whole = create_seeds(config, range(4), work / "whole")
-    list(resume_together(whole))
+    list(resume_stacked(whole))
     expected = [losses(run) for run in whole]
     broken: list[str] = []
     n_killed, n_groups, apart = 0, 0, 0.0
@@ -85,7 +85,7 @@ def attack_kills(kills: int, draw: random.Random, work: Path) -> dict[str, Any]:
         runs = standing(whole, work / f"group-{n_groups}")
         for _ in range(draw.randint(1, 4)):
             n_killed += _killed(runs, draw) == "killed"
-        said = forked(lambda runs=runs: [e.reason for _, e in resume_together(runs) if isinstance(e, Stopped)])
+        said = forked(lambda runs=runs: [e.reason for _, e in resume_stacked(runs) if isinstance(e, Stopped)])
         if said.value != json.dumps(["finished"] * 4):
             broken.append(f"group {n_groups} did not end: {said}")
             continue
@@ -104,7 +104,7 @@ def _killed(runs: list[Path], draw: random.Random) -> str:
     def train() -> None:
         if at_call:
             die_at_call(draw.randrange(700))
-        list(resume_together(runs))
+        list(resume_stacked(runs))
 
     at_call = draw.random() < 0.5
     return forked(train, kill_after=None if at_call else draw.uniform(0.2, 2)).how

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from windtunnel.report.charts import LOOKS, MOST_MARKS, PALETTE, dots, figure, heat, histograms, lines
+from windtunnel.report.charts import MOST_MARKS, PALETTE, STYLES, dots, figure, heat, histograms, lines
 from windtunnel.report.table import Table, interval, table, text
 from windtunnel.stats.intervals import Estimate, mean_interval
 
@@ -29,7 +29,9 @@ def test_the_charts_and_the_table_load_no_matplotlib():
 
 
 def test_no_two_series_look_alike():
-    assert len({colour for colour, _, _ in LOOKS}) == len({mark for _, mark, _ in LOOKS}) == len(LOOKS) == len(PALETTE)
+    assert (
+        len({colour for colour, _, _ in STYLES}) == len({mark for _, mark, _ in STYLES}) == len(STYLES) == len(PALETTE)
+    )
 
 
 def test_a_line_shows_its_numbers_and_of_several_rows_the_mean_and_each():

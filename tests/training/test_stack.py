@@ -25,7 +25,7 @@ from windtunnel.training.events import Evaluation, Step, Stopped
 from windtunnel.training.loop import resume
 from windtunnel.training.recipes import makemore, mlp
 from windtunnel.training.run import load, open_run
-from windtunnel.training.stack import resume_together
+from windtunnel.training.stack import resume_stacked
 
 SEEDS = 3
 ADAMW = ["optimizer.name=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0.1", "train.clip=0.5"]
@@ -57,7 +57,7 @@ def make(tmp_path_factory):
 )
 def test_stacked_equals_alone(make, tmp_path, recipe, changes):
     stacked, alone = make(tmp_path / "stacked", recipe, *changes), make(tmp_path / "alone", recipe, *changes)
-    events = list(resume_together(stacked))
+    events = list(resume_stacked(stacked))
     for place, (run, oracle) in enumerate(zip(stacked, alone, strict=True)):
         expected, own = list(resume(oracle)), [event for i, event in events if i == place]
         assert [(type(e), e.step) for e in own] == [(type(e), e.step) for e in expected]
@@ -80,7 +80,7 @@ def test_stacked_equals_alone(make, tmp_path, recipe, changes):
 def stop_after(folders, step):
     """Train stacked until some run has taken this step, then stop as SIGTERM does."""
     done = [0]
-    for _, event in resume_together(folders, should_stop=lambda: done[0] >= step):
+    for _, event in resume_stacked(folders, should_stop=lambda: done[0] >= step):
         done[0] = max(done[0], event.step)
 
 
@@ -88,12 +88,12 @@ def stop_after(folders, step):
 def test_a_resumed_stack_equals_the_uninterrupted_one(make, tmp_path, changes):
     settings = [*changes, "train.save_every=50", "train.eval_every=15"]
     whole, parts = make(tmp_path / "whole", mlp, *settings), make(tmp_path / "parts", mlp, *settings)
-    list(resume_together(whole))
+    list(resume_stacked(whole))
     for step in (0, 20):
         stop_after(parts, step)
     for run in parts:
         assert open_run(run).events()[-1] == Stopped(30, "interrupted", f"resume with: windtunnel resume {run}")
-    list(resume_together(parts))
+    list(resume_stacked(parts))
     for run, expected in zip(parts, whole, strict=True):
         assert losses(run) == losses(expected)
         assert final_hashes(run) == final_hashes(expected)
@@ -101,13 +101,13 @@ def test_a_resumed_stack_equals_the_uninterrupted_one(make, tmp_path, changes):
 
 def test_killed_while_some_have_saved_and_others_have_not(make, tmp_path):
     whole, parts = make(tmp_path / "whole", mlp), make(tmp_path / "parts", mlp)
-    list(resume_together(whole))
-    events = resume_together(parts)
+    list(resume_stacked(whole))
+    events = resume_stacked(parts)
     assert any(event.step == 22 for _, event in events)
     events.close()
     assert [open_run(run).events()[-1].step for run in parts] == [22, 20, 20]
     assert sorted(p.name for p in tmp_path.glob("parts/*/step-*")) == ["step-20"]
-    list(resume_together(parts))
+    list(resume_stacked(parts))
     for run, expected in zip(parts, whole, strict=True):
         assert losses(run) == pytest.approx(losses(expected), abs=1e-5)
 
@@ -115,13 +115,13 @@ def test_killed_while_some_have_saved_and_others_have_not(make, tmp_path):
 def test_runs_that_stand_at_different_steps_all_reach_their_end(make, tmp_path):
     """A stack for each step: whether a run is to stop is asked of its own stack."""
     whole, parts = (make(tmp_path / name, mlp, "train.keep=3", seeds=4) for name in ("whole", "parts"))
-    list(resume_together(whole))
-    list(resume_together(parts))
+    list(resume_stacked(whole))
+    list(resume_stacked(parts))
     for run, step in zip(parts, (20, 60, 40, 40), strict=True):
         for path in run.glob("step-*"):
             if int(path.name[5:]) > step:
                 shutil.rmtree(path)
-    events = list(resume_together(parts))
+    events = list(resume_stacked(parts))
     assert [event.step for _, event in events[:4]] == [20, 60, 40, 40]
     ends = {place: event for place, event in events if isinstance(event, Stopped)}
     assert ends == {place: Stopped(60, "finished") for place in range(4)}
@@ -131,7 +131,7 @@ def test_runs_that_stand_at_different_steps_all_reach_their_end(make, tmp_path):
 
 def test_one_that_diverges_ends_as_alone_and_the_others_go_on(make, tmp_path):
     stacked, alone = (make(tmp_path / name, makemore, "train.explode=1.004") for name in ("stacked", "alone"))
-    ends = {place: event for place, event in resume_together(stacked) if isinstance(event, Stopped)}
+    ends = {place: event for place, event in resume_stacked(stacked) if isinstance(event, Stopped)}
     for place, oracle in enumerate(alone):
         with suppress(NumericsError):
             list(resume(oracle))
@@ -149,7 +149,7 @@ def test_where_a_guard_might_refuse_every_step_is_taken_alone(make, tmp_path):
     """AdamW may move by more than ten times the shortest weights: only the weights as they are tell."""
     settings = ["optimizer.name=adamw", "optimizer.lr=0.5", "train.explode=100", "schedule.curve=constant"]
     stacked, alone = (make(tmp_path / name, mlp, *settings, seeds=2) for name in ("stacked", "alone"))
-    list(resume_together(stacked))
+    list(resume_stacked(stacked))
     for run, oracle in zip(stacked, alone, strict=True):
         list(resume(oracle))
         assert losses(run) == losses(oracle)
@@ -160,12 +160,12 @@ def test_a_damaged_and_a_busy_run_take_no_other_with_them(make, tmp_path):
     runs = make(tmp_path, mlp, seeds=4)
     (runs[0] / "config.json").write_text("{}")
     with locked(runs[2]):
-        ends = {place: event for place, event in resume_together(runs) if isinstance(event, Stopped)}
+        ends = {place: event for place, event in resume_stacked(runs) if isinstance(event, Stopped)}
     assert [ends[place].reason for place in range(4)] == ["failed", "finished", "failed", "finished"]
     assert "config.json" in ends[0].message
     assert "is being written by another process" in ends[2].message
     assert [losses(runs[place])[59] > 0 for place in (1, 3)] == [True, True]
-    assert [e.reason for _, e in resume_together([runs[2]]) if isinstance(e, Stopped)] == ["finished"]
+    assert [e.reason for _, e in resume_stacked([runs[2]]) if isinstance(e, Stopped)] == ["finished"]
 
 
 def test_a_disk_that_refuses_one_run_ends_only_that_one(make, tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_a_disk_that_refuses_one_run_ends_only_that_one(make, tmp_path, monkeypa
         rename(old, new)
 
     monkeypatch.setattr(os, "rename", refuse)
-    ends = {place: event for place, event in resume_together(runs) if isinstance(event, Stopped)}
+    ends = {place: event for place, event in resume_stacked(runs) if isinstance(event, Stopped)}
     assert [ends[place].reason for place in range(2)] == ["failed", "finished"]
     assert "could not write" in ends[0].message
 

@@ -67,7 +67,7 @@ def compare(
     from windtunnel.runs.grid import at_once
     from windtunnel.runs.seeds import RUNS, find_run
     from windtunnel.training import recipes
-    from windtunnel.training.foreign import continue_from
+    from windtunnel.training.imports import continue_from
 
     err = console()
     with err.status("reading the corpus"):

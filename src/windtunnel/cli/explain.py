@@ -140,7 +140,7 @@ def replay(
     ),
     network: Annotated[str, typer.Option(help="Which network printed it: 002-3.")] = "002-3",
     seed: Seed = 42,
-    most: Annotated[int, typer.Option(help="Build at most so many models.")] = 50,
+    most: Annotated[int, typer.Option(help="The most models to build.")] = 50,
     html: Html = None,
     as_json: Json = False,
 ) -> None:

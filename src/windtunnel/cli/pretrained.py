@@ -28,7 +28,7 @@ def import_(
     """Make a run of a Hugging Face model, proved against transformers where it is installed."""
     from windtunnel.report.pretrained import import_lines
     from windtunnel.runs.seeds import RUNS
-    from windtunnel.training.foreign import import_run
+    from windtunnel.training.imports import import_run
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.resolve().name).strip("-.") or "model"
     with console().status("reading the model"):
@@ -49,7 +49,7 @@ def export(
 ) -> None:
     """Write a run's model as transformers or llama.cpp reads it."""
     from windtunnel.runs.seeds import find_run
-    from windtunnel.training.foreign import export_run
+    from windtunnel.training.imports import export_run
 
     with console().status("writing the model"):
         notes = export_run(find_run(run), target, format)
@@ -64,8 +64,10 @@ def alter(
     out: Annotated[Path, typer.Option(help="Folder for the altered run.")],
     kv_heads: Annotated[int | None, typer.Option(min=1, help="Pool the key and value heads into so many.")] = None,
     rotary: Annotated[bool, typer.Option("--rotary", help="Rotary positions in place of the present ones.")] = False,
-    window: Annotated[int | None, typer.Option(min=1, help="Attention to so many tokens, itself included.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Also train it further for so many steps.")] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="How many tokens a token attends to, itself included.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="How many steps to train it further.")] = None,
     as_json: Json = False,
 ) -> None:
     """Alter a trained model, and say what that costs on its dev split.
@@ -74,7 +76,7 @@ def alter(
     """
     from windtunnel.report.pretrained import alter_lines, altered_to_dict
     from windtunnel.runs.seeds import find_run
-    from windtunnel.training.foreign import alter_run
+    from windtunnel.training.imports import alter_run
 
     with console().status("measuring the loss before and after"):
         altered = alter_run(find_run(run), out / "seed-0", kv_heads, rotary, window)
@@ -109,7 +111,7 @@ def _train_further(start: Path, corpus: str, steps: int) -> tuple[Path, Evaluati
     from windtunnel.config import override
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.runs.seeds import create_seeds, summarise
-    from windtunnel.training.foreign import continue_from
+    from windtunnel.training.imports import continue_from
     from windtunnel.training.loop import resume
 
     err = console()

@@ -54,7 +54,7 @@ def train(
     """
     from windtunnel.config import override
     from windtunnel.runs.seeds import create_seeds, find_run
-    from windtunnel.training.foreign import continue_from
+    from windtunnel.training.imports import continue_from
     from windtunnel.training.recipes import recipe as settings_of
 
     def settings() -> RunConfig:
@@ -62,11 +62,11 @@ def train(
         return override(base, [*set, *([f"train.steps={steps}"] if steps else [])])
 
     if parallel:
-        from windtunnel.runs.distributed import create_together
+        from windtunnel.runs.distributed import create_distributed
 
         if seeds > 1:
             raise ConfigError(f"--parallel trains one seed, given --seeds {seeds}; begin torchrun once for each seed")
-        _train_together(parallel, lambda ranks: create_together(settings, out, ranks), as_json)
+        _train_distributed(parallel, lambda ranks: create_distributed(settings, out, ranks), as_json)
     refuse_torchrun()
     with console().status("reading the corpus"):
         config = settings()
@@ -79,17 +79,17 @@ def resume(run: RunName, parallel: Parallel = None, as_json: Json = False) -> No
     from windtunnel.runs.seeds import find_seeds
 
     if parallel:
-        from windtunnel.runs.distributed import find_together
+        from windtunnel.runs.distributed import find_distributed
 
-        _train_together(parallel, lambda ranks: find_together(run, ranks), as_json)
+        _train_distributed(parallel, lambda ranks: find_distributed(run, ranks), as_json)
     refuse_torchrun()
     _train(find_seeds(run), as_json)
 
 
-def _train_together(parallel: str, folder_of: Callable[[Ranks], Path], as_json: bool) -> NoReturn:
+def _train_distributed(parallel: str, folder_of: Callable[[Ranks], Path], as_json: bool) -> NoReturn:
     """Train one run in the processes of torchrun, of which this is one; rank 0 speaks for all."""
     from windtunnel.report.progress import TrainingProgress
-    from windtunnel.runs.distributed import train_together
+    from windtunnel.runs.distributed import train_distributed
     from windtunnel.training.distributed import open_ranks
     from windtunnel.training.events import Stopped
 
@@ -99,7 +99,7 @@ def _train_together(parallel: str, folder_of: Callable[[Ranks], Path], as_json: 
         # Until the process ends: the first rank that exits has torchrun send SIGTERM to those that are not so far.
         with asked_to_stop(err, until_exit=True) as asked, TrainingProgress(err) as progress:
             folder = folder_of(ranks)
-            for event in train_together(folder, lambda: bool(asked), ranks):
+            for event in train_distributed(folder, lambda: bool(asked), ranks):
                 progress.show(folder.name, event)
                 ended = event if isinstance(event, Stopped) else ended
     if ranks.rank == 0:

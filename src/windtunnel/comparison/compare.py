@@ -46,7 +46,7 @@ def train_arms(
 ) -> Iterator[tuple[str, int, Event]]:
     """Train what is missing, seed by seed; yields (arm, seed, event).
 
-    A plan that goes on until all arms are decided adds a seed to the baseline and to those that are not.
+    A plan that goes on until all arms are decided adds a seed to the baseline and to the undecided arms.
     """
     grid, arms = plan.grid, [arm.name for arm in plan.grid.arms]
     n = plan.rule.looks[0] if plan.rule.looks else len(grid.seeds)

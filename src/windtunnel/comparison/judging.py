@@ -58,7 +58,7 @@ def undecided(plan: Plan) -> list[str]:
 
 
 def conclude(plan: Plan) -> Comparison:
-    """Judge the runs that are there; those that are missing are listed and take no part."""
+    """Judge the runs that are there; missing runs are listed and take no part."""
     judged, base = _judge(plan), plan.baseline
     found = judged.found
     arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.grid.arms)

@@ -82,23 +82,23 @@ def judge(differences: Mapping[str, Sequence[float]], rule: Rule) -> list[Verdic
         verdicts = judge(losses, replace(rule, better="lower"))
         return [replace(verdict, difference=_negative(verdict.difference)) for verdict in verdicts]
     if rule.looks is None:
-        return _look(differences, rule, {})
+        return _interim(differences, rule, {})
     decided: dict[str, Verdict] = {}
     verdicts = []
     for look in rule.looks:
         there = {arm: list(values[:look]) for arm, values in differences.items()}
         if all(len(values) < look for arm, values in there.items() if arm not in decided):
             break
-        verdicts = _look(there, rule, decided)
+        verdicts = _interim(there, rule, decided)
         decided = {v.arm: v for v in verdicts if v.word != "undecided"}
-    return verdicts or _look(differences, rule, {})
+    return verdicts or _interim(differences, rule, {})
 
 
 def _negative(e: Estimate) -> Estimate:
     return Estimate(-e.estimate, -e.high, -e.low, e.n, e.method)
 
 
-def _look(differences: Mapping[str, Sequence[float]], rule: Rule, decided: Mapping[str, Verdict]) -> list[Verdict]:
+def _interim(differences: Mapping[str, Sequence[float]], rule: Rule, decided: Mapping[str, Verdict]) -> list[Verdict]:
     """The verdicts at one look; those decided before stand."""
     open_arms = {arm: list(values) for arm, values in differences.items() if arm not in decided}
     finished = {arm: _finite(values) for arm, values in open_arms.items()}

@@ -25,7 +25,7 @@ def find_experiment(name: str) -> Experiment:
             return experiment
     for row, title in ROWS.items():
         if asked == row.lower():
-            raise ConfigError(f"{row} ({title}) is not built yet; `windtunnel experiment` lists those that are")
+            raise ConfigError(f"{row} ({title}) is not built yet; `windtunnel experiment` lists the ones that are")
     known = {key.lower(): key for key in [*EXPERIMENTS, *ROWS]}
     near = difflib.get_close_matches(asked, known, n=1, cutoff=0.4)
     hint = f"did you mean {known[near[0]]}?" if near else "`windtunnel experiment` lists them"

@@ -24,7 +24,7 @@ MAILS = 100  # of each template between two looks
 RATE = 0.10  # of both templates in the A/A test
 LOOKS = (1, 2, 5, 10, 20, 50, 100)
 ARMITAGE = (0.050, 0.083, 0.142, 0.193, 0.248, 0.320, 0.374)
-"""Chance of p < .05 at any of so many looks at normal data: Armitage, McPherson & Rowe 1969, table 2."""
+"""Chance of p < .05 at any of this number of looks at normal data: Armitage, McPherson & Rowe 1969, table 2."""
 RULES = PEEKING, PLANNED, VALID = "until p < .05", "level for planned looks", "always-valid p"
 EFFECT_SD = 0.5  # of always_valid_p: a difference of 2 points, in deviations of a batch's difference
 

@@ -11,7 +11,7 @@ import torch
 
 from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progress, Row, Setting, Table, draw, table
 from windtunnel.experiments.makemore import config_of, descended, examples_of
-from windtunnel.inspect.doctor.activations import activations, settled
+from windtunnel.inspect.doctor.activations import activations, with_batch_statistics
 from windtunnel.inspect.doctor.gradients import Gradient, gradient_flow
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
 from windtunnel.inspect.fold import Agreement, agreement, fold
@@ -59,7 +59,7 @@ def fold_batch_norm(at: Setting) -> Findings:
         trained.append(done)
         found["trained"].append(compare(done, subject))
         rows = batch(source, 2048, seed, 0)
-        found["untrained"].append(compare(settled(subject.model.eval(), rows.ids), subject))
+        found["untrained"].append(compare(with_batch_statistics(subject.model.eval(), rows.ids), subject))
         useless = build(config_of({"hidden_bias": True}).model, seed)
         flow = gradient_flow(useless, batch(source, 32, seed, 0))
         biases.append(next(g for g in flow if g.name == "layers.0.linear.bias"))

@@ -40,7 +40,7 @@ PUBLISHED_DEV = {"naive": 2.1682, "output fix": 2.13, "tanh fix": 2.1027, "Kaimi
 
 
 def config_of(settings: Mapping[str, Any], steps: int = 20_000, evaluations: int = 10) -> RunConfig:
-    """The recipe `mlp` with these settings of its model, for so many steps.
+    """The recipe `mlp` with these settings of its model and this number of steps.
 
     In fewer than 10,000 the running statistics of batch norm follow faster, or they would still be what they began as.
     """

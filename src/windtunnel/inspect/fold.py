@@ -16,7 +16,7 @@ from windtunnel.training import machine
 from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation
-from windtunnel.training.foreign import create_from
+from windtunnel.training.imports import create_from
 from windtunnel.training.run import Run, load
 
 

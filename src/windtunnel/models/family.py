@@ -57,7 +57,7 @@ class ModelConfig(Config, ABC):
     attends: ClassVar[bool] = False
     """Whether `forward` takes `attend`, the attention function, and `kept`, which tells tokens from padding."""
     stackable: ClassVar[bool] = False
-    """Whether seeds of tiny runs train together in one process (`windtunnel.training.stack`)."""
+    """Whether seeds of tiny runs train stacked in one process (`windtunnel.training.stack`)."""
     replays_generator: ClassVar[bool] = False
     """Whether `build` can draw all weights from one generator, as a published script does."""
     bias_setting: ClassVar[str] = "bias"

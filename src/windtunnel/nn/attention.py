@@ -35,7 +35,7 @@ CAUSAL = Mask()
 Attend = Callable[[Tensor, Tensor, Tensor, Mask, float], Tensor]
 """(q (B, H, T, K), k and v (B, G, S, K), mask, dropout) -> mixed values (B, H, T, K).
 
-Dropout is the probability of dropping an attention weight; those that stay are divided by 1 - dropout.
+Dropout is the probability of dropping an attention weight; the weights that stay are divided by 1 - dropout.
 """
 
 

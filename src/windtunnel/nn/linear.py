@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGE = 2**19
-"""Matrices of fewer weights than this are multiplied in less time than it takes to do it differently."""
+"""Below this many weights the special cases below cost more than they save."""
 
 PIECE = 4096
-"""So many rows of a weight's gradient are cast at a time; with more the product is the other way round.
+"""Rows of a weight's gradient that are cast at a time; with more rows the product is computed the other way round.
 
-oneDNN first lays out anew, on one core, what it is given transposed. Of x @ weight.T that is the weights, of
+oneDNN first copies a transposed operand into its own layout, on one core. Of x @ weight.T that is the weights, of
 weight @ x.T the tokens; and the gradient that comes back in this order is not transposed in the product with them.
 """
 

@@ -25,7 +25,7 @@ INK, QUIET = "#000000", "#555555"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", INK, "#e69f00", "#56b4e9")
 """Okabe & Ito 2008: told apart with any colour vision."""
 TRAIN, DEV, GREEN = PALETTE[:3]
-LOOKS = tuple(zip(PALETTE, "osD^vXP", ("-", "--", "-.", ":", "-", "--", "-."), strict=True))
+STYLES = tuple(zip(PALETTE, "osD^vXP", ("-", "--", "-.", ":", "-", "--", "-."), strict=True))
 """Colour, mark and dash of the first, second ... series, so that they are told apart in print too."""
 MOST_MARKS = 16
 """A line of more points than this has no marks."""
@@ -51,7 +51,7 @@ Marks = Mapping[str, Any]
 
 @contextmanager
 def drawing(width: float, height: float, changes: Mapping[Any, Any] | None = None) -> Iterator[Figure]:
-    """An empty figure of so many inches; what is drawn on it here is in the house style.
+    """An empty figure, width x height inches; what is drawn on it here is in the house style.
 
     The figure belongs to no window and to no global list.
     """
@@ -113,7 +113,7 @@ def lines(
     """
 
     def panel(axes: Axes) -> None:
-        for index, ((name, own), (colour, mark, dash)) in enumerate(zip(curves.items(), cycle(LOOKS), strict=False)):
+        for index, ((name, own), (colour, mark, dash)) in enumerate(zip(curves.items(), cycle(STYLES), strict=False)):
             alone = joined is not None and name not in joined
             look: dict[str, Any] = {"color": colour, "linestyle": "" if alone else dash}
             look |= {"markerfacecolor": "none", "zorder": 3} if alone else {}
@@ -146,7 +146,7 @@ def dots(
     """
 
     def panel(axes: Axes) -> None:
-        for (name, own), (colour, mark, _) in zip(series.items(), cycle(LOOKS), strict=False):
+        for (name, own), (colour, mark, _) in zip(series.items(), cycle(STYLES), strict=False):
             for i, (row, found) in enumerate(own.items()):
                 beside = [other for other, theirs in series.items() if row in theirs]
                 place = rows.index(row) + 0.24 * (beside.index(name) - (len(beside) - 1) / 2)
@@ -171,7 +171,7 @@ def histograms(values: Mapping[str, Any], bins: int = 41, down: Marks | None = N
     """
 
     def panel(axes: Axes) -> None:
-        for i, ((name, own), (colour, _, _)) in enumerate(zip(values.items(), cycle(LOOKS), strict=False)):
+        for i, ((name, own), (colour, _, _)) in enumerate(zip(values.items(), cycle(STYLES), strict=False)):
             counts, edges = own if isinstance(own, tuple) else np.histogram(np.ravel(own), bins)
             share = np.asarray(counts) / max(1, np.sum(counts))
             axes.stairs(share, edges, fill=not i, color=colour, alpha=1 if i else 0.5, linewidth=1.4, label=name)

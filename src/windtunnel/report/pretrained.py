@@ -10,7 +10,7 @@ from windtunnel.inspect.fold import Folded
 from windtunnel.models.pretrained.proof import Proof
 from windtunnel.stats.digits import number
 from windtunnel.training.events import Evaluation
-from windtunnel.training.foreign import Altered, Imported
+from windtunnel.training.imports import Altered, Imported
 
 
 def import_lines(found: Imported) -> list[str]:

@@ -23,46 +23,46 @@ from windtunnel.training.run import open_run
 from windtunnel.training.run_config import RunConfig
 
 
-def create_together(settings: Callable[[], RunConfig], folder: Path | None, ranks: Ranks) -> Path:
+def create_distributed(settings: Callable[[], RunConfig], folder: Path | None, ranks: Ranks) -> Path:
     """The run's folder, which rank 0 creates or finds again, once all ranks want the same run.
 
     Raises:
         ConfigError: on every rank, when settings, corpus or code of one differ from those of rank 0, or when there are
             more ranks than rows.
     """
-    with ranks.together():
+    with ranks.barrier():
         config = settings()
         ranks.check(config)
     # One after another, because rank 0's tokens are kept and need not be made again.
-    with ranks.together():
+    with ranks.barrier():
         store = open_store(config) if ranks.rank == 0 else None
-    with ranks.together():
+    with ranks.barrier():
         store = store or open_store(config)
     _agree(config, store.sha256, ranks)
-    with ranks.together():
+    with ranks.barrier():
         made = create_seeds(config, [config.seed], folder)[0] if ranks.rank == 0 else Path()
-    return Path(ranks.told(str(made)))
+    return Path(ranks.from_first(str(made)))
 
 
-def find_together(name: str, ranks: Ranks) -> Path:
+def find_distributed(name: str, ranks: Ranks) -> Path:
     """The one run of this name, as rank 0 finds it. Raises ConfigError on every rank when there are several."""
-    with ranks.together():
+    with ranks.barrier():
         found = find_seeds(name) if ranks.rank == 0 else [Path()]
         if len(found) > 1:
             raise ConfigError(
                 f"--parallel trains one run, {name} has {len(found)}; name one of them, such as {found[0]}"
             )
-    return Path(ranks.told(str(found[0])))
+    return Path(ranks.from_first(str(found[0])))
 
 
-def train_together(folder: Path, should_stop: Callable[[], bool], ranks: Ranks) -> Iterator[Event]:
+def train_distributed(folder: Path, should_stop: Callable[[], bool], ranks: Ranks) -> Iterator[Event]:
     """Train the run in a folder to its end; rank 0 measures a finished one.
 
     Raises:
         ConfigError: on every rank, when the runs or the code of two of them differ.
         LostRank: when another rank is gone.
     """
-    with ranks.together():
+    with ranks.barrier():
         run = open_run(folder)
     _agree(run.config, run.record["corpus_sha256"], ranks)
     trained, finished, before = False, False, machine.peak_memory()
@@ -72,7 +72,7 @@ def train_together(folder: Path, should_stop: Callable[[], bool], ranks: Ranks) 
             finished = isinstance(event, Stopped) and event.reason == "finished"
             yield event
     if finished:
-        with ranks.together():
+        with ranks.barrier():
             if ranks.rank == 0:
                 with locked(folder):
                     measure(folder, machine.peak_memory() - before if trained else None)

@@ -32,7 +32,7 @@ from windtunnel.training.run import open_run
 
 STEP = b'{"event": "step"'
 """How the line of a Step event begins."""
-MOST_TOGETHER = 8
+MOST_STACKED = 8
 """Runs in one process: with more, a step is no longer overhead."""
 
 
@@ -109,7 +109,7 @@ def execute(
     if not folders:
         return
     news = [_news(folder / "metrics.jsonl") for folder in folders]
-    tasks = together(folders)
+    tasks = group_seeds(folders)
     begin_again = {task: lives([folders[i] for i in task]) for task in tasks}
     asked = False
     with _wanted(folders[0].absolute().parent) as wanted:
@@ -136,7 +136,7 @@ def execute(
                 wait(waiting, timeout=patience)
 
 
-def together(folders: Sequence[Path]) -> list[tuple[int, ...]]:
+def group_seeds(folders: Sequence[Path]) -> list[tuple[int, ...]]:
     """Which of the runs (their indices) train in one process: seeds of one tiny model, as many as leave no core idle.
 
     See `windtunnel.training.compiling.is_tiny`; any other run, and one that cannot be read, has a process of its own.
@@ -148,7 +148,7 @@ def together(folders: Sequence[Path]) -> list[tuple[int, ...]]:
             if is_tiny(run.config):
                 alike.setdefault(to_json(run.config.replace(seed=0)), []).append(i)
     n = sum(len(group) for group in alike.values())
-    size = min(MOST_TOGETHER, max(1, -(-n // machine.cores())))
+    size = min(MOST_STACKED, max(1, -(-n // machine.cores())))
     tasks = [tuple(part) for group in alike.values() for part in _even(group, size)]
     return sorted([*tasks, *((i,) for i in set(range(len(folders))).difference(*tasks))])
 

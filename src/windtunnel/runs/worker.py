@@ -86,7 +86,7 @@ def main(folders: Sequence[Path], patience: float, wanted: Path) -> int:
         signal.signal(number, lambda received, frame: asked.append(received))
     _clear_wanted(wanted.parent)
     threading.Thread(target=_watch, args=(asked, wanted, patience / 2), daemon=True).start()
-    ends = _train_together(folders, asked, patience) if len(folders) > 1 else {}
+    ends = _train_stacked(folders, asked, patience) if len(folders) > 1 else {}
     for folder in folders:
         if ends.get(folder, NOT_BEGUN).reason in ("finished", "interrupted"):
             ends[folder] = _train(folder, asked, patience, ends.get(folder, NOT_BEGUN))
@@ -95,16 +95,16 @@ def main(folders: Sequence[Path], patience: float, wanted: Path) -> int:
     return max(EXIT_CODES[ended.reason] for ended in ends.values())
 
 
-def _train_together(folders: Sequence[Path], asked: list[int], patience: float) -> dict[Path, Stopped]:
+def _train_stacked(folders: Sequence[Path], asked: list[int], patience: float) -> dict[Path, Stopped]:
     """Train them stacked, as soon as no other process has one of their locks; how each ended."""
     from windtunnel.generation.write import write_sample
     from windtunnel.training.disk import is_locked
-    from windtunnel.training.stack import resume_together
+    from windtunnel.training.stack import resume_stacked
 
     deadline = time.monotonic() + patience
     while not asked and time.monotonic() < deadline and any(is_locked(folder) for folder in folders):
         time.sleep(0.3)
-    events = resume_together(folders, lambda: bool(asked), write_sample)
+    events = resume_stacked(folders, lambda: bool(asked), write_sample)
     return {folders[place]: event for place, event in events if isinstance(event, Stopped)}
 
 

@@ -166,7 +166,7 @@ class Documents:
 
 
 LARGEST_TABLE = 1 << 20
-"""Up to so many tokens in all, `Positions` looks its rows up instead of making them."""
+"""Tokens; `Positions` keeps a table of its rows up to this many, and makes rows batch by batch beyond."""
 
 
 class Positions:
@@ -232,7 +232,7 @@ class Positions:
 
 
 class Subset:
-    """A random sample of so many examples of a source, the same for every seed and epoch."""
+    """A random sample of `size` examples of a source, the same for every seed and epoch."""
 
     def __init__(self, source: Examples, size: int) -> None:
         if size > len(source):
@@ -270,7 +270,7 @@ def in_epochs(source: Examples, seed: int, start: int, end: int) -> Batch:
 
 
 LONGEST_ORDER = 1 << 18
-"""Up to so many examples the order of an epoch is kept: to compute it batch by batch takes longer than a step of a
+"""Examples; up to this many the order of an epoch is kept: to compute it batch by batch takes longer than a step of a
 model of 12 thousand parameters."""
 
 

@@ -53,13 +53,13 @@ def in_blocks(config: RunConfig, n_ranks: int = 1) -> bool:
 
 
 def compiling_pays(config: RunConfig) -> bool:
-    """Whether a run with settled threads is so long that compiling it saves more time than it takes."""
+    """Whether a run whose threads are decided is so long that compiling it saves more time than it takes."""
     seconds = _training_flops(config) / (3e10 * (config.train.threads or machine.cores()))
     return seconds > COMPILE_SECONDS or (is_tiny(config) and config.train.steps >= TINY_STEPS)
 
 
 def is_tiny(config: RunConfig) -> bool:
-    """Whether runs of this resolved config that differ only in the seed train together (`windtunnel.training.stack`).
+    """Whether runs of this resolved config that differ only in the seed train stacked (`windtunnel.training.stack`).
 
     An mlp whose step is overhead, in float32 on one thread of a CPU, with its batch in one part: batch norm sees parts.
     A loss that couples the rows of a batch is left to itself.

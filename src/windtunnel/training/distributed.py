@@ -56,7 +56,7 @@ class Ranks:
         self.should_stop = should_stop
 
     def check(self, config: RunConfig) -> None:
-        """Raises ConfigError for a run that cannot be shared by so many ranks."""
+        """Raises ConfigError for a run that this number of ranks cannot share."""
         train = config.train
         if self.size > 1 and config.model.needs_whole_batch:
             raise ConfigError(
@@ -127,14 +127,14 @@ class Ranks:
         """Whole weights and optimizer state by name, on rank 0 at least."""
         return model.state_dict(), optimizer_tensors(optimizer, model)
 
-    def together(self) -> AbstractContextManager[object]:
+    def barrier(self) -> AbstractContextManager[object]:
         """Around what each rank does for itself: all wait for all, and an error of one is raised on every rank."""
         return nullcontext()
 
     def agree(self, facts: Mapping[str, Any]) -> None:
         """Raises ConfigError on every rank when these facts are not the same on all."""
 
-    def told(self, text: str) -> str:
+    def from_first(self, text: str) -> str:
         """The text that rank 0 gives."""
         return text
 
@@ -147,7 +147,7 @@ class Ranks:
 ALONE = Ranks()
 
 
-class _Together(Ranks):
+class _Several(Ranks):
     """What both ways to share a run have in common: small messages over a gloo group of their own."""
 
     def __init__(self, control: dist.ProcessGroup) -> None:
@@ -173,7 +173,7 @@ class _Together(Ranks):
         return tuple(sums.tolist())
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def barrier(self) -> Iterator[None]:
         error: WindtunnelError | None = None
         try:
             yield
@@ -198,7 +198,7 @@ class _Together(Ranks):
                     "give all ranks the same command, files and windtunnel"
                 )
 
-    def told(self, text: str) -> str:
+    def from_first(self, text: str) -> str:
         return self._say(text)[0]
 
     def _say(self, text: str) -> list[str]:
@@ -212,7 +212,7 @@ class _Together(Ranks):
         return [bytes(each.tolist()).rstrip(b"\0").decode()[:-1] for each in said]
 
 
-class Replicated(_Together):
+class Replicated(_Several):
     """DDP: every rank holds the whole model; while the last micro-batch goes backward its gradients are summed."""
 
     mode = "ddp"
@@ -233,7 +233,7 @@ class Replicated(_Together):
         return nullcontext() if last else self.ddp.no_sync()
 
 
-class Sharded(_Together):
+class Sharded(_Several):
     """FSDP2: a rank holds 1/size of each parameter, gradient and optimizer state; a block is whole while it runs."""
 
     mode = "fsdp"
@@ -288,7 +288,7 @@ class Sharded(_Together):
         return kept
 
 
-MODES: dict[str, type[_Together]] = {"ddp": Replicated, "fsdp": Sharded}
+MODES: dict[str, type[_Several]] = {"ddp": Replicated, "fsdp": Sharded}
 
 
 @contextmanager

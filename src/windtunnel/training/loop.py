@@ -85,7 +85,7 @@ def resume(
     ranks = ranks or Ranks()  # its own: it holds `should_stop`, and several runs may train in one process
     open_run(folder)  # before a lock file appears in a folder that is no run
     with ExitStack() as held:
-        with ranks.together():
+        with ranks.barrier():
             if ranks.rank == 0:
                 held.enter_context(locked(folder))
             run = open_run(folder)
@@ -96,7 +96,7 @@ def resume(
         state, size, warnings = _restore(run, ranks)
         step = stepping(run.config, task, state) if stepping else Trainer(run.config, task, state, ranks).step
         ranks.listen(should_stop)
-        with ranks.together():
+        with ranks.barrier():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
         note = "; ".join(filter(None, (warnings, note, compiling_note(run.config))))
         for event in _train(run, task, state, step, ranks, write_sample, note, log, new=size == 0):
@@ -121,7 +121,7 @@ def _train(
     train = run.config.train
     yield _started(run, state, ranks, note)
     if new:
-        yield from _look(run, task, state, ranks, write_sample)
+        yield from _evaluate_and_sample(run, task, state, ranks, write_sample)
         if train.steps == 0:
             yield _save(run, state, ranks, log)
     while state.step < train.steps:
@@ -132,19 +132,19 @@ def _train(
         try:
             yield step()
         except NumericsError as error:
-            # One more is kept: the loss of these weights may be past mending, that of those saved before is not.
+            # Keep one extra checkpoint: these weights may already be ruined, the ones before them are not.
             yield _save(run, state, ranks, log, train.keep + 1)
             yield Stopped(state.step, "diverged", _advice(error, state.step, run.config))
             return
         last = state.step == train.steps
         if state.step % train.eval_every == 0 or last:
-            yield from _look(run, task, state, ranks, write_sample)
+            yield from _evaluate_and_sample(run, task, state, ranks, write_sample)
         if state.step % train.save_every == 0 or last:
             yield _save(run, state, ranks, log)
     yield Stopped(state.step, "finished")
 
 
-def _look(
+def _evaluate_and_sample(
     run: Run, task: Task, state: State, ranks: Ranks, write_sample: WriteSample | None
 ) -> Iterator[Evaluation | Sample]:
     """The metrics on the dev split, and a text from the model.
@@ -176,7 +176,7 @@ def _save(run: Run, state: State, ranks: Ranks, log: FileIO, keep: int | None = 
         "ranks": ranks.size,
         "parallel": ranks.mode,
     }
-    with ranks.together():
+    with ranks.barrier():
         if ranks.rank == 0:
             with saving(run.folder / METRICS):
                 os.fsync(log.fileno())
@@ -187,7 +187,7 @@ def _save(run: Run, state: State, ranks: Ranks, log: FileIO, keep: int | None = 
 
 def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
     """The state to go on from, how much of the log belongs to it, and what is to be said about it."""
-    with ranks.together():
+    with ranks.barrier():
         checkpoint = newest_checkpoint(run.folder)
         # A run that has saved needs the one that it started from no more.
         model = run.config.model.create() if checkpoint else initial_model(run.config)

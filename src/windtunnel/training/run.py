@@ -215,14 +215,14 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
         precision = "bf16" if machine.has_fast_bf16() and model.widest >= 128 else "fp32"
     if train.compile is True and not machine.has_compiler():
         raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")
-    settled = config.replace(model=model, train=train.replace(threads=threads, precision=precision))
-    compiled = machine.has_compiler() and compiling_pays(settled) if train.compile == "auto" else train.compile
+    decided = config.replace(model=model, train=train.replace(threads=threads, precision=precision))
+    compiled = machine.has_compiler() and compiling_pays(decided) if train.compile == "auto" else train.compile
     corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
-    return settled.replace(
+    return decided.replace(
         corpus=corpus,
         text=config.text.replace(unit=store.corpus.unit, tokenizer=kind),
-        train=settled.train.replace(compile=compiled),
+        train=decided.train.replace(compile=compiled),
         start=start,
     )
 

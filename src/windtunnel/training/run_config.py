@@ -23,7 +23,7 @@ class TrainConfig(Config):
     batch_size: PositiveInt = 12
     """Examples an optimizer step: windows of running text, or documents; for an mlp predictions of one token."""
     n_examples: PositiveInt | None = None
-    """Train on a random sample of so many examples, the same for every seed; None is all of them."""
+    """Train on a random sample of this many examples, the same for every seed; None is all of them."""
     grad_accumulation: PositiveInt = 1
     """Into how many micro-batches the batch is cut; the result does not depend on it."""
     clip: Annotated[float, Field(gt=0)] | None = 1.0

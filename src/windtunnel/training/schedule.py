@@ -39,7 +39,7 @@ def constant(progress: float, config: ScheduleConfig) -> float:
     return 1.0
 
 
-def stairs(progress: float, config: ScheduleConfig) -> float:
+def step_decay(progress: float, config: ScheduleConfig) -> float:
     """Times final_fraction after each drop."""
     return math.prod(config.final_fraction for drop in config.drops if progress >= drop)
 
@@ -48,7 +48,7 @@ CURVES: dict[str, Callable[[float, ScheduleConfig], float]] = {
     "cosine": cosine,
     "linear": linear,
     "constant": constant,
-    "step": stairs,
+    "step": step_decay,
 }
 
 

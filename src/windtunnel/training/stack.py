@@ -41,7 +41,7 @@ BLOCK = 100
 """Steps between two readings of the losses. Blocks end at its multiples, so that a resumed stack has the same ones."""
 
 
-def resume_together(
+def resume_stacked(
     folders: Sequence[Path], should_stop: Callable[[], bool] = lambda: False, write_sample: WriteSample | None = None
 ) -> Iterator[tuple[int, Event]]:
     """Train the runs in these folders as `resume` does; yields (index of the folder, event).
@@ -49,27 +49,27 @@ def resume_together(
     Those that stand at the same step of the same config but for the seed go together. Each ends in exactly one Stopped
     event: what ends one of them, an error too, ends no other. `should_stop` is asked before every block of steps.
     """
-    seats = [Seat(place) for place in range(len(folders))]
+    members = [Member(place) for place in range(len(folders))]
     note = f"one of {len(folders)} seeds that train together"
     with ExitStack() as held:
-        for seat, folder in zip(seats, folders, strict=True):
-            events = resume(folder, seat.should_stop, write_sample, stepping=seat.join, note=note)
-            seat.events = held.enter_context(closing(events))  # type: ignore[type-var]
-            yield from seat.until(0)
-        waiting = sorted((seat for seat in seats if not seat.ended), key=Seat.kind)
-        for _, group in groupby(waiting, Seat.kind):
+        for member, folder in zip(members, folders, strict=True):
+            events = resume(folder, member.should_stop, write_sample, stepping=member.join, note=note)
+            member.events = held.enter_context(closing(events))  # type: ignore[type-var]
+            yield from member.until(0)
+        waiting = sorted((member for member in members if not member.ended), key=Member.kind)
+        for _, group in groupby(waiting, Member.kind):
             yield from _in_turn(Stack(list(group), should_stop))
 
 
 def _in_turn(stack: Stack) -> Iterator[tuple[int, Event]]:
     """Every run's events up to the end of a block, before the first of them has the next block computed."""
-    while going := [seat for seat in stack.seats if not seat.ended]:
+    while going := [member for member in stack.members if not member.ended]:
         end = stack.next_end()
-        for seat in going:
-            yield from seat.until(end)
+        for member in going:
+            yield from member.until(end)
 
 
-class Seat:
+class Member:
     """One run's place in a stack."""
 
     def __init__(self, place: int) -> None:
@@ -122,7 +122,7 @@ class Seat:
         self.state.step = event.step
         if self.state.first_loss is None:
             self.state.first_loss = event.loss
-        if not self.coming and self.stack.is_looked_at(event.step):
+        if not self.coming and self.stack.evaluates_or_saves(event.step):
             self.stack.put_back(self)
         return event
 
@@ -130,13 +130,13 @@ class Seat:
 class Stack:
     """The weights (S, P), running statistics and optimizer states of S runs, and how they take their steps."""
 
-    def __init__(self, seats: list[Seat], should_stop: Callable[[], bool]) -> None:
-        self.seats, self.should_stop = seats, should_stop
-        self.config, self.at = seats[0].config, seats[0].state.step
+    def __init__(self, members: list[Member], should_stop: Callable[[], bool]) -> None:
+        self.members, self.should_stop = members, should_stop
+        self.config, self.at = members[0].config, members[0].state.step
         self.asked: tuple[int, bool] = (-1, False)
-        for seat in seats:
-            seat.stack = self
-        rows = [_flat(seat.state, self.config.optimizer) for seat in seats]
+        for member in members:
+            member.stack = self
+        rows = [_flat(member.state, self.config.optimizer) for member in members]
         self.tensors = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         self.take_step: StackedStep | None = None
 
@@ -145,8 +145,8 @@ class Stack:
         if self.asked[0] != self.at:
             self.asked = self.at, self.should_stop()
             if self.asked[1]:
-                for seat in self.seats:
-                    self.put_back(seat)
+                for member in self.members:
+                    self.put_back(member)
         return self.asked[1]
 
     def next_end(self) -> int:
@@ -154,7 +154,7 @@ class Stack:
         train = self.config.train
         return min(train.steps, *(self.at // n * n + n for n in (BLOCK, train.eval_every, train.save_every)))
 
-    def is_looked_at(self, step: int) -> bool:
+    def evaluates_or_saves(self, step: int) -> bool:
         """Whether a run evaluates or saves after this step."""
         train = self.config.train
         return step == train.steps or step % train.eval_every == 0 or step % train.save_every == 0
@@ -170,36 +170,36 @@ class Stack:
         seconds = (time.perf_counter() - begin) / (end - start)
         config, self.at = self.config, end
         rates = [learning_rate(s, config.train.steps, config.optimizer.lr, config.schedule) for s in range(start, end)]
-        for i, seat in enumerate(self.seats):
-            if seat.ended:
+        for i, member in enumerate(self.members):
+            if member.ended:
                 continue
-            if self._doubtful(seat, losses[i], norms[i], rates):
-                seat.again = {name: tensor[i] for name, tensor in before.items()}
+            if self._doubtful(member, losses[i], norms[i], rates):
+                member.again = {name: tensor[i] for name, tensor in before.items()}
             else:
                 numbers = zip(range(start + 1, end + 1), losses[i], rates, norms[i], strict=True)
                 n_targets = config.train.batch_size
-                seat.coming.extend(Step(s, loss, lr, norm, n_targets, seconds) for s, loss, lr, norm in numbers)
+                member.coming.extend(Step(s, loss, lr, norm, n_targets, seconds) for s, loss, lr, norm in numbers)
 
     def _block(self, start: int, end: int) -> tuple[list[list[float]], list[list[float]]]:
         """Losses and gradient norms of these steps, run by run."""
         size = self.config.train.batch_size
-        drawn = [seat.rows(start, end) for seat in self.seats]
+        drawn = [member.rows(start, end) for member in self.members]
         inputs = {name: _side_by_side([batch.inputs[name] for batch in drawn], size) for name in drawn[0].inputs}
         targets = _side_by_side([batch.targets for batch in drawn], size)
         rows = [({name: part[i] for name, part in inputs.items()}, targets[i]) for i in range(end - start)]
         rates = _rates(self.config, start, end)
         if self.take_step is None:
             tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
-            self.take_step = traced_step(self.config, self.seats[0], tensors, *rows[0], rates[0])
+            self.take_step = traced_step(self.config, self.members[0], tensors, *rows[0], rates[0])
         with torch.no_grad():
             numbers = [self.take_step(self.tensors, *row, rate) for row, rate in zip(rows, rates, strict=True)]
         losses, norms = (torch.stack([pair[part] for pair in numbers], dim=1).tolist() for part in (0, 1))
         return losses, norms
 
-    def _doubtful(self, seat: Seat, losses: list[float], norms: list[float], rates: list[float]) -> bool:
+    def _doubtful(self, member: Member, losses: list[float], norms: list[float], rates: list[float]) -> bool:
         """Whether `guard` or `update` of `windtunnel.training.step` might refuse one of these steps."""
-        train, first = self.config.train, seat.state.first_loss
-        limit = train.explode * max(losses[0] if first is None else first, seat.task.blind)
+        train, first = self.config.train, member.state.first_loss
+        limit = train.explode * max(losses[0] if first is None else first, member.task.blind)
         root = math.sqrt(self.tensors["weights"].shape[1])
         clip = math.inf if train.clip is None else train.clip
         sgd = self.config.optimizer.name == "sgd"
@@ -210,22 +210,24 @@ class Stack:
             for loss, norm, rate in zip(losses, norms, rates, strict=True)
         )
 
-    def repeat(self, seat: Seat, before: Mapping[str, Tensor]) -> None:
+    def repeat(self, member: Member, before: Mapping[str, Tensor]) -> None:
         """The block once more for one run by itself, from where it stood; called when it is that run's turn."""
-        state, i = seat.state, self.seats.index(seat)
+        state, i = member.state, self.members.index(member)
         _restore(state, before, self.config.optimizer, state.step)
         try:
             while state.step < self.at:
-                seat.coming.append(seat.by_itself())
+                member.coming.append(member.by_itself())
         except NumericsError as error:
-            seat.coming.append(error)
+            member.coming.append(error)
         for name, tensor in _flat(state, self.config.optimizer).items():
             self.tensors[name][i] = tensor
 
-    def put_back(self, seat: Seat) -> None:
+    def put_back(self, member: Member) -> None:
         """Copy a run's part of the stack into its own model and optimizer."""
-        i = self.seats.index(seat)
-        _restore(seat.state, {name: tensor[i] for name, tensor in self.tensors.items()}, self.config.optimizer, self.at)
+        i = self.members.index(member)
+        _restore(
+            member.state, {name: tensor[i] for name, tensor in self.tensors.items()}, self.config.optimizer, self.at
+        )
 
 
 def _moments(config: OptimizerConfig) -> tuple[str, ...]:
@@ -293,16 +295,21 @@ def _rates(config: RunConfig, start: int, end: int) -> Tensor:
 
 
 def traced_step(
-    config: RunConfig, seat: Seat, tensors: dict[str, Tensor], inputs: dict[str, Tensor], targets: Tensor, rates: Tensor
+    config: RunConfig,
+    member: Member,
+    tensors: dict[str, Tensor],
+    inputs: dict[str, Tensor],
+    targets: Tensor,
+    rates: Tensor,
 ) -> StackedStep:
     """A step of a stack as a plain list of operations, compiled when the run is; the tensors are only examples."""
-    optimizer, clip, model = config.optimizer, config.train.clip, seat.state.model
+    optimizer, clip, model = config.optimizer, config.train.clip, member.state.model
     decayed = {name: torch.full(p.shape, float(p.dim() >= 2)) for name, p in model.named_parameters()}
     decay_P = torch.cat([part.flatten() for part in decayed.values()]) * optimizer.weight_decay
 
     def loss_of(weights_P: Tensor, buffers: dict[str, Tensor], inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         logits = functional_call(model, (_unflat(weights_P, model), buffers), (), inputs)
-        return seat.task.loss_sum(logits, targets) / config.train.batch_size
+        return member.task.loss_sum(logits, targets) / config.train.batch_size
 
     def step(
         tensors: dict[str, Tensor], inputs: dict[str, Tensor], targets: Tensor, rates: Tensor

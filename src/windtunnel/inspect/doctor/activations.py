@@ -110,7 +110,7 @@ def summarise(place: str, value: Tensor, depth: int | None = None) -> Activation
     )
 
 
-def settled(model: nn.Module, ids: Tensor) -> nn.Module:
+def with_batch_statistics(model: nn.Module, ids: Tensor) -> nn.Module:
     """A copy whose running statistics are those of one batch of ids; the model itself where it keeps none.
 
     Before training, and for long after with a small momentum, they are not those of any data.

@@ -13,7 +13,7 @@ from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.text.store import Split, TokenStore
 
 WINDOW = 50
-"""Running text has no documents: windows of so many tokens stand for them, as in Lee et al. 2022, arXiv 2107.06499."""
+"""Running text has no documents: its units are windows of this many tokens, as in Lee et al. 2022, arXiv 2107.06499."""
 
 
 def copies(train: Split, held_out: Split) -> tuple[int, int]:

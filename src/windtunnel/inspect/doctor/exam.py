@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from windtunnel.inspect.doctor.activations import Activations, activations, settled
+from windtunnel.inspect.doctor.activations import Activations, activations, with_batch_statistics
 from windtunnel.inspect.doctor.curvature import Curvature, sharpness
 from windtunnel.inspect.doctor.data import copies, unused_ids
 from windtunnel.inspect.doctor.fit import Fit, fit_of, row_losses, split_sample
@@ -91,11 +91,11 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
     batches = [batch(source, config.train.batch_size, config.seed, step) for step in range(BATCHES)]
     large = batch(source, max(64, config.train.batch_size), config.seed, 0)
     many = batch(source, STATISTICS, config.seed, 0).ids
-    model = settled(subject.model.eval(), many)
+    model = with_batch_statistics(subject.model.eval(), many)
     initial = initial_loss(model, batches)
     tried = range_test(model, config, task)
     training = train_copy(model, config, task, steps, beginning(config, steps))
-    training = replace(training, model=settled(training.model, many))
+    training = replace(training, model=with_batch_statistics(training.model, many))
     moments = train_copy(model, config, task, MOMENT_STEPS, lambda step: 0.0).optimizer
     end, state = (subject.trained, subject.optimizer) if subject.trained else (training.model, training.optimizer)
     early_fit = fit_of(training.model, task, store, sample_tokens)
@@ -157,7 +157,9 @@ def _rival(
     rate, task = beginning(config, steps), subject.task
     other = train_copy(subject.model, config, task, steps, lambda step: factor * rate(step))
     rows: list[Batch] = split_sample(task, "train", SAMPLE_TOKENS)
-    first, mine, theirs = (row_losses(m, task, rows) for m in (subject.model, own.model, settled(other.model, many)))
+    first, mine, theirs = (
+        row_losses(m, task, rows) for m in (subject.model, own.model, with_batch_statistics(other.model, many))
+    )
     start = first.mean.estimate
     return Rival(factor, factor * lr, start - mine.mean.estimate, start - theirs.mean.estimate, mine.minus(theirs))
 

@@ -13,7 +13,7 @@ from windtunnel.stats.intervals import Estimate
 from windtunnel.training.events import Evaluation, Event, Step, Stopped
 
 PAST = 25
-"""A loss is compared with the median of so many before it."""
+"""Steps; a loss is compared with the median of this many losses before it."""
 SPIKE = 8.0
 """Standard deviations (from the median absolute deviation) above it: normal noise does so once in 1e15 steps, and
 Student's t with 5 degrees of freedom, a heavy tail, once in 1e4."""

@@ -21,8 +21,8 @@ from windtunnel.training.run_config import RunConfig
 from windtunnel.training.schedule import learning_rate
 from windtunnel.training.trainer import Trainer
 
-LOOKS = 12
-"""At so many steps the update is compared with the weights."""
+N_RATIOS = 12
+"""Number of steps, evenly spread, at which the update is compared with the weights."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,24 @@ def train_copy(
     trial = cast(Model, copy.deepcopy(model))
     trainer = Trainer.begin(plain, task, trial, lambda step: batch(source, config.train.batch_size, config.seed, step))
     done: list[Step] = []
-    looks = sorted({max(1, round(steps * (i + 1) / LOOKS)) for i in range(LOOKS)})
+    ratio_steps = sorted({max(1, round(steps * (i + 1) / N_RATIOS)) for i in range(N_RATIOS)})
     ratios: dict[str, list[float]] = {name: [] for name, _ in trial.named_parameters()}
     message = ""
     for step in range(steps):
-        look = step + 1 in looks
-        before = {name: p.detach().clone() for name, p in trial.named_parameters()} if look else {}
+        measured = step + 1 in ratio_steps
+        before = {name: p.detach().clone() for name, p in trial.named_parameters()} if measured else {}
         try:
             done.append(trainer.step(lr(step)))
         except NumericsError as error:
             message = f"step {step + 1}: {error}"
             break
-        for name, p in trial.named_parameters() if look else ():
+        for name, p in trial.named_parameters() if measured else ():
             ratios[name].append(_spread(p.detach() - before[name]) / max(_spread(before[name]), 1e-12))
     return ShortTraining(
         tuple(step.loss for step in done),
         tuple(step.lr for step in done),
         tuple(step.grad_norm for step in done),
-        tuple(look for look in looks if look <= len(done)),
+        tuple(measured for measured in ratio_steps if measured <= len(done)),
         {name: tuple(values) for name, values in ratios.items()},
         message,
         trial,

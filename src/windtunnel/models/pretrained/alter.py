@@ -19,7 +19,7 @@ def to_grouped_queries(config: TransformerConfig, weights: Mapping[str, Tensor],
     Query heads that shared a key head after the change are neighbours, as attention reads them.
 
     Raises:
-        ConfigError: when the present heads cannot be divided into so many groups; those possible are listed.
+        ConfigError: when the present heads cannot be divided into that number of groups; possible numbers are listed.
     """
     before = config.kv_heads
     if n_kv_heads < 1 or before % n_kv_heads:

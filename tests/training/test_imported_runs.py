@@ -21,7 +21,7 @@ from windtunnel.runs.seeds import describe
 from windtunnel.training import disk
 from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.events import Evaluation, Saved, Step
-from windtunnel.training.foreign import alter_run, continue_from, create_with_weights
+from windtunnel.training.imports import alter_run, continue_from, create_with_weights
 from windtunnel.training.loop import fit, resume
 from windtunnel.training.run import create_run, initial_model, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig, Start
