@@ -38,7 +38,7 @@ from benchmarks.training_speed import Case, transformers_model
 from windtunnel.generation.compiled import Steps
 from windtunnel.generation.decode import decode, decode_many
 from windtunnel.generation.sampling import SamplingConfig
-from windtunnel.generation.trace import describe, together
+from windtunnel.generation.trace import chunked, describe
 from windtunnel.generation.weights import with_weights
 from windtunnel.models import build
 from windtunnel.models.pretrained.gguf import gguf_files
@@ -102,7 +102,7 @@ def our_ways(case: Case, prompt: list[int], kind: str, many: int) -> Ways:
         return [new.id for new in decode(decoder, prompt, NEW, GREEDY, 0, steps=steps)]
 
     def traced() -> None:
-        for some in together(decode(decoder, prompt, NEW, GREEDY, 0, steps=compiled)):
+        for some in chunked(decode(decoder, prompt, NEW, GREEDY, 0, steps=compiled)):
             list(describe(ALPHABET, some, 6))
 
     ways: Ways = {kind: partial(write, compiled), f"{kind}, traced": traced}

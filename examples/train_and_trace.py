@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from windtunnel.config import override
-from windtunnel.generation.sampling import SamplingConfig
+from windtunnel.generation.request import Request
 from windtunnel.generation.trace import corpus_truth, trace
 from windtunnel.training.events import Evaluation
 from windtunnel.training.loop import fit
@@ -17,5 +17,5 @@ with tempfile.TemporaryDirectory() as folder:
         if isinstance(event, Evaluation):
             print(f"step {event.step}: dev loss {event.loss:.3f} nats a token")
     trained = load(Path(folder) / "run")
-    for token in trace(trained, "He and I", 4, SamplingConfig(), seed=0, truth=corpus_truth(trained)).tokens:
+    for token in trace(trained, Request("He and I", n_tokens=4), corpus_truth(trained)).tokens:
         print(f"{token.text:10} {token.probability_1:.3f}  true {token.true_probability:.3f}")

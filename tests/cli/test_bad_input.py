@@ -107,6 +107,23 @@ def test_samples_are_the_texts_of_their_seeds_and_unknown_weights_are_refused(wi
     assert "one of fp32, bf16, int8" in err
 
 
+def test_a_text_ends_before_a_stop_string(windtunnel, run):
+    words = ("generate", run, "ab", "--tokens", 9, "--temperature", 0)
+    free = json.loads(windtunnel(*words, "--json")[1])
+    assert "".join(token["piece"] for token in free["tokens"]) == free["text"]
+    stop = free["text"][3:5]
+    expected = free["text"][: free["text"].index(stop, 2)]
+    code, out, _ = windtunnel(*words, "--stop", "@", "--stop", stop, "--json")
+    ended = json.loads(out)
+    assert (code, ended["finish"], ended["text"]) == (0, "stop", expected)
+    assert windtunnel(*words, "--stop", stop, "--alternatives", 0)[:2] == (0, expected + "\n")
+    samples = json.loads(windtunnel(*words, "--stop", stop, "--samples", 2, "--json")[1])
+    assert samples == [{"seed": seed, "text": expected, "finish": "stop"} for seed in (0, 1)]
+    code, _, err = windtunnel("generate", run, "ab", "--stop", "")
+    assert code == 2
+    assert "at least one character" in err
+
+
 def test_look_beyond_the_context(windtunnel, run):
     code, _, err = windtunnel("look", run, "abcdefghij" * 3)
     assert code == 3

@@ -13,6 +13,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.generation import compiled
 from windtunnel.generation.compiled import ONE_THREAD, OneToken, Steps, one_token, settle, step_key
 from windtunnel.generation.decode import decode, decode_many
+from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig, adjust, best, ranking
 from windtunnel.generation.trace import trace
 from windtunnel.generation.weights import Rows, by_library, by_sums, read_as, store, weights_of, with_weights
@@ -110,31 +111,42 @@ def test_float32_weights_are_shared_and_follow_the_model(make):
 
 def test_a_trace_records_its_weights_and_unknown_ones_are_refused(make):
     trained = make()
-    assert trace(trained, "abc", 2, WARM, 0).weights == "fp32"
-    assert trace(read_as(trained, "int8"), "abc", 2, WARM, 0).to_dict()["weights"] == "int8"
+    assert trace(trained, Request("abc", 2, WARM)).weights == "fp32"
+    assert trace(read_as(trained, "int8"), Request("abc", 2, WARM)).to_dict()["weights"] == "int8"
     with pytest.raises(ConfigError, match="one of fp32, bf16, int8; given 'int4'"):
         read_as(trained, "int4")
 
 
-@pytest.mark.parametrize("stop", [None, 4])
-def test_many_sequences_are_each_what_its_seed_gives_alone_past_the_limit_too(make, stop):
+def test_many_sequences_are_each_what_its_seed_gives_alone_past_the_limit_too(make):
     model, seeds = make().model, [3, 4, 5, 6]
-    many = list(decode_many(model, [1, 2, 3], 20, WARM, seeds, stop))
+    many = list(decode_many(model, [1, 2, 3], 20, WARM, seeds))
     for row, seed in enumerate(seeds):
-        alone = list(decode(model, [1, 2, 3], 20, WARM, seed, stop))
-        assert [new[row] for new, _, _ in many][: len(alone)] == [token.id for token in alone]
-        np.testing.assert_allclose(
-            np.array([logits[row] for _, logits, _ in many[: len(alone)]]), [t.logits_V for t in alone], atol=2e-5
-        )
-    lengths = [len(list(decode(model, [1, 2, 3], 20, WARM, seed, stop))) for seed in seeds]
-    assert len(many) == max(lengths)
+        alone = list(decode(model, [1, 2, 3], 20, WARM, seed))
+        assert [new[row] for new, _, _ in many] == [token.id for token in alone]
+        found, expected = [logits[row] for _, logits, _ in many], [t.logits_V for t in alone]
+        np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_samples_are_the_texts_of_their_seeds(make):
+@pytest.mark.parametrize("stop", [(), ("cc", "aca")])
+def test_samples_are_the_texts_of_their_seeds(make, stop):
     trained = make()
-    texts = write_samples(trained, "ab", 15, WARM, range(7, 11))
-    assert texts == [trace(trained, "ab", 15, WARM, seed).text for seed in range(7, 11)]
-    assert len(set(texts)) > 1
+    samples = write_samples(trained, Request("ab", 15, WARM, 7, stop=stop), 12)
+    alone = [trace(trained, Request("ab", 15, WARM, seed, stop=stop)) for seed in range(7, 19)]
+    assert [tuple(sample) for sample in samples] == [(one.text, one.finish) for one in alone]
+    assert len({sample.text for sample in samples}) > 1
+    assert {sample.finish for sample in samples} == {"stop", "length"}
+
+
+def test_decoding_many_ends_with_the_last_text_that_does(make, monkeypatch):
+    trained, lengths = make(), []
+    monkeypatch.setattr(
+        trained.model, "forward", lambda ids, cache=None: (lengths.append(len(ids)), real(ids, cache))[1]
+    )
+    real = type(trained.model).forward.__get__(trained.model)
+    longest = max(len(trace(trained, Request("ab", 40, WARM, seed)).tokens) for seed in range(4)) - 2
+    lengths.clear()
+    write_samples(trained, Request("ab", 40, WARM), 4)
+    assert 4 < len(lengths) == longest < 40
 
 
 def test_the_best_of_a_large_vocabulary_are_the_first_of_its_ranking_with_equals():

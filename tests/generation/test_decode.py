@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.generation import decode as decoding
-from windtunnel.generation.decode import beliefs, decode, forward, rows
-from windtunnel.generation.prompt import prompt_ids, spell
+from windtunnel.generation.compiled import Steps
+from windtunnel.generation.decode import Reader, decode
+from windtunnel.generation.prompt import prompt_ids
 from windtunnel.generation.sampling import SamplingConfig, adjust, choose, uniform
 from windtunnel.generation.write import write_sample
+from windtunnel.training import machine
 
 CONTEXT = 12
 WARM = SamplingConfig(temperature=1.5)
@@ -63,13 +64,6 @@ def test_decoding_leaves_the_global_random_numbers_alone(make):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_decoding_stops_after_the_end_mark(make):
-    model = make().model
-    full = [t.id for t in decode(model, [0], 40, WARM, 1)]
-    stop = full[4]
-    assert [t.id for t in decode(model, [0], 40, WARM, 1, stop_id=stop)] == full[: full.index(stop) + 1]
-
-
 def test_ids_that_no_token_has_are_never_drawn(make):
     trained = make(vocab_size=64)
     drawn = [t for seed in range(5) for t in decode(trained.model, [0], 30, WARM, seed, vocab_size=6)]
@@ -78,31 +72,78 @@ def test_ids_that_no_token_has_are_never_drawn(make):
     assert max(t.id for t in decode(trained.model, [0], 30, WARM, 0)) >= 6
 
 
-def test_the_beliefs_about_a_long_text_are_those_of_the_sliding_window(trained):
+def from_the_start(model, ids_BT):
+    """The readable twin of a reader: the logits (B, V) of one plain forward pass on the last context_length ids."""
+    with torch.no_grad():
+        return model(torch.tensor(np.array(ids_BT)[:, -CONTEXT:]))[:, -1].double().numpy()
+
+
+def test_the_next_logits_of_a_long_text_are_those_of_the_sliding_window(trained):
     ids = np.random.default_rng(0).integers(0, 6, 2 * CONTEXT).tolist()
-    rows = list(beliefs(trained.model, ids))
+    rows = list(Reader(trained.model).next_logits(ids))
     assert len(rows) == len(ids)
     for i, row in enumerate(rows):
-        np.testing.assert_allclose(row, forward(trained.model, ids[: i + 1])[-1], rtol=0, atol=2e-5)
-
-
-def test_reading_fills_the_callers_cache(make):
-    model = make().model
-    cache = model.new_cache(1, CONTEXT)
-    rows(model, np.array([[1, 2, 3]]), cache)
-    assert cache.length == 3
-    np.testing.assert_allclose(rows(model, np.array([[4]]), cache)[0], forward(model, [1, 2, 3, 4])[-1], atol=2e-5)
-    assert cache.length == 4
+        np.testing.assert_allclose(row, from_the_start(trained.model, [ids[: i + 1]])[0], rtol=0, atol=2e-5)
 
 
 def test_a_cache_used_past_the_limit_would_be_wrong(make):
     """Why the window slides without it: positions and what the upper layers saw are both different."""
     model = make(position="rope").model
-    ids = np.random.default_rng(0).integers(0, 6, CONTEXT + 1).tolist()
+    ids = np.random.default_rng(0).integers(0, 6, CONTEXT + 1)
     cache = model.new_cache(1, CONTEXT + 1)
-    rows(model, np.array([ids[:-1]]), cache)
-    stale = decoding.forward(model, ids[-1:], cache)[-1]
-    assert np.abs(stale - forward(model, ids)[-1]).max() > 1e-2
+    with torch.no_grad():
+        model(torch.from_numpy(ids[None, :-1]), cache)
+        stale = model(torch.from_numpy(ids[None, -1:]), cache)[:, -1].double().numpy()
+    assert np.abs(stale - from_the_start(model, ids[None])).max() > 1e-2
+
+
+@pytest.mark.parametrize("lengths", [[1] * 20, [3, 1, 4, 1, 1, 5, 2, 3], [11, 3, 1, 1], [30, 1, 2]])
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("n_tokens", [None, 8])
+def test_a_reader_gives_the_logits_of_a_pass_from_the_start_however_the_ids_come(trained, lengths, alike, n_tokens):
+    rng = np.random.default_rng(1)
+    reader, ids_BT = Reader(trained.model, n_tokens), np.empty((3, 0), dtype=np.int64)
+    for index, length in enumerate(lengths):
+        new_BT = rng.integers(0, 6, (3, length))
+        new_BT = new_BT[:1].repeat(3, axis=0) if alike and index == 0 else new_BT
+        ids_BT = np.hstack([ids_BT, new_BT])
+        np.testing.assert_allclose(reader.read(new_BT), from_the_start(trained.model, ids_BT), rtol=0, atol=2e-5)
+
+
+KEPT = [[0, 0, 2], [2, 1, 0], [1, 1], [0, 1, 1, 0, 0], [3], [0, 0]]
+
+
+def keeps(reader, model, rows, n_first, n_vocab=6, from_the_start=from_the_start):
+    """Read, keep and read again, each time against the kept rows read from the start; the largest difference."""
+    rng = np.random.default_rng(0)
+    ids_BT = rng.integers(0, n_vocab, (3, n_first))
+    differences = [np.abs(reader.read(ids_BT) - from_the_start(model, ids_BT)).max()]
+    for rows_B in rows:
+        reader.keep(rows_B)
+        new_BT = rng.integers(0, n_vocab, (len(rows_B), 1))
+        ids_BT = np.hstack([ids_BT[rows_B], new_BT])
+        differences.append(np.abs(reader.read(new_BT) - from_the_start(model, ids_BT)).max())
+    return max(differences)
+
+
+@pytest.mark.parametrize("n_first", [1, 4, CONTEXT - 2, CONTEXT + 3])
+def test_kept_rows_go_on_as_if_read_from_the_start(trained, n_first):
+    assert keeps(Reader(trained.model), trained.model, KEPT, n_first) < 2e-5
+
+
+@pytest.mark.skipif(not machine.has_compiler() or machine.device().type != "cpu", reason="needs a C++ compiler")
+def test_kept_rows_of_a_compiled_step_go_on_as_if_read_from_the_start(make, monkeypatch, tmp_path):
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path))
+    model = make(position="rope").model
+    steps = Steps(model, compile=True)
+    rows = [[0, 0, 2], [2, 1, 0], [2, 0, 0], [1, 1, 0, 2], [3, 3, 2, 1]]
+    assert keeps(Reader(model, steps=steps), model, rows, 3) < 1e-4
+    assert sorted(shape[0] for shape in steps.loaded) == [3, 4]
+
+
+def test_a_reader_that_has_read_nothing_has_no_rows_to_keep(make):
+    with pytest.raises(ValueError, match="before the first read"):
+        Reader(make().model).keep([0, 0])
 
 
 @pytest.mark.parametrize("unit", ["line", "file"])
@@ -123,19 +164,6 @@ def test_running_text_begins_with_the_prompt_itself_so_an_empty_one_is_refused(m
 def test_a_prompt_with_an_unknown_character_says_which(make):
     with pytest.raises(DataError, match=r"'z'.*position 2"):
         prompt_ids(make().tokenizer, "line", "abz")
-
-
-@pytest.mark.parametrize("text", ["naïve 日本\n🙂 end", "", "a\n\nb", "\n"])
-def test_spelling_joins_to_the_text_and_shows_no_half_characters(bytes_model, text):
-    tokenizer = bytes_model.tokenizer
-    pieces = list(spell(tokenizer, [*tokenizer.encode(text), tokenizer.end_id]))
-    assert "".join(pieces) == text
-    assert not any("\ufffd" in piece for piece in pieces)
-
-
-def test_spelling_ends_with_bytes_that_never_became_a_character(bytes_model):
-    half = bytes_model.tokenizer.encode("aé")[:-1]
-    assert "".join(spell(bytes_model.tokenizer, half)) == "a\ufffd"
 
 
 def test_a_sample_of_documents_begins_another_after_each_and_changes_nothing(make):
@@ -160,10 +188,12 @@ def test_a_sample_of_running_text_has_the_asked_length(make):
 def test_a_model_without_a_causal_mask_is_asked_prefix_by_prefix_and_cannot_write(make):
     trained = make(causal=False)
     ids = [0, 1, 2, 1, 0]
-    rows = list(beliefs(trained.model, ids))
+    rows = list(Reader(trained.model).next_logits(ids))
     for end, row in enumerate(rows, start=1):
-        np.testing.assert_array_equal(row, forward(trained.model, ids[:end])[-1])
-    assert np.abs(forward(trained.model, ids)[0] - rows[0]).max() > 1e-3  # read at once it sees what is to come
+        np.testing.assert_array_equal(row, from_the_start(trained.model, [ids[:end]])[0])
+    with torch.no_grad():
+        at_once = trained.model(torch.tensor([ids]))[0, 0].numpy()
+    assert np.abs(at_once - rows[0]).max() > 1e-3  # read at once it sees what is to come
     with pytest.raises(ConfigError, match="cannot write"):
         next(decode(trained.model, ids, 2, WARM, seed=0))
     assert write_sample(trained.model, trained.run) == "(no sample: a model without a causal mask cannot write)"

@@ -51,7 +51,7 @@ def ids_of(compile="auto"):
     """What the model of this file continues a prompt with, and the steps that it took."""
     model = build(MODEL, 0).eval()
     steps = Steps(model, compile)
-    ids = [place.id for place in decode(model, [1, 2, 3], 9, SamplingConfig(temperature=1.5), 5, steps=steps)]
+    ids = [position.id for position in decode(model, [1, 2, 3], 9, SamplingConfig(temperature=1.5), 5, steps=steps)]
     return SimpleNamespace(ids=ids, steps=steps)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from windtunnel.config import override, parse
 from windtunnel.errors import ConfigError
-from windtunnel.generation.decode import beliefs, decode, forward
+from windtunnel.generation.decode import Reader, decode
 from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.inspect.cost import count_forward_flops, parameter_shapes
 from windtunnel.models import MLPConfig, TransformerConfig, build
@@ -235,10 +235,12 @@ def test_running_text_is_predicted_from_its_second_token_on(tmp_path):
 def test_decoding_past_the_context():
     model = build(MLPConfig(init_output=1.0), 0).eval()
     ids = [0, 5, 9, 13, 2]
-    each = list(beliefs(model, ids))
+    each = list(Reader(model).next_logits(ids))
     assert len(each) == 5
     for end in range(1, 6):
-        assert each[end - 1] == pytest.approx(forward(model, ids[max(0, end - 3) : end])[-1])
+        assert each[end - 1] == pytest.approx(
+            model(torch.tensor([ids[max(0, end - 3) : end]]))[0, -1].tolist(), abs=1e-5
+        )
     new = [token.id for token in decode(model, ids, 4, SamplingConfig(), seed=1)]
     again = [token.id for token in decode(model, [0, 0, *ids], 4, SamplingConfig(), seed=1)]
     assert new == again

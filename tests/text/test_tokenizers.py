@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
-from windtunnel.errors import DataError, MissingExtra
+from windtunnel.errors import ConfigError, DataError, MissingExtra
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.hf_library import Library
 from windtunnel.text.pieces import GPT2_CUT, LONGEST_WORD, cut_pieces, cut_words
 from windtunnel.text.tokenizer_json import END, byte_characters
 from windtunnel.text.tokenizers import (
     Tokenizer,
-    _Library,
     bytes_tokenizer,
     characters_tokenizer,
     gpt2_tokenizer,
@@ -132,6 +132,52 @@ def test_ids_are_where_the_documentation_says() -> None:
     ends = {name: make().end_id for name, make in KINDS.items()}
     without, first = dict.fromkeys(["bytes", "characters"]), ["bytes with end", "characters with end", "bpe"]
     assert ends == {**without, **dict.fromkeys(first, 0), "gpt2": 50256}
+
+
+OLD = {
+    "version": "1.0", "truncation": None, "padding": None,
+    "added_tokens": [{"id": 0, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False,
+                      "normalized": False, "special": True}],
+    "normalizer": None,
+    "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False},
+    "post_processor": None, "decoder": {"type": "Fuse"},
+    "model": {"type": "WordLevel", "vocab": {"<|endoftext|>": 0, "a": 1, "b": 2}, "unk_token": "<unk>"},
+}  # fmt: skip
+
+
+def test_a_file_from_before_there_were_other_marks_is_read_and_written_unchanged() -> None:
+    text = json.dumps(OLD, separators=(",", ":"))
+    for tokenizer in (Tokenizer.from_json(text), characters_tokenizer("ab", end=True)):
+        assert (tokenizer.kind, tokenizer.marks, tokenizer.to_json()) == ("characters", {"end": 0}, text)
+    assert characters_tokenizer("ab", end=False).marks == {}
+    assert gpt2().marks == {"end": 50256}
+
+
+@pytest.mark.parametrize(("end", "first"), [(True, {"end": 0}), (False, {})])
+def test_further_marks_stand_before_the_alphabet_and_are_kept_in_the_file(end: bool, first: dict[str, int]) -> None:
+    tokenizer = characters_tokenizer("ab<|turn>", end, marks=("turn", "begin", "pad"))
+    others = {name: len(first) + i for i, name in enumerate(("turn", "begin", "pad"))}
+    again = Tokenizer.from_json(tokenizer.to_json())
+    for one in (tokenizer, again):
+        assert (one.kind, one.vocab_size, one.marks) == ("characters", len(first) + 12, {**first, **others})
+        assert one.encode("<|turn|>").min() >= len(first) + 3
+        assert one.decode(one.encode("<|turn|>")) == "<|turn|>"
+        assert one.encode("<|turn|>").tolist() == library(one).encode("<|turn|>").ids
+        assert one.token(others["turn"]) == "<turn>"
+    assert again.to_json() == tokenizer.to_json()
+
+
+def test_a_word_that_is_spelled_like_a_mark_is_none_and_a_mark_is_known_in_any_file() -> None:
+    added = {**OLD["added_tokens"][0], "id": 3, "content": "<|pad|>"}
+    for special, marks in ((True, {"end": 0, "pad": 3}), (False, {"end": 0})):
+        tokens = [*OLD["added_tokens"], {**added, "special": special}]
+        assert Tokenizer.from_json(json.dumps({**OLD, "added_tokens": tokens})).marks == marks
+
+
+@pytest.mark.parametrize("marks", [("trun",), ("turn", "turn"), ("end",)])
+def test_unknown_marks_are_refused(marks: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="marks must be different ones of begin, turn, cls, pad; given"):
+        characters_tokenizer("ab", end=True, marks=marks)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -375,12 +421,12 @@ def test_missing_and_binary_tokenizer_files(tmp_path: Path) -> None:
 
 def test_a_panic_in_rust_is_an_error_and_an_interrupt_passes(capfd: pytest.CaptureFixture[str]) -> None:
     crafted = altered(lambda d: d["model"].update(continuing_subword_prefix="####"))
-    with pytest.raises(DataError, match="could not read this"), _Library("read this"):
+    with pytest.raises(DataError, match="could not read this"), Library("read this"):
         hf.Tokenizer.from_str(crafted)
     assert "panicked" in capfd.readouterr().err  # it is a panic that was caught
-    with pytest.raises(KeyboardInterrupt), _Library("read this"):
+    with pytest.raises(KeyboardInterrupt), Library("read this"):
         raise KeyboardInterrupt
-    with pytest.raises(ZeroDivisionError), _Library("read this"):
+    with pytest.raises(ZeroDivisionError), Library("read this"):
         raise ZeroDivisionError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from windtunnel.cli.terminal import RECIPES, Json, RunName, Set, console, load_m
 
 if TYPE_CHECKING:
     from windtunnel.generation.compiled import Steps
+    from windtunnel.generation.write import Written
 
 
 def generate(
@@ -26,6 +26,7 @@ def generate(
     alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown; 0 is the text alone.")] = 6,
     columns: Annotated[bool, typer.Option("--columns", help="Show the steps as columns.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a page: hover a token to see its alternatives.")] = None,
+    stop: Annotated[list[str], typer.Option(help="End the text before this one; may be given several times.")] = [],  # noqa: B006
     samples: Annotated[int, typer.Option(min=1, help="Several texts at once, of this seed and those after it.")] = 1,
     weights: Annotated[str, typer.Option(help="fp32, bf16 or int8: less to read a token, and rounded.")] = "fp32",
     compile: Annotated[
@@ -40,7 +41,7 @@ def generate(
     """
     from windtunnel.config import parse
     from windtunnel.generation.compiled import Steps, settle
-    from windtunnel.generation.prompt import spell
+    from windtunnel.generation.request import Request
     from windtunnel.generation.sampling import SamplingConfig
     from windtunnel.generation.trace import as_trace, corpus_truth
     from windtunnel.generation.trace import generate as stream
@@ -48,23 +49,23 @@ def generate(
     from windtunnel.generation.write import write_samples
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
+    request = Request(prompt, tokens, sampling, seed, alternatives, tuple(stop))
     loaded = load_model(run)
     settle(loaded.model, samples)  # before read_as, which leaves hardly a parameter to count
     trained = read_as(loaded, weights)
     steps = Steps(trained.model, "auto" if compile is None else compile)
     if samples > 1:
-        texts = write_samples(trained, prompt, tokens, sampling, range(seed, seed + samples), steps)
-        _print_samples(texts, seed, as_json)
+        _print_samples(write_samples(trained, request, samples, steps), seed, as_json)
         _say_eager(compile, steps)
         return
-    found = stream(trained, prompt, tokens, sampling, seed, alternatives, corpus_truth(trained), steps)
-    coming, kept = tee(found)
-    for piece in spell(trained.tokenizer, (token.id for token in coming)):
-        print(piece, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
+    made = []
+    for token in stream(trained, request, corpus_truth(trained), steps):
+        made.append(token)
+        print(token.piece, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
     from windtunnel.report.page import trace_page
     from windtunnel.report.tables import steps_table, totals_line, trace_table
 
-    record = as_trace(trained, list(kept), sampling, seed)
+    record = as_trace(trained, request, made)
     if html is not None:
         write_text(html, trace_page(record))
     _say_eager(compile, steps)
@@ -78,10 +79,11 @@ def generate(
         out.print(totals_line(record), highlight=False)
 
 
-def _print_samples(texts: list[str], seed: int, as_json: bool) -> None:
+def _print_samples(samples: list[Written], seed: int, as_json: bool) -> None:
     if as_json:
-        print_json([{"seed": seed + row, "text": text} for row, text in enumerate(texts)])
+        print_json([{"seed": seed + row, **sample._asdict()} for row, sample in enumerate(samples)])
         return
+    texts = [sample.text for sample in samples]
     print(("\n\n" if any("\n" in text for text in texts) else "\n").join(texts))
 
 

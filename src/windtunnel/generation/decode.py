@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,21 +25,28 @@ from windtunnel.models import Model
 from windtunnel.nn.cache import Cache
 
 Ids = npt.NDArray[np.int64]
-SOON = 2**24
-"""Tokens times weights up to which a prompt is read token by token: the eager pass is then mostly overhead."""
+Finish = Literal["stop", "length"]
+"""Why a text ends: at an end mark or a stop string, or because it has as many tokens as were asked for."""
+TOKEN_BY_TOKEN = 2**24
+"""Prompt tokens times weights. Up to here a compiled step reads the prompt token by token; beyond, one eager pass reads
+it at once, which computes faster but has an overhead that dominates below. See benchmarks/decoding.py."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A token in a text and what stood behind it."""
+class Position:
+    """A token, and the next-token logits that were computed before it was chosen."""
 
     id: int
     logits_V: Floats
-    """What the model made of the tokens before it, (V,)."""
+    """Of the token at this position, given all tokens before it, (V,)."""
     probabilities_V: Floats | None = None
     """What it was drawn from, (V,); None for a token of the prompt."""
     true_V: Floats | None = None
     """Where the source of the text is known: its own probabilities, (V,)."""
+    piece: str = ""
+    """What the token adds to the text."""
+    finish: Finish | None = None
+    """Why the text ends with this token; None where it goes on."""
 
 
 def decode(
@@ -47,21 +55,20 @@ def decode(
     n_tokens: int,
     sampling: SamplingConfig,
     seed: int,
-    stop_id: int | None = None,
     vocab_size: int | None = None,
     steps: Steps | None = None,
-) -> Iterator[Place]:
-    """Continue `ids` (at least one) by up to n_tokens tokens; the model must be in evaluation mode.
+) -> Iterator[Position]:
+    """Continue `ids` (at least one) by n_tokens tokens; the model must be in evaluation mode.
 
     Args:
-        stop_id: no further token after this one.
         vocab_size: ids from here on are never drawn: a model may have more rows than its tokenizer has tokens.
         steps: the model's compiled steps; None computes every step eagerly.
+
+    Raises:
+        ConfigError: for a model without a causal mask, which cannot write.
     """
-    for new_B, logits_BV, probabilities_BV in decode_many(
-        model, ids, n_tokens, sampling, [seed], stop_id, vocab_size, steps
-    ):
-        yield Place(int(new_B[0]), logits_BV[0], probabilities_BV[0])
+    for new_B, logits_BV, probabilities_BV in decode_many(model, ids, n_tokens, sampling, [seed], vocab_size, steps):
+        yield Position(int(new_B[0]), logits_BV[0], probabilities_BV[0])
 
 
 def decode_many(
@@ -70,113 +77,136 @@ def decode_many(
     n_tokens: int,
     sampling: SamplingConfig,
     seeds: Sequence[int],
-    stop_id: int | None = None,
     vocab_size: int | None = None,
     steps: Steps | None = None,
 ) -> Iterator[tuple[Ids, Floats, Floats]]:
-    """`decode` for several seeds at once: the new ids (B,), their logits and probabilities (B, V), token by token.
-
-    What follows a row's stop_id is to be thrown away; the last step is that in which the last row meets its own.
-    """
-    steps, n_prompt = steps or Steps(model, compile=False), len(ids)
-    read_BT = np.empty((len(seeds), n_prompt + n_tokens), dtype=np.int64)
-    read_BT[:, :n_prompt] = ids
-    going_B = np.ones(len(seeds), dtype=bool)
-    cache = model.new_cache(len(seeds), steps.capacity(n_prompt + n_tokens))
-    pace = Pace(steps, cache, n_tokens)
+    """`decode` for several seeds at once: the new ids (B,), their logits and probabilities (B, V), token by token."""
+    reader = Reader(model, len(ids) + n_tokens, steps)
+    unread_BT = np.tile(np.array(ids, dtype=np.int64), (len(seeds), 1))
     for index in range(n_tokens):
-        end = n_prompt + index
-        logits_BV = (pace.first if index == 0 else pace.next)(model, read_BT[:, :end])
-        logits_BV = logits_BV if len(logits_BV) == len(seeds) else logits_BV.repeat(len(seeds), axis=0)
+        logits_BV = reader.read(unread_BT)
         probabilities_BV = adjust(forbid(logits_BV, vocab_size), sampling)
         if sampling.temperature:
-            read_BT[:, end] = choose_each(probabilities_BV, np.array([uniform(seed, index) for seed in seeds]))
+            new_B = choose_each(probabilities_BV, np.array([uniform(seed, index) for seed in seeds]))
         else:
-            read_BT[:, end] = probabilities_BV.argmax(axis=-1)
-        yield read_BT[:, end], logits_BV, probabilities_BV
-        if stop_id is not None:
-            going_B &= read_BT[:, end] != stop_id
-            if not going_B.any():
-                return
+            new_B = probabilities_BV.argmax(axis=-1)
+        yield new_B, logits_BV, probabilities_BV
+        unread_BT = new_B[:, None]
 
 
-class Pace:
-    """Eager steps, until a compiled one is there: on disk from the start, or made once it will earn itself back."""
+class Reader:
+    """Reads B rows of ids as they grow, and gives the logits of the token after each.
 
-    def __init__(self, steps: Steps, cache: Cache | None, n_tokens: int) -> None:
-        self.steps, self.cache = steps, cache
-        self.to_come = n_tokens - 1
-        self.call: Call | None = steps.get(cache, 0.0) if n_tokens > 1 else None
+    It owns what makes that fast: the cache of keys and values, the compiled step (taken from disk at the start, or
+    made once it will earn itself back), and one pass for rows that begin alike.
 
-    def first(self, model: Model, read_BT: Ids) -> Floats:
-        """The logits (1, V) of the token after the prompt, which is the same in all rows."""
-        call, cache = self.call, self.cache
-        if call is None or cache is None or len(read_BT) > 1 or read_BT.shape[1] > longest_soon(model):
-            return read_once(model, read_BT[:1], cache)
-        for id in read_BT[0].tolist():
-            logits_1V = call(torch.tensor([[id]]), cache)
-        return as_floats(logits_1V)
-
-    def next(self, model: Model, read_BT: Ids) -> Floats:
-        """The logits (B, V) of the token after those read."""
-        cache = self.cache
-        if cache is None or cache.length >= model.config.context_length:
-            return rows(model, read_BT)
-        if self.call is None:
-            begin = time.perf_counter()
-            logits_BV = rows(model, read_BT[:, -1:], cache)
-            self.to_come -= 1
-            coming = min(self.to_come, model.config.context_length - cache.length)
-            self.call = self.steps.get(cache, coming * (time.perf_counter() - begin))
-            return logits_BV
-        return as_floats(self.call(torch.from_numpy(read_BT[:, -1:].copy()), cache))
-
-
-def longest_soon(model: Model) -> int:
-    """How many tokens of a prompt a compiled step reads one by one sooner than an eager pass reads them at once."""
-    n_weights = sum(tensor.numel() for tensor in model.state_dict().values())
-    return min(model.config.context_length, SOON // n_weights)
-
-
-def read_once(model: Model, read_1T: Ids, cache: Cache | None) -> Floats:
-    """Read what all rows begin with, once; the logits (1, V) of the token after it."""
-    if cache is None or cache.keys.shape[1] == 1:
-        return rows(model, read_1T, cache)
-    one = model.new_cache(1, cache.capacity)
-    assert one is not None
-    logits_1V = rows(model, read_1T, one)
-    cache.keys.copy_(one.keys.expand_as(cache.keys))
-    cache.values.copy_(one.values.expand_as(cache.values))
-    cache.advance(one.length)
-    return logits_1V
-
-
-def beliefs(model: Model, ids: Sequence[int]) -> Iterator[Floats]:
-    """For each id, the logits (V,) of the token after it, as `decode` would see them: the window slides.
-
-    A model without a causal mask is shown each prefix by itself; read at once, the text would give away its tokens.
+    Args:
+        n_tokens: the most tokens that a row will have, with the last one, which is not read. A reader of longer rows
+            is right but slow, as past the context limit. None is the model's context length.
+        steps: the model's compiled steps; None computes every step eagerly.
     """
-    at_once = model.config.is_causal and model.config.reads == "stream"
-    first = model.config.context_length if at_once else 1
-    yield from forward(model, ids[:first])
-    for end in range(first + 1, len(ids) + 1):
-        yield forward(model, ids[:end])[-1]
 
+    def __init__(self, model: Model, n_tokens: int | None = None, steps: Steps | None = None) -> None:
+        self.model, self.steps = model, steps or Steps(model, compile=False)
+        self.n_tokens = model.config.context_length if n_tokens is None else n_tokens
+        self.read_BT: Ids | None = None
+        """The last context_length ids of each row; None before the first are read."""
+        self.cache: Cache | None = None
+        self.compiled: Call | None = None
 
-def forward(model: Model, ids: Sequence[int], cache: Cache | None = None) -> Floats:
-    """The logits (T, V) of a forward pass on the last context_length ids, in float64."""
-    return as_floats(_logits(model, np.array([ids]), cache)[0])
+    def read(self, ids_BT: Ids) -> Floats:
+        """Read the ids that follow in each row; the logits (B, V) of the token after them, in float64.
 
+        Raises:
+            ConfigError: for a model without a causal mask, which cannot write.
+        """
+        context, length = self.model.config.context_length, ids_BT.shape[1]
+        if self.read_BT is None:
+            return self._begin(ids_BT)
+        self.read_BT = np.concatenate([self.read_BT, ids_BT], axis=1)[:, -context:]
+        if self.cache is not None and self.cache.length + length > min(self.n_tokens, context):
+            self.cache = None
+        if self.cache is None:
+            return self._last(self.read_BT)
+        if self.compiled is not None and (length == 1 or length <= self._longest_by_token()):
+            return self._token_by_token(self.compiled, ids_BT, self.cache)
+        begin = time.perf_counter()
+        logits_BV = self._last(ids_BT, self.cache)
+        if self.compiled is None:
+            self._take_compiled((time.perf_counter() - begin) / length)
+        return logits_BV
 
-def rows(model: Model, read_BT: Ids, cache: Cache | None = None) -> Floats:
-    """The logits (B, V) of the last token of a forward pass on the last context_length ids of each row, in float64."""
-    return as_floats(_logits(model, read_BT, cache)[:, -1])
+    def keep(self, rows_B: Sequence[int] | Ids) -> None:
+        """Row i goes on as row rows_B[i] was, as a beam search needs it; there may be fewer rows or more."""
+        if self.read_BT is None:
+            raise ValueError("a reader has no rows to keep before the first read")
+        n_rows, rows_B = len(self.read_BT), np.asarray(rows_B)
+        self.read_BT = self.read_BT[rows_B]
+        if self.cache is not None:
+            self.cache = self.cache.select(torch.from_numpy(rows_B).to(self._device))
+        if len(rows_B) != n_rows:
+            self.compiled = None
+            self._take_compiled(0.0)
 
+    def next_logits(self, ids: Sequence[int]) -> Iterator[Floats]:
+        """For each id of a text, the logits (V,) of the token after it, as `read` gives them: the window slides.
 
-def _logits(model: Model, read_BT: Ids, cache: Cache | None) -> Tensor:
-    ids_BT = torch.tensor(read_BT[:, -model.config.context_length :], device=device_of(model))
-    with torch.no_grad():
-        return model(ids_BT) if cache is None else model(ids_BT, cache)
+        It uses nothing that was read and changes nothing. A model without a causal mask is shown each prefix by
+        itself; read at once, the text would give away its tokens.
+        """
+        config, ids_1T = self.model.config, np.array([ids])
+        first = config.context_length if config.is_causal and config.reads == "stream" else 1
+        yield from as_floats(self._logits(ids_1T[:, :first])[0])
+        for end in range(first + 1, len(ids) + 1):
+            yield self._last(ids_1T[:, :end])[0]
+
+    def _begin(self, ids_BT: Ids) -> Floats:
+        """Read what the rows begin with: once, if it is the same in all of them."""
+        n_rows, length = ids_BT.shape
+        ids_BT = ids_BT[:1] if (ids_BT == ids_BT[:1]).all() else ids_BT
+        self.n_tokens = max(self.n_tokens, length)
+        cache = self.cache = self.model.new_cache(len(ids_BT), self.steps.capacity(self.n_tokens))
+        self.read_BT = ids_BT[:, -self.model.config.context_length :]
+        if len(ids_BT) == n_rows and self.n_tokens - length > 1:
+            self.compiled = self.steps.get(cache, 0.0)
+        if self.compiled is None or cache is None or length > self._longest_by_token():
+            logits_BV = self._last(ids_BT, cache)
+        else:
+            logits_BV = self._token_by_token(self.compiled, ids_BT, cache)
+        if len(ids_BT) == n_rows:
+            return logits_BV
+        self.keep(np.zeros(n_rows, dtype=np.int64))
+        return logits_BV.repeat(n_rows, axis=0)
+
+    def _take_compiled(self, eager_seconds: float) -> None:
+        """Take the compiled step of this cache, if it is on disk or the steps to come, of so many seconds each, pay."""
+        if self.cache is not None:
+            to_come = min(self.n_tokens - 1, self.model.config.context_length) - self.cache.length
+            self.compiled = self.steps.get(self.cache, to_come * eager_seconds) if to_come > 0 else None
+
+    def _longest_by_token(self) -> int:
+        """Up to how many tokens a compiled step reads one by one sooner than an eager pass reads them at once."""
+        n_weights = sum(tensor.numel() for tensor in self.model.state_dict().values())
+        return min(self.model.config.context_length, TOKEN_BY_TOKEN // n_weights)
+
+    def _token_by_token(self, compiled: Call, ids_BT: Ids, cache: Cache) -> Floats:
+        for ids_B in ids_BT.T:
+            logits_BV = compiled(torch.from_numpy(ids_B[:, None].copy()), cache)
+        return as_floats(logits_BV)
+
+    def _last(self, ids_BT: Ids, cache: Cache | None = None) -> Floats:
+        """The logits (B, V) of the last token of a forward pass on the last context_length ids of each row."""
+        return as_floats(self._logits(ids_BT, cache)[:, -1])
+
+    def _logits(self, ids_BT: Ids, cache: Cache | None = None) -> Tensor:
+        ids = torch.tensor(ids_BT[:, -self.model.config.context_length :], device=self._device)
+        with torch.no_grad():
+            logits: Tensor = self.model(ids) if cache is None else self.model(ids, cache)
+        return logits
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
 
 def as_floats(logits: Tensor) -> Floats:
@@ -189,8 +219,3 @@ def forbid(logits_BV: Floats, vocab_size: int | None) -> Floats:
     if vocab_size is None or vocab_size >= logits_BV.shape[-1]:
         return logits_BV
     return np.where(np.arange(logits_BV.shape[-1]) < vocab_size, logits_BV, -np.inf)
-
-
-def device_of(model: Model) -> torch.device:
-    """Where the weights are."""
-    return model.embedding.weight.device

@@ -1,19 +1,20 @@
-"""The trace: for every token of the prompt and the continuation, how probable it was and what stood beside it."""
+"""The trace: for every token of the prompt and the continuation, how probable it was, and its alternatives."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from windtunnel.errors import ConfigError
 from windtunnel.generation.compiled import Steps
-from windtunnel.generation.decode import Ids, Place, beliefs, decode
-from windtunnel.generation.prompt import end_mark, prompt_ids, token_text
+from windtunnel.generation.decode import Finish, Ids, Position, Reader, decode
+from windtunnel.generation.prompt import Continuation, end_mark, prompt_ids, token_text
+from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import Floats, SamplingConfig, best, log_softmax
 from windtunnel.generation.weights import Weights, weights_of
 from windtunnel.text.corpora import truth_of
@@ -26,7 +27,7 @@ Truth = Callable[[list[int]], np.ndarray]
 
 
 class Alternative(NamedTuple):
-    """A token that could have stood in a place. The probabilities are as in `TokenTrace`."""
+    """A token that could have stood at a position. The probabilities are as in `TokenTrace`."""
 
     id: int
     text: str
@@ -53,11 +54,16 @@ class TokenTrace:
     surprise_bits: float | None
     """-log2 of the probability at temperature 1."""
     alternatives: tuple[Alternative, ...]
-    """The most probable tokens of this place, the token itself among them if it is one of them."""
+    """The most probable tokens of this position, the token itself among them if it is one of them."""
     true_probability: float | None = None
     """Where the source is known: what the probability should be."""
     total_variation: float | None = None
     """Half the summed absolute difference between belief (at temperature 1) and truth: 0 agrees, 1 is disjoint."""
+    piece: str = ""
+    """What the token adds to the text: joined, the pieces are the text. A character whose bytes are spread over several
+    tokens comes with the last of them; an end mark adds nothing, nor does a stop string."""
+    finish: Finish | None = None
+    """Why the text ends with this token; None where it goes on."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Trace:
     n_prompt: int
     """The first n_prompt tokens are the prompt, the others were generated."""
     text: str
-    """Prompt and continuation, without end marks."""
+    """Prompt and continuation, without end marks and without the stop string."""
     sampling: SamplingConfig
     seed: int
     run: str
@@ -88,6 +94,8 @@ class Trace:
     """How the text begins and whether the context limit was passed, in a sentence or two."""
     weights: Weights = "fp32"
     """How the weights were stored: fp32 is as they were trained."""
+    finish: Finish = "length"
+    """Why the text ends: "stop" at an end mark or a stop string, "length" after the tokens that were asked for."""
 
     def total(self, part: str = "all") -> Total:
         """Bits and perplexity of "all", the "prompt" or the "continuation", over tokens that have a probability."""
@@ -104,6 +112,7 @@ class Trace:
         totals = {part: self.total(part) for part in ("prompt", "continuation", "all")}
         data = {**asdict(self), "sampling": self.sampling.model_dump(mode="json")}
         for token in data["tokens"]:
+            del token["finish"]  # the trace has it
             token["alternatives"] = [alternative._asdict() for alternative in token["alternatives"]]
         return {
             **data,
@@ -113,66 +122,57 @@ class Trace:
 
 
 def generate(
-    trained: TrainedModel,
-    prompt: str,
-    n_tokens: int,
-    sampling: SamplingConfig,
-    seed: int,
-    alternatives: int = 6,
-    truth: Truth | None = None,
-    steps: Steps | None = None,
+    trained: TrainedModel, request: Request, truth: Truth | None = None, steps: Steps | None = None
 ) -> Iterator[TokenTrace]:
-    """The tokens of the prompt, then those of the continuation as they are made, an end mark included.
+    """The tokens of the prompt, then those of the continuation as they are made.
+
+    An end mark and the tokens of a stop string are among them; what they add to the text is nothing.
 
     Args:
-        alternatives: how many of the most probable tokens are given for each place.
         truth: the source's own distribution, where it is known.
         steps: the compiled steps of this model; None looks for one on disk.
 
     Raises:
-        ConfigError: for a negative number of tokens or alternatives.
         DataError: for an empty prompt without an end mark to begin from, or a character without a token.
     """
-    if n_tokens < 0 or alternatives < 0:
-        raise ConfigError(f"tokens and alternatives cannot be negative, given {n_tokens} and {alternatives}")
-    unit = trained.run.config.text.unit
-    ids = prompt_ids(trained.tokenizer, unit, prompt)
-    return _generate(trained, ids, n_tokens, sampling, seed, alternatives, truth, steps)
+    ids = prompt_ids(trained.tokenizer, trained.run.config.text.unit, request.prompt)
+    return _generate(trained, request, ids, truth, steps or Steps(trained.model))
 
 
 def _generate(
-    trained: TrainedModel,
-    ids: list[int],
-    n_tokens: int,
-    sampling: SamplingConfig,
-    seed: int,
-    alternatives: int,
-    truth: Truth | None,
-    steps: Steps | None,
+    trained: TrainedModel, request: Request, ids: list[int], truth: Truth | None, steps: Steps
 ) -> Iterator[TokenTrace]:
-    model, tokenizer = trained.model, trained.tokenizer
+    tokenizer = trained.tokenizer
     end = end_mark(tokenizer, trained.run.config.text.unit)
+    text = Continuation(tokenizer, ids, end, request.n_tokens, request.stop)
     if end is None:
-        yield TokenTrace(ids[0], token_text(tokenizer, ids[0]), None, None, None, None, ())
+        yield TokenTrace(ids[0], token_text(tokenizer, ids[0]), None, None, None, None, (), piece=text.prompt[0])
 
-    def places() -> Iterator[Place]:
+    def positions() -> Iterator[Position]:
         if len(ids) > 1:
-            for i, logits_V in enumerate(beliefs(model, ids[:-1]), start=1):
-                yield Place(ids[i], logits_V, None, truth(ids[:i]) if truth else None)
-        known = list(ids)
-        for new in decode(model, ids, n_tokens, sampling, seed, end, tokenizer.vocab_size, steps or Steps(model)):
-            yield replace(new, true_V=truth(list(known))) if truth else new
+            for i, logits_V in enumerate(Reader(trained.model).next_logits(ids[:-1]), start=1):
+                yield Position(ids[i], logits_V, None, truth(ids[:i]) if truth else None, text.prompt[i])
+        known, waiting = list(ids), deque[Position]()
+        for new in decode(
+            trained.model, ids, request.n_tokens, request.sampling, request.seed, tokenizer.vocab_size, steps
+        ):
+            waiting.append(replace(new, true_V=truth(list(known))) if truth else new)
             known.append(new.id)
+            for piece in text.add(new.id):
+                position = waiting.popleft()
+                yield replace(position, piece=piece, finish=None if waiting else text.finish)
+            if text.finish:
+                return
 
-    for some in together(places()):
-        yield from describe(tokenizer, some, alternatives)
+    for some in chunked(positions()):
+        yield from describe(tokenizer, some, request.alternatives)
 
 
-def together(items: Iterable[T], seconds: float = 0.02, most: int = 64) -> Iterator[list[T]]:
-    """The items in lists, a list at once and then one every so many seconds, where no person notices the wait.
+def chunked(items: Iterable[T], seconds: float = 0.02, most: int = 64) -> Iterator[list[T]]:
+    """The items in lists: one at once, then one after every `seconds`, a wait that no person notices.
 
     Args:
-        most: the longest list; the places of a long prompt come at once, and each holds a vocabulary of numbers.
+        most: the longest list; the positions of a long prompt come at once, and each holds a vocabulary of numbers.
     """
     waiting: list[T] = []
     last = -math.inf
@@ -185,24 +185,24 @@ def together(items: Iterable[T], seconds: float = 0.02, most: int = 64) -> Itera
         yield waiting
 
 
-def describe(tokenizer: Tokenizer, places: Sequence[Place], n_alternatives: int) -> Iterator[TokenTrace]:
-    """Each token in the light of its place."""
-    log_NV = log_softmax([place.logits_V for place in places])
-    id_N1 = np.array([[place.id] for place in places])
+def describe(tokenizer: Tokenizer, positions: Sequence[Position], n_alternatives: int) -> Iterator[TokenTrace]:
+    """Each token in the light of its position."""
+    log_NV = log_softmax([position.logits_V for position in positions])
+    id_N1 = np.array([[position.id] for position in positions])
     shown_NA = np.hstack((best(log_NV, n_alternatives), id_N1))  # the token itself comes last
     log_NA = np.take_along_axis(log_NV, shown_NA, axis=1)
     rank_N = 1 + (log_NV > log_NA[:, -1:]).sum(axis=1)
-    for place, rank, log_V, id_A, log_A, p_A in zip(
-        places, rank_N.tolist(), log_NV, shown_NA, log_NA.tolist(), np.exp(log_NA).tolist(), strict=True
+    for position, rank, log_V, id_A, log_A, p_A in zip(
+        positions, rank_N.tolist(), log_NV, shown_NA, log_NA.tolist(), np.exp(log_NA).tolist(), strict=True
     ):
         shown_A = id_A.tolist()
-        true_V = place.true_V
+        true_V = position.true_V
         if true_V is not None:
             true_V = np.pad(true_V, (0, len(log_V) - len(true_V))) if true_V.any() else None
         texts = [token_text(tokenizer, id) for id in shown_A]
-        sampled_A, true_A = at(place.probabilities_V, id_A), at(true_V, id_A)
+        sampled_A, true_A = at(position.probabilities_V, id_A), at(true_V, id_A)
         yield TokenTrace(
-            id=place.id,
+            id=position.id,
             text=texts[-1],
             probability=sampled_A[-1],
             probability_1=p_A[-1],
@@ -211,6 +211,8 @@ def describe(tokenizer: Tokenizer, places: Sequence[Place], n_alternatives: int)
             alternatives=tuple(map(Alternative, shown_A[:-1], texts, sampled_A, p_A, true_A)),
             true_probability=true_A[-1],
             total_variation=None if true_V is None else float(np.abs(np.exp(log_V) - true_V).sum() / 2),
+            piece=position.piece,
+            finish=position.finish,
         )
 
 
@@ -219,25 +221,15 @@ def at(values_V: Floats | None, id_A: Ids) -> list[float] | list[None]:
     return [None] * len(id_A) if values_V is None else values_V[id_A].tolist()
 
 
-def trace(
-    trained: TrainedModel,
-    prompt: str,
-    n_tokens: int,
-    sampling: SamplingConfig,
-    seed: int,
-    alternatives: int = 6,
-    truth: Truth | None = None,
-    steps: Steps | None = None,
-) -> Trace:
+def trace(trained: TrainedModel, request: Request, truth: Truth | None = None, steps: Steps | None = None) -> Trace:
     """`generate`, collected."""
-    tokens = list(generate(trained, prompt, n_tokens, sampling, seed, alternatives, truth, steps))
-    return as_trace(trained, tokens, sampling, seed)
+    return as_trace(trained, request, list(generate(trained, request, truth, steps)))
 
 
-def as_trace(trained: TrainedModel, tokens: Sequence[TokenTrace], sampling: SamplingConfig, seed: int) -> Trace:
+def as_trace(trained: TrainedModel, request: Request, tokens: Sequence[TokenTrace]) -> Trace:
     """The record of tokens that came out of `generate`."""
-    config, tokenizer, folder = trained.run.config, trained.tokenizer, trained.run.folder.absolute()
-    end = end_mark(tokenizer, config.text.unit)
+    config, folder = trained.run.config, trained.run.folder.absolute()
+    end = end_mark(trained.tokenizer, config.text.unit)
     context = config.model.context_length
     begin = (
         "The first token has no probability: nothing stands before it."
@@ -249,15 +241,16 @@ def as_trace(trained: TrainedModel, tokens: Sequence[TokenTrace], sampling: Samp
     return Trace(
         tokens=tuple(tokens),
         n_prompt=sum(t.probability is None for t in tokens),
-        text=tokenizer.decode([t.id for t in tokens if t.id != tokenizer.end_id]),
-        sampling=sampling,
-        seed=seed,
+        text="".join(t.piece for t in tokens),
+        sampling=request.sampling,
+        seed=request.seed,
         run=f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name,
         step=trained.step,
         vocab_size=config.model.vocab_size,
         context_length=context,
         note=begin + slid,
         weights=weights_of(trained.model),
+        finish=(tokens[-1].finish if tokens else None) or "length",
     )
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from windtunnel.errors import DataError
 from windtunnel.generation.compiled import Steps
-from windtunnel.generation.decode import decode, decode_many
-from windtunnel.generation.prompt import end_mark, prompt_ids
+from windtunnel.generation.decode import Finish, decode_many
+from windtunnel.generation.prompt import Continuation, end_mark, prompt_ids
+from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.models import Model
 from windtunnel.nn.init import stream
+from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training.run import Run, TrainedModel
 
 SAMPLE = SamplingConfig(temperature=0.8)
+
+
+class Written(NamedTuple):
+    """A text, and why it ends."""
+
+    text: str
+    finish: Finish
 
 
 def write_sample(model: Model, run: Run) -> str:
@@ -30,45 +40,54 @@ def write_sample(model: Model, run: Run) -> str:
     try:
         if (end := end_mark(run.tokenizer, run.config.text.unit)) is not None:
             return "\n".join(_documents(model, run, end, n_tokens))
-        new = decode(model, [_opening(run)], n_tokens, SAMPLE, run.config.seed, None, run.tokenizer.vocab_size)
-        return run.tokenizer.decode([token.id for token in new])
+        opening, request = [_opening(run)], Request("", n_tokens, SAMPLE, run.config.seed)
+        return _write(model, run.tokenizer, opening, None, request)[0].added
     finally:
         model.train(was_training)
 
 
-def write_samples(
-    trained: TrainedModel,
-    prompt: str,
-    n_tokens: int,
-    sampling: SamplingConfig,
-    seeds: Sequence[int],
-    steps: Steps | None = None,
-) -> list[str]:
-    """The prompt continued once for each seed, all at once; each text is the one that `generate` writes with its seed.
+def write_samples(trained: TrainedModel, request: Request, n: int, steps: Steps | None = None) -> list[Written]:
+    """The request's text, prompt included, with its seed and the n - 1 after it, all at once.
+
+    Each text is the one that `generate` writes with its seed.
 
     Raises:
         DataError: as `windtunnel.generation.prompt.prompt_ids`.
     """
     tokenizer, unit = trained.tokenizer, trained.run.config.text.unit
-    ids, end = prompt_ids(tokenizer, unit, prompt), end_mark(tokenizer, unit)
-    steps = steps or Steps(trained.model)
-    many = decode_many(trained.model, ids, n_tokens, sampling, seeds, end, tokenizer.vocab_size, steps)
-    columns = [new_B.tolist() for new_B, _, _ in many]
-    texts = []
-    for row in range(len(seeds)):
-        new = [column[row] for column in columns]
-        text = ids + (new[: new.index(end)] if end in new else new)
-        texts.append(tokenizer.decode([id for id in text if id != tokenizer.end_id]))
+    ids, end = prompt_ids(tokenizer, unit, request.prompt), end_mark(tokenizer, unit)
+    texts = _write(trained.model, tokenizer, ids, end, request, n, steps or Steps(trained.model))
+    return [Written("".join(text.prompt) + text.added, text.finish or "length") for text in texts]
+
+
+def _write(
+    model: Model,
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    end: int | None,
+    request: Request,
+    n: int = 1,
+    steps: Steps | None = None,
+) -> list[Continuation]:
+    """What n seeds add to ids, until the last text has ended."""
+    texts = [Continuation(tokenizer, ids, end, request.n_tokens, request.stop) for _ in range(n)]
+    seeds = range(request.seed, request.seed + n)
+    for new_B, _, _ in decode_many(model, ids, request.n_tokens, request.sampling, seeds, tokenizer.vocab_size, steps):
+        for text, id in zip(texts, new_B.tolist(), strict=True):
+            if not text.finish:
+                text.add(id)
+        if all(text.finish for text in texts):
+            break
     return texts
 
 
 def _documents(model: Model, run: Run, end: int, n_tokens: int) -> Iterator[str]:
     number = 0
     while n_tokens > 0:
-        seed = stream(run.config.seed, "document", number)
-        ids = [t.id for t in decode(model, [end], n_tokens, SAMPLE, seed, end, run.tokenizer.vocab_size)]
-        yield run.tokenizer.decode([id for id in ids if id != end])
-        n_tokens, number = n_tokens - len(ids), number + 1
+        request = Request("", n_tokens, SAMPLE, stream(run.config.seed, "document", number))
+        (text,) = _write(model, run.tokenizer, [end], end, request)
+        yield text.added
+        n_tokens, number = text.n_left, number + 1
 
 
 def _opening(run: Run) -> int:

@@ -5,6 +5,7 @@ The caller owns the cache: a model is given one, appends to it and keeps nothing
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -42,6 +43,12 @@ class Cache:
         self.keys[layer, :, :, self.length : end] = k_BGTK
         self.values[layer, :, :, self.length : end] = v_BGTK
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def select(self, rows_B: Tensor) -> Cache:
+        """A new cache in which row i holds what row rows_B[i] holds here."""
+        chosen = copy.copy(self)
+        chosen.keys, chosen.values = self.keys.index_select(1, rows_B), self.values.index_select(1, rows_B)
+        return chosen
 
 
 class StaticCache:

@@ -9,7 +9,7 @@ from typing import Any
 from windtunnel.errors import ConfigError
 from windtunnel.files import write_text
 from windtunnel.generation.prompt import prompt_ids, token_text
-from windtunnel.generation.sampling import SamplingConfig
+from windtunnel.generation.request import Request
 from windtunnel.generation.trace import Trace, corpus_truth, trace
 from windtunnel.inspect.attention import AttentionMap, attention
 from windtunnel.models import as_transformer
@@ -67,7 +67,7 @@ def look_at(
     ids = prompt_ids(trained.tokenizer, config.text.unit, text)
     found = attention(trained.model, ids)
     labels = tuple(token_text(trained.tokenizer, id) for id in ids)
-    seen = trace(trained, text, 0, SamplingConfig(), 0, alternatives, corpus_truth(trained))
+    seen = trace(trained, Request(text, 0, alternatives=alternatives), corpus_truth(trained))
     picture = attention_figure(found.weights, labels, layer and layer - 1, head and head - 1)
     files = tuple(folder / name for name in ("attention.png", "attention.html", "trace.html"))
     with saving(folder):

@@ -7,12 +7,17 @@ parts that must fit together are checked here: model type, ids 0 .. n-1, merges 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any
 
 from windtunnel.errors import DataError
 
 END = "<|endoftext|>"
+MARKS = {END: "end", **{f"<|{name}|>": name for name in ("begin", "turn", "cls", "pad")}}
+"""How the special marks are spelled in a tokenizer.json, and their names. All but the end are marks only where the file
+calls them special: others would be read out of a user's text."""
 _CHARACTERS = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
 
 
@@ -21,6 +26,7 @@ class Structure:
     """What a tokenizer.json is.
 
     Attributes:
+        marks: the ids of the special marks that it has, by name.
         byte_level: tokens are spelled in GPT-2's byte characters.
         gpt2_words: text is cut into words by GPT-2's expression and nothing else, so no token crosses from a
             character to white space behind it.
@@ -31,7 +37,7 @@ class Structure:
 
     kind: str
     vocab_size: int
-    end_id: int | None
+    marks: Mapping[str, int]
     byte_level: bool
     gpt2_words: bool
     complete: bool
@@ -67,7 +73,9 @@ def check_structure(text: str) -> Structure:
     _check_dense(ids)
     if kind == "BPE":
         _check_bpe(model, vocab)
-    return _structure(data, model, kind, vocab, ids)
+    special = {END, *(token["content"] for token in data.get("added_tokens") or [] if token.get("special"))}
+    marks = {name: ids[text] for text, name in MARKS.items() if text in special & ids.keys()}
+    return _structure(data, model, kind, vocab, ids, marks)
 
 
 def _vocabulary(kind: str, vocab: Any) -> dict[str, int]:
@@ -122,7 +130,12 @@ def _check_bpe(model: dict[str, Any], vocab: dict[str, int]) -> None:
 
 
 def _structure(
-    data: dict[str, Any], model: dict[str, Any], kind: str, vocab: dict[str, int], ids: dict[str, int]
+    data: dict[str, Any],
+    model: dict[str, Any],
+    kind: str,
+    vocab: dict[str, int],
+    ids: dict[str, int],
+    marks: Mapping[str, int],
 ) -> Structure:
     pre, keeps_text = data.get("pre_tokenizer") or {}, not data.get("normalizer")
     byte_level = "'ByteLevel'" in str(pre) and "'ByteLevel'" in str(data.get("decoder"))
@@ -134,12 +147,13 @@ def _structure(
     words = bool(gpt2 and all_bytes and pre.get("use_regex", True))
     order = sorted(ids, key=ids.__getitem__)
     rest = order[1:] if order[0] == END else order
+    unmarked = dropwhile(lambda token: MARKS.get(token) in marks, order)
     if gpt2 and kind == "BPE" and rest == byte_characters() and not model.get("merges"):
         ours = "bytes"
-    elif plain and kind == "WordLevel" and pre == _CHARACTERS and all(len(token) == 1 for token in rest):
+    elif plain and kind == "WordLevel" and pre == _CHARACTERS and all(len(token) == 1 for token in unmarked):
         ours = "characters"
     elif words and len(ids) == 50257 and ids.get(END) == 50256:
         ours = "gpt2"
     else:
         ours = "bpe" if words and ids.get(END) == 0 else "file"
-    return Structure(ours, len(ids), ids.get(END), byte_level, words, all_bytes, keeps_text, unknown)
+    return Structure(ours, len(ids), marks, byte_level, words, all_bytes, keeps_text, unknown)

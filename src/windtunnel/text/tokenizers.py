@@ -2,14 +2,15 @@
 
     kind          model (of the `tokenizers` library)      ids
     bytes         BPE without merges over the 256 bytes    byte value b; with an end mark (0): b + 1
-    characters    WordLevel, one character a token         the sorted alphabet, after the end mark (0) if any
+    characters    WordLevel, one character a token         the sorted alphabet, after the marks if any; the end is 0
     bpe           byte-level BPE, GPT-2's words            0 is the end, then 256 bytes, then merges
     gpt2          GPT-2's own vocabulary and merges        as published; 50256 is the end
     file          any other tokenizer.json                 as in the file
 
-The end mark is `<|endoftext|>`. It is never read out of text: a user's text that holds those 13 characters is
-encoded as 13 characters. (The Hugging Face library needs `encode_special_tokens = True` to do the same; the
-file format cannot keep that switch. On all other text it encodes as we do.)
+The end mark is `<|endoftext|>`; there may be others: `<|begin|>`, `<|turn|>`, `<|cls|>`, `<|pad|>`. None is ever read
+out of text: a user's text that holds those characters is encoded as characters. (The Hugging Face library needs
+`encode_special_tokens = True` to do the same; the file format cannot keep that switch. On all other text it encodes as
+we do.)
 
 The kind is not stored but read off the structure of the JSON, so it survives programs that rewrite the file.
 """
@@ -19,28 +20,23 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import tokenizers as hf
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from windtunnel.errors import DataError, MissingExtra
+from windtunnel.errors import ConfigError, DataError, MissingExtra
 from windtunnel.files import read_given
+from windtunnel.text.hf_library import Library, Parallel
 from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces, cut_words
-from windtunnel.text.tokenizer_json import END, Structure, byte_characters, check_structure
+from windtunnel.text.tokenizer_json import END, MARKS, Structure, byte_characters, check_structure
 
 PIECE = 1 << 14  # characters in one piece given to the Rust library; long strings only slow it down
 LARGEST = 1 << 28  # bytes of a tokenizer file
 BATCH = 1 << 20  # characters in one batch of pieces: an encoding needs about 150 bytes of memory a token
-
-# "false", or a forked process would warn; batches switch it on while they run, unless the user has decided.
-_USER_PARALLELISM = os.environ.get("TOKENIZERS_PARALLELISM")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class Tokenizer:
@@ -49,6 +45,7 @@ class Tokenizer:
     Attributes:
         kind: "bytes" | "characters" | "bpe" | "gpt2" | "file".
         vocab_size: number of ids; they are 0 .. vocab_size - 1.
+        marks: ids of the special marks that it has, by name: "end", "begin", "turn", "cls", "pad".
         end_id: id of the end mark `<|endoftext|>`, None when there is none.
     """
 
@@ -58,10 +55,11 @@ class Tokenizer:
         library.no_padding()
         self._library = library
         self._structure = structure
-        self._shown: dict[int, str] = {}
         self.kind = structure.kind
         self.vocab_size = structure.vocab_size
-        self.end_id = structure.end_id
+        self.marks = structure.marks
+        self.end_id = structure.marks.get("end")
+        self._shown = {id: f"<{name}>" for name, id in self.marks.items()}
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of a text, (n,) int64.
@@ -132,14 +130,14 @@ class Tokenizer:
         numbers = [int(i) for i in ids]
         for number in numbers:
             self._check_id(number)
-        with _Library("decode these ids"):
+        with Library("decode these ids"):
             return self._library.decode(numbers, skip_special_tokens=False)
 
     def token(self, id: int) -> str:
-        """One token for a person: newline as ⏎, space as ·, the end mark as <end>, a lone byte as \\xe2."""
+        """One token for a person: newline as ⏎, space as ·, a mark as <end> or <turn>, a lone byte as \\xe2."""
         if id not in self._shown:
             self._check_id(id)
-            self._shown[id] = "<end>" if id == self.end_id else self._show(id)
+            self._shown[id] = self._show(id)
         return self._shown[id]
 
     def _show(self, id: int) -> str:
@@ -161,7 +159,7 @@ class Tokenizer:
             DataError: when it is not one, or one whose parts do not fit together.
         """
         structure = check_structure(text)
-        with _Library("read this tokenizer.json"):
+        with Library("read this tokenizer.json"):
             return cls(hf.Tokenizer.from_str(text), structure)
 
     def save(self, path: str | Path) -> None:
@@ -213,7 +211,7 @@ class Tokenizer:
         return table
 
     def _encode_in_library(self, batch: list[str]) -> Iterator[np.ndarray]:
-        with _Library("encode this text"), _Parallel(len(batch) > 1):
+        with Library("encode this text"), Parallel(len(batch) > 1):
             if self._structure.complete:
                 encodings = self._library.encode_batch_fast(batch, add_special_tokens=False)
             else:
@@ -256,16 +254,27 @@ def bytes_tokenizer(end: bool) -> Tokenizer:
     return _byte_level(vocab, [], use_regex=False)
 
 
-def characters_tokenizer(alphabet: Iterable[str], end: bool) -> Tokenizer:
-    """One token a character; ids follow the sorted alphabet, behind the end mark (id 0) when there is one.
+def characters_tokenizer(alphabet: Iterable[str], end: bool, marks: Sequence[str] = ()) -> Tokenizer:
+    """One token a character; ids follow the sorted alphabet, behind the marks: the end mark (id 0), then the others.
 
     The store gives the alphabet of ALL splits: of dev and test only the set of characters is known.
+
+    Args:
+        marks: further special tokens, of "begin", "turn", "cls" and "pad"; their ids are in this order.
+
+    Raises:
+        ConfigError: for an unknown mark, or one given twice.
     """
-    vocab = {c: i for i, c in enumerate([END] * end + sorted(set(alphabet)))}
+    spelled = {name: text for text, name in MARKS.items() if name != "end"}
+    if not set(marks) <= spelled.keys() or len(set(marks)) < len(marks):
+        raise ConfigError(f"marks must be different ones of {', '.join(spelled)}; given {', '.join(marks)}")
+    vocab = {c: i for i, c in enumerate([END] * end + [spelled[name] for name in marks] + sorted(set(alphabet)))}
     library = hf.Tokenizer(models.WordLevel(vocab=vocab, unk_token="<unk>"))
     library.pre_tokenizer = pre_tokenizers.Split(hf.Regex(r"[\s\S]"), "isolated")
     library.decoder = decoders.Fuse()
-    return _finish(library, vocab)
+    special = [hf.AddedToken(text, special=True, normalized=False) for text in vocab if text in MARKS]
+    library.add_special_tokens(special)
+    return Tokenizer.from_json(str(library.to_str()))
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -288,7 +297,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=byte_characters(),
         show_progress=False,
     )
-    with _Library("train on this text"), _Parallel(True):
+    with Library("train on this text"), Parallel(True):
         library.train_from_iterator(cut_words(texts), trainer)
     return Tokenizer.from_json(str(library.to_str()))
 
@@ -325,49 +334,6 @@ def open_tokenizer(name: str) -> Tokenizer:
     return gpt2_tokenizer() if name == "gpt2" else Tokenizer.load(name)
 
 
-class _Library:
-    """Around calls into Rust: its errors are bare `Exception`s, and it can panic (a private BaseException).
-
-    Both become a DataError; anything else (KeyboardInterrupt, MemoryError, our own errors) passes.
-    """
-
-    def __init__(self, doing: str) -> None:
-        self.doing = doing
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(
-                f"the tokenizers library could not {self.doing} ({reason}); use another tokenizer file"
-            ) from None
-
-
-class _Parallel:
-    """All cores for the library while inside, unless the user has set TOKENIZERS_PARALLELISM.
-
-    A process forked after the thread pool was started inherits the pool without its threads and would wait
-    for them for ever, so it uses one core.
-    """
-
-    started_by: int | None = None  # id of the process that started the pool
-
-    def __init__(self, on: bool) -> None:
-        self.on = on and _USER_PARALLELISM is None and _Parallel.started_by in (None, os.getpid())
-
-    def __enter__(self) -> None:
-        if self.on:
-            _Parallel.started_by = os.getpid()
-            os.environ["TOKENIZERS_PARALLELISM"] = "true"
-
-    def __exit__(self, *_: object) -> None:
-        if self.on:
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
 def _byte_level(vocab: dict[str, int], merges: list[list[str]], use_regex: bool) -> Tokenizer:
     """Through JSON, so that what comes from files is checked before Rust sees it."""
     pre = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
@@ -382,12 +348,6 @@ def _byte_level(vocab: dict[str, int], merges: list[list[str]], use_regex: bool)
         "model": {**model, "vocab": vocab, "merges": merges},
     }
     return Tokenizer.from_json(json.dumps(data))
-
-
-def _finish(library: hf.Tokenizer, vocab: dict[str, int]) -> Tokenizer:
-    if END in vocab:
-        library.add_special_tokens([hf.AddedToken(END, special=True, normalized=False)])
-    return Tokenizer.from_json(str(library.to_str()))
 
 
 def _utf8(text: str) -> bytes:
