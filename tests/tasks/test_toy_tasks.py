@@ -11,7 +11,7 @@ from toy_tasks import ToyExamples, ToyTask, both_ways, check_scores, right_padde
 from windtunnel.comparison.verdict import Rule, judge
 from windtunnel.errors import ConfigError
 from windtunnel.models import MLPConfig
-from windtunnel.runs.execute import together
+from windtunnel.runs.execute import group_seeds
 from windtunnel.tasks import ACCURACY, LOSS, LanguageConfig
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.training import machine
@@ -223,6 +223,6 @@ def test_seeds_of_a_loss_that_couples_rows_train_one_by_one(tmp_path, monkeypatc
     config = resolve(base, store)
     assert is_tiny(config)
     folders = [create_run(tmp_path / f"seed-{s}", config.replace(seed=s), store).folder for s in range(2)]
-    assert together(folders) == [(0, 1)]
+    assert group_seeds(folders) == [(0, 1)]
     monkeypatch.setattr(LanguageConfig, "coupled", True)
-    assert together(folders) == [(0,), (1,)]
+    assert group_seeds(folders) == [(0,), (1,)]

@@ -17,7 +17,7 @@ from tiny_runs import final_hashes, losses
 
 from windtunnel.config import override
 from windtunnel.errors import NumericsError
-from windtunnel.runs.execute import together
+from windtunnel.runs.execute import group_seeds
 from windtunnel.runs.seeds import create_seeds
 from windtunnel.training import machine
 from windtunnel.training.disk import locked
@@ -186,15 +186,15 @@ def test_which_runs_train_together(make, tmp_path, monkeypatch):
     """Seeds of one tiny config, as few at once as leave no core idle."""
     monkeypatch.setattr(machine, "cores", lambda: 2)
     runs = make(tmp_path / "a", mlp, seeds=5)
-    assert together(runs) == [(0, 1, 2), (3, 4)] or together(runs) == [(0, 1), (2, 3, 4)]
+    assert group_seeds(runs) == [(0, 1, 2), (3, 4)] or group_seeds(runs) == [(0, 1), (2, 3, 4)]
     others = make(tmp_path / "b", mlp, "optimizer.lr=0.2", seeds=3)
-    assert together([*runs, *others]) == [(0, 1), (2, 3, 4), (5, 6, 7)]
+    assert group_seeds([*runs, *others]) == [(0, 1), (2, 3, 4), (5, 6, 7)]
     for change in ("train.grad_accumulation=2", "train.threads=2", "model.d_hidden=20000"):
-        assert together(make(tmp_path / change, mlp, change, seeds=2)) == [(0,), (1,)]
+        assert group_seeds(make(tmp_path / change, mlp, change, seeds=2)) == [(0,), (1,)]
     (runs[1] / "config.json").write_text("{}")
-    assert together(runs) == [(0, 2), (1,), (3, 4)]
+    assert group_seeds(runs) == [(0, 2), (1,), (3, 4)]
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    assert together(others) == [(0,), (1,), (2,)]
+    assert group_seeds(others) == [(0,), (1,), (2,)]
 
 
 def test_the_command_line_trains_seeds_stacked(make, tmp_path, monkeypatch):
@@ -214,7 +214,7 @@ def test_the_command_line_trains_seeds_stacked(make, tmp_path, monkeypatch):
     for i in range(4):
         run = tmp_path / f"runs/seed-{i}"
         events = open_run(run).events()
-        assert events[0].note == f"one of {len(together([run] * 4)[0])} seeds that train together"
+        assert events[0].note == f"one of {len(group_seeds([run] * 4)[0])} seeds that train together"
         assert (events[-1].reason, events[-1].step % 100) == ("interrupted", 0)
         assert load(run).step == events[-1].step
         assert len(losses(run)) == events[-1].step
