@@ -45,7 +45,7 @@ def weights(head: Head) -> Findings:
     scores, weights = head.matrix("scores"), head.matrix("weights").tolist()
     unscaled = scores.softmax(dim=-1)
     first = unscaled[:1].tolist()
-    yield ROW.equal("the scores q kᵀ", gaps(scores, SCORES), 1e-9, str(SCORES), shown(scores.tolist(), ".4g"))
+    yield ROW.equal("the scores q kᵀ", gaps(scores.tolist(), SCORES), 1e-9, str(SCORES), shown(scores.tolist(), ".4g"))
     yield ROW.equal("the weights, row by row", gaps(weights, ROWS), 5e-5, str(ROWS), shown(weights, ".4f"))
     yield ROW.equal("row 1 without the scaling", gaps(first, [UNSCALED]), 5e-5, str(UNSCALED), shown(first, ".4f"))
     he, likes, _ = head.tokens

@@ -52,8 +52,8 @@ class Corpus:
     licence: str
     origin: str
     read: Callable[[], Iterator[str]]
-    truth: Truth | None = None
     fields: tuple[str, ...] = ("text",)
+    truth: Truth | None = None
 
     def split(self, document: str) -> tuple[str, ...]:
         """The fields of a document, as many as `fields`.
