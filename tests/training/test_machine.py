@@ -43,7 +43,7 @@ def test_memory_that_is_kept_is_not_faulted_in_again():
     words = [sys.executable, "-c", program]
     said = subprocess.run(words, capture_output=True, text=True, check=True, env={"THP_MEM_ALLOC_ENABLE": "0"})
     given_back, kept = map(int, said.stdout.split())
-    assert given_back > 20_000
+    assert given_back > 2_000  # fewer where the kernel maps 16 or 64 KiB at a time
     assert kept < 100
 
 
