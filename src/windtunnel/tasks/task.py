@@ -34,7 +34,8 @@ class Metric:
 
     So it sums over batches and ranks, has an interval over units by the bootstrap, and needs no code in `compare`.
 
-    columns: `nats` (summed loss), `targets` (how many count), `right` (how many have the largest logit), or one of
+    columns: `nats` (summed loss), `targets` (how many count), `right` (how many have the largest logit), `exact` (rows
+        all of whose targets have it), or one of
         the task's own `totals`.
     """
 
@@ -71,7 +72,8 @@ def ratio(sums: Sequence[float]) -> float:
 LOSS = Metric("loss", "nats a token", "lower", ("nats", "targets"), ratio)
 BITS_PER_BYTE = Metric("bits_per_byte", "bits a byte", "lower", ("nats", "bytes"), lambda s: ratio(s) / math.log(2))
 ACCURACY = Metric("accuracy", "", "higher", ("right", "targets"), ratio)
-METRICS = {metric.name: metric for metric in (LOSS, BITS_PER_BYTE, ACCURACY)}
+EXACT_MATCH = Metric("exact_match", "", "higher", ("exact", "pairs"), ratio)
+METRICS = {metric.name: metric for metric in (LOSS, BITS_PER_BYTE, ACCURACY, EXACT_MATCH)}
 """By name, for what reads scores back."""
 
 

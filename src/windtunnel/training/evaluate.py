@@ -14,7 +14,7 @@ from windtunnel.training import machine
 from windtunnel.training.distributed import ALONE, Ranks
 from windtunnel.training.events import Evaluation
 
-COUNTED = ("nats", "targets", "right")
+COUNTED = ("nats", "targets", "right", "exact")
 """The columns of metrics that are counted batch by batch; the task's `totals` are those of the whole split."""
 
 
@@ -38,7 +38,8 @@ def evaluate(
     Raises:
         DataError: when the split holds nothing to predict.
     """
-    nats, read, right = 0.0, 0, 0
+    nats, read, right, exact = 0.0, 0, 0, 0
+    asks_right = any(_needs(task.metrics, column) for column in ("right", "exact"))
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     with torch.no_grad(), machine.autocast(precision):
@@ -47,9 +48,12 @@ def evaluate(
             logits = model(**there.inputs)
             nats += task.loss_sum(logits, there.targets).item()
             read += batch.n_targets
-            right += int(_right(logits, there).sum()) if _needs(task.metrics, "right") else 0
+            if asks_right:
+                hits = _right(logits, there)
+                right += int(hits.sum())
+                exact += int(_exact(hits, there).sum())
     model.train(was_training)
-    summed = ranks.sum(nats, read, right)
+    summed = ranks.sum(nats, read, right, exact)
     totals, n_read = task.totals(split), summed[1]
     columns = {name: total * n_read / totals["targets"] for name, total in totals.items()}
     columns |= dict(zip(COUNTED, summed, strict=True))
@@ -72,7 +76,9 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
             there = batch.to(device)
             logits, counted = model(**there.inputs), there.targets != IGNORED
             units = batch.units.expand_as(batch.targets)[counted.cpu()].numpy()
-            each = {"nats": task.losses(logits, there.targets), "targets": counted, "right": _right(logits, there)}
+            right = _right(logits, there)
+            each = {"nats": task.losses(logits, there.targets), "targets": counted, "right": right}
+            each["exact"] = _exact(right, there)
             for name in names:
                 sums[name] += np.bincount(units, each[name][counted].double().cpu().numpy(), minlength=n)
     model.train(was_training)
@@ -86,3 +92,9 @@ def _needs(metrics: Sequence[Metric], column: str) -> bool:
 def _right(logits: Tensor, batch: Batch) -> Tensor:
     """Whether the largest logit of each target is its own, (B, T') bool; False where the target is IGNORED."""
     return (logits.argmax(-1).view_as(batch.targets) == batch.targets) & (batch.targets != IGNORED)
+
+
+def _exact(right: Tensor, batch: Batch) -> Tensor:
+    """True at the first target of each row all of whose targets are right, (B, T') bool."""
+    counted = batch.targets != IGNORED
+    return counted & (counted.cumsum(1) == 1) & (right | ~counted).all(1, keepdim=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import MLPConfig, TransformerConfig
+from windtunnel.tasks import TranslationConfig
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
@@ -27,6 +28,20 @@ def tiny(corpus: str) -> RunConfig:
         schedule=ScheduleConfig(warmup=100),
         train=TrainConfig(steps=1200, batch_size=64, eval_every=200, save_every=400),
     )
+
+
+def translate(corpus: str) -> RunConfig:
+    """Pairs of words on a decoder alone: 3 layers x 80, rotary positions, 1,500 steps of 64 pairs."""
+    return RunConfig(
+        corpus=corpus,
+        task=TranslationConfig(),
+        model=TransformerConfig(
+            context_length=64, n_layers=3, n_heads=4, d_model=80, position="rope", activation="relu", dropout=0.0, bias=False
+        ),
+        optimizer=OptimizerConfig(lr=3e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=100),
+        train=TrainConfig(steps=1500, batch_size=64, eval_every=250, save_every=500),
+    )  # fmt: skip
 
 
 def small(corpus: str) -> RunConfig:
@@ -129,6 +144,7 @@ def makemore(corpus: str) -> RunConfig:
 
 RECIPES: dict[str, Callable[[str], RunConfig]] = {
     "tiny": tiny,
+    "translate": translate,
     "small": small,
     "quick": quick,
     "medium": medium,
