@@ -5,17 +5,20 @@ import pytest
 import torch
 
 from windtunnel.models import MLPConfig, TransformerConfig
-from windtunnel.tasks import TASKS, LanguageConfig, make_task
+from windtunnel.tasks import TASKS, LanguageConfig, TranslationConfig, make_task
 from windtunnel.text.batches import IGNORED
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, prepare
 
 V = 40
-CONFIGS = {"language": LanguageConfig()}
+CONFIGS = {"language": LanguageConfig(), "translation": TranslationConfig()}
 MODELS = {
     "stream": TransformerConfig(vocab_size=V, context_length=7, n_layers=1, n_heads=2, d_model=8),
     "context": MLPConfig(vocab_size=V, context_length=3),
+    "whole": TransformerConfig(vocab_size=V, context_length=90, n_layers=1, n_heads=2, d_model=8),
 }
+CASES = [("language", reads, unit) for reads in ("stream", "context") for unit in ("line", "text", "file")]
+CASES += [("translation", "whole", "pairs")]
 SPLITS = ("train", "dev", "test")
 
 
@@ -27,16 +30,18 @@ def stores(tmp_path_factory):
     for i, document in enumerate(documents):
         (folder / f"{i:03}.txt").write_text(document)
     (folder / "all.text").write_text("\n".join(documents))
-    where = {"line": "all.text", "text": "all.text", "file": "*.txt"}
+    pairs = [f"{source}\t{target}" for source, target in zip(documents, reversed(documents), strict=True)]
+    (folder / "pairs.tsv").write_text("\n".join(["source\ttarget", *pairs]))
+    where = {"line": "all.text", "text": "all.text", "file": "*.txt", "pairs": "pairs.tsv"}
     held_out = {"dev_fraction": 0.1, "test_fraction": 0.1, "tokenizer": "characters"}
     return {
-        unit: prepare(open_corpus(str(folder / path), unit), TextConfig(unit=unit, **held_out))
+        unit: prepare(open_corpus(str(folder / path), read), TextConfig(unit=read, **held_out))
         for unit, path in where.items()
+        for read in [unit if unit != "pairs" else "line"]
     }
 
 
-@pytest.fixture(params=[(kind, reads, unit) for kind in TASKS for reads in MODELS for unit in ("line", "text", "file")],
-                ids=" ".join)  # fmt: skip
+@pytest.fixture(params=CASES, ids=" ".join)
 def task(request, stores):
     kind, reads, unit = request.param
     return make_task(CONFIGS[kind], MODELS[reads], stores[unit])
@@ -48,7 +53,7 @@ def logits_of(targets, seed=0):
 
 
 def test_the_table_has_every_task_by_its_name():
-    assert CONFIGS.keys() == TASKS.keys()
+    assert CONFIGS.keys() == TASKS.keys() == {kind for kind, _, _ in CASES}
     assert all(config.kind == kind for kind, config in CONFIGS.items())
 
 
@@ -119,7 +124,7 @@ def test_a_blind_guess_costs_what_the_task_says(task):
 
 
 def test_metrics_are_made_of_what_is_counted(task):
-    columns = {"nats": 30.0, "right": 3, **task.totals("dev"), "targets": 10}
+    columns = {"nats": 30.0, "right": 3, "exact": 2, **task.totals("dev"), "targets": 10}
     for metric in task.metrics:
         assert metric.better in ("lower", "higher")
         assert np.isfinite(metric.score(columns))

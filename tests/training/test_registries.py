@@ -40,12 +40,18 @@ def corpus(tmp_path_factory):
     draw, path = random.Random(0), tmp_path_factory.mktemp("corpus") / "words.txt"
     words = [" ".join(draw.choices(["an", "old", "cat", "saw", "nobody", "else"], k=5)) for _ in range(400)]
     path.write_text("\n".join(words))
+    pairs = [f"{word}\t{word[::-1]}" for word in words[:200]]
+    path.with_name("pairs.tsv").write_text("\n".join(["source\ttarget", *pairs]))
     return str(path)
+
+
+def corpus_for(name, corpus):
+    return corpus.replace("words.txt", "pairs.tsv") if name == "translate" else corpus
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_resolves_to_a_config_that_can_be_read_again(name, corpus):
-    config = RECIPES[name](corpus)
+    config = RECIPES[name](corpus_for(name, corpus))
     resolved = resolve(config, open_store(config))
     assert resolved.model.vocab_size >= 2
     assert "auto" not in (resolved.train.precision, resolved.train.compile, resolved.text.unit, resolved.text.tokenizer)
@@ -56,7 +62,9 @@ def test_a_recipe_resolves_to_a_config_that_can_be_read_again(name, corpus):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains(name, corpus, tmp_path):
     cheap = ["train.steps=2", "train.batch_size=4", "train.compile=false", "train.threads=1", "train.precision=fp32"]
-    events = list(fit(override(RECIPES[name](corpus), [*cheap, *LARGE.get(name, [])]), tmp_path / "run"))
+    events = list(
+        fit(override(RECIPES[name](corpus_for(name, corpus)), [*cheap, *LARGE.get(name, [])]), tmp_path / "run")
+    )
     losses = [event.loss for event in events if isinstance(event, Step)]
     assert events[-1] == Stopped(2, "finished")
     assert len(losses) == 2

@@ -17,6 +17,7 @@ from windtunnel.cli.looking import cost, generate, look
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.stats import stats_app
 from windtunnel.cli.training import evaluate, resume, runs, train
+from windtunnel.cli.translating import translate
 from windtunnel.errors import WindtunnelError
 
 app = typer.Typer(
@@ -43,7 +44,10 @@ def options(
     """A wind tunnel for language models: train small ones, look inside, trust the numbers."""
 
 
-for command in (train, resume, check, compare, generate, look, cost, evaluate, runs, experiment, export, alter, fold):
+COMMANDS = (
+    train, resume, check, compare, generate, translate, look, cost, evaluate, runs, experiment, export, alter, fold,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(corpora_app, name="corpora")

@@ -38,6 +38,6 @@ def make_task(config: TaskConfig, model: ModelConfig, store: TokenStore) -> Task
 
 
 __all__ = [
-    "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "TASKS", "AnyTaskConfig", "Language", "LanguageConfig", "Metric",
-    "Task", "TaskConfig", "Translation", "TranslationConfig", "make_task",
+    "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "TASKS", "AnyTaskConfig", "Language",
+    "LanguageConfig", "Metric",    "Task", "TaskConfig", "Translation", "TranslationConfig", "make_task",
 ]  # fmt: skip

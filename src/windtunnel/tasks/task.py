@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
+from pydantic import model_validator
 from torch import Tensor
 
 from windtunnel.config import Config
@@ -26,6 +27,12 @@ class TaskConfig(Config):
     coupled: ClassVar[bool] = False
     """Whether a row's loss depends on the batch's other rows, as a contrastive loss does. Then a batch is never cut:
     such a run is refused with micro-batches and on several ranks, and its seeds train one by one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_the_kind(cls, data: Any) -> Any:
+        """Always among the settings that were given, since it tells which task the others belong to."""
+        return {"kind": cls.model_fields["kind"].default, **data} if isinstance(data, dict) else data
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ def translate(corpus: str) -> RunConfig:
         corpus=corpus,
         task=TranslationConfig(),
         model=TransformerConfig(
-            context_length=64, n_layers=3, n_heads=4, d_model=80, position="rope", activation="relu", dropout=0.0, bias=False
+            context_length=96, n_layers=3, n_heads=4, d_model=80, position="rope", activation="relu", dropout=0.0,
+            bias=False,
         ),
         optimizer=OptimizerConfig(lr=3e-3, beta_2=0.99),
         schedule=ScheduleConfig(warmup=100),

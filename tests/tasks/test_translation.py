@@ -1,0 +1,106 @@
+"""Translation by a decoder alone: what is a target, what is refused, and scores that are those of what it writes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from windtunnel.config import override
+from windtunnel.errors import ConfigError, DataError
+from windtunnel.generation.translate import translate
+from windtunnel.models import MLPConfig, TransformerConfig
+from windtunnel.tasks import Translation, TranslationConfig, make_task
+from windtunnel.tasks.translation import Pairs
+from windtunnel.text.batches import IGNORED
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TextConfig, prepare
+from windtunnel.training.data import open_task
+from windtunnel.training.evaluate import evaluate, unit_sums
+from windtunnel.training.events import Evaluation
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run import load
+
+I = IGNORED  # noqa: E741
+CHANGES = ["train.steps=80", "train.eval_every=80", "train.save_every=80", "schedule.warmup=20",
+           "train.sample_tokens=0",
+           "train.batch_size=32", "model.n_layers=2", "model.d_model=32", "model.context_length=16",
+           "text.dev_fraction=.2", "train.compile=false", "train.threads=1"]  # fmt: skip
+
+
+def write_pairs(path, pairs):
+    path.write_text("\n".join(["source\ttarget", *(f"{source}\t{target}" for source, target in pairs)]))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that copies words of two letters, long enough to be right for many and wrong for some."""
+    folder = tmp_path_factory.mktemp("copy")
+    pairs = [(a + b, a + b) for a in "abcdefghij" for b in "abcdefghijklmnopqrst"]
+    config = override(recipe("translate", write_pairs(folder / "pairs.tsv", pairs)), CHANGES)
+    events = list(fit(config, folder / "run"))
+    return load(folder / "run"), [e for e in events if isinstance(e, Evaluation)]
+
+
+def test_only_what_follows_the_turn_is_predicted():
+    """Row 004-2.2.1 with one mark for begin and end: 28 source 29 target 28."""
+    pairs = Pairs(np.array([5, 6, 29, 6, 5, 0, 24, 7, 29, 8]), np.array([0, 7, 10]), 28, 29, context_length=8)
+    batch = pairs.take(np.array([0, 1]))
+    assert batch.ids.tolist() == [[28, 5, 6, 29, 6, 5, 0, 24], [28, 7, 29, 8, 0, 0, 0, 0]]
+    assert batch.targets.tolist() == [[I, I, I, 6, 5, 0, 24, 28], [I, I, 8, 28, I, I, I, I]]
+    assert pairs.lengths.tolist() == [5, 2]
+    assert [b.units.flatten().tolist() for b in pairs.sweep(1)] == [[1], [0]]  # the shortest first
+
+
+@pytest.mark.parametrize(("ids", "offsets", "context", "message"), [
+    ([5, 29, 6], [0, 3], 3, r"needs 4 tokens and the context has 3.*--set model.context_length=4"),
+    ([5, 6, 7], [0, 3], 9, "no pair; expected one TAB"),
+    ([29, 29, 6], [0, 2, 3], 9, "no pair; expected one TAB"),
+    ([], [0], 9, "holds no pair"),
+])  # fmt: skip
+def test_what_is_no_pair_or_does_not_fit_is_refused(ids, offsets, context, message):
+    with pytest.raises(DataError, match=message):
+        Pairs(np.array(ids, np.int64), np.array(offsets), 28, 29, context)
+
+
+def test_a_text_or_a_model_that_reads_one_context_is_refused(tmp_path):
+    store = prepare(open_corpus("names", "line"), TextConfig(unit="line"))
+    with pytest.raises(ConfigError, match="needs a corpus with the fields source and target, and names has text"):
+        make_task(TranslationConfig(), TransformerConfig(), store)
+    path = write_pairs(tmp_path / "pairs.tsv", [(f"{i}", "x") for i in range(60)])
+    pairs = prepare(open_corpus(path), TextConfig(dev_fraction=0.2))
+    with pytest.raises(ConfigError, match="reads the whole source, and an mlp reads 3 tokens"):
+        Translation(pairs, MLPConfig())
+
+
+def test_teacher_forced_exact_match_is_that_of_the_greedy_texts(trained):
+    model, evaluations = trained
+    task = open_task(model.run.config)
+    documents = [d.split("\t") for d in _documents(task.store)]
+    written = [translate(model, source)[0] for source, _ in documents]
+    right = [one.complete and one.target == target for one, (_, target) in zip(written, documents, strict=True)]
+    found = evaluate(model.model, task, "dev", model.step)
+    assert 0 < sum(right) < len(right)  # neither all nor none, or the test would say little
+    assert found.scores["exact_match"] == sum(right) / len(right) == evaluations[-1].scores["exact_match"]
+    sums = unit_sums(model.model, task, "dev")
+    assert sums["exact"].tolist() == [float(x) for x in right]
+    assert sums["nats"].sum() / sums["targets"].sum() == pytest.approx(found.loss, rel=1e-5)
+    for one, nats, ok in zip(written, sums["nats"], right, strict=True):
+        assert not ok or one.probability == pytest.approx(math.exp(-nats), rel=1e-4)
+
+
+def _documents(store):
+    part, decode = store.splits["dev"], store.tokenizer.decode
+    return [decode(part.ids[a:b].tolist()) for a, b in zip(part.offsets[:-1], part.offsets[1:], strict=True)]
+
+
+def test_the_source_costs_nothing(trained):
+    """Another source under the same targets: the loss counts no token of it."""
+    task = open_task(trained[0].run.config)
+    batch = task.examples("dev").take(np.array([0, 1]))
+    logits = torch.randn(*batch.targets.shape, task.model.vocab_size)
+    other = logits.clone()
+    other[batch.targets == I] += 100
+    assert torch.equal(task.losses(logits, batch.targets), task.losses(other, batch.targets))
