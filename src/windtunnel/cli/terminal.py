@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from windtunnel.training.run import TrainedModel
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-RECIPES = "tiny, translate, small, quick, medium, gpt2, llama, mlp or makemore"
+RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore or translate"
 
 Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]

@@ -145,7 +145,6 @@ def makemore(corpus: str) -> RunConfig:
 
 RECIPES: dict[str, Callable[[str], RunConfig]] = {
     "tiny": tiny,
-    "translate": translate,
     "small": small,
     "quick": quick,
     "medium": medium,
@@ -153,6 +152,7 @@ RECIPES: dict[str, Callable[[str], RunConfig]] = {
     "llama": llama,
     "mlp": mlp,
     "makemore": makemore,
+    "translate": translate,
 }
 
 
