@@ -13,10 +13,12 @@ import json
 import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError, model_validator
 
 from windtunnel.errors import ConfigError
 from windtunnel.files import read_given
@@ -37,6 +39,31 @@ class Config(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like a new one; explicitly set fields stay marked."""
         return parse(type(self), {**self.model_dump(exclude_unset=True), **changes})
+
+
+class Tagged(Config):
+    """One of several kinds of record, told apart by a setting that states the kind as its default."""
+
+    tag: ClassVar[str]
+    """The name of that setting."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_the_tag(cls, data: Any) -> Any:
+        """Always among the settings that were given, since it tells which kind the others belong to."""
+        return {cls.tag: cls.model_fields[cls.tag].default, **data} if isinstance(data, dict) else data
+
+
+def any_of(kinds: Mapping[str, type[Tagged]]) -> Any:
+    """The type of a setting that is one of these kinds; the first where its tag is not given."""
+    first = next(iter(kinds))
+    tag = kinds[first].tag
+
+    def kind_of(data: Any) -> str:
+        return str(data.get(tag, first) if isinstance(data, dict) else getattr(data, tag, first))
+
+    tagged = (Annotated[kind, Tag(name)] for name, kind in kinds.items())
+    return Annotated[reduce(or_, tagged), Discriminator(kind_of)]
 
 
 def parse(kind: type[C], data: Mapping[str, Any]) -> C:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from windtunnel.models import MLPConfig, TransformerConfig
-from windtunnel.tasks import TASKS, LanguageConfig, TranslationConfig, make_task
+from windtunnel.tasks import TASKS, LanguageConfig, TranslationConfig
 from windtunnel.text.batches import IGNORED
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, prepare
@@ -44,7 +44,7 @@ def stores(tmp_path_factory):
 @pytest.fixture(params=CASES, ids=" ".join)
 def task(request, stores):
     kind, reads, unit = request.param
-    return make_task(CONFIGS[kind], MODELS[reads], stores[unit])
+    return CONFIGS[kind].make(MODELS[reads], stores[unit])
 
 
 def logits_of(targets, seed=0):

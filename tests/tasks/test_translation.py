@@ -10,7 +10,7 @@ from windtunnel.config import override
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.generation.translate import translate
 from windtunnel.models import MLPConfig, TransformerConfig
-from windtunnel.tasks import Translation, TranslationConfig, make_task
+from windtunnel.tasks import Translation, TranslationConfig
 from windtunnel.tasks.translation import Pairs
 from windtunnel.text.batches import IGNORED
 from windtunnel.text.corpora import open_corpus
@@ -68,7 +68,7 @@ def test_what_is_no_pair_or_does_not_fit_is_refused(ids, offsets, context, messa
 def test_a_text_or_a_model_that_reads_one_context_is_refused(tmp_path):
     store = prepare(open_corpus("names", "line"), TextConfig(unit="line"))
     with pytest.raises(ConfigError, match="needs a corpus with the fields source and target, and names has text"):
-        make_task(TranslationConfig(), TransformerConfig(), store)
+        TranslationConfig().make(TransformerConfig(), store)
     path = write_pairs(tmp_path / "pairs.tsv", [(f"{i}", "x") for i in range(60)])
     pairs = prepare(open_corpus(path), TextConfig(dev_fraction=0.2))
     with pytest.raises(ConfigError, match="reads the whole source, and an mlp reads 3 tokens"):

@@ -11,7 +11,6 @@ from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting
 from windtunnel.experiments.training import Says, trained, verdicts
 from windtunnel.inspect.speed import DECODED, decoding, take_turns
 from windtunnel.models import TransformerConfig, build
-from windtunnel.models.cost import cache_elements_per_token, parameter_formulas
 from windtunnel.runs.arms import Arm
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
@@ -47,7 +46,7 @@ def transformer_of(config: RunConfig) -> TransformerConfig:
 
 def n_parameters(config: TransformerConfig) -> int:
     """By formula, which the tests hold to the model itself."""
-    return sum(n for _, _, n in parameter_formulas(config))
+    return sum(row.n_parameters for row in config.parameter_rows())
 
 
 def writing(at: Setting, arms: Sequence[Arm]) -> Findings:
@@ -61,7 +60,7 @@ def writing(at: Setting, arms: Sequence[Arm]) -> Findings:
     calls = {name: decoding(model, model.config.context_length - DECODED) for name, model in able.items()}
     seconds = take_turns(calls, at.size(15, quick=3))
     rows = [
-        (name, FLOAT32 * cache_elements_per_token(c), f"{DECODED / median(seconds[name]):,.0f}") if name in able
+        (name, FLOAT32 * c.cache_elements_per_token(), f"{DECODED / median(seconds[name]):,.0f}") if name in able
         else (name, None, None) for name, c in models.items()
     ]  # fmt: skip
     yield table("Writing at the end of the context, as fast as it was here", ("arm", "KV bytes/token", "tok/s"), rows)

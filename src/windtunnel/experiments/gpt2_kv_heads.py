@@ -10,7 +10,6 @@ from windtunnel.experiments.frame import Claim, Findings, Row, Setting, interval
 from windtunnel.experiments.speed import Seconds, at_lengths
 from windtunnel.experiments.training import AS_GOOD
 from windtunnel.models import Transformer, TransformerConfig, build
-from windtunnel.models.cost import cache_elements_per_token
 from windtunnel.models.pretrained.alter import to_grouped_queries
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import mean_interval
@@ -44,7 +43,7 @@ def sizes() -> Findings:
     """Parameters and cache of GPT-2 small."""
     configs = {g: TransformerConfig(n_kv_heads=g) for g in PUBLISHED}
     counted = {g: n_parameters(config) for g, config in configs.items()}
-    cache = {g: HALF * cache_elements_per_token(config) for g, config in configs.items()}
+    cache = {g: HALF * config.cache_elements_per_token() for g, config in configs.items()}
     yield ROW.same("parameters of GPT-2 small by key and value heads", counted, PUBLISHED)
     yield ROW.shows("bytes of its cache a token in half precision", CACHE.items() <= cache.items(), text(cache),
                     text(CACHE), bytes=cache)  # fmt: skip

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import torch
-from pydantic import Discriminator, Tag
 
+from windtunnel.config import any_of
 from windtunnel.errors import ConfigError
 from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
@@ -17,15 +15,10 @@ from windtunnel.models.transformer import Transformer, TransformerConfig
 FAMILIES: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig, "mlp": MLPConfig}
 
 
-def _family(data: Any) -> str:
-    return str(data.get("family", "transformer") if isinstance(data, dict) else getattr(data, "family", "transformer"))
-
-
 if TYPE_CHECKING:
     AnyModelConfig = ModelConfig
 else:
-    tagged = (Annotated[config, Tag(family)] for family, config in FAMILIES.items())
-    AnyModelConfig = Annotated[reduce(or_, tagged), Discriminator(_family)]
+    AnyModelConfig = any_of(FAMILIES)
 """The type of a setting that is the config of any family, told apart by `family`."""
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 from torch import nn
 
-from windtunnel.config import Config
+from windtunnel.config import Tagged
 from windtunnel.nn.cache import Cache
 
 
@@ -44,9 +44,10 @@ Reads = Literal["stream", "context"]
 exactly context_length of them. A task chooses its examples by it."""
 
 
-class ModelConfig(Config, ABC):
+class ModelConfig(Tagged, ABC):
     """The settings of one family. A new family is one subclass beside its module, and one line in `FAMILIES`."""
 
+    tag: ClassVar[str] = "family"
     family: str
     vocab_size: PositiveInt
     context_length: PositiveInt
@@ -62,12 +63,6 @@ class ModelConfig(Config, ABC):
     """Whether `build` can draw all weights from one generator, as a published script does."""
     bias_setting: ClassVar[str] = "bias"
     """The setting that removes the biases in front of norms."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _say_the_family(cls, data: Any) -> Any:
-        """Always among the settings that were given, since it tells which family the others belong to."""
-        return {"family": cls.model_fields["family"].default, **data} if isinstance(data, dict) else data
 
     @property
     @abstractmethod

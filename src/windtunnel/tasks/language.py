@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
-from torch import Tensor
 
 from windtunnel.models import ModelConfig
-from windtunnel.tasks.cross_entropy import loss_sum, losses, training_loss_sum
 from windtunnel.tasks.task import BITS_PER_BYTE, LOSS, Metric, TaskConfig
+from windtunnel.tasks.token_task import TokenTask
 from windtunnel.text.batches import Documents, Examples, Positions, Windows
 from windtunnel.text.store import TokenStore
-
-EVALUATION_TOKENS = 8192
-"""Tokens that an evaluation reads at once."""
 
 BLOCK, MOST_BLOCKS = 512, 400
 """Running text has no documents: blocks of at least BLOCK tokens, at most MOST_BLOCKS of them, are its units."""
@@ -29,26 +24,19 @@ class LanguageConfig(TaskConfig):
 
     kind: Literal["language"] = "language"
 
+    def make(self, model: ModelConfig, store: TokenStore) -> Language:
+        return Language(store, model)
+
 
 @dataclass(frozen=True)
-class Language:
+class Language(TokenTask):
     """The tokens of a store, read as the model's family reads them.
 
     Units are documents (lines, files); of running text blocks, long enough to be nearly independent. They do not
     depend on the model, so that two models are compared unit by unit.
     """
 
-    store: TokenStore
-    model: ModelConfig
     metrics: ClassVar[tuple[Metric, ...]] = (LOSS, BITS_PER_BYTE)
-
-    @property
-    def blind(self) -> float:
-        return math.log(self.model.vocab_size)
-
-    @property
-    def rows(self) -> int:
-        return max(1, EVALUATION_TOKENS // self.model.context_length)
 
     @cached_property
     def by_line(self) -> bool:
@@ -69,12 +57,6 @@ class Language:
         if split != "train":
             length = max(1, min(length, len(part.ids) - 1))
         return Windows(part.ids, length, split, self._first_targets(split))
-
-    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return losses(logits, targets)
-
-    def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
-        return (training_loss_sum if once else loss_sum)(logits, targets)
 
     def totals(self, split: str) -> Mapping[str, float]:
         """Of running text all tokens but the first are predicted, of a document also its end mark."""

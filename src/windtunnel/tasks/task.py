@@ -9,30 +9,31 @@ corpora, context lengths or families.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
-from pydantic import model_validator
 from torch import Tensor
 
-from windtunnel.config import Config
+from windtunnel.config import Tagged
+from windtunnel.models import ModelConfig
 from windtunnel.text.batches import Batch, Examples
+from windtunnel.text.store import TokenStore
 
 
-class TaskConfig(Config):
+class TaskConfig(Tagged, ABC):
     """The settings of one task. A new task is one subclass beside it, and one line in `TASKS`."""
 
+    tag: ClassVar[str] = "kind"
     kind: str
     coupled: ClassVar[bool] = False
     """Whether a row's loss depends on the batch's other rows, as a contrastive loss does. Then a batch is never cut:
     such a run is refused with micro-batches and on several ranks, and its seeds train one by one."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _say_the_kind(cls, data: Any) -> Any:
-        """Always among the settings that were given, since it tells which task the others belong to."""
-        return {"kind": cls.model_fields["kind"].default, **data} if isinstance(data, dict) else data
+    @abstractmethod
+    def make(self, model: ModelConfig, store: TokenStore) -> Task:
+        """The task for a model and a corpus as tokens. Raises ConfigError when they do not fit."""
 
 
 @dataclass(frozen=True)

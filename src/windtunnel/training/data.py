@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from windtunnel.models import Model, build
-from windtunnel.tasks import Task, make_task
+from windtunnel.tasks import Task
 from windtunnel.text.batches import Batch, Examples, Subset, in_epochs
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
@@ -32,7 +32,7 @@ def open_store(config: RunConfig) -> TokenStore:
 
 def open_task(config: RunConfig, store: TokenStore | None = None) -> Task:
     """The task of a resolved config; `store` is its corpus as tokens where that is open already."""
-    return make_task(config.task, config.model, store or open_store(config))
+    return config.task.make(config.model, store or open_store(config))
 
 
 def train_examples(config: RunConfig, task: Task) -> Examples:

@@ -38,26 +38,22 @@ def evaluate(
     Raises:
         DataError: when the split holds nothing to predict.
     """
-    nats, read, right, exact = 0.0, 0, 0, 0
-    asks_right = any(_needs(task.metrics, column) for column in ("right", "exact"))
+    sums = dict.fromkeys(COUNTED, 0.0)
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     with torch.no_grad(), machine.autocast(precision):
         for batch in ranks.deal(task.examples(split).sweep(task.rows, max_targets)):
             there = batch.to(device)
             logits = model(**there.inputs)
-            nats += task.loss_sum(logits, there.targets).item()
-            read += batch.n_targets
-            if asks_right:
-                hits = _right(logits, there)
-                right += int(hits.sum())
-                exact += int(_exact(hits, there).sum())
+            sums["nats"] += task.loss_sum(logits, there.targets).item()
+            sums["targets"] += batch.n_targets
+            for name, hit in _hits(task.metrics, logits, there).items():
+                sums[name] += int(hit.sum())
     model.train(was_training)
-    summed = ranks.sum(nats, read, right, exact)
-    totals, n_read = task.totals(split), summed[1]
+    sums = dict(zip(sums, ranks.sum(*sums.values()), strict=True))
+    totals, n_read = task.totals(split), sums["targets"]
     columns = {name: total * n_read / totals["targets"] for name, total in totals.items()}
-    columns |= dict(zip(COUNTED, summed, strict=True))
-    scores = {metric.name: metric.score(columns) for metric in task.metrics}
+    scores = {metric.name: metric.score(columns | sums) for metric in task.metrics}
     return Evaluation(step, split, scores, int(n_read), whole=n_read == totals["targets"])
 
 
@@ -76,9 +72,8 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
             there = batch.to(device)
             logits, counted = model(**there.inputs), there.targets != IGNORED
             units = batch.units.expand_as(batch.targets)[counted.cpu()].numpy()
-            right = _right(logits, there)
-            each = {"nats": task.losses(logits, there.targets), "targets": counted, "right": right}
-            each["exact"] = _exact(right, there)
+            each = {"nats": task.losses(logits, there.targets), "targets": counted}
+            each |= _hits(task.metrics, logits, there)
             for name in names:
                 sums[name] += np.bincount(units, each[name][counted].double().cpu().numpy(), minlength=n)
     model.train(was_training)
@@ -89,12 +84,15 @@ def _needs(metrics: Sequence[Metric], column: str) -> bool:
     return any(column in metric.columns for metric in metrics)
 
 
-def _right(logits: Tensor, batch: Batch) -> Tensor:
-    """Whether the largest logit of each target is its own, (B, T') bool; False where the target is IGNORED."""
-    return (logits.argmax(-1).view_as(batch.targets) == batch.targets) & (batch.targets != IGNORED)
+def _hits(metrics: Sequence[Metric], logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The columns `right` and `exact`, (B, T') bool, where a metric needs one: finding the largest logits takes time.
 
-
-def _exact(right: Tensor, batch: Batch) -> Tensor:
-    """True at the first target of each row all of whose targets are right, (B, T') bool."""
+    right: whether the largest logit of a target is its own; exact: True at the first target of each row all of whose
+    targets are right. Both are False where the target is IGNORED.
+    """
+    if not any(_needs(metrics, column) for column in ("right", "exact")):
+        return {}
     counted = batch.targets != IGNORED
-    return counted & (counted.cumsum(1) == 1) & (right | ~counted).all(1, keepdim=True)
+    right = (logits.argmax(-1).view_as(batch.targets) == batch.targets) & counted
+    first = counted & (counted.cumsum(1) == 1)
+    return {"right": right, "exact": first & (right | ~counted).all(1, keepdim=True)}

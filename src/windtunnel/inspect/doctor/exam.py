@@ -20,7 +20,7 @@ from windtunnel.inspect.doctor.short_training import ShortTraining, beginning, t
 from windtunnel.inspect.doctor.subject import Subject
 from windtunnel.stats.intervals import Estimate
 from windtunnel.text.batches import Batch, Examples, batch
-from windtunnel.training.data import open_task, train_examples
+from windtunnel.training.data import train_examples
 from windtunnel.training.run_config import RunConfig
 
 STEPS = 120
@@ -84,7 +84,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         DataError: when the corpus is too small for the context.
     """
     config, store = subject.config, subject.store
-    task = open_task(config, store)
+    task = subject.task
     source = train_examples(config, task)
     if not subject.events and config.train.steps:
         steps = min(steps, config.train.steps)
