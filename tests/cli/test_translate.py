@@ -41,8 +41,10 @@ def test_the_command_line_translates_words_lines_and_files(trained, windtunnel, 
     ((), "expected a text or --file PATH"),
     (("a" * 40,), "more than 14 tokens"),
     (("--file", "none.txt"), "cannot be read"),
+    (("--file", "latin.txt"), "not UTF-8 at byte 3"),
 ])  # fmt: skip
-def test_what_cannot_be_translated_is_said(trained, windtunnel, words, message):
+def test_what_cannot_be_translated_is_said(trained, windtunnel, tmp_path, words, message):
+    (tmp_path / "latin.txt").write_bytes(b"ab \xe9")
     code, _, err = windtunnel("translate", trained, *words)
     assert code != 0
     assert message in err

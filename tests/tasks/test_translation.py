@@ -18,6 +18,7 @@ from windtunnel.text.store import TextConfig, prepare
 from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate, unit_sums
 from windtunnel.training.events import Evaluation
+from windtunnel.training.imports import continue_from
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import load
@@ -104,3 +105,9 @@ def test_the_source_costs_nothing(trained):
     other = logits.clone()
     other[batch.targets == I] += 100
     assert torch.equal(task.losses(logits, batch.targets), task.losses(other, batch.targets))
+
+
+def test_a_run_is_trained_further_at_its_own_task(trained):
+    run = trained[0].run
+    assert continue_from(run.folder, run.config.corpus).task == run.config.task
+    assert continue_from(run.folder, run.config.corpus, "tiny").task.kind == "language"

@@ -33,6 +33,8 @@ def translate(
             text = read_given(file, 1 << 24)
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file}: not UTF-8 at byte {error.start}; convert it: iconv -t UTF-8") from None
     loaded = load_model(run)
     lines = [translated(loaded, line) for line in text.splitlines() if line.strip()] or [translated(loaded, text)]
     if as_json:

@@ -199,6 +199,7 @@ def continue_from(run: Path, corpus: str, recipe_name: str = "auto") -> RunConfi
         model=old.model,
         optimizer=new.optimizer,
         schedule=new.schedule,
+        task=new.task,
         train=train if train.steps else train.replace(steps=TrainConfig().steps),
         start=Start(run=str(run)),
     )
