@@ -10,6 +10,7 @@ stop, or its lock is gone, the processes end.
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -59,12 +60,18 @@ def open_executor(name: str, at_once: int) -> Iterator[Executor]:
     except ImportError:
         raise MissingExtra("distributed", "cluster", "--executor dask") from None
     with ExitStack() as stack:
+        reason = ""
         try:
             cluster = address or stack.enter_context(unheard_cluster(distributed, at_once))
             client = stack.enter_context(distributed.Client(cluster, timeout=30))
         except (OSError, ValueError, RuntimeError, TypeError) as error:  # TypeError: tls:// without certificates
             what = f"no dask scheduler answers at {address}" if address else "no dask cluster could be started here"
-            raise ConfigError(f"{what}: {error}") from None
+            reason = f"{what}: {error}"
+        if reason:
+            # A client that could not start closes when it is collected. In the middle of another's start, where that
+            # happens otherwise, dask waits for a lock that this very thread holds.
+            gc.collect()
+            raise ConfigError(reason)
         yield client.get_executor(pure=False)  # pure: the same run asked for again would be answered from memory
 
 
