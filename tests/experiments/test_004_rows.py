@@ -1,0 +1,115 @@
+"""The rows of 004 without a network: bounds on gradients, attention that convolves, and attention's pieces."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from windtunnel.experiments.recurrent_gradients import SPREADS, attaining, centring, chain_gradients
+from windtunnel.experiments.sigmoid_recurrence import (
+    Letters,
+    Recurrence,
+    jacobians,
+    largest,
+    log_sizes,
+    open_names,
+    rescaled,
+    run,
+    train,
+)
+from windtunnel.text.batches import IGNORED
+
+
+@pytest.fixture
+def claims_of(quick):
+    """Verdict and claim of an experiment, by row and statement."""
+
+    def found(name):
+        return {(claim.id, claim.statement): claim for claim in quick(name)[0].claims}
+
+    return found
+
+
+def one(claims, id, part):
+    """The only claim of this row whose statement has this part."""
+    [claim] = [claim for (row, statement), claim in claims.items() if row == id and part in statement]
+    return claim
+
+
+# ------------------------------------------------------------------------------------------------ recurrent-gradients
+
+
+def test_a_chain_of_relus_has_the_product_of_its_weights_or_nothing_for_a_gradient():
+    weights = torch.tensor([[2.0, 3.0, 0.5], [-2.0, 3.0, 0.5], [2.0, -3.0, 0.5], [-2.0, 3.0, 0.5]])
+    found = chain_gradients(weights, torch.tensor([1.0, -1.0, 1.0, 1.0]))
+    assert found.tolist() == [[2, 6, 3], [-2, -6, -3], [2, 0, 0], [0, 0, 0]]
+
+
+def test_sizes_are_those_of_the_product_also_where_it_underflows():
+    generator = torch.Generator().manual_seed(1)
+    w, x = torch.randn(3, 4, 4, generator=generator).double(), torch.randn(3, 4, generator=generator).double()
+    steps = jacobians(w, run(w, x, 5))
+    logs = log_sizes(steps)
+    for i in range(3):
+        truth = torch.func.jacrev(lambda start, i=i: run(w[i : i + 1], start[None], 5)[0, -1])(x[i])
+        assert logs[i, -1].item() == pytest.approx(math.log(np.linalg.norm(truth.numpy(), 2)), abs=1e-12)
+    deep = log_sizes(attaining(centring(4) / 4, 400))[0]
+    assert deep[[0, -1]].tolist() == pytest.approx([-math.log(16), -400 * math.log(16)], rel=1e-12)
+    assert math.exp(deep[-1]) == 0
+
+
+def test_gradients_through_depth_and_time(claims_of):
+    found = claims_of("recurrent-gradients")
+    wrong = {
+        ("004-1.1.1", "weights 1: every value between 0 and 1 can occur"),
+        ("004-1.1.2", "df/dx itself, without the bars, is at least 0"),
+        ("E25", "σ_max(Diag) = 1/4"),
+        ("E25", "∂x_n/∂x_i is the product of the steps ∂x_k/∂x_k₋₁ over k = 0 ... n"),
+        ("E25", "σ_max(∂x_n/∂x_i) ≤ (1/16)ⁿ⁻¹ for any i"),
+        ("004-1.2.1", "float32 is enough for n to 50"),
+    }
+    trained = {key for key in found if "train" in key[1] and "on names" not in key[1]}  # two seeds decide nothing
+    assert {key for key, claim in found.items() if claim.verdict == "does not hold"} - trained == wrong
+    assert {claim.verdict for key, claim in found.items() if key not in wrong | trained} == {"holds"}
+    assert len(trained) == 3
+    assert one(found, "004-1.1.1", "every value").values["values"] == [0, 1]
+    assert one(found, "004-1.2.1", "n = 2").values["got"] == 0.0625
+    assert 0.99 < max(one(found, "004-1.2.1", "where σ_max(W)").values["ratios"]) <= 1
+    ratios = one(found, "E25", "for any i").values["ratios"]
+    assert ratios == pytest.approx([16.0**i for i in range(7)])
+    assert one(found, "E25", "k = 0").values["most_apart"] > 0.9
+    assert one(found, "004-1.2.1", "float32 is enough").values["bound"] == {"float32": 39, "float64": 270}
+    assert SPREADS[1] == pytest.approx(1.887, abs=5e-4)
+
+
+def test_a_recurrence_learns_the_names_and_its_letters_do_not_touch_the_bound():
+    rows, dev = open_names()
+    assert int((rows.targets != IGNORED).sum()) > 150_000
+    name = rows.targets[0][rows.targets[0] != IGNORED]
+    assert (int(rows.inputs[0, 0]), int(name[-1])) == (0, 0)
+    assert rows.inputs[0, 1 : len(name)].tolist() == name[:-1].tolist()
+    free, held = train(rows, 16, 300, 0), train(rows, 16, 300, 0, rescaled)
+    assert float(held.loss(dev)) < 2.7 < math.log(27)
+    assert float(free.loss(dev)) < float(held.loss(dev)) - 0.05
+    assert float(largest(held.w)) == pytest.approx(0.25, abs=1e-6)
+    assert float(largest(free.w)) > 1
+    states = free.states(dev.inputs[:20, :6])
+    logs = log_sizes(jacobians(free.w[None], states))
+    assert (logs <= math.log(float(largest(free.w)) / 4) * torch.arange(1, 7)).all()
+
+    def last(start):
+        x = start
+        for id in dev.inputs[3, :6]:
+            x = (free.w @ x + free.u[id]).sigmoid()
+        return x
+
+    truth = torch.func.jacrev(last)(torch.zeros(16, dtype=torch.float64))
+    assert logs[3, -1].item() == pytest.approx(math.log(float(largest(truth))), abs=1e-10)
+
+
+def test_a_loss_leaves_out_what_stands_behind_a_name():
+    model = Recurrence(torch.zeros(2, 2), torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0.0, 1.0, 2.0]))
+    one_name = Letters(torch.tensor([[0, 1, 0]]), torch.tensor([[1, 0, IGNORED]]))
+    expected = math.log(1 + math.e + math.e**2) - 0.5
+    assert float(model.loss(one_name)) == pytest.approx(expected, abs=1e-6)
