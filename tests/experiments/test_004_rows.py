@@ -6,6 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from windtunnel.experiments.attention_as_convolution import (
+    WINDOW,
+    Head,
+    convolved,
+    hardest,
+    hardest_gap,
+    head_of,
+    nearest_head,
+    padded,
+    pooled,
+    two_heads,
+)
 from windtunnel.experiments.recurrent_gradients import SPREADS, attaining, centring, chain_gradients
 from windtunnel.experiments.sigmoid_recurrence import (
     Letters,
@@ -113,3 +125,64 @@ def test_a_loss_leaves_out_what_stands_behind_a_name():
     one_name = Letters(torch.tensor([[0, 1, 0]]), torch.tensor([[1, 0, IGNORED]]))
     expected = math.log(1 + math.e + math.e**2) - 0.5
     assert float(model.loss(one_name)) == pytest.approx(expected, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------- attention-as-convolution
+
+
+def column(*numbers):
+    return torch.tensor(numbers, dtype=torch.float64)[:, None]
+
+
+def test_a_head_of_relative_positions_by_hand():
+    x = column(1, 10, 100)
+    assert convolved(x, [2, 0, 1])[:, 0].tolist() == [20, 201, 10]
+    assert convolved(x, [5, 3, 1])[:, 0].tolist() == [53, 531, 310]
+    printed = Head({1: math.log(2), -1: 0.0}, value=3.0)
+    assert printed(x)[:, 0].tolist() == pytest.approx([30, 201, 30])
+    assert padded(printed, x)[:, 0].tolist() == pytest.approx([20, 201, 10])
+    assert printed(x[:1]).isnan().all()
+    assert head_of([2, 0, 1]) == Head({1: math.log(2 / 3), -1: math.log(1 / 3)}, 3)
+    plus, minus = two_heads([2, 0, -1])
+    assert (padded(plus, x) + padded(minus, x))[:, 0].tolist() == pytest.approx([20, 199, -10])
+    error, nearest = nearest_head([0.5, 0, -2])
+    assert error == pytest.approx(0.5, abs=5e-3)
+    assert nearest == pytest.approx([0, 0, -2], abs=0.02)
+
+
+def test_max_pooling_by_hand_and_its_largest_error():
+    x = column(1, -2, 3, -4, -5)
+    assert pooled(x)[:, 0].tolist() == [1, 3, 3, 3, -4]
+    sharp = Head(WINDOW, query=100, key=100)(x)[:, 0]
+    assert sharp.tolist() == pytest.approx([1, -2, 3, -5, -5])  # below 0 the smallest
+    constant = Head(WINDOW, query_bias=1.0, key=100)
+    assert constant(x)[:, 0].tolist() == pytest.approx([1, 3, 3, 3, -4], abs=1e-12)
+    u, missed = hardest_gap()
+    assert (u, missed) == pytest.approx((1.4631, 0.4631), abs=1e-4)
+    tried = [float(-Head(WINDOW, query_bias=1.0, key=1.0)(hardest(d)[0])[1]) for d in np.linspace(0.1, 6, 400)]
+    assert max(tried) == pytest.approx(missed, abs=1e-4)
+    assert max(tried) <= missed
+
+
+def test_attention_as_convolution(claims_of):
+    found = claims_of("attention-as-convolution")
+    wrong = {claim.statement for claim in found.values() if claim.verdict == "does not hold"}
+    assert wrong == {
+        "the same at its two ends, without padding",
+        "`conv1d` with the kernel as it stands is the same",
+        "a sequence of one token has an output, without padding",
+        "one head is the kernel [2.0, 0.0, -1.0], too",
+        "W_Q = W_K = C is max pooling (within .01)",
+        "with some finite C it is exactly max pooling of all numbers",
+    }
+    assert {claim.verdict for claim in found.values()} == {"holds", "does not hold"}
+    assert one(found, "004-1.3.1", "inside").values["most_apart"] <= 1e-14
+    assert one(found, "E26", "one token of zeros").values["most_apart"] <= 1e-14
+    assert one(found, "E26", "two ends").values["most_apart"] > 1
+    assert one(found, "004-1.3.1", "two heads").values["most_apart"] <= 1e-14
+    assert one(found, "004-1.3.2", "is max pooling").values["most_apart"] > 2
+    assert one(found, "E27", "a constant query").values["bound"] == pytest.approx(0.463, abs=1e-3)
+    worst = one(found, "E27", "finite C").values["worst"]
+    assert [own * c for own, c in zip(worst, (1, 3, 10, 30, 100, 300), strict=True)] == pytest.approx(
+        [0.463] * 6, abs=1e-3
+    )

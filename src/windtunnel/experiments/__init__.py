@@ -69,5 +69,7 @@ EXPERIMENTS = {
          "Is a trained mlp the same function once its batch norm is folded away?"),
         ("recurrent-gradients", "004-1.1.1 004-1.1.2 004-1.2.1 E25",
          "How large can a gradient be behind many ReLUs, or many steps of a sigmoid recurrence?"),
+        ("attention-as-convolution", "004-1.3.1 004-1.3.2 E26 E27",
+         "Which convolutions can attention be, and when is it max pooling?"),
     )
 }  # fmt: skip
