@@ -18,6 +18,14 @@ from windtunnel.experiments.attention_as_convolution import (
     pooled,
     two_heads,
 )
+from windtunnel.experiments.attention_pieces import (
+    WIDTH,
+    attended,
+    causal_as_written,
+    future_gradients,
+    plain_as_written,
+    turned,
+)
 from windtunnel.experiments.recurrent_gradients import SPREADS, attaining, centring, chain_gradients
 from windtunnel.experiments.sigmoid_recurrence import (
     Letters,
@@ -30,6 +38,8 @@ from windtunnel.experiments.sigmoid_recurrence import (
     run,
     train,
 )
+from windtunnel.nn.attention import CAUSAL
+from windtunnel.nn.positions import sinusoidal
 from windtunnel.text.batches import IGNORED
 
 
@@ -186,3 +196,52 @@ def test_attention_as_convolution(claims_of):
     assert [own * c for own, c in zip(worst, (1, 3, 10, 30, 100, 300), strict=True)] == pytest.approx(
         [0.463] * 6, abs=1e-3
     )
+
+
+# --------------------------------------------------------------------------------------------------- attention-pieces
+
+
+def test_the_attentions_of_the_source_by_hand():
+    q = torch.tensor([[[2.0], [0.0]]])
+    k, v = torch.tensor([[[math.log(3) / 2], [0.0]]]), torch.tensor([[[8.0], [4.0]]])
+    context, weights = plain_as_written(q, k, v)
+    assert (context.flatten().tolist(), weights[0, 0].tolist()) == (pytest.approx([7, 6]), pytest.approx([0.75, 0.25]))
+    context, weights = causal_as_written(q, k, v)
+    assert context.flatten().tolist() == pytest.approx([8, 6])
+    assert weights[0].tolist() == [[1, 0.5], [0, 0.5]]  # a row for each key
+    assert attended(q, k, v, CAUSAL)[1][0].tolist() == [[1, 0], [0.5, 0.5]]
+    assert attended(q[:, 0], k, v)[0].tolist() == [[[pytest.approx(7)]]]
+    with pytest.raises(RuntimeError, match="3D"):
+        plain_as_written(q[:, 0], k, v)
+    ahead, behind = future_gradients(q, k, v)
+    assert (ahead, behind) == (0, 1)
+
+
+def test_a_rotation_carries_a_position_forward():
+    table = sinusoidal(torch.arange(30), WIDTH).double()
+    assert (turned(table[:20], 7) - table[7:27]).abs().max() < 1e-5
+    assert (turned(table[:20], 7) - table[6:26]).abs().max() > 0.1
+
+
+def test_attention_pieces(claims_of):
+    found = claims_of("attention-pieces")
+    wrong = {claim.statement for claim in found.values() if claim.verdict == "does not hold"}
+    assert wrong == {
+        "the source's code takes 2-D queries",
+        "-1e7 hides the future whatever the scores",
+        "the causal version returns weights (k, S), as the plain one does",
+        "shuffled tokens give the same outputs, shuffled: with sinusoidal positions added",
+        "the farther apart, the smaller PE(p)·PE(p+k)",
+    }
+    assert {claim.verdict for claim in found.values()} == {"holds", "does not hold"}
+    assert one(found, "004-2.1.1", "takes 2-D").values["error"] == "batch1 must be a 3D tensor"
+    assert one(found, "004-2.1.1", "missing: 2-D").values["got"] == "(3, 1, 16) and (3, 1, 7)"
+    assert one(found, "004-2.1.2", "stands after it").values["most_apart"] == 0
+    assert one(found, "004-2.1.2", "-1e7 hides").values["shares"][:3] == [0, 0, 0]
+    assert one(found, "004-2.1.2", "-1e7 hides").values["shares"][-1] > 0.99
+    falls = one(found, "004-2.1.3", "farther apart").values
+    k = np.arange(201)
+    cosines = sum(np.cos(k * 10000 ** (-2 * i / WIDTH)) for i in range(WIDTH // 2))
+    assert falls["first"] == int(np.flatnonzero(np.diff(cosines) > 0)[0]) == 5
+    assert falls["rises"] == int((np.diff(cosines) > 0).sum()) > 50
+    assert one(found, "004-2.1.3", "largest at").values["most_beyond"] == pytest.approx(cosines[1])
