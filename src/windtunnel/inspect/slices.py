@@ -237,8 +237,12 @@ def choose(sources: Sequence[str], judging: Judging) -> Chosen:
         edges = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75], method="lower"))
         place = edges.searchsorted(lengths)
         groups = [place == i for i in np.unique(place)]
-        chosen = {f"{lengths[g].min()} to {lengths[g].max()} characters": g for g in groups}
+        chosen = {_span(int(lengths[g].min()), int(lengths[g].max())): g for g in groups}
     return {name: those for name, those in chosen.items() if those.any()}
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low} to {high} characters" if low < high else f"of {low} character{'s' * (low > 1)}"
 
 
 def _slice_scores(
