@@ -38,8 +38,8 @@ def test_scores_slices_baselines_and_the_wrong_ones_are_printed(pairs, command_l
     code, out, _ = command_line("evaluate", pairs, "--slices", "--wrong", 1)
     assert code == 0
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    for begin in ("any right target ", "copy the source ", "of 2 characters ", "chrF2 = ", "BLEU is left out: ",
-                  "free test: teacher-forced and greedy exact match agree on all "):  # fmt: skip
+    for begin in (f"{pairs}, step 60: ", "any right target ", "copy the source ", "of 2 characters ", "chrF2 = ",
+                  "BLEU is left out: ", "free test: teacher-forced and greedy exact match agree on all "):  # fmt: skip
         assert sum(line.startswith(begin) for line in lines) == 1, begin
     assert sum(" written '" in line for line in lines) == 1
     assert "n exact match edits a character edits a word loss (nats a token)" in lines

@@ -8,7 +8,7 @@ import pytest
 
 from windtunnel.config import override
 from windtunnel.errors import ConfigError
-from windtunnel.generation.translate import translate, translate_all
+from windtunnel.generation.translate import Translated, translate, translate_all
 from windtunnel.inspect import slices as module
 from windtunnel.inspect.slices import choose, evaluate_slices, evaluate_stress, made_sources
 from windtunnel.report.slices import free_test_line, slice_lines, slices_figure
@@ -16,7 +16,7 @@ from windtunnel.stats.proportions import fisher_exact, wilson
 from windtunnel.text.corpora.corpus import Judging
 from windtunnel.text.corpora.pig_latin import SLICES, pig_latin, words
 from windtunnel.training.data import open_task
-from windtunnel.training.evaluate import evaluate
+from windtunnel.training.evaluate import evaluate, unit_sums
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import load
@@ -60,6 +60,7 @@ def test_every_number_is_that_of_a_plain_count(copier):
     right = {s: written[s].complete and written[s].target in ([s, "x"] if "a" in s else [s]) for s in sources}
     assert 0 < sum(right.values()) < len(sources) < len(pairs)
     assert found.n_pairs == len(pairs)
+    sums = unit_sums(copier.model, open_task(copier.run.config), "dev")
     any_right, first = found.scores
     assert any_right.exact == wilson(sum(right.values()), len(sources))
     assert first.name == "the first target only"
@@ -69,6 +70,8 @@ def test_every_number_is_that_of_a_plain_count(copier):
         low, *_, high = [int(digit) for digit in re.findall(r"\d", 2 * score.name)]
         those = [right[s] for s in sources if low <= len(s) <= high]
         assert (score.n, score.exact) == (len(those), wilson(sum(those), len(those)))
+        inside = np.array([low <= len(source) <= high for source, _ in pairs])
+        assert score.loss == pytest.approx(sums["nats"][inside].sum() / sums["targets"][inside].sum())
     assert sum(score.n for score in found.slices) == len(sources)
     wrong = [s for s in sources if not right[s]]
     assert found.n_wrong == len(wrong)
@@ -93,6 +96,13 @@ def test_a_decoder_that_does_not_write_the_best_token_is_told(copier, monkeypatc
     found = evaluate_slices(copier)
     assert found.free_test.differ == found.free_test.teacher_forced > 0 == found.free_test.greedy
     assert free_test_line(found).startswith("FREE TEST: teacher-forced and greedy exact match differ on")
+
+
+def test_a_target_without_its_end_is_not_what_the_loss_counts_as_right():
+    written = [Translated("a", "b", 0.5, complete=False), Translated("c", "d", 0.5, complete=True)]
+    pairs = [("a", "b"), ("c", "d"), ("c", "e")]
+    assert module._free_test(written, pairs, np.array([0.0, 1, 0])) == module.FreeTest(3, 1, 1, 0)
+    assert module._free_test(written, pairs, np.array([1.0, 0, 1])) == module.FreeTest(3, 2, 1, 3)
 
 
 def test_the_sources_of_a_split_are_cut_into_four_by_length_or_by_the_slices_of_the_corpus():

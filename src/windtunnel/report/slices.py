@@ -64,7 +64,7 @@ def _what(found: Sliced) -> str:
     if found.split == STRESS:
         return f"stress: {found.scores[0].n:,} made-up words, {MADE} of each slice, none in the corpus"
     pairs = "" if found.n_pairs == found.scores[0].n else f" of {found.n_pairs:,} pairs"
-    return f"{found.split} split: {found.scores[0].n:,} sources{pairs}, step {found.step}, greedy"
+    return f"{found.run}, step {found.step}: {found.scores[0].n:,} sources{pairs} of the {found.split} split, greedy"
 
 
 def _scores(title: str, rows: Sequence[tuple[Score, str]], token: str) -> Table:
