@@ -213,7 +213,7 @@ class Reader:
 
 def as_floats(logits: Tensor) -> Floats:
     """Logits as numpy has them, in float64."""
-    return logits.float().cpu().numpy().astype(np.float64)
+    return np.asarray(logits.cpu().double().numpy())
 
 
 def forbid(logits_BV: Floats, vocab_size: int | None) -> Floats:
