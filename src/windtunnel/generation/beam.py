@@ -3,7 +3,7 @@
 Every live hypothesis is continued by every token. Of all continuations of a row, those among the `width` best that
 end are finished and leave the batch, and the `width` best that do not end go on, except those that can no longer come
 among the wanted. A row is done when `width` of its hypotheses have finished, or none goes on. A width of 1 is greedy
-decoding; a width of all prefixes finds the best of all texts.
+decoding; a width of all continuations finds the best of all texts.
 
 Hypotheses of one length compete by their probability, finished ones by their score: Wu et al. 2016 (arXiv 1609.08144),
 equation 14, without its second term, which is about coverage.
