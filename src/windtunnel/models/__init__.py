@@ -11,8 +11,13 @@ from windtunnel.errors import ConfigError
 from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
 from windtunnel.models.transformer import Transformer, TransformerConfig
+from windtunnel.models.translator import Translator, TranslatorConfig
 
-FAMILIES: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig, "mlp": MLPConfig}
+FAMILIES: dict[str, type[ModelConfig]] = {
+    "transformer": TransformerConfig,
+    "mlp": MLPConfig,
+    "translator": TranslatorConfig,
+}
 
 
 if TYPE_CHECKING:
@@ -57,6 +62,8 @@ __all__ = [
     "ParameterRow",
     "Transformer",
     "TransformerConfig",
+    "Translator",
+    "TranslatorConfig",
     "as_mlp",
     "as_transformer",
     "build",
