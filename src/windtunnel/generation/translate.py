@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import torch
 
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.generation.beam import Beam, Hypothesis, search
-from windtunnel.generation.decode import Position, Reader
+from windtunnel.generation.decode import Ids, Position, Reader
 from windtunnel.generation.prompt import Spelling
 from windtunnel.generation.trace import TokenTrace, describe
-from windtunnel.models import Model
+from windtunnel.models import ModelConfig
 from windtunnel.tasks.translation import TURN
+from windtunnel.text.batches import in_turn
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training.run import TrainedModel
 
@@ -99,9 +101,9 @@ def translate_all(
     """
     _require_pairs(trained)
     how = Beam(beam, alternatives, length_penalty)
-    prompts = {source: _prompt(trained, source) for source in sources}  # a word that comes often is translated once
-    found = dict(zip(prompts, _search(trained, list(prompts.values()), how), strict=True))
-    made = {source: _translated(trained.tokenizer, source, prompts[source], found[source]) for source in prompts}
+    given = {source: _given(trained, source) for source in sources}  # a word that comes often is translated once
+    found = dict(zip(given, _search(trained, list(given.values()), how), strict=True))
+    made = {source: _translated(trained, source, given[source], found[source]) for source in given}
     return [made[source] for source in sources]
 
 
@@ -117,10 +119,10 @@ def sources(line: str, tokenizer: Tokenizer) -> list[str]:
 
 def target_tokens(trained: TrainedModel, one: Translated, alternatives: int) -> list[TokenTrace]:
     """The tokens of the target, its end mark with them, and the most probable ones at each position."""
-    before, ids = _prompt(trained, one.source), one.alternatives[0].ids
-    rows = list(Reader(trained.model).next_logits([*before, *ids[:-1]]))[len(before) - 1 :]
-    spelling = Spelling(trained.tokenizer)
-    for id in before:
+    reader, (before,) = _begin(trained, [_given(trained, one.source)])
+    ids, spelling = one.alternatives[0].ids, Spelling(trained.tokenizer)
+    rows = list(reader.next_logits([*before.tolist(), *ids[:-1]]))[len(before) - 1 :]
+    for id in before.tolist():
         spelling.add(id)
     pieces = [spelling.add(id) for id in ids]
     pieces[-1] += spelling.rest()
@@ -136,23 +138,26 @@ def _require_pairs(trained: TrainedModel) -> None:
         )
 
 
-def _prompt(trained: TrainedModel, source: str) -> tuple[int, ...]:
-    """What a decoder reads before the target: end source turn."""
-    most = trained.model.config.context_length - 2
+def _given(trained: TrainedModel, source: str) -> list[int]:
+    """What a model reads of a source: end source turn, or source end where it reads it before it writes."""
+    config, tokenizer = trained.model.config, trained.tokenizer
+    apart = config.reads == "pair"
+    most = config.context_length - (1 if apart else 2)
     if not source:
         raise DataError("expected a source to translate, given an empty one")
     if TURN in source:
         raise DataError(f"cannot translate {source[:60]!r}: it has a TAB, which ends a source; take it out")
     try:
-        ids = trained.tokenizer.encode(source + TURN).tolist()
+        ids = tokenizer.encode(source if apart else source + TURN).tolist()
     except DataError as error:
         raise DataError(f"cannot translate {source[:60]!r}: {error}") from None
-    if len(ids) - 1 > most:
+    n = len(ids) - (not apart)
+    if n > most:
         raise DataError(
-            f"cannot translate {source[:60]!r}: it has {len(ids) - 1} tokens, and this model reads at most "
-            f"{most}; shorten it, or split it into lines"
+            f"cannot translate {source[:60]!r}: it has {n} tokens, and this model reads at most {most}; shorten it, "
+            "or split it into lines"
         )
-    return (_end(trained.tokenizer), *ids)
+    return [*ids, _end(tokenizer)] if apart else [_end(tokenizer), *ids]
 
 
 def _end(tokenizer: Tokenizer) -> int:
@@ -161,32 +166,44 @@ def _end(tokenizer: Tokenizer) -> int:
     return tokenizer.end_id
 
 
-def _search(trained: TrainedModel, prompts: Sequence[tuple[int, ...]], how: Beam) -> list[list[Hypothesis]]:
-    """What follows each prompt. Prompts of one length are read as one batch, of a bounded size."""
-    model, end = trained.model, _end(trained.tokenizer)
-    size = _rows_at_once(model, how.width)
+def _search(trained: TrainedModel, given: Sequence[list[int]], how: Beam) -> list[list[Hypothesis]]:
+    """What follows each of the given, many at a time: a reader's rows have one length, and sources read before may
+    have any."""
+    config, end = trained.model.config, _end(trained.tokenizer)
+    size = _rows_at_once(config, how.width)
     found: dict[int, list[Hypothesis]] = {}
-    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for length, alike in groupby(by_length, key=lambda i: len(prompts[i])):
-        group = list(alike)
-        room = model.config.context_length - length + 1  # the last token is not read
-        for start in range(0, len(group), size):
-            some = group[start : start + size]
-            rows = np.array([prompts[i] for i in some])
-            found.update(
-                zip(some, search(Reader(model), rows, end, room, how, trained.tokenizer.vocab_size), strict=True)
-            )
-    return [found[i] for i in range(len(prompts))]
+    by_length = sorted(range(len(given)), key=lambda i: len(given[i]))
+    for _, alike in groupby(by_length, key=lambda i: 0 if config.reads == "pair" else len(given[i])):
+        for some in in_turn(np.array(list(alike)), size):
+            reader, rows = _begin(trained, [given[i] for i in some])
+            room = config.context_length - rows.shape[1] + 1  # the last token is not read
+            found.update(zip(some, search(reader, rows, end, room, how, trained.tokenizer.vocab_size), strict=True))
+    return [found[i] for i in range(len(given))]
 
 
-def _rows_at_once(model: Model, width: int) -> int:
+def _begin(trained: TrainedModel, given: Sequence[list[int]]) -> tuple[Reader, Ids]:
+    """A reader that knows the sources, and the rows (B, T) that it reads before the targets."""
+    model = trained.model
+    if model.config.reads != "pair":
+        return Reader(model), np.array(given)
+    lengths = np.array([len(ids) for ids in given])
+    kept = np.arange(lengths.max()) < lengths[:, None]
+    source = np.zeros(kept.shape, dtype=np.int64)
+    source[kept] = np.concatenate(given)
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        memory = model.encode(torch.from_numpy(source).to(device), torch.from_numpy(kept).to(device))
+    return Reader(model, memory=memory), np.full((len(given), 1), _end(trained.tokenizer))
+
+
+def _rows_at_once(config: ModelConfig, width: int) -> int:
     """How many sources are translated as one batch.
 
     Raises:
         ConfigError: when the beam of one source would need too much memory.
     """
-    config = model.config
-    each = config.context_length * config.cache_elements_per_token() + 8 * config.vocab_size
+    n_tokens = config.context_length * (2 if config.reads == "pair" else 1)
+    each = n_tokens * config.cache_elements_per_token() + 8 * config.vocab_size
     if width * each > LARGEST:
         raise ConfigError(
             f"a beam of {width:,} keeps {width * each * 4 / 2**30:,.0f} GiB of keys, values and logits; this model "
@@ -195,11 +212,12 @@ def _rows_at_once(model: Model, width: int) -> int:
     return max(1, AT_ONCE // (width * each))
 
 
-def _translated(tokenizer: Tokenizer, source: str, prompt: Sequence[int], found: Sequence[Hypothesis]) -> Translated:
-    before = len(_text(tokenizer, prompt))
+def _translated(trained: TrainedModel, source: str, given: list[int], found: Sequence[Hypothesis]) -> Translated:
+    before = [] if trained.model.config.reads == "pair" else given
+    n_before = len(_text(trained.tokenizer, before))
     targets = tuple(
         Target(
-            _text(tokenizer, [*prompt, *one.ids])[before:],
+            _text(trained.tokenizer, [*before, *one.ids])[n_before:],
             math.exp(one.log_probability),
             one.log_probability,
             one.score,
