@@ -51,7 +51,7 @@ def translate(
         print(f"windtunnel: the target of {cut.source[:60]!r} does not end: the context is full", file=sys.stderr)
     for line in lines:
         if alternatives is None:
-            print(" ".join(one.target for one in line))
+            print(" ".join(one.target for one in line).replace("\n", " "))  # a line stays one
         for one in line if alternatives is not None else ():
             _show(one)
 
@@ -73,7 +73,13 @@ def _show(one: Translated) -> None:
 
     columns = ("rank", "target", "probability", "score", "complete")
     rows = [
-        (str(rank), each.target, each.probability, each.score, "yes" if each.complete else "no")
+        (
+            str(rank),
+            each.target.replace("\n", "⏎").replace("\t", "\\t"),
+            each.probability,
+            each.score,
+            "yes" if each.complete else "no",
+        )
         for rank, each in enumerate(one.alternatives, start=1)
     ]
     console(stderr=False).print(table(one.source, columns, rows).terminal())
