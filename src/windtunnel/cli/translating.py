@@ -51,7 +51,7 @@ def translate(
         print(f"windtunnel: the target of {cut.source[:60]!r} does not end: the context is full", file=sys.stderr)
     for line in lines:
         if alternatives is None:
-            print(" ".join(one.target for one in line).replace("\n", " "))  # a line stays one
+            print(" ".join(on_one_line(one.target) for one in line))
         for one in line if alternatives is not None else ():
             _show(one)
 
@@ -68,18 +68,17 @@ def _read(file: Path) -> str:
         raise ConfigError(f"{file}: not UTF-8 at byte {error.start}; convert it: iconv -t UTF-8") from None
 
 
+def on_one_line(text: str) -> str:
+    """A target with its line ends, TABs and control characters as \\n, \\t and \\x1b: a row or line stays one."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _show(one: Translated) -> None:
     from windtunnel.report.table import table
 
     columns = ("rank", "target", "probability", "score", "complete")
     rows = [
-        (
-            str(rank),
-            each.target.replace("\n", "⏎").replace("\t", "\\t"),
-            each.probability,
-            each.score,
-            "yes" if each.complete else "no",
-        )
+        (str(rank), on_one_line(each.target), each.probability, each.score, "yes" if each.complete else "no")
         for rank, each in enumerate(one.alternatives, start=1)
     ]
     console(stderr=False).print(table(one.source, columns, rows).terminal())
