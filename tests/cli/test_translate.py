@@ -7,8 +7,10 @@ import pytest
 
 from windtunnel.cli.translating import on_one_line
 from windtunnel.config import override
+from windtunnel.generation.write import write_sample
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
+from windtunnel.training.run import load
 
 
 @pytest.fixture(scope="module", params=["transformer", "translator"])
@@ -20,7 +22,6 @@ def trained(request, tmp_path_factory):
         f"model.family={request.param}",
         "train.steps=150",
         "schedule.warmup=20",
-        "train.sample_tokens=0",
         "model.context_length=16",
         "model.n_layers=1",
     ]
@@ -65,6 +66,13 @@ def test_alternatives_are_a_table_and_the_json_has_everything(trained, windtunne
     code, out, err = windtunnel("translate", trained, "ab", "--beam", 400, "--alternatives", 300)  # of 25 tokens
     assert (code, len(out.splitlines())) == (0, 302)  # a TAB of a target does not break its row
     assert err == ""  # only the best is spoken of
+
+
+def test_a_run_that_reads_pairs_is_saved_though_it_continues_no_text(trained):
+    run = load(trained)
+    written = write_sample(run.model, run.run)
+    assert run.step == 150
+    assert written.startswith("(no sample: a model that reads pairs") == (run.model.config.reads == "pair")
 
 
 def test_a_target_stays_on_its_line():

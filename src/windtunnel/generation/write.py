@@ -31,8 +31,10 @@ def write_sample(model: Model, run: Run) -> str:
 
     A model of documents begins from the end mark, and begins another document after each one it ends; documents
     stand on lines of their own. A model of running text continues a newline, or the corpus's first held-out token.
-    A model without a causal mask cannot write, and the sample says so.
+    A model without a causal mask, or one that reads pairs, continues no text, and the sample says so.
     """
+    if model.config.reads == "pair":
+        return "(no sample: a model that reads pairs continues no text; windtunnel translate gives it a source)"
     if not model.config.is_causal:
         return "(no sample: a model without a causal mask cannot write)"
     n_tokens, was_training = run.config.train.sample_tokens, model.training
