@@ -10,9 +10,14 @@ from windtunnel.config import any_of
 from windtunnel.errors import ConfigError
 from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
+from windtunnel.models.rnn import RNN, RNNConfig
 from windtunnel.models.transformer import Transformer, TransformerConfig
 
-FAMILIES: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig, "mlp": MLPConfig}
+FAMILIES: dict[str, type[ModelConfig]] = {
+    "transformer": TransformerConfig,
+    "mlp": MLPConfig,
+    "rnn": RNNConfig,
+}
 
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ else:
 def build(config: TransformerConfig, seed: int) -> Transformer: ...
 @overload
 def build(config: MLPConfig, seed: int, generator: torch.Generator | None = None) -> MLP: ...
+@overload
+def build(config: RNNConfig, seed: int) -> RNN: ...
 @overload
 def build(config: ModelConfig, seed: int, generator: torch.Generator | None = None) -> Model: ...
 def build(config: ModelConfig, seed: int, generator: torch.Generator | None = None) -> Model:
@@ -43,18 +50,20 @@ def as_transformer(model: Model, purpose: str) -> Transformer:
 def as_mlp(model: Model, purpose: str) -> MLP:
     """The model itself. Raises ConfigError for one of another family; `purpose` is what wants an mlp."""
     if not isinstance(model, MLP):
-        raise ConfigError(f"{purpose} needs an mlp, and this model is a {model.config.family}")
+        raise ConfigError(f"{purpose} needs an mlp, and this model's family is {model.config.family}")
     return model
 
 
 __all__ = [
     "FAMILIES",
     "MLP",
+    "RNN",
     "AnyModelConfig",
     "MLPConfig",
     "Model",
     "ModelConfig",
     "ParameterRow",
+    "RNNConfig",
     "Transformer",
     "TransformerConfig",
     "as_mlp",
