@@ -39,7 +39,7 @@ def test_a_setting_that_the_new_family_has_not_is_refused_where_it_was_given():
     ):
         override(tiny("names"), ["model.family=rnn", "model.n_heads=2"])
     with pytest.raises(
-        ConfigError, match=r"^model is not of a known kind, given 'rnm'; known are 'transformer', 'mlp', 'rnn'$"
+        ConfigError, match=r"^model is not of a known kind, given 'rnm'; known are 'transformer', .*'rnn'"
     ):
         override(tiny("names"), ["model.family=rnm"])
     with pytest.raises(ConfigError, match=r"there is no setting model.n_heads; did you mean model.n_layers"):

@@ -13,6 +13,7 @@ from torch import Tensor
 from windtunnel.config import ConfigError, fingerprint, parse, to_json
 from windtunnel.inspect.cost import count_forward_flops
 from windtunnel.models import FAMILIES, MLPConfig, Model, ModelConfig, RNNConfig, TransformerConfig
+from windtunnel.models.translator import EncoderConfig, TranslatorConfig
 from windtunnel.nn.blocks import Blocks, Layers, blocks_of, layers_of
 from windtunnel.nn.cache import Cache
 from windtunnel.tasks.cross_entropy import loss_sum
@@ -27,6 +28,17 @@ TINY: dict[str, ModelConfig] = {
         vocab_size=V, context_length=LENGTH, n_layers=2, n_heads=2, d_model=16, dropout=0.0
     ),
     "mlp": MLPConfig(vocab_size=V, context_length=3, n_layers=2, d_hidden=16, hidden_bias=False, init_output=1.0),
+    "translator": TranslatorConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        n_layers=2,
+        n_heads=2,
+        d_model=16,
+        dropout=0.0,
+        encoder=EncoderConfig(
+            n_layers=3, n_heads=4, n_kv_heads=2, d_model=24, position="sinusoidal", norm="rms", bias=False
+        ),
+    ),
     "rnn": RNNConfig(vocab_size=V, context_length=LENGTH, n_layers=2, d_model=16, cell="lstm"),
 }
 
@@ -55,9 +67,17 @@ def ids_of(rows: int = 3, length: int = LENGTH, seed: int = 0) -> Tensor:
     return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
+def call(model: Model, ids: Tensor, **named: Any) -> Tensor:
+    """The logits of ids; a model that reads pairs is given a source for each row, always the same."""
+    if model.config.reads == "pair":
+        named |= {"source": torch.arange(5 * len(ids)).reshape(len(ids), 5) % V}
+    logits: Tensor = model(ids, **named)
+    return logits
+
+
 def loss_of(model: Model, ids: Tensor) -> Tensor:
     """Summed nats of the tokens that the logits are of, all but the last of which the model was shown."""
-    logits = model(ids[:, :-1])
+    logits = call(model, ids[:, :-1])
     return loss_sum(logits, ids[:, -logits.shape[1] :])
 
 
@@ -120,7 +140,7 @@ def test_saved_weights_make_the_same_model(family: str, tmp_path: Path) -> None:
     safetensors.torch.save_model(model, str(tmp_path / "model.safetensors"))
     again = TINY[family].create()
     load_weights(again, dict(model.state_dict()) | safetensors.torch.load_file(tmp_path / "model.safetensors"))
-    assert torch.equal(again.eval()(ids_of()), model(ids_of()))
+    assert torch.equal(call(again.eval(), ids_of()), call(model, ids_of()))
 
 
 @families
@@ -134,7 +154,7 @@ def test_what_a_model_says_of_causality_is_true(family: str, causal: bool) -> No
     assert config.is_causal == causal
     model, ids, at = config.build(0).eval(), ids_of(1), 5
     changed = torch.cat([ids[:, :at], (ids[:, at:] + 1) % V], dim=1)
-    moved = (model(changed) - model(ids)).abs().amax(dim=-1)[0]
+    moved = (call(model, changed) - call(model, ids)).abs().amax(dim=-1)[0]
     first = at - (LENGTH - len(moved))  # the logits that stand at the first changed id
     assert moved[first:].min() > 0
     assert (moved[:first].max() == 0) == causal
@@ -145,7 +165,7 @@ def test_the_gradient_of_a_logit_is_zero_at_later_tokens(family: str) -> None:
     """Of the logit of id 0, so that a table which is also the head has one more gradient there only."""
     model = model_of(family)
     model.embedding.weight = torch.nn.Parameter(torch.randn(LENGTH, model.embedding.embedding_dim))
-    logits = model(torch.arange(LENGTH)[None])  # every token has a row of its own
+    logits = call(model, torch.arange(LENGTH)[None])  # every token has a row of its own
     middle = logits.shape[1] // 2
     last_seen = LENGTH - logits.shape[1] + middle
     logits[0, middle, 0].backward()
@@ -181,7 +201,7 @@ def test_compiled_is_eager(family: str) -> None:
 @families
 def test_blocks_and_layers_are_found_where_there_are_some(family: str) -> None:
     config, model = TINY[family], torch.nn.Sequential(model_of(family))  # at any depth
-    n_layers = config.formula_names()["n_layers"]
+    n_layers = sum(n for name, n in config.formula_names().items() if name.endswith("n_layers"))
     assert len(blocks_of(model)) == (n_layers if config.has_blocks else 0)
     assert len(layers_of(model)) == n_layers
     lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
@@ -203,9 +223,9 @@ def test_rows_of_a_padded_batch_are_what_they_are_alone(family: str) -> None:
     model, ids, lengths = model_of(family), ids_of(), [LENGTH, 6, 4]
     for row, length in enumerate(lengths):
         ids[row, length:] = 0
-    logits = model(ids)
+    logits = call(model, ids)
     for row, length in enumerate(lengths):
-        alone = model(ids[row : row + 1, :length])[0]
+        alone = call(model, ids[:, :length])[row]
         torch.testing.assert_close(logits[row, : len(alone)], alone, rtol=1e-5, atol=1e-5)
 
 
@@ -214,7 +234,7 @@ def test_rows_of_a_padded_batch_are_what_they_are_alone(family: str) -> None:
 def test_padding_on_either_side_is_hidden(family: str, changes: dict[str, Any]) -> None:
     """Logits and the gradient of what is no padding are those of each row alone; padding's own logits are finite."""
     config = TINY[family]
-    if not config.attends:
+    if not config.attends or config.reads == "pair":
         pytest.skip("a model of this family cannot be told what is padding")
     model = model_of(family, **changes)
     ids, kept = ids_of(), torch.ones(3, LENGTH, dtype=torch.bool)
@@ -235,7 +255,7 @@ def test_padding_on_either_side_is_hidden(family: str, changes: dict[str, Any]) 
 def test_rows_of_padding_before_them_are_continued_by_a_cache(family: str) -> None:
     """A prompt and what follows, in two passes: padding stays hidden, and positions are each row's own."""
     config = TINY[family]
-    if not config.attends or not config.cache_elements_per_token():
+    if not config.attends or not config.cache_elements_per_token() or config.reads == "pair":
         pytest.skip("a model of this family has no cache, or cannot be told what is padding")
     model, ids, kept = model_of(family), ids_of(2), torch.ones(2, LENGTH, dtype=torch.bool)
     kept[1, :3] = False
@@ -267,11 +287,36 @@ def test_a_family_says_whether_it_takes_an_attention_function(family: str) -> No
     model = model_of(family)
     if not model.config.attends:
         with pytest.raises(TypeError):
-            model(ids_of(), attend=None)
+            call(model, ids_of(), attend=None)
         return
     called = []
-    model(ids_of(), attend=lambda q, *rest, **named: called.append(q) or q)
-    assert len(called) == len(blocks_of(model))
+    call(model, ids_of(), attend=lambda q, *rest, **named: called.append(q) or q)
+    n_attentions = sum("attention" in type(module).__name__.lower() for module in model.modules())
+    assert len(called) == n_attentions >= len(blocks_of(model))
+
+
+@families
+def test_a_source_is_read_once_and_its_padding_is_hidden(family: str) -> None:
+    """With the memory of the sources, token by token, each row alone: the logits are those of all at once."""
+    model, ids = model_of(family), ids_of()
+    if model.config.reads != "pair":
+        pytest.skip("a model of this family reads no source")
+    source, lengths = ids_of(3, 6, seed=1), torch.tensor([6, 3, 1])
+    kept = torch.arange(6) < lengths[:, None]
+    with torch.no_grad():
+        logits = model(ids, source=source, source_kept=kept)
+        other = model(ids, source=torch.where(kept, source, (source + 1) % V), source_kept=kept)
+        memory, cache = model.encode(source, kept), model.new_cache(3, LENGTH)
+        steps = [model(ids[:, t : t + 1], memory=memory, cache=cache) for t in range(LENGTH)]
+        rows = torch.tensor([2, 0])
+        chosen = model(ids[rows], memory=memory.select(rows))
+        alone = [model(ids[r : r + 1], source=source[r : r + 1, :n])[0] for r, n in enumerate(lengths.tolist())]
+    torch.testing.assert_close(other, logits)
+    torch.testing.assert_close(torch.cat(steps, dim=1), logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(chosen, logits[rows], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.stack(alone), logits, rtol=1e-4, atol=1e-5)
+    moved = model(ids, source=(source + 1) % V, source_kept=kept) - logits
+    assert moved.abs().amax(dim=-1).min() > 1e-4  # every token of the target feels the source
 
 
 def test_a_new_family_is_one_subclass() -> None:

@@ -123,11 +123,13 @@ def test_a_config_from_before_heads_had_a_width_means_the_same():
 
 
 def test_settings_that_came_later_leave_fingerprints_alone():
-    same = BASE.replace(causal=True, residual_scaling=True, zero_biases=True)
-    assert fingerprint(same) == fingerprint(BASE)
-    assert (
-        len({fingerprint(BASE.replace(**{name: False})) for name in TransformerConfig.added} | {fingerprint(BASE)}) == 4
-    )
+    other = {"causal": False, "residual_scaling": False, "zero_biases": False, "out_projection": False,
+             "feed_forward_layers": 1, "head_bias": True}  # fmt: skip
+    assert other.keys() == TransformerConfig.added
+    base = BASE.replace(tie_embeddings=False)
+    same = base.replace(**{name: TransformerConfig.model_fields[name].default for name in other})
+    assert fingerprint(same) == fingerprint(base)
+    assert len({fingerprint(base.replace(**{name: value})) for name, value in other.items()} | {fingerprint(base)}) == 7
 
 
 def test_without_a_causal_mask_every_token_sees_the_last():

@@ -19,9 +19,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from windtunnel.errors import ConfigError
 from windtunnel.generation.compiled import Call, Steps
 from windtunnel.generation.sampling import Floats, SamplingConfig, adjust, choose_each, uniform
 from windtunnel.models import Model
+from windtunnel.models.family import Selectable
 from windtunnel.nn.cache import AnyCache, Cache
 
 Ids = npt.NDArray[np.int64]
@@ -105,10 +107,25 @@ class Reader:
         n_tokens: the most tokens that a row will have, with the last one, which is not read. A reader of longer rows
             is right but slow, as past the context limit. None is the model's context length.
         steps: the model's compiled steps; None computes every step eagerly.
+        memory: what the model made of each row's source, if it reads pairs.
+
+    Raises:
+        ConfigError: for a model that reads pairs, without a memory.
     """
 
-    def __init__(self, model: Model, n_tokens: int | None = None, steps: Steps | None = None) -> None:
-        self.model, self.steps = model, steps or Steps(model, compile=False)
+    def __init__(
+        self,
+        model: Model,
+        n_tokens: int | None = None,
+        steps: Steps | None = None,
+        memory: Selectable | None = None,
+    ) -> None:
+        if model.config.reads == "pair" and memory is None:
+            raise ConfigError(
+                f"this {model.config.family} writes the target of a source and continues no text; "
+                'give it a source: windtunnel translate RUN "..."'
+            )
+        self.model, self.steps, self.memory = model, steps or Steps(model, compile=False), memory
         self.n_tokens = model.config.context_length if n_tokens is None else n_tokens
         self.read_BT: Ids | None = None
         """The last context_length ids of each row; None before the first are read."""
@@ -143,8 +160,11 @@ class Reader:
             raise ValueError("a reader has no rows to keep before the first read")
         n_rows, rows_B = len(self.read_BT), np.asarray(rows_B)
         self.read_BT = self.read_BT[rows_B]
+        rows = torch.from_numpy(rows_B).to(self._device)
+        if self.memory is not None:
+            self.memory = self.memory.select(rows)
         if self.cache is not None:
-            self.cache = self.cache.select(torch.from_numpy(rows_B).to(self._device))
+            self.cache = self.cache.select(rows)
         if len(rows_B) != n_rows:
             self.compiled = None
             self._take_compiled(0.0)
@@ -164,7 +184,8 @@ class Reader:
     def _begin(self, ids_BT: Ids) -> Floats:
         """Read what the rows begin with: once, if it is the same in all of them."""
         n_rows, length = ids_BT.shape
-        ids_BT = ids_BT[:1] if (ids_BT == ids_BT[:1]).all() else ids_BT
+        if self.memory is None and (ids_BT == ids_BT[:1]).all():
+            ids_BT = ids_BT[:1]
         self.n_tokens = max(self.n_tokens, length)
         cache = self.cache = self.model.new_cache(len(ids_BT), self.steps.capacity(self.n_tokens))
         self.read_BT = ids_BT[:, -self.model.config.context_length :]
@@ -203,8 +224,11 @@ class Reader:
 
     def _logits(self, ids_BT: Ids, cache: AnyCache | None = None) -> Tensor:
         ids = torch.tensor(ids_BT[:, -self.model.config.context_length :], device=self._device)
+        given: dict[str, object] = {} if cache is None else {"cache": cache}
+        if self.memory is not None:
+            given["memory"] = self.memory
         with torch.no_grad():
-            logits: Tensor = self.model(ids) if cache is None else self.model(ids, cache=cache)
+            logits: Tensor = self.model(ids, **given)
         return logits
 
     @property

@@ -125,9 +125,9 @@ def count_forward_flops(config: ModelConfig, length: int) -> int:
     """
     with torch.device("meta"):
         model = config.create().eval()
-        ids_BT = torch.zeros(1, length, dtype=torch.int64)
+        inputs = config.example(1, length)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        in_the_open(model, ids_BT)
+        in_the_open(model, inputs)
     return int(counter.get_total_flops())
 
 
@@ -153,7 +153,7 @@ def _kept_bytes(config: ModelConfig, batch_size: int, length: int, precision: st
         model = config.create().train()
         if recompute:
             recompute_blocks(model)
-        ids_BT = torch.zeros(batch_size, length, dtype=torch.int64)
+        inputs = config.example(batch_size, length)
         weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -164,8 +164,8 @@ def _kept_bytes(config: ModelConfig, batch_size: int, length: int, precision: st
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-                logits_BTV = model(ids_BT)
-            loss_sum(logits_BTV, ids_BT[:, -logits_BTV.shape[1] :])
+                logits_BTV = model(**inputs)
+            loss_sum(logits_BTV, inputs["ids"][:, -logits_BTV.shape[1] :])
         return sum(storage.nbytes() for storage in kept.values())
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.attention import attention
 from windtunnel.inspect.explain_head import Matrix, Weights, head_matrices, substituted, variances
 from windtunnel.models import Model, Transformer, as_transformer
-from windtunnel.models.transformer import Block
+from windtunnel.models.block import Block
 from windtunnel.nn.attention import distances, visible
 from windtunnel.nn.positions import Rotation
 
@@ -215,7 +215,8 @@ def _weights(model: Transformer, layer: int, head: int) -> Weights:
     width, group = config.head_width, head // (config.n_heads // config.kv_heads)
     parts = [head, config.n_heads + group, config.n_heads + config.kv_heads + group]
     rows = [slice(part * width, (part + 1) * width) for part in parts]
-    qkv, out = module.qkv.weight.detach().float().cpu(), module.out.weight.detach().float().cpu()
+    qkv = module.qkv.weight.detach().float().cpu()
+    out = module.out.weight.detach().float().cpu() if isinstance(module.out, nn.Linear) else torch.eye(config.d_model)
     biases = [None] * 3 if module.qkv.bias is None else [module.qkv.bias.detach().float().cpu()[row] for row in rows]
     q, k, v = (qkv[row].T for row in rows)
     return Weights(q, k, v, out[:, rows[0]].T, *biases)

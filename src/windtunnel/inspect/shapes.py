@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -41,17 +41,17 @@ def intermediates(config: ModelConfig, batch_size: int, length: int) -> list[Int
     """
     with torch.device("meta"):
         model = config.create().eval()
-        ids_BT = torch.zeros(batch_size, length, dtype=torch.int64)
+        inputs = config.example(batch_size, length)
     with torch.no_grad(), _module_stack(model) as stack, _Recorder(stack) as recorder:
-        in_the_open(model, ids_BT)
+        in_the_open(model, inputs)
     return collapse(recorder.rows)
 
 
-def in_the_open(model: Model, ids_BT: Tensor) -> Tensor:
+def in_the_open(model: Model, inputs: Mapping[str, Tensor]) -> Tensor:
     """The logits of a model, a transformer's attention as plain matrix products."""
     if not model.config.attends:
-        return model(ids_BT)
-    return model(ids_BT, attend=attend_reference)
+        return model(**inputs)
+    return model(**inputs, attend=attend_reference)
 
 
 class _Recorder(TorchFunctionMode):

@@ -12,10 +12,12 @@ from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
 from windtunnel.models.rnn import RNN, RNNConfig
 from windtunnel.models.transformer import Transformer, TransformerConfig
+from windtunnel.models.translator import Translator, TranslatorConfig
 
 FAMILIES: dict[str, type[ModelConfig]] = {
     "transformer": TransformerConfig,
     "mlp": MLPConfig,
+    "translator": TranslatorConfig,
     "rnn": RNNConfig,
 }
 
@@ -66,6 +68,8 @@ __all__ = [
     "RNNConfig",
     "Transformer",
     "TransformerConfig",
+    "Translator",
+    "TranslatorConfig",
     "as_mlp",
     "as_transformer",
     "build",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, Self
 
 import torch
 from pydantic import PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from windtunnel.config import Tagged
 from windtunnel.nn.cache import AnyCache
@@ -29,7 +29,11 @@ class ParameterRow:
 
 
 class Model(nn.Module):
-    """forward(ids (B, T), ...) -> logits (B, T', V); the caller owns loss, optimizer and cache."""
+    """forward(ids (B, T), ...) -> logits (B, T', V); the caller owns loss, optimizer, cache and memory.
+
+    A model that reads pairs is forward(ids (B, T), source (B, S), source_kept (B, S)), or forward(ids, memory=...) with
+    the memory that `encode` made of the source.
+    """
 
     config: ModelConfig
     embedding: nn.Embedding
@@ -38,10 +42,28 @@ class Model(nn.Module):
         """An empty cache of what was read; None for a family that computes every token from the ids alone."""
         return None
 
+    def encode(self, source: Tensor, source_kept: Tensor | None = None) -> Selectable:
+        """What the model makes of sources before it writes, once for all tokens of the target.
 
-Reads = Literal["stream", "context"]
+        Args:
+            source: (B, S) token ids.
+            source_kept: (B, S) bool, False where a source is padding; None is no padding.
+        """
+        raise NotImplementedError(f"a model of the family {self.config.family} reads no source")
+
+
+class Selectable(Protocol):
+    """A memory: one row for each source."""
+
+    def select(self, rows_B: Tensor) -> Self:
+        """Row i of the result is row rows_B[i] of this."""
+        ...
+
+
+Reads = Literal["stream", "context", "pair"]
 """What `forward` reads: `stream` predicts the token after each id (B, T) it is given, `context` the one token after
-exactly context_length of them. A task chooses its examples by it."""
+exactly context_length of them, `pair` the token after each id of a target, whose source it has read before. A task
+chooses its examples by it."""
 
 
 class ModelConfig(Tagged, ABC):
@@ -52,7 +74,11 @@ class ModelConfig(Tagged, ABC):
     vocab_size: PositiveInt
     context_length: PositiveInt
 
-    reads: ClassVar[Reads]
+    @property
+    @abstractmethod
+    def reads(self) -> Reads:
+        """What the model reads."""
+
     has_blocks: ClassVar[bool] = False
     """Whether the model is made of `Blocks`: they can be compiled and recomputed one by one."""
     attends: ClassVar[bool] = False
@@ -73,6 +99,15 @@ class ModelConfig(Tagged, ABC):
     @abstractmethod
     def widest(self) -> int:
         """Width of the vectors that most of the arithmetic is made of; 0 is too small for bfloat16 to pay."""
+
+    def for_pairs(self) -> Self:
+        """These settings with what they leave open decided for a task of sources and targets."""
+        return self
+
+    def example(self, n_rows: int, length: int) -> dict[str, Tensor]:
+        """Inputs of `forward` in the shapes of a batch: zeros, ids (n_rows, length) and a source as long."""
+        names = ("ids", "source") if self.reads == "pair" else ("ids",)
+        return {name: torch.zeros(n_rows, length, dtype=torch.int64) for name in names}
 
     @property
     def is_causal(self) -> bool:

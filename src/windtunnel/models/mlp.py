@@ -30,7 +30,6 @@ class MLPConfig(ModelConfig):
     The settings `init_...` are what a standard normal is multiplied by; with `init=constant` the value itself.
     """
 
-    reads: ClassVar[Reads] = "context"
     stackable: ClassVar[bool] = True
     replays_generator: ClassVar[bool] = True
     bias_setting: ClassVar[str] = "hidden_bias"
@@ -61,6 +60,10 @@ class MLPConfig(ModelConfig):
     init_output: Scale = 0.01
     init_output_bias: Scale = 0.0
     init_direct: Scale = 0.01
+
+    @property
+    def reads(self) -> Reads:
+        return "context"
 
     @property
     def targets_per_example(self) -> int:

@@ -25,7 +25,6 @@ from windtunnel.nn.recurrent import CELLS, Cell, StateCache, recur
 class RNNConfig(ModelConfig):
     """A recurrent network; the defaults are two GRU layers of 128."""
 
-    reads: ClassVar[Reads] = "stream"
     bias_setting: ClassVar[str] = "cell_bias"
     family: Literal["rnn"] = "rnn"
     vocab_size: PositiveInt = 256
@@ -40,6 +39,10 @@ class RNNConfig(ModelConfig):
     tie_embeddings: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of what goes into each layer and into the head; what goes from token to token is left alone."""
+
+    @property
+    def reads(self) -> Reads:
+        return "stream"
 
     @property
     def targets_per_example(self) -> int:

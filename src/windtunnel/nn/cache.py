@@ -43,6 +43,8 @@ class Cache:
         self.values = torch.zeros_like(self.keys)
         self.capacity = capacity
         self.length = 0
+        self.of_memory: dict[int, tuple[Tensor, Tensor]] = {}
+        """By layer the keys and values (B, G, S, K) of what cross-attention reads; they are computed once."""
 
     def positions(self, n_tokens: int) -> Tensor:
         """Where the next n_tokens stand, (T,)."""
@@ -63,6 +65,7 @@ class Cache:
         """A new cache in which row i holds what row rows_B[i] holds here."""
         chosen = copy.copy(self)
         chosen.keys, chosen.values = self.keys.index_select(1, rows_B), self.values.index_select(1, rows_B)
+        chosen.of_memory = {layer: (k[rows_B], v[rows_B]) for layer, (k, v) in self.of_memory.items()}
         return chosen
 
 

@@ -26,6 +26,18 @@ class FeedForward(nn.Module):
         return self.narrow(self.activation(self.widen(x_BTD)))
 
 
+class OneLayer(nn.Module):
+    """activation(linear(x)) of the same width, position by position."""
+
+    def __init__(self, d_model: int, bias: bool, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear = Linear(d_model, d_model, bias=bias)
+        self.activation = activation
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.activation(self.linear(x_BTD))
+
+
 class GatedFeedForward(nn.Module):
     """narrow(silu(gate(x)) * widen(x)), known as SwiGLU (Shazeer 2020, arXiv 2002.05202, equation 6)."""
 
@@ -54,10 +66,13 @@ def relu_squared(x: Tensor) -> Tensor:
     return torch.relu(x).square()
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_tanh": gelu_tanh,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "relu_squared": relu_squared,
+}
 FEED_FORWARDS: dict[str, Callable[[int, int, bool], FeedForward | GatedFeedForward]] = {
-    "gelu_tanh": partial(FeedForward, activation=gelu_tanh),
-    "gelu": partial(FeedForward, activation=F.gelu),
-    "relu": partial(FeedForward, activation=F.relu),
-    "relu_squared": partial(FeedForward, activation=relu_squared),
+    **{name: partial(FeedForward, activation=activation) for name, activation in ACTIVATIONS.items()},
     "swiglu": GatedFeedForward,
 }

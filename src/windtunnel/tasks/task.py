@@ -31,6 +31,10 @@ class TaskConfig(Tagged, ABC):
     """Whether a row's loss depends on the batch's other rows, as a contrastive loss does. Then a batch is never cut:
     such a run is refused with micro-batches and on several ranks, and its seeds train one by one."""
 
+    def model(self, model: ModelConfig) -> ModelConfig:
+        """The settings of a model with what they leave open decided for this task."""
+        return model
+
     @abstractmethod
     def make(self, model: ModelConfig, store: TokenStore) -> Task:
         """The task for a model and a corpus as tokens. Raises ConfigError when they do not fit."""

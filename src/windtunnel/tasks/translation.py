@@ -1,7 +1,8 @@
-"""Predict the target of a pair from its source: translation by a decoder alone.
+"""Predict the target of a pair from its source: translation.
 
-A pair is one sequence, end source turn target end; only what follows the turn is predicted. The turn is the TAB that
-stands between the fields of a document.
+To a model that reads a stream a pair is one sequence, end source turn target end; only what follows the turn is
+predicted. The turn is the TAB that stands between the fields of a document. A model that reads pairs is given
+source end, and the target after an end mark.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from windtunnel.errors import ConfigError, DataError
 from windtunnel.models import ModelConfig
 from windtunnel.tasks.task import EXACT_MATCH, LOSS, Metric, TaskConfig
 from windtunnel.tasks.token_task import TokenTask
-from windtunnel.text.batches import IGNORED, Batch, Documents, in_turn, sample
+from windtunnel.text.batches import IGNORED, Batch, Documents, collate, in_turn, sample
 from windtunnel.text.store import TokenStore
 
 TURN = "\t"
@@ -29,6 +30,9 @@ class TranslationConfig(TaskConfig):
     """Translation has no settings of its own yet."""
 
     kind: Literal["translation"] = "translation"
+
+    def model(self, model: ModelConfig) -> ModelConfig:
+        return model.for_pairs()
 
     def make(self, model: ModelConfig, store: TokenStore) -> Translation:
         return Translation(store, model)
@@ -50,13 +54,17 @@ class Pairs(Documents):
         self.turns = np.flatnonzero(ids.view(np.ndarray) == turn_id)
         if not np.array_equal(offsets.view(np.ndarray).searchsorted(self.turns, side="right") - 1, np.arange(n)):
             raise DataError(f"the {name} split holds a document that is no pair; expected one TAB in each")
-        longest = int(np.diff(offsets).max()) + 1
+        longest = int(self.n_tokens(offsets.view(np.ndarray)).max())
         if longest > context_length:
             raise DataError(
                 f"a pair of the {name} split needs {longest} tokens and the context has {context_length}; a pair is "
                 f"never cut, so give at least: --set model.context_length={longest}"
             )
-        super().__init__(ids, offsets, end_id, context_length, name)  # an example a pair, as none is cut
+        super().__init__(ids, offsets, end_id, int(np.diff(offsets).max()) + 1, name)  # an example a pair
+
+    def n_tokens(self, offsets: np.ndarray) -> np.ndarray:
+        """How much of the context each pair takes, (n,) int64."""
+        return np.diff(offsets) + 1
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -75,12 +83,30 @@ class Pairs(Documents):
             yield self.take(some)._replace(units=torch.from_numpy(some)[:, None])
 
 
+class PairsApart(Pairs):
+    """Pairs whose source is read before their target: `source` and `source_kept` (B, S) beside `ids` (B, T)."""
+
+    def n_tokens(self, offsets: np.ndarray) -> np.ndarray:
+        """The longer of source and target, with its end mark."""
+        return np.maximum(self.turns - offsets[:-1] + 1, offsets[1:] - self.turns)
+
+    def take(self, indices: np.ndarray, key: int = 0) -> Batch:
+        first, turn, last = self.offsets[indices], self.turns[indices], self.offsets[indices + 1]
+        batch = collate([self._between_marks(a + 1, b) for a, b in zip(turn.tolist(), last.tolist(), strict=True)])
+        of_source = collate([self._between_marks(a, b) for a, b in zip(first.tolist(), turn.tolist(), strict=True)])
+        source, kept = of_source.targets, of_source.targets != IGNORED  # what follows its first mark
+        return batch._replace(inputs=batch.inputs | {"source": source.masked_fill(~kept, 0), "source_kept": kept})
+
+    def _between_marks(self, first: int, last: int) -> np.ndarray:
+        return np.concatenate(([self.end_id], self.ids[first:last], [self.end_id]))
+
+
 @dataclass(frozen=True)
 class Translation(TokenTask):
-    """The pairs of a store, for a model that reads a stream. Units are pairs.
+    """The pairs of a store, for a model that reads a stream or pairs. Units are pairs.
 
     Raises:
-        ConfigError: for a corpus that has no source and target, or a model that does not read a stream.
+        ConfigError: for a corpus that has no source and target, or a model that reads a few tokens only.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (LOSS, EXACT_MATCH)
@@ -92,10 +118,10 @@ class Translation(TokenTask):
                 f"task.kind=translation needs a corpus with the fields source and target, and {self.store.corpus.name} "
                 f"has {', '.join(fields)}; give one of pairs, such as pig-latin or a .tsv with these columns"
             )
-        if self.model.reads != "stream":
+        if self.model.reads == "context":
             raise ConfigError(
                 f"task.kind=translation needs a model that reads the whole source, and an {self.model.family} reads "
-                f"{self.model.context_length} tokens; give --set model.family=transformer"
+                f"{self.model.context_length} tokens; give --set model.family=translator"
             )
 
     def examples(self, split: str) -> Pairs:
@@ -103,7 +129,8 @@ class Translation(TokenTask):
         turn = tokenizer.encode(TURN)
         if part.offsets is None or tokenizer.end_id is None or len(turn) != 1:
             raise ConfigError("a tokenizer for pairs needs an end mark and one token for a TAB; use characters or bpe")
-        return Pairs(part.ids, part.offsets, tokenizer.end_id, int(turn[0]), self.model.context_length, split)
+        kind = PairsApart if self.model.reads == "pair" else Pairs
+        return kind(part.ids, part.offsets, tokenizer.end_id, int(turn[0]), self.model.context_length, split)
 
     def totals(self, split: str) -> Mapping[str, float]:
         """The tokens of all targets with an end mark each, and the pairs."""

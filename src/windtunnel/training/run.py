@@ -198,7 +198,7 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     Args:
         side_by_side: how many runs share the machine; more than one and each gets a single thread.
     """
-    model, train = config.model, config.train
+    model, train = config.task.model(config.model), config.train
     if "vocab_size" not in model.model_fields_set:
         model = model.replace(vocab_size=store.tokenizer.vocab_size)
     elif model.vocab_size < store.tokenizer.vocab_size:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from windtunnel.errors import ArtifactError
-from windtunnel.models.pretrained.fields import Fields
+from windtunnel.models.pretrained.fields import OURS_ALONE, Fields
 from windtunnel.models.pretrained.parts import Part, linear, single
 from windtunnel.models.transformer import TransformerConfig
 
@@ -87,6 +87,7 @@ def obstacles(config: TransformerConfig) -> list[str]:
         "n_kv_heads": (None, config.n_heads),
         "d_head": (None, config.d_model / config.n_heads),
         "causal": (True,),
+        **{name: (value,) for name, value in OURS_ALONE.items()},
     }
     found = [f"model.{name}={getattr(config, name)}" for name in wanted if getattr(config, name) not in wanted[name]]
     if any(window is not None and window < config.context_length for window in config.windows):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from windtunnel.errors import ArtifactError
-from windtunnel.models.pretrained.fields import Fields
+from windtunnel.models.pretrained.fields import OURS_ALONE, Fields
 from windtunnel.models.pretrained.parts import Part, linear, listing, single
 from windtunnel.models.transformer import TransformerConfig
 
@@ -130,7 +130,14 @@ def rope(values: Mapping[str, Any], where: object) -> tuple[float, dict[str, Any
 
 def obstacles(config: TransformerConfig) -> list[str]:
     """The settings that neither Llama's nor Mistral's architecture has, as `model.x=y`."""
-    wanted = {"position": "rope", "norm": "rms", "norm_position": "pre", "activation": "swiglu", "causal": True}
+    wanted: dict[str, Any] = {
+        "position": "rope",
+        "norm": "rms",
+        "norm_position": "pre",
+        "activation": "swiglu",
+        "causal": True,
+    }
+    wanted |= OURS_ALONE
     found = [f"model.{name}={getattr(config, name)}" for name in wanted if getattr(config, name) != wanted[name]]
     if len(set(config.windows)) > 1:
         found.append(f"model.window={config.window} (one for all layers)")

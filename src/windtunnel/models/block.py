@@ -1,0 +1,249 @@
+"""The block that encoders and decoders are made of: attention, cross-attention where there is a memory, feed-forward.
+
+Vaswani et al. 2017 (arXiv 1706.03762), and Radford et al. 2019 for the defaults; each alternative names its source
+where it is written, in `windtunnel.nn`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from windtunnel.models.family import ModelConfig
+from windtunnel.nn.attention import Attend, Mask
+from windtunnel.nn.cache import Cache, StaticCache
+from windtunnel.nn.dropout import Dropout
+from windtunnel.nn.feedforward import ACTIVATIONS, FEED_FORWARDS, OneLayer
+from windtunnel.nn.linear import Linear
+from windtunnel.nn.norms import NORMS
+from windtunnel.nn.positions import RopeScaling, Rotation, rotate
+
+
+class BlocksConfig(ModelConfig):
+    """The switches of a stack of blocks; the defaults are those of GPT-2's smallest model."""
+
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"residual_scaling", "zero_biases", "out_projection", "feed_forward_layers", "head_bias"}
+    )
+    has_blocks: ClassVar[bool] = True
+    attends: ClassVar[bool] = True
+    vocab_size: PositiveInt = 50257
+    context_length: PositiveInt = 1024
+    n_layers: PositiveInt = 12
+    n_heads: PositiveInt = 12
+    n_kv_heads: PositiveInt | None = None
+    """Key and value heads; None is one for each query head, 1 is multi-query attention."""
+    d_model: PositiveInt = 768
+    d_head: PositiveInt | None = None
+    """Width of one head; None is d_model / n_heads."""
+    d_ff: PositiveInt | None = None
+    """None is 4 x d_model, and 8/3 x d_model for swiglu, whose third matrix then costs no parameters more."""
+    position: Literal["learned", "sinusoidal", "rope", "alibi", "none"] = "learned"
+    rope_base: Annotated[float, Field(gt=0)] = 10000.0
+    rope_scaling: RopeScaling | None = None
+    window: PositiveInt | tuple[PositiveInt | None, ...] | None = None
+    """How many tokens, itself included, a token sees; one number for all layers or one a layer; None is all."""
+    norm: Literal["layer", "rms", "none"] = "layer"
+    norm_position: Literal["pre", "post"] = "pre"
+    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
+    activation: Literal["gelu_tanh", "gelu", "relu", "relu_squared", "swiglu"] = "gelu_tanh"
+    bias: bool = True
+    tie_embeddings: bool = True
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    residual_scaling: bool = True
+    """Whether what writes into the residual stream begins smaller by sqrt(2 n_layers)."""
+    zero_biases: bool = True
+    """Whether biases begin at zero; False is torch's own, uniform up to 1 / sqrt(inputs)."""
+    out_projection: bool = True
+    """Whether a matrix mixes the heads' outputs; False needs n_heads * d_head to be d_model."""
+    feed_forward_layers: Literal[1, 2] = 2
+    """1 is activation(linear(x)) of width d_model, without a second matrix."""
+    head_bias: bool = False
+    """Whether the logits have a bias; it needs a head of its own: tie_embeddings=false."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.d_head is None and self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}; "
+                f"try d_model {math.ceil(self.d_model / self.n_heads) * self.n_heads}"
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}; possible are "
+                f"{', '.join(str(g) for g in range(1, min(self.n_heads, 512) + 1) if self.n_heads % g == 0)}"
+            )
+        if self.position == "rope" and self.head_width % 2:
+            name = "d_head" if self.d_head else "d_model / n_heads"
+            raise ValueError(f"rope turns pairs of columns, so {name} must be even, given {self.head_width}")
+        if isinstance(self.window, Sequence) and len(self.window) != self.n_layers:
+            raise ValueError(f"window lists {len(self.window)} layers, the model has {self.n_layers}")
+        if not self.out_projection and self.n_heads * self.head_width != self.d_model:
+            raise ValueError(
+                f"out_projection=false adds the heads to the stream as they are, so n_heads * d_head must be d_model, "
+                f"given {self.n_heads} * {self.head_width} and {self.d_model}"
+            )
+        if self.feed_forward_layers == 1 and self.activation == "swiglu":
+            raise ValueError("feed_forward_layers=1 has no second matrix for a gate to act on; give activation=relu")
+        if self.head_bias and self.tie_embeddings:
+            raise ValueError("head_bias=true needs a head of its own; give tie_embeddings=false, too")
+        return self
+
+    @property
+    def targets_per_example(self) -> int:
+        return self.context_length
+
+    @property
+    def widest(self) -> int:
+        return self.d_model
+
+    @property
+    def shares_embedding(self) -> bool:
+        return self.tie_embeddings
+
+    @property
+    def head_width(self) -> int:
+        """Width of one head."""
+        return self.d_head or self.d_model // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads."""
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def ff_width(self) -> int:
+        """Width inside the feed-forward."""
+        gated = math.ceil(self.d_model * 8 / 3 / 8) * 8
+        return self.d_ff or (gated if self.activation == "swiglu" else 4 * self.d_model)
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The window of each layer."""
+        return self.window if isinstance(self.window, tuple) else (self.window,) * self.n_layers
+
+
+class Memory(NamedTuple):
+    """What an encoder made of sources, for cross-attention to read."""
+
+    hidden_BSE: Tensor
+    kept_BS: Tensor | None = None
+    """False where a source is padding; None is no padding."""
+
+    def select(self, rows_B: Tensor) -> Memory:
+        """Row i of the result is row rows_B[i] of this."""
+        kept = None if self.kept_BS is None else self.kept_BS[rows_B]
+        return Memory(self.hidden_BSE[rows_B], kept)
+
+
+class Pass(NamedTuple):
+    """What all blocks of one forward pass share."""
+
+    mask: Mask
+    rotary: Rotation | None
+    cache: Cache | StaticCache | None
+    attend: Attend
+    memory: Memory | None = None
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, causal by default; queries, keys and values come from one packed matrix."""
+
+    def __init__(self, config: BlocksConfig, layer: int) -> None:
+        super().__init__()
+        self.sizes = [config.n_heads * config.head_width] + 2 * [config.kv_heads * config.head_width]
+        self.qkv = Linear(config.d_model, sum(self.sizes), bias=config.bias, parts=self.sizes)
+        self.out = out_projection(config)
+        self.layer, self.window = layer, config.windows[layer]
+        self.d_head, self.dropout = config.head_width, config.dropout
+
+    def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
+        q_BHTK, k_BGTK, v_BGTK = (
+            part.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for part in self.qkv(x_BTD).split(self.sizes, dim=-1)
+        )
+        if shared.rotary is not None:
+            q_BHTK, k_BGTK = rotate(q_BHTK, shared.rotary), rotate(k_BGTK, shared.rotary)
+        if shared.cache is not None:
+            k_BGTK, v_BGTK = shared.cache.append(self.layer, k_BGTK, v_BGTK)
+        dropout = self.dropout if self.training else 0.0
+        mixed_BHTK = shared.attend(q_BHTK, k_BGTK, v_BGTK, shared.mask._replace(window=self.window), dropout)
+        mixed_BTD: Tensor = self.out(mixed_BHTK.transpose(1, 2).flatten(2))
+        return mixed_BTD
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention whose queries are of the target and whose keys and values are of the memory, all of it."""
+
+    def __init__(self, config: BlocksConfig, layer: int, d_memory: int) -> None:
+        super().__init__()
+        sizes = 2 * [config.kv_heads * config.head_width]
+        self.q = Linear(config.d_model, config.n_heads * config.head_width, bias=config.bias)
+        self.kv = Linear(d_memory, sum(sizes), bias=config.bias, parts=sizes)
+        self.out = out_projection(config)
+        self.layer, self.d_head, self.dropout = layer, config.head_width, config.dropout
+
+    def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
+        assert shared.memory is not None
+        q_BHTK = self.q(x_BTD).unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+        k_BGSK, v_BGSK = self._keys_and_values(shared.memory, shared.cache)
+        mask = Mask(causal=False, kept_BS=shared.memory.kept_BS)
+        mixed_BHTK = shared.attend(q_BHTK, k_BGSK, v_BGSK, mask, self.dropout if self.training else 0.0)
+        mixed_BTD: Tensor = self.out(mixed_BHTK.transpose(1, 2).flatten(2))
+        return mixed_BTD
+
+    def _keys_and_values(self, memory: Memory, cache: Cache | StaticCache | None) -> tuple[Tensor, Tensor]:
+        """Of the memory, each (B, G, S, K); with a cache they are computed for the first token and kept."""
+        kept = cache.of_memory if isinstance(cache, Cache) else {}
+        if self.layer not in kept:
+            k_BGSK, v_BGSK = (
+                part.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+                for part in self.kv(memory.hidden_BSE).chunk(2, dim=-1)
+            )
+            kept[self.layer] = k_BGSK, v_BGSK
+        return kept[self.layer]
+
+
+def out_projection(config: BlocksConfig) -> Linear | nn.Identity:
+    """What takes the heads, side by side, to the width of the residual stream."""
+    if not config.out_projection:
+        return nn.Identity()
+    return Linear(config.n_heads * config.head_width, config.d_model, bias=config.bias)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each added to the residual stream; the norm stands before or after.
+
+    With the width of a memory, cross-attention stands between the two.
+    """
+
+    def __init__(self, config: BlocksConfig, layer: int, d_memory: int | None = None) -> None:
+        super().__init__()
+        norm = NORMS[config.norm]
+        self.norm_1 = norm(config.d_model, config.norm_epsilon, config.bias)
+        self.attention = Attention(config, layer)
+        self.norm_2 = norm(config.d_model, config.norm_epsilon, config.bias)
+        if config.feed_forward_layers == 1:
+            self.feed_forward: nn.Module = OneLayer(config.d_model, config.bias, ACTIVATIONS[config.activation])
+        else:
+            self.feed_forward = FEED_FORWARDS[config.activation](config.d_model, config.ff_width, config.bias)
+        self.dropout = Dropout(config.dropout)
+        self.pre = config.norm_position == "pre"
+        self.cross_attention = None
+        if d_memory is not None:
+            self.cross_norm = norm(config.d_model, config.norm_epsilon, config.bias)
+            self.cross_attention = CrossAttention(config, layer, d_memory)
+
+    def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
+        if self.pre:
+            x_BTD = x_BTD + self.dropout(self.attention(self.norm_1(x_BTD), shared))
+            if self.cross_attention is not None:
+                x_BTD = x_BTD + self.dropout(self.cross_attention(self.cross_norm(x_BTD), shared))
+            return x_BTD + self.dropout(self.feed_forward(self.norm_2(x_BTD)))
+        x_BTD = self.norm_1(x_BTD + self.dropout(self.attention(x_BTD, shared)))
+        if self.cross_attention is not None:
+            x_BTD = self.cross_norm(x_BTD + self.dropout(self.cross_attention(x_BTD, shared)))
+        return self.norm_2(x_BTD + self.dropout(self.feed_forward(x_BTD)))
