@@ -18,6 +18,8 @@ def test_another_family_keeps_what_both_have_by_name():
         override(tiny("names"), ["model.family=rnn"]), ["model.family=transformer", "model.n_heads=4"]
     ).model
     assert back == TransformerConfig(n_heads=4, context_length=32, n_layers=3, d_model=64, dropout=0.0)
+    translator = override(tiny("names"), ["model.family=translator", "model.encoder.n_layers=2"])
+    assert override(translator, ["model.family=rnn"]).model.encoder is None  # there it is a part, here a value
     assert override(mlp("names"), ["model.family=rnn"]).model == RNNConfig()
     assert override(translate("pig-latin"), ["task.kind=language"]).task == LanguageConfig()
 

@@ -150,10 +150,17 @@ def _of_kinds(config: C, given: Mapping[str, str]) -> C:
         tag = f"{name}.{part.tag}" if isinstance(part, Tagged) else ""
         kind = _kind_named(field.annotation, given.get(tag))
         if kind and not isinstance(part, kind):
-            shared = part.model_fields_set & kind.model_fields.keys() - {part.tag}
+            shared = {setting for setting in part.model_fields_set if _is_in_both(setting, type(part), kind)}
             chosen = {**{setting: getattr(part, setting) for setting in shared}, part.tag: given[tag]}
             parts[name] = kind.model_construct(set(chosen), **chosen)
     return config.model_copy(update=parts)
+
+
+def _is_in_both(setting: str, a: type[Tagged], b: type[Tagged]) -> bool:
+    """Whether two kinds have a setting of this name, in both a value or in both a part; their tags are none."""
+    if setting == a.tag or setting not in b.model_fields:
+        return False
+    return bool(_kinds(a.model_fields[setting].annotation)) == bool(_kinds(b.model_fields[setting].annotation))
 
 
 def _kind_named(annotation: Any, name: str | None) -> type[Tagged] | None:

@@ -12,6 +12,7 @@ from windtunnel.generation.decode import Reader
 from windtunnel.inspect.cost import activation_bytes, count_forward_flops, parameter_shapes
 from windtunnel.inspect.doctor.activations import activations
 from windtunnel.models import RNN, RNNConfig, as_transformer, build
+from windtunnel.nn.alignment import ALIGNMENTS, align
 from windtunnel.nn.recurrent import CELLS, StateCache, recur, step_reference
 from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.training.muon import hidden_matrices
@@ -200,3 +201,126 @@ def test_what_it_is_not_is_said():
         config_of().replace(cell="rnn")
     with pytest.raises(ConfigError, match="needs a transformer, and this model is an rnn"):
         as_transformer(model_of(), "look")
+
+
+PAIRS = {
+    **{f"{cell}, {attention}": {"cell": cell, "attention": attention} for cell in CELLS for attention in ALIGNMENTS},
+    "one direction, dot": {"bidirectional": False, "attention": "dot"},
+    "one direction, additive": {"bidirectional": False, "cell": "lstm", "tie_embeddings": False},
+    "no attention": {"attention": "none", "cell": "lstm"},
+    "no attention, one direction, one layer": {"attention": "none", "bidirectional": False, "n_layers": 1},
+    "without biases": {"cell_bias": False},
+}
+pairs = pytest.mark.parametrize("changes", PAIRS.values(), ids=PAIRS)
+LENGTHS = torch.tensor([6, 3, 1])
+
+
+def sources() -> dict[str, torch.Tensor]:
+    source = torch.randint(V, (3, 6), generator=torch.Generator().manual_seed(7))
+    return {"source": source, "source_kept": torch.arange(6) < LENGTHS[:, None]}
+
+
+def test_the_task_decides_whether_there_is_an_encoder():
+    plain = config_of()
+    assert (plain.reads, plain.for_pairs().reads) == ("stream", "pair")
+    assert plain.for_pairs() == config_of(encoder=True) == config_of(encoder=True).for_pairs()
+    assert config_of(encoder=False).for_pairs().reads == "stream"
+    one, two = (build(config, 0).state_dict() for config in (plain, plain.for_pairs()))
+    assert all(
+        torch.equal(two[name], weight) for name, weight in one.items()
+    )  # the decoder begins as the language model
+
+
+@pairs
+def test_formulas_of_pairs_count_parameters_and_flops(changes):
+    config = config_of(encoder=True, **changes)
+    for row in config.parameter_rows():
+        assert eval(row.formula, {"__builtins__": {}}, config.formula_names()) == row.n_parameters, row  # noqa: S307
+    counted = sum(shape.numel() for shape in parameter_shapes(config))
+    assert sum(row.n_parameters for row in config.parameter_rows()) == counted
+    assert sum(config.flops_by_part(LENGTH).values()) == count_forward_flops(config, LENGTH)
+
+
+@pairs
+def test_padding_steps_and_memory_change_nothing(changes):
+    model, ids, given = model_of(encoder=True, **changes), ids_of(), sources()
+    with torch.no_grad():
+        logits = model(ids, **given)
+        alone = [model(ids[r : r + 1], given["source"][r : r + 1, :n])[0] for r, n in enumerate(LENGTHS.tolist())]
+        memory, cache = model.encode(**given), model.new_cache(3, LENGTH)
+        steps = [model(ids[:, t : t + 1], memory=memory, cache=cache) for t in range(LENGTH)]
+        chosen = model(ids[[2, 0]], memory=memory.select(torch.tensor([2, 0])))
+        backwards = model(ids, given["source"].flip(1))
+    torch.testing.assert_close(torch.stack(alone), logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(steps, dim=1), logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(chosen, logits[[2, 0]], rtol=1e-4, atol=1e-5)
+    assert (backwards[0] - logits[0]).abs().amax(dim=-1).min() > 1e-4  # the order of a source counts
+
+
+@pairs
+def test_the_gradient_of_pairs_reaches_every_parameter(changes):
+    model, ids = model_of(encoder=True, **changes).train(), ids_of()
+    loss_sum(model(ids[:, :-1], **sources()), ids[:, 1:]).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-7] == []
+
+
+@pairs
+def test_attention_is_a_distribution_over_the_source(changes):
+    model, ids, given = model_of(encoder=True, **changes), ids_of(), sources()
+    if model.config.attention == "none":
+        with pytest.raises(ConfigError, match="attention=none"):
+            model.attention_weights(ids, **given)
+        return
+    weights_BTS = model.attention_weights(ids, **given)
+    assert weights_BTS.shape == (3, LENGTH, 6)
+    torch.testing.assert_close(weights_BTS.sum(dim=-1), torch.ones(3, LENGTH))
+    assert (weights_BTS > 0).equal(given["source_kept"][:, None].expand(-1, LENGTH, -1))
+
+
+def test_scores_are_those_of_their_papers():
+    draw = torch.Generator().manual_seed(0)
+    h, m = torch.randn(2, 3, 4, generator=draw), torch.randn(2, 5, 6, generator=draw)
+    dot, additive = ALIGNMENTS["dot"](4, 6), ALIGNMENTS["additive"](4, 6)
+    with torch.no_grad():
+        found = dot(h, dot.keys(m)), additive(h, additive.keys(m))
+        for t in range(3):
+            for s in range(5):
+                assert found[0][1, t, s].item() == pytest.approx((h[1, t] @ dot.key.weight @ m[1, s]).item(), abs=1e-5)
+                inner = additive.query.weight @ h[1, t] + additive.key.weight @ m[1, s] + additive.key.bias
+                by_hand = additive.score.weight[0] @ inner.tanh()
+                assert found[1][1, t, s].item() == pytest.approx(by_hand.item(), abs=1e-5)
+        assert torch.equal(ALIGNMENTS["dot"](6, 6).keys(m), m)
+    assert align(torch.zeros(1, 1, 4), torch.tensor([[True, True, False, False]])).tolist() == [[[0.5, 0.5, 0, 0]]]
+
+
+def test_a_source_and_an_encoder_belong_together():
+    with pytest.raises(ConfigError, match=r"has no encoder.*model.encoder=true"):
+        model_of()(ids_of(), **sources())
+    with pytest.raises(ConfigError, match="give source, or its memory"):
+        model_of(encoder=True)(ids_of())
+
+
+@pytest.mark.parametrize("attention", ALIGNMENTS)
+def test_it_learns_to_copy_words(attention):
+    """Words of five letters that it was not shown; id 0 is the end mark."""
+    model = build(RNNConfig(vocab_size=11, d_model=48, n_layers=1, encoder=True, attention=attention), seed=0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    draw = torch.Generator().manual_seed(0)
+
+    def batch(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        words = torch.randint(1, 11, (n, 5), generator=draw)
+        end = torch.zeros(n, 1, dtype=torch.long)
+        return torch.cat([words, end], dim=1), torch.cat([end, words], dim=1)
+
+    for _ in range(400):
+        source, ids = batch(32)
+        loss = loss_sum(model(ids, source), source) / source.numel()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    source, ids = batch(200)
+    with torch.no_grad():
+        right = (model(ids, source).argmax(dim=-1) == source).all(dim=1).float().mean().item()
+        looks = model.attention_weights(ids, source).argmax(dim=-1)
+    assert right > 0.95
+    assert looks.shape == (200, 6)
