@@ -168,7 +168,7 @@ def test_a_function_between_two_linear_maps_is_seen_too():
         def forward(self, ids):
             return self.b(self.a(ids).relu())
 
-    places = [a.place for a in activations(Net(), batches_of()[0].ids)]
+    places = [a.place for a in activations(Net(), batches_of()[0].inputs)]
     assert places == ["a", "b (input)", "b"]
 
 

@@ -133,7 +133,7 @@ def test_what_is_not_there_is_refused(asked, words):
 
 
 def test_a_model_without_attention_and_a_long_text_are_refused():
-    with pytest.raises(ConfigError, match="needs a transformer, and this model is an mlp"):
+    with pytest.raises(ConfigError, match="needs a transformer, and this model is of the family mlp"):
         explain_head(build(MLPConfig(), 0), IDS, TOKENS)
     with pytest.raises(DataError, match=r"21 tokens.*1 to 16"):
         explain_head(large(), IDS * 3, TOKENS * 3)

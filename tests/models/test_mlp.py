@@ -264,7 +264,7 @@ def test_configs_of_two_families():
     ("base", "changes", "sentence"),
     [
         (mlp, ["train.batch_size=8", "train.grad_accumulation=5"], "batch norm needs at least two examples at once"),
-        (mlp, ["train.recompute=true"], "computes blocks again, and an mlp has none"),
+        (mlp, ["train.recompute=true"], "computes blocks again, and the family mlp has none"),
         (lambda corpus: RunConfig(corpus=corpus), ["generator=3"], "generator=3 replays scripts of the family mlp"),
         (lambda corpus: RunConfig(corpus=corpus), ["text.unit=text", "text.shuffle_seed=3"], "is one running text"),
     ],

@@ -163,7 +163,7 @@ def test_muon_sees_each_gates_matrix():
 
 
 def test_the_doctor_sees_what_each_layer_puts_out():
-    found = {place.place: place for place in activations(model_of(), ids_of())}
+    found = {place.place: place for place in activations(model_of(), {"ids": ids_of()})}
     assert [found[f"layers.{i}"].depth for i in range(2)] == [0, 1]
     assert found["layers.0"].n_units == 16
 
@@ -199,7 +199,7 @@ def test_what_it_is_not_is_said():
         config_of().build(0, torch.Generator())
     with pytest.raises(ConfigError, match=r"cell.*'elman', 'gru' or 'lstm'"):
         config_of().replace(cell="rnn")
-    with pytest.raises(ConfigError, match="needs a transformer, and this model is an rnn"):
+    with pytest.raises(ConfigError, match="needs a transformer, and this model is of the family rnn"):
         as_transformer(model_of(), "look")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from windtunnel.report.charts import MOST_MARKS, PALETTE, STYLES, dots, figure, heat, histograms, lines
+from windtunnel.report.charts import MOST_MARKS, PALETTE, STYLES, dots, field, figure, heat, histograms, lines
 from windtunnel.report.table import Table, interval, table, text
 from windtunnel.stats.intervals import Estimate, mean_interval
 
@@ -85,6 +85,16 @@ def test_a_heat_map_writes_each_number_into_its_cell_readable_on_its_colour():
         ((0, 0), "0.1000", "white"), ((1, 0), "0.9000", "black"), ((0, 1), "0.6000", "black"),
         ((1, 1), "0.4000", "white"),
     ]  # fmt: skip
+
+
+def test_a_field_has_zero_in_the_middle_of_its_scale_and_its_rows_from_top_to_bottom(tmp_path):
+    drawn = figure(field([[0.5, -2.0, 1.0], [0.0, 0.0, 0.0]], "value", xlabel="x"))
+    axes, scale = drawn.axes
+    [mesh] = axes.collections
+    assert (mesh.get_array().tolist(), mesh.get_clim()) == ([[0.5, -2.0, 1.0], [0.0, 0.0, 0.0]], (-2.0, 2.0))
+    assert (axes.get_ylim(), axes.get_xlim(), scale.get_ylabel()) == ((1.5, -0.5), (-0.5, 2.5), "value")
+    drawn.savefig(tmp_path / "field.svg")
+    assert "data:image" not in (tmp_path / "field.svg").read_text()
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import torch
 from windtunnel.config import override
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.generation.translate import translate
-from windtunnel.models import MLPConfig, TransformerConfig
-from windtunnel.tasks import Translation, TranslationConfig
-from windtunnel.tasks.translation import Pairs
-from windtunnel.text.batches import IGNORED
+from windtunnel.models import MLPConfig, TransformerConfig, TranslatorConfig
+from windtunnel.tasks import LanguageConfig, TranslationConfig
+from windtunnel.tasks.translation import Pairs, PairsApart
+from windtunnel.text.batches import IGNORED, in_epochs
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, prepare
 from windtunnel.training.data import open_task
@@ -55,6 +55,32 @@ def test_only_what_follows_the_turn_is_predicted():
     assert [b.units.flatten().tolist() for b in pairs.sweep(1)] == [[1], [0]]  # the shortest first
 
 
+def test_a_model_that_reads_pairs_is_given_the_source_apart():
+    ids, offsets = np.array([5, 6, 29, 6, 5, 0, 24, 7, 29, 8, 29, 9]), np.array([0, 7, 10, 12])
+    pairs = PairsApart(ids, offsets, 28, 29, context_length=5)  # of the longest target, with its end mark
+    batch = pairs.take(np.array([0, 1, 2]))
+    assert batch.ids.tolist() == [[28, 6, 5, 0, 24], [28, 8, 0, 0, 0], [28, 9, 0, 0, 0]]
+    assert batch.targets.tolist() == [[6, 5, 0, 24, 28], [8, 28, I, I, I], [9, 28, I, I, I]]
+    assert batch.inputs["source"].tolist() == [[5, 6, 28], [7, 28, 0], [28, 0, 0]]  # the last has an empty source
+    assert batch.inputs["source_kept"].tolist() == [[True] * 3, [True, True, False], [True, False, False]]
+    assert pairs.lengths.tolist() == [5, 2, 2]
+    assert [b.units.flatten().tolist() for b in pairs.sweep(2)] == [[2, 1], [0]]
+    with pytest.raises(DataError, match="needs 5 tokens and the context has 4"):
+        PairsApart(ids, offsets, 28, 29, context_length=4)
+
+
+def test_batches_of_two_epochs_and_of_parts_keep_each_source_beside_its_target():
+    n = 7
+    ids = np.concatenate([np.r_[np.full(i + 1, i), 29, np.full(n - i, i)] for i in range(n)])
+    pairs = PairsApart(ids, np.arange(n + 1) * (n + 2), 28, 29, context_length=n + 1)
+    across = in_epochs(pairs, 0, 4, 10)  # seven pairs an epoch
+    for part in (across, *across.split(4)):
+        for row, source, kept in zip(part.targets, part.inputs["source"], part.inputs["source_kept"], strict=True):
+            i = int(row[0])
+            assert row[row != I].tolist() == [i] * (n - i) + [28]
+            assert source[kept].tolist() == [i] * (i + 1) + [28]
+
+
 @pytest.mark.parametrize(("ids", "offsets", "context", "message"), [
     ([5, 29, 6], [0, 3], 3, r"needs 4 tokens and the context has 3.*--set model.context_length=4"),
     ([5, 6, 7], [0, 3], 9, "no pair; expected one TAB"),
@@ -66,14 +92,14 @@ def test_what_is_no_pair_or_does_not_fit_is_refused(ids, offsets, context, messa
         Pairs(np.array(ids, np.int64), np.array(offsets), 28, 29, context)
 
 
-def test_a_text_or_a_model_that_reads_one_context_is_refused(tmp_path):
+def test_a_text_or_a_model_that_reads_one_context_is_refused():
     store = prepare(open_corpus("names", "line"), TextConfig(unit="line"))
     with pytest.raises(ConfigError, match="needs a corpus with the fields source and target, and names has text"):
         TranslationConfig().make(TransformerConfig(), store)
-    path = write_pairs(tmp_path / "pairs.tsv", [(f"{i}", "x") for i in range(60)])
-    pairs = prepare(open_corpus(path), TextConfig(dev_fraction=0.2))
-    with pytest.raises(ConfigError, match="reads the whole source, and an mlp reads 3 tokens"):
-        Translation(pairs, MLPConfig())
+    with pytest.raises(ConfigError, match="reads the whole source, and the family mlp reads 3 tokens"):
+        TranslationConfig().model(MLPConfig())
+    with pytest.raises(ConfigError, match=r"the family translator reads a source .* give a corpus of pairs"):
+        LanguageConfig().model(TranslatorConfig())
 
 
 def test_teacher_forced_exact_match_is_that_of_the_greedy_texts(trained):

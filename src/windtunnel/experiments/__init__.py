@@ -67,5 +67,11 @@ EXPERIMENTS = {
         ("quick-recipe", "time-to-loss", "Does every choice of the recipe `quick` earn its place?"),
         ("fold-batch-norm", "003-2.E02 E22 E24",
          "Is a trained mlp the same function once its batch norm is folded away?"),
+        ("recurrent-gradients", "004-1.1.1 004-1.1.2 004-1.2.1 E25",
+         "How large can a gradient be behind many ReLUs, or many steps of a sigmoid recurrence?"),
+        ("attention-as-convolution", "004-1.3.1 004-1.3.2 E26 E27",
+         "Which convolutions can attention be, and when is it max pooling?"),
+        ("attention-pieces", "004-2.1.1 004-2.1.2 004-2.1.3",
+         "Do written-out attention and sinusoidal positions do what is said of them?"),
     )
 }  # fmt: skip

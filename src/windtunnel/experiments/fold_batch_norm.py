@@ -59,7 +59,7 @@ def fold_batch_norm(at: Setting) -> Findings:
         trained.append(done)
         found["trained"].append(compare(done, subject))
         rows = batch(source, 2048, seed, 0)
-        found["untrained"].append(compare(with_batch_statistics(subject.model.eval(), rows.ids), subject))
+        found["untrained"].append(compare(with_batch_statistics(subject.model.eval(), rows.inputs), subject))
         useless = build(config_of({"hidden_bias": True}).model, seed)
         flow = gradient_flow(useless, batch(source, 32, seed, 0))
         biases.append(next(g for g in flow if g.name == "layers.0.linear.bias"))
@@ -174,8 +174,8 @@ def difference_figure(found: Mapping[str, Sequence[Kept]]) -> Drawing:
 def layer_figure(model: MLP, subject: Subject) -> Drawing:
     """What every hidden layer puts out before its tanh, with batch norm and folded: one curve on the other."""
     ids = batch(examples_of(subject, "dev"), 4096, 0, 0).ids
-    before = [a for a in activations(model, ids) if a.place.endswith(".norm")]
-    after = [a for a in activations(fold(model), ids) if a.place.endswith(".linear")]
+    before = [a for a in activations(model, {"ids": ids}) if a.place.endswith(".norm")]
+    after = [a for a in activations(fold(model), {"ids": ids}) if a.place.endswith(".linear")]
     names = ("linear, then batch norm", "folded: linear")
     panels = [
         histograms({name: (a.counts, a.edges) for name, a in zip(names, both, strict=True)}, title=f"layer {i}",

@@ -195,7 +195,7 @@ def loss_figure(losses: Sequence[Sequence[float]], floor: float) -> Drawing:
 
 def hidden_panel(name: str, model: MLP, rows: Batch) -> Panel:
     """What the hidden units put out."""
-    hidden = next(a for a in activations(model, rows.ids) if a.place.endswith("tanh"))
+    hidden = next(a for a in activations(model, rows.inputs) if a.place.endswith("tanh"))
     values = {"": (hidden.counts, hidden.edges)}
     return histograms(values, title=f"{name}: std {hidden.std:.2g}", xlabel="hidden activation")
 

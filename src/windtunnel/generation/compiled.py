@@ -79,7 +79,7 @@ class Steps:
         if self.compile is False:
             return "it was asked for"
         if not self.model.config.cache_elements_per_token():
-            return f"an {self.model.config.family} has no cache of keys and values"
+            return f"a model of the family {self.model.config.family} has no cache of keys and values"
         if self.model.config.reads == "pair":
             return "a compiled step reads no memory of a source"
         if self.model.embedding.weight.device.type != "cpu":

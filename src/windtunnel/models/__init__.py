@@ -45,14 +45,14 @@ def build(config: ModelConfig, seed: int, generator: torch.Generator | None = No
 def as_transformer(model: Model, purpose: str) -> Transformer:
     """The model itself. Raises ConfigError for one of another family; `purpose` is what wants a transformer."""
     if not isinstance(model, Transformer):
-        raise ConfigError(f"{purpose} needs a transformer, and this model is an {model.config.family}")
+        raise ConfigError(f"{purpose} needs a transformer, and this model is of the family {model.config.family}")
     return model
 
 
 def as_mlp(model: Model, purpose: str) -> MLP:
     """The model itself. Raises ConfigError for one of another family; `purpose` is what wants an mlp."""
     if not isinstance(model, MLP):
-        raise ConfigError(f"{purpose} needs an mlp, and this model's family is {model.config.family}")
+        raise ConfigError(f"{purpose} needs an mlp, and this model is of the family {model.config.family}")
     return model
 
 

@@ -1,4 +1,4 @@
-"""Charts: lines, dots, histograms and heat maps, all in one palette.
+"""Charts: lines, dots, histograms, heat maps and fields of signed numbers, all in one palette.
 
 Each chart is a panel, a function that draws on an axes; `figure` lays panels out side by side. What a chart is given
 beyond its own arguments (title, xlabel, yscale, ylim ...) goes to matplotlib's `Axes.set`. matplotlib is imported
@@ -195,6 +195,27 @@ def heat(matrix: Any, labels: Sequence[str], **settings: Any) -> Panel:
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.set(**{"ylim": (edges[-1], edges[0]), "aspect": "equal", **settings})
+
+    return panel
+
+
+def field(matrix: Any, label: str, **settings: Any) -> Panel:
+    """A matrix of any numbers as colours, 0 in the middle of the scale; rows from top to bottom, counted from 0.
+
+    Args:
+        label: what the numbers are; it stands beside the scale.
+    """
+
+    def panel(axes: Axes) -> None:
+        values = np.asarray(matrix)
+        most = float(np.abs(values).max()) or 1.0
+        down, across = (np.arange(n + 1) - 0.5 for n in values.shape)
+        image = axes.pcolormesh(across, down, values, cmap="PuOr", vmin=-most, vmax=most)
+        bar = axes.figure.colorbar(image, ax=axes, label=label)
+        assert bar.solids is not None
+        bar.solids.set_rasterized(False)  # a raster is a link in an SVG
+        axes.grid(visible=False)
+        axes.set(**{"ylim": (down[-1], down[0]), **settings})
 
     return panel
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from windtunnel.errors import ConfigError
 from windtunnel.models import ModelConfig
 from windtunnel.tasks.task import BITS_PER_BYTE, LOSS, Metric, TaskConfig
 from windtunnel.tasks.token_task import TokenTask
@@ -23,6 +24,14 @@ class LanguageConfig(TaskConfig):
     """Language modelling has no settings of its own."""
 
     kind: Literal["language"] = "language"
+
+    def model(self, model: ModelConfig) -> ModelConfig:
+        if model.reads == "pair":
+            raise ConfigError(
+                f"the family {model.family} reads a source and predicts its target; task.kind=language has neither; "
+                "give a corpus of pairs and --recipe translate, or --set model.family=transformer"
+            )
+        return model
 
     def make(self, model: ModelConfig, store: TokenStore) -> Language:
         return Language(store, model)

@@ -32,7 +32,11 @@ class TaskConfig(Tagged, ABC):
     such a run is refused with micro-batches and on several ranks, and its seeds train one by one."""
 
     def model(self, model: ModelConfig) -> ModelConfig:
-        """The settings of a model with what they leave open decided for this task."""
+        """The settings of a model with what they leave open decided for this task.
+
+        Raises:
+            ConfigError: for a family that cannot do it.
+        """
         return model
 
     @abstractmethod

@@ -32,6 +32,11 @@ class TranslationConfig(TaskConfig):
     kind: Literal["translation"] = "translation"
 
     def model(self, model: ModelConfig) -> ModelConfig:
+        if model.reads == "context":
+            raise ConfigError(
+                f"task.kind=translation needs a model that reads the whole source, and the family {model.family} reads "
+                f"{model.context_length} tokens; give --set model.family=translator"
+            )
         return model.for_pairs()
 
     def make(self, model: ModelConfig, store: TokenStore) -> Translation:
@@ -106,7 +111,7 @@ class Translation(TokenTask):
     """The pairs of a store, for a model that reads a stream or pairs. Units are pairs.
 
     Raises:
-        ConfigError: for a corpus that has no source and target, or a model that reads a few tokens only.
+        ConfigError: for a corpus that has no source and target.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (LOSS, EXACT_MATCH)
@@ -117,11 +122,6 @@ class Translation(TokenTask):
             raise ConfigError(
                 f"task.kind=translation needs a corpus with the fields source and target, and {self.store.corpus.name} "
                 f"has {', '.join(fields)}; give one of pairs, such as pig-latin or a .tsv with these columns"
-            )
-        if self.model.reads == "context":
-            raise ConfigError(
-                f"task.kind=translation needs a model that reads the whole source, and an {self.model.family} reads "
-                f"{self.model.context_length} tokens; give --set model.family=translator"
             )
 
     def examples(self, split: str) -> Pairs:

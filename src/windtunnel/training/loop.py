@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def resume(
         with ranks.barrier():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
         note = "; ".join(filter(None, (warnings, note, compiling_note(run.config))))
-        for event in _train(run, task, state, step, ranks, write_sample, note, log, new=size == 0):
+        session = _Session(run, task, state, ranks, log, write_sample)
+        for event in session.events(step, note, new=size == 0):
             with saving(run.folder / METRICS):
                 write_all(log.fileno(), to_line(event).encode())
             yield event
@@ -107,82 +109,81 @@ def resume(
                 raise NumericsError(event.message)
 
 
-def _train(
-    run: Run,
-    task: Task,
-    state: State,
-    step: Callable[[], Step],
-    ranks: Ranks,
-    write_sample: WriteSample | None,
-    note: str,
-    log: FileIO,
-    new: bool,
-) -> Iterator[Event]:
-    train = run.config.train
-    yield _started(run, state, ranks, note)
-    if new:
-        yield from _evaluate_and_sample(run, task, state, ranks, write_sample)
-        if train.steps == 0:
-            yield _save(run, state, ranks, log)
-    while state.step < train.steps:
-        if ranks.should_stop():
-            yield _save(run, state, ranks, log)
-            yield Stopped(state.step, "interrupted", f"resume with: windtunnel resume {run.folder}")
-            return
-        try:
-            yield step()
-        except NumericsError as error:
-            # Keep one extra checkpoint: these weights may already be ruined, the ones before them are not.
-            yield _save(run, state, ranks, log, train.keep + 1)
-            yield Stopped(state.step, "diverged", _advice(error, state.step, run.config))
-            return
-        last = state.step == train.steps
-        if state.step % train.eval_every == 0 or last:
-            yield from _evaluate_and_sample(run, task, state, ranks, write_sample)
-        if state.step % train.save_every == 0 or last:
-            yield _save(run, state, ranks, log)
-    yield Stopped(state.step, "finished")
+@dataclass(frozen=True)
+class _Session:
+    """A run while it trains. `log` is metrics.jsonl; the other ranks than 0 have none, and write nothing."""
 
+    run: Run
+    task: Task
+    state: State
+    ranks: Ranks
+    log: FileIO
+    write_sample: WriteSample | None
 
-def _evaluate_and_sample(
-    run: Run, task: Task, state: State, ranks: Ranks, write_sample: WriteSample | None
-) -> Iterator[Evaluation | Sample]:
-    """The metrics on the dev split, and a text from the model.
+    def events(self, step: Callable[[], Step], note: str, new: bool) -> Iterator[Event]:
+        """Take the steps that are left, and say what happens."""
+        run, state, train = self.run, self.state, self.run.config.train
+        yield _started(run, state, self.ranks, note)
+        if new:
+            yield from self._evaluate_and_sample()
+            if train.steps == 0:
+                yield self._save()
+        while state.step < train.steps:
+            if self.ranks.should_stop():
+                yield self._save()
+                yield Stopped(state.step, "interrupted", f"resume with: windtunnel resume {run.folder}")
+                return
+            try:
+                yield step()
+            except NumericsError as error:
+                # Keep one extra checkpoint: these weights may already be ruined, the ones before them are not.
+                yield self._save(train.keep + 1)
+                yield Stopped(state.step, "diverged", _advice(error, state.step, run.config))
+                return
+            last = state.step == train.steps
+            if state.step % train.eval_every == 0 or last:
+                yield from self._evaluate_and_sample()
+            if state.step % train.save_every == 0 or last:
+                yield self._save()
+        yield Stopped(state.step, "finished")
 
-    Of the last weights they are computed in float32, as by `windtunnel evaluate`; on the way there in the run's own
-    precision, which is faster.
-    """
-    train = run.config.train
-    if task.totals("dev")["targets"] > 0:
-        precision = "fp32" if state.step == train.steps else train.precision
-        yield evaluate(state.model, task, "dev", state.step, train.eval_tokens, ranks, precision)
-    if write_sample is not None and train.sample_tokens and state.step:
-        yield Sample(state.step, write_sample(state.model, run))
+    def _evaluate_and_sample(self) -> Iterator[Evaluation | Sample]:
+        """The metrics on the dev split, and a text from the model.
 
+        Of the last weights they are computed in float32, as by `windtunnel evaluate`; on the way there in the run's
+        own precision, which is faster.
+        """
+        state, train = self.state, self.run.config.train
+        if self.task.totals("dev")["targets"] > 0:
+            precision = "fp32" if state.step == train.steps else train.precision
+            yield evaluate(state.model, self.task, "dev", state.step, train.eval_tokens, self.ranks, precision)
+        if self.write_sample is not None and train.sample_tokens and state.step:
+            yield Sample(state.step, self.write_sample(state.model, self.run))
 
-def _save(run: Run, state: State, ranks: Ranks, log: FileIO, keep: int | None = None) -> Saved:
-    """Save the state together with how long the log was, so that a resume can cut the log back to here.
+    def _save(self, keep: int | None = None) -> Saved:
+        """Save the state together with how long the log was, so that a resume can cut the log back to here.
 
-    Only the newest `keep` checkpoints stay; None is as many as the config says.
-    """
-    weights, optimizer = ranks.gather(state.model, state.optimizer)
-    facts = {
-        "first_loss": state.first_loss,
-        "metrics_size": log.tell(),
-        "config_sha256": run.record["config_sha256"],
-        "threads": run.config.train.threads,
-        "precision": run.config.train.precision,
-        "random": run.record["random"],
-        "ranks": ranks.size,
-        "parallel": ranks.mode,
-    }
-    with ranks.barrier():
-        if ranks.rank == 0:
-            with saving(run.folder / METRICS):
-                os.fsync(log.fileno())
-            save_checkpoint(run.folder, state.step, weights, optimizer, facts)
-            prune(run.folder, keep or run.config.train.keep)
-    return Saved(state.step, f"step-{state.step}")
+        Only the newest `keep` checkpoints stay; None is as many as the config says.
+        """
+        run, state, ranks, train = self.run, self.state, self.ranks, self.run.config.train
+        weights, optimizer = ranks.gather(state.model, state.optimizer)
+        facts = {
+            "first_loss": state.first_loss,
+            "metrics_size": self.log.tell(),
+            "config_sha256": run.record["config_sha256"],
+            "threads": train.threads,
+            "precision": train.precision,
+            "random": run.record["random"],
+            "ranks": ranks.size,
+            "parallel": ranks.mode,
+        }
+        with ranks.barrier():
+            if ranks.rank == 0:
+                with saving(run.folder / METRICS):
+                    os.fsync(self.log.fileno())
+                save_checkpoint(run.folder, state.step, weights, optimizer, facts)
+                prune(run.folder, keep or train.keep)
+        return Saved(state.step, f"step-{state.step}")
 
 
 def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:

@@ -237,7 +237,7 @@ def _check_family(config: RunConfig) -> None:
             "leave it out, since without it every draw is a function of the seed already"
         )
     if train.recompute and not model.has_blocks:
-        raise ConfigError(f"train.recompute computes blocks again, and an {model.family} has none; leave it out")
+        raise ConfigError(f"train.recompute computes blocks again, and the family {model.family} has none; omit it")
     if model.needs_whole_batch and train.batch_size < 2 * train.grad_accumulation:
         raise ConfigError(
             f"batch norm needs at least two examples at once, and batch_size {train.batch_size} in "

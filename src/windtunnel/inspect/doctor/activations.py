@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +45,8 @@ class Activations:
     edges: tuple[float, ...]
 
 
-def activations(model: nn.Module, ids: Tensor) -> tuple[Activations, ...]:
-    """What a model computes on ids (B, T), in the order in which it does: leaf modules, blocks, and functions between.
+def activations(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Activations, ...]:
+    """What a model computes on the inputs of a batch, in order: leaf modules, blocks, and functions between.
 
     Embeddings, norms, linear maps and activation modules are leaves; the children of a ModuleList are blocks.
     """
@@ -83,7 +83,7 @@ def activations(model: nn.Module, ids: Tensor) -> tuple[Activations, ...]:
             handles.append(module.register_forward_hook(after(name)))
     try:
         with torch.no_grad(), evaluating(model):
-            model(ids)
+            model(**inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -114,8 +114,8 @@ def summarise(place: str, value: Tensor, depth: int | None = None) -> Activation
     )
 
 
-def with_batch_statistics(model: nn.Module, ids: Tensor) -> nn.Module:
-    """A copy whose running statistics are those of one batch of ids; the model itself where it keeps none.
+def with_batch_statistics(model: nn.Module, inputs: Mapping[str, Tensor]) -> nn.Module:
+    """A copy whose running statistics are those of one batch; the model itself where it keeps none.
 
     Before training, and for long after with a small momentum, they are not those of any data.
     """
@@ -128,7 +128,7 @@ def with_batch_statistics(model: nn.Module, ids: Tensor) -> nn.Module:
         momenta[norm], norm.momentum = norm.momentum, 1.0  # type: ignore[assignment]
         norm.train()
     with torch.no_grad():
-        trial(ids)
+        trial(**inputs)
     for norm, momentum in momenta.items():
         norm.momentum = momentum
     return trial.train(model.training)

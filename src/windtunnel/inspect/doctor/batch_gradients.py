@@ -36,7 +36,7 @@ def gradient_variance(model: nn.Module, source: Examples, sizes: Sequence[int], 
 def gradient_of(model: nn.Module, source: Examples, size: int, parts: int, seed: int) -> torch.Tensor:
     """The gradient of one batch as training accumulates it over micro-batches."""
     model.zero_grad(set_to_none=True)
-    gradients(lambda rows: loss_sum(model(rows.ids), rows.targets), batch(source, size, seed, 0), parts, seed, 0)
+    gradients(lambda rows: loss_sum(model(**rows.inputs), rows.targets), batch(source, size, seed, 0), parts, seed, 0)
     found = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
     model.zero_grad(set_to_none=True)
     return found

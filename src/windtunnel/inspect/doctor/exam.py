@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -90,7 +91,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         steps = min(steps, config.train.steps)
     batches = [batch(source, config.train.batch_size, config.seed, step) for step in range(BATCHES)]
     large = batch(source, max(64, config.train.batch_size), config.seed, 0)
-    many = batch(source, STATISTICS, config.seed, 0).ids
+    many = batch(source, STATISTICS, config.seed, 0).inputs
     model = with_batch_statistics(subject.model.eval(), many)
     initial = initial_loss(model, batches)
     tried = range_test(model, config, task)
@@ -112,8 +113,8 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         n_parameters=sum(p.numel() for p in model.parameters()),
         initial=initial,
         culprit=culprit(model, batches[0]) if initial.loss.estimate > initial.blind + 0.5 else ("", 0.0),
-        activations_start=activations(model, large.ids),
-        activations_end=activations(end, large.ids),
+        activations_start=activations(model, large.inputs),
+        activations_end=activations(end, large.inputs),
         gradients_start=gradient_flow(model, batches[0]),
         gradients_end=gradient_flow(end, batches[0]),
         training=training,
@@ -144,7 +145,7 @@ def _rival(
     own: ShortTraining,
     tried: RangeTest,
     suspicious: bool,
-    many: Tensor,
+    many: Mapping[str, Tensor],
 ) -> Rival | None:
     """Train again with a tenth or ten times the rate when the range test or the short training calls for it."""
     config, lr = subject.config, subject.config.optimizer.lr
