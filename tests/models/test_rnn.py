@@ -144,6 +144,7 @@ def test_it_begins_as_it_says(cell):
         bias = (layer.bias_ih_l0 + layer.bias_hh_l0).unflatten(0, (-1, 64)).mean(dim=1)
         assert bias.tolist() == ([0, 1, 0, 0] if cell == "lstm" else [0] * CELLS[cell].n_gates)
     assert not torch.equal(model.layers[0].weight_hh_l0, model.layers[1].weight_hh_l0)
+    assert model.embed(torch.arange(500))[0].std().item() == pytest.approx(1, rel=0.02)
     untied = build(RNNConfig(vocab_size=500, d_model=64, cell=cell, tie_embeddings=False), seed=0)
     assert untied.embedding.weight.std().item() == pytest.approx(1, rel=0.02)
     assert torch.equal(untied.layers[0].weight_hh_l0, model.layers[0].weight_hh_l0)
@@ -304,7 +305,7 @@ def test_a_source_and_an_encoder_belong_together():
 def test_it_learns_to_copy_words(attention):
     """Words of five letters that it was not shown; id 0 is the end mark."""
     model = build(RNNConfig(vocab_size=11, d_model=48, n_layers=1, encoder=True, attention=attention), seed=0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
     draw = torch.Generator().manual_seed(0)
 
     def batch(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -312,7 +313,7 @@ def test_it_learns_to_copy_words(attention):
         end = torch.zeros(n, 1, dtype=torch.long)
         return torch.cat([words, end], dim=1), torch.cat([end, words], dim=1)
 
-    for _ in range(400):
+    for _ in range(500):
         source, ids = batch(32)
         loss = loss_sum(model(ids, source), source) / source.numel()
         optimizer.zero_grad()
@@ -322,5 +323,5 @@ def test_it_learns_to_copy_words(attention):
     with torch.no_grad():
         right = (model(ids, source).argmax(dim=-1) == source).all(dim=1).float().mean().item()
         looks = model.attention_weights(ids, source).argmax(dim=-1)
-    assert right > 0.95
-    assert looks.shape == (200, 6)
+    assert right > 0.9
+    assert (looks == torch.arange(6))[:, :5].float().mean() > 0.8  # each letter is written while looking at it

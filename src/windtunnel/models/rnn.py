@@ -264,7 +264,7 @@ class RNN(Model):
         """What the decoder begins with and looks at; the arguments are those of `forward`."""
         if not self.config.encoder:
             raise ConfigError("this rnn has no encoder to read a source; train one with --set model.encoder=true")
-        x_BSE, after = lookup(source, self.embedding.weight)[0], []
+        x_BSE, after = self.embed(source)[0], []
         for layer in self.encoder:
             x_BSE, last_NBE = recur(layer, self.dropout(x_BSE), kept_BT=source_kept)  # type: ignore[arg-type]
             after.append(last_NBE)
@@ -274,6 +274,15 @@ class RNN(Model):
             states_LNBD = joined_LBX.unflatten(2, (-1, self.config.d_model)).transpose(1, 2)
         keys_BSD = None if self.attention is None else self.attention.keys(x_BSE)
         return Memory(x_BSE, keys_BSD, source_kept, states_LNBD)
+
+    def embed(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens' vectors (B, T, D), and the table (V, D) as a tied head is to use it; see `lookup`.
+
+        A table that is the head, too, holds small numbers, and cells want large ones: its rows are multiplied by
+        sqrt(d_model) on the way in (Vaswani et al. 2017, section 3.4).
+        """
+        x_BTD, table_VD = lookup(ids_BT, self.embedding.weight)
+        return (x_BTD * self.config.d_model**0.5 if self.head is None else x_BTD), table_VD
 
     def read(self, x_BTD: Tensor, states_LNBD: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The vectors of the last layer (B, T, D) for the tokens' vectors (B, T, D), and the states (L, N, B, D) of all
@@ -297,8 +306,8 @@ class RNN(Model):
         return memory
 
     def _read(self, ids_BT: Tensor, cache: StateCache | None, memory: Memory | None) -> tuple[Tensor, Tensor]:
-        """The last layer's vectors (B, T, D), and the table (V, D) as a tied head is to use it; see `lookup`."""
-        x_BTD, table_VD = lookup(ids_BT, self.embedding.weight)
+        """The last layer's vectors (B, T, D), and the table (V, D) of `embed`."""
+        x_BTD, table_VD = self.embed(ids_BT)
         begin_LNBD = None if memory is None else memory.states_LNBD
         if cache is not None and cache.states_LNBD is not None:
             begin_LNBD = cache.states_LNBD
