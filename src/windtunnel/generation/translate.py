@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windtunnel.errors import ConfigError, DataError
@@ -47,6 +48,18 @@ def translate(trained: TrainedModel, text: str, steps: Steps | None = None) -> l
     if not given:
         raise ConfigError("expected something to translate, given an empty text")
     return [_translated(trained, source, steps) for source in given]
+
+
+def translate_all(trained: TrainedModel, sources: Sequence[str], beam: int = 1) -> list[Translated]:
+    """Translate each source as it is, uncut: the most probable token at each step.
+
+    Raises:
+        ConfigError: for a beam other than 1, which is greedy decoding.
+        DataError: for a character that the tokenizer does not know, or a source that fills the context.
+    """
+    if beam != 1:
+        raise ConfigError(f"only greedy decoding is there yet, which is beam=1; given beam={beam}")
+    return [_translated(trained, source, None) for source in sources]
 
 
 def sources(text: str, tokenizer: Tokenizer) -> list[str]:
