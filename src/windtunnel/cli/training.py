@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from windtunnel.runs.seeds import Summary
     from windtunnel.training.distributed import Ranks
     from windtunnel.training.events import Stopped
+    from windtunnel.training.run import Run
     from windtunnel.training.run_config import RunConfig
 
 Parallel = Annotated[
@@ -149,9 +150,16 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
         if floor := floor_line(first):
             out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
-        prompt = "'your prompt'" if first.config.text.unit == "text" else "''"
-        out.print(f"next: windtunnel generate {first.folder} {prompt}", highlight=False, soft_wrap=True)
+        out.print(f"next: {_next(first)}", highlight=False, soft_wrap=True)
     return summary
+
+
+def _next(run: Run) -> str:
+    """What to try with a trained run."""
+    if run.config.task.kind == "translation":
+        return f"windtunnel translate {run.folder} 'a text', or windtunnel evaluate {run.folder} --slices"
+    prompt = "'your prompt'" if run.config.text.unit == "text" else "''"
+    return f"windtunnel generate {run.folder} {prompt}"
 
 
 def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
