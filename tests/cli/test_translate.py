@@ -112,7 +112,8 @@ def test_a_target_stays_on_its_line():
 def test_a_target_that_the_context_cuts_is_said(windtunnel, tmp_path):
     """After three steps nothing has been learned, and no target ends."""
     (tmp_path / "pairs.tsv").write_text("source\ttarget\n" + "".join(f"{n:b}\t{n:b}{n:b}\n" for n in range(1, 99)))
-    changes = ["train.steps=3", "train.sample_tokens=0", "model.context_length=32", "model.n_layers=1"]
+    changes = ["train.steps=3", "train.sample_tokens=0", "model.context_length=32", "model.n_layers=1",
+               "model.family=transformer"]  # fmt: skip
     list(fit(override(recipe("translate", str(tmp_path / "pairs.tsv")), changes), tmp_path / "run"))
     code, out, err = windtunnel("translate", tmp_path / "run", "101")
     assert (code, len(out.splitlines())) == (0, 1)

@@ -21,8 +21,8 @@ from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import load
 
-CHANGES = ["train.steps=80", "train.eval_every=80", "train.save_every=80", "schedule.warmup=20",
-           "train.sample_tokens=0", "train.batch_size=32", "model.n_layers=2", "model.d_model=32",
+CHANGES = ["model.family=transformer", "train.steps=80", "train.eval_every=80", "train.save_every=80",
+           "schedule.warmup=20", "train.sample_tokens=0", "train.batch_size=32", "model.n_layers=2", "model.d_model=32",
            "model.context_length=16", "text.dev_fraction=.25", "train.compile=false", "train.threads=1"]  # fmt: skip
 
 

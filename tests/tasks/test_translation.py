@@ -35,12 +35,14 @@ def write_pairs(path, pairs):
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+@pytest.fixture(scope="module", params=["transformer", "translator", "rnn"])
+def trained(request, tmp_path_factory):
     """A run that copies words of two letters, long enough to be right for many and wrong for some."""
     folder = tmp_path_factory.mktemp("copy")
     pairs = [(a + b, a + b) for a in "abcdefghij" for b in "abcdefghijklmnopqrst"]
-    config = override(recipe("translate", write_pairs(folder / "pairs.tsv", pairs)), CHANGES)
+    config = override(
+        recipe("translate", write_pairs(folder / "pairs.tsv", pairs)), [f"model.family={request.param}", *CHANGES]
+    )
     events = list(fit(config, folder / "run"))
     return load(folder / "run"), [e for e in events if isinstance(e, Evaluation)]
 
