@@ -145,8 +145,12 @@ class ModelConfig(Tagged, ABC):
         """The values of the names in the formulas, with what the config leaves open filled in."""
 
     @abstractmethod
-    def flops_by_part(self, length: int) -> dict[str, int]:
-        """Matrix-multiply FLOPs of predicting `length` tokens in a row, a multiply and an add counted as two."""
+    def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
+        """Matrix-multiply FLOPs of predicting `length` tokens in a row, a multiply and an add counted as two.
+
+        Args:
+            source: tokens of the source that a model that reads pairs has read before; None is as many.
+        """
 
     def cache_elements_per_token(self) -> int:
         """Numbers that a cache keeps for each token; 0 for a family without one."""
