@@ -73,5 +73,7 @@ EXPERIMENTS = {
          "Which convolutions can attention be, and when is it max pooling?"),
         ("attention-pieces", "004-2.1.1 004-2.1.2 004-2.1.3",
          "Do written-out attention and sinusoidal positions do what is said of them?"),
+        ("decoder-only", "004-2.2.1 004-2.2.2 004-2.2.3 E30",
+         "Does a decoder alone translate better than an encoder-decoder?"),
     )
 }  # fmt: skip
