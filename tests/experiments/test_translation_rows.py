@@ -1,5 +1,7 @@
 """The rows of 004 on translation: a decoder alone, the grid of widths and data, and a sentence."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from windtunnel.experiments.decoder_only import (
     pair_of,
     positions_as_written,
 )
+from windtunnel.experiments.frame import Setting
+from windtunnel.experiments.translation_grid import CORPORA, PRINTED, SIZES, main_effects, more_words, pairs
 from windtunnel.experiments.translators import COURSE, MODERN
 from windtunnel.models import TransformerConfig, TranslatorConfig
 from windtunnel.nn.positions import sinusoidal
@@ -87,3 +91,46 @@ def test_a_decoder_alone_has_as_many_parameters_as_the_encoder_decoder(blocks, a
               TransformerConfig(vocab_size=29, n_layers=4, d_model=alone, **blocks))  # fmt: skip
     first, second = (sum(p.numel() for p in model.build(0).parameters()) for model in models)
     assert second == pytest.approx(first, rel=0.01)
+
+
+# --------------------------------------------------------------------------------------------------- translation-grid
+
+
+def test_effects_of_a_grid_whose_effects_are_known():
+    """Loss = 5 - 2 [64] - 1 [large] + .5 [both], and a seed's own level, which the pairs take out."""
+    scores = {
+        (h, data): [level + 5 - 2 * (h == 64) - (data == "large") + 0.5 * (h == 64 and data == "large")
+                    for level in (0.0, 3.0, 7.0)]
+        for h, data in PRINTED
+    }  # fmt: skip
+    found = [estimate.estimate for estimate in main_effects(scores).values()]
+    assert found == pytest.approx([-1.75, -0.75, 0.25])
+    assert all(e.low == pytest.approx(e.high) for e in main_effects(scores).values())
+    assert [more_words(scores, h).estimate for h in SIZES] == pytest.approx([-1, -0.5])
+
+
+def test_translation_grid(claims_of):
+    found = claims_of("translation-grid")
+    layers = found["E28", "32, 64 and 128 are numbers of hidden layers"]
+    assert layers.verdict == "does not hold"
+    assert layers.values["wide"] == {32: 17_886, 64: 68_510, 128: 268_062}
+    assert layers.values["deep"][32] == 32 * 4 * (32 * 32 + 32) + 32 * 30 + 30
+    assert len([row for row, _ in found if row == "E29"]) == 8
+    printed = {said: claim.printed for (row, said), claim in found.items() if "a higher loss" in said}
+    assert len(printed) == 6
+    assert set(printed.values()) == {"0.963 to 1.277", "0.417 to 0.583"}
+
+
+def test_the_words_that_judge_the_grid_are_in_no_run_s_training(tmp_path):
+    at = Setting(quick=False, seed=0, out=tmp_path)
+    words = {}
+    for data in CORPORA:
+        task = pairs(at, data)
+        for split in ("train", "dev"):
+            part = task.store.splits[split]
+            texts = (task.store.tokenizer.decode(part.ids[a:b]) for a, b in pairwise(part.offsets.tolist()))
+            words[data, split] = {text.partition("\t")[0] for text in texts}
+    assert (len(words["small", "train"]), len(words["large", "train"])) == (2572, 17_926)
+    assert words["small", "train"] < words["large", "train"]
+    assert len(words["large", "dev"]) == 4476
+    assert not words["large", "dev"] & words["large", "train"]
