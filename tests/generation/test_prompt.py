@@ -152,7 +152,9 @@ def test_decoding_ends_with_the_stop_string_and_json_says_so(make, monkeypatch):
     trained, lengths = make("text"), []
     real = type(trained.model).forward.__get__(trained.model)
     text = trace(trained, Request("ab", 30, WARM, 3)).text
-    monkeypatch.setattr(trained.model, "forward", lambda *given: (lengths.append(given[0].shape[1]), real(*given))[1])
+    monkeypatch.setattr(
+        trained.model, "forward", lambda ids, **given: (lengths.append(ids.shape[1]), real(ids, **given))[1]
+    )
     request = Request("ab", 30, WARM, 3, stop=(text[6:8],))
     cut = text.index(text[6:8], 2)
     tokens = list(generate(trained, request))

@@ -5,6 +5,7 @@ import hashlib
 import re
 import runpy
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora import open_corpus
-from windtunnel.text.corpora.pig_latin import FILE, N_LARGE, N_SMALL, SLICES, pig_latin, slices, words
+from windtunnel.text.corpora.pig_latin import (
+    FILE,
+    N_LARGE,
+    N_SMALL,
+    SLICES,
+    made_words,
+    move_one_letter,
+    pig_latin,
+    slices,
+    words,
+)
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_pig_latin.py"
 
@@ -137,6 +148,22 @@ def test_every_slice_is_in_the_small_corpus():
     counts = Counter(name for word in words(N_SMALL) for name in slices(word))
     assert set(counts) == set(SLICES)
     assert min(counts.values()) >= 20
+
+
+def test_moving_one_letter_is_right_for_three_words_of_four():
+    assert move_one_letter("the well-known air") == "hetay ellway-nownkay airway"
+    for n, share in [(N_SMALL, 0.7577), (N_LARGE, 0.7588)]:
+        assert sum(move_one_letter(word) == pig_latin(word) for word in words(n)) / n == pytest.approx(share, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_made_up_words_belong_to_their_slice_and_are_no_real_ones(name):
+    made = list(islice(made_words(name), 300))
+    assert made == list(islice(made_words(name), 300))
+    assert len(set(made)) == 300
+    assert not set(made) & set(words())
+    assert all(name in slices(word) and re.fullmatch("[a-z]+(-[a-z]+)*", word) for word in made)
+    assert max(map(len, made)) <= max(map(len, words()))
 
 
 def test_the_script_takes_words_in_order_and_by_frequency():

@@ -11,12 +11,13 @@ from windtunnel import __version__
 from windtunnel.cli.check import check
 from windtunnel.cli.compare import compare
 from windtunnel.cli.corpora import corpora_app
+from windtunnel.cli.evaluating import evaluate
 from windtunnel.cli.experiment import experiment
 from windtunnel.cli.explain import explain_app
 from windtunnel.cli.looking import cost, generate, look
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.stats import stats_app
-from windtunnel.cli.training import evaluate, resume, runs, train
+from windtunnel.cli.training import resume, runs, train
 from windtunnel.cli.translating import translate
 from windtunnel.errors import WindtunnelError
 

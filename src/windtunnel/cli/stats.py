@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from windtunnel.cli.terminal import Json, console, print_json
+from windtunnel.cli.terminal import FigurePath, Json, console, print_json, write_figure
 
 if TYPE_CHECKING:
     from windtunnel.report.stats_rows import Rows
@@ -21,7 +21,6 @@ stats_app = typer.Typer(
 NEGATIVE = {"ignore_unknown_options": True}  # so that -0.5 is a value
 SMALLEST_ALPHA = 1e-12  # 1 - alpha is a confidence, and a float
 Alpha = Annotated[float, typer.Option(min=0, max=1, help="The chance of a wrong finding.")]
-FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
 
 
 @stats_app.command()
@@ -56,7 +55,7 @@ def proportions(
     with _user_input(alpha):
         found = against_control(arms, control or next(iter(arms)), alpha)
     if figure:
-        _write(variants_figure(found), figure)
+        write_figure(variants_figure(found), figure)
     if as_json:
         print_json({**plain(found), "decided": decided(found)})
         return
@@ -88,7 +87,7 @@ def coin(
         coins = [estimate(*_count(text), prior=(before[0], before[1])) for text in counts]
     better = probability_better(coins[0], coins[1]) if len(coins) == 2 else None
     if figure:
-        _write(posterior_figure(coins, (before[0], before[1])), figure)
+        write_figure(posterior_figure(coins, (before[0], before[1])), figure)
     if as_json:
         print_json({"coins": coins, "probability_second_is_better": better})
         return
@@ -141,7 +140,7 @@ def mean(
         found = mean_interval(numbers, 1 - alpha)
         tests = [(t_test(numbers, number, side), f"the true mean is {word} {number:g}") for number, side, word in asked]
     if figure:
-        _write(values_figure(numbers, found, asked[0][0] if asked else None), figure)
+        write_figure(values_figure(numbers, found, asked[0][0] if asked else None), figure)
     sentences = [shown(test, claim, alpha) for test, claim in tests]
     if as_json:
         test = tests[0][0] if tests else None
@@ -179,7 +178,7 @@ def paired(
             tests.append((tost(differences, margin), f"A and B differ by less than {margin:g}"))
         bootstrap = bca_interval(differences, confidence=1 - alpha)
     if figure:
-        _write(values_figure(differences, found, 0.0, "B minus A"), figure)
+        write_figure(values_figure(differences, found, 0.0, "B minus A"), figure)
     sentences = [shown(test, claim, alpha) for test, claim in tests]
     if as_json:
         results = [test for test, _ in tests]
@@ -213,7 +212,7 @@ def power(
         sizes = sorted({2, 3, 4, 6, 8, needed, *(max(2, round(needed * share)) for share in (0.25, 0.5, 0.75, 1.5, 2))})
         curve = {n: power_paired(effect, sd, n, alpha) for n in sizes}
     if figure:
-        _write(power_figure(curve, needed, target), figure)
+        write_figure(power_figure(curve, needed, target), figure)
     if as_json:
         print_json({"pairs_needed": needed, "power": curve})
         return
@@ -308,13 +307,3 @@ def _print_rows(title: str, rows: Rows) -> None:
 
 def _say(text: str) -> None:
     console(stderr=False).print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _write(figure: Any, path: Path) -> None:
-    from windtunnel.report.figures import save_figure
-    from windtunnel.training.disk import saving
-
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(figure, path)
-    console().print(f"written: {path}", highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ import typer
 from windtunnel.errors import ConfigError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
 
     from windtunnel.training.run import TrainedModel
@@ -25,6 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore or translate"
 
 Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
+FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
 
 
@@ -54,6 +56,17 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
         else:
             files.write_text(target, text)
+    console().print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure where the user said."""
+    from windtunnel.report.figures import save_figure
+    from windtunnel.training.disk import saving
+
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, path)
     console().print(f"written: {path}", highlight=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""train, resume, evaluate, runs."""
+"""train, resume, runs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from windtunnel.runs.seeds import Summary
     from windtunnel.training.distributed import Ranks
     from windtunnel.training.events import Stopped
+    from windtunnel.training.run import Run
     from windtunnel.training.run_config import RunConfig
 
 Parallel = Annotated[
@@ -149,9 +150,16 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
         if floor := floor_line(first):
             out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
-        prompt = "'your prompt'" if first.config.text.unit == "text" else "''"
-        out.print(f"next: windtunnel generate {first.folder} {prompt}", highlight=False, soft_wrap=True)
+        out.print(f"next: {_next(first)}", highlight=False, soft_wrap=True)
     return summary
+
+
+def _next(run: Run) -> str:
+    """What to try with a trained run."""
+    if run.config.task.kind == "translation":
+        return f"windtunnel translate {run.folder} 'a text', or windtunnel evaluate {run.folder} --slices"
+    prompt = "'your prompt'" if run.config.text.unit == "text" else "''"
+    return f"windtunnel generate {run.folder} {prompt}"
 
 
 def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
@@ -160,29 +168,6 @@ def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
         raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
     codes = {"diverged": 4, "failed": 1, "damaged": 3}
     raise typer.Exit(next((code for reason, code in codes.items() if reason in reasons), 0))
-
-
-def evaluate(
-    run: RunName,
-    split: Annotated[str, typer.Option(help="train, dev or test.")] = "dev",
-    as_json: Json = False,
-) -> None:
-    """Measure the loss of a run, or of all its seeds, on a split."""
-    from windtunnel.report.training import evaluation_lines
-    from windtunnel.runs.seeds import evaluate_seeds, find_seeds
-
-    folders = find_seeds(run)
-    with console().status(f"evaluating on the {split} split"):
-        found = evaluate_seeds(folders, split, partial=True)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        for line in evaluation_lines(found):
-            console(stderr=False).print(line, highlight=False, soft_wrap=True)
-    for _, message in found.damaged:
-        console().print(f"left out: {message}", highlight=False, markup=False, soft_wrap=True)
-    if found.damaged:
-        raise typer.Exit(3)
 
 
 def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show this one in full.")] = None,

@@ -2,43 +2,101 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import Json, RunName, load_model, print_json
+from windtunnel.cli.terminal import Json, RunName, console, load_model, print_json
+
+if TYPE_CHECKING:
+    from windtunnel.generation.translate import Translated
+    from windtunnel.training.run import TrainedModel
+
+TOKENS_SHOWN = 6
+"""Alternatives at every token of a target in the JSON, as many as `generate` shows."""
 
 
 def translate(
     run: RunName,
     text: Annotated[str, typer.Argument(help="What to translate: words, or lines.")] = "",
     file: Annotated[Path | None, typer.Option(help="Translate the lines of this file.")] = None,
+    beam: Annotated[int, typer.Option(help="Hypotheses that are followed at a time; 1 is greedy.")] = 1,
+    alternatives: Annotated[
+        int | None, typer.Option(help="Show so many targets of each source, the best first; at most the beam.")
+    ] = None,
+    length_penalty: Annotated[
+        float, typer.Option(help="Exponent of Wu et al. 2016: above 0, longer targets are held less against.")
+    ] = 0.6,
     as_json: Json = False,
 ) -> None:
     """Translate a text with a run that was trained on pairs (`train pig-latin --recipe translate`).
 
-    Greedy: the most probable token at each step. Where the run's tokenizer knows no space, word by word.
+    Each line by itself, and a blank line stays blank; where the run's tokenizer knows no space, word by word. Greedy:
+    the most probable token at each step; with --beam the best of several targets.
     """
-    from dataclasses import asdict
-
     from windtunnel.errors import ConfigError
-    from windtunnel.files import read_given
-    from windtunnel.generation.translate import translate as translated
+    from windtunnel.generation.translate import translate_lines
 
     if bool(text) == (file is not None):
         raise ConfigError("expected a text or --file PATH, one of the two")
-    if file is not None:
-        try:
-            text = read_given(file, 1 << 24)
-        except OSError as error:
-            raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{file}: not UTF-8 at byte {error.start}; convert it: iconv -t UTF-8") from None
+    given = text if file is None else _read(file)
     loaded = load_model(run)
-    lines = [translated(loaded, line) for line in text.splitlines() if line.strip()] or [translated(loaded, text)]
+    lines = translate_lines(loaded, given, beam, 1 if alternatives is None else alternatives, length_penalty)
     if as_json:
-        print_json([asdict(one) for line in lines for one in line])
+        print_json([_as_json(loaded, one, n) for n, line in enumerate(lines, start=1) for one in line])
         return
+    for cut in (one for line in lines for one in line if not one.complete):
+        print(f"windtunnel: the target of {cut.source[:60]!r} does not end: the context is full", file=sys.stderr)
     for line in lines:
-        print(" ".join(one.target for one in line))
+        if alternatives is None:
+            print(" ".join(on_one_line(one.target) for one in line))
+        for one in line if alternatives is not None else ():
+            _show(one)
+
+
+def _read(file: Path) -> str:
+    from windtunnel.errors import ConfigError
+    from windtunnel.files import read_given
+
+    try:
+        return read_given(file, 1 << 24)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 at byte {error.start}; convert it: iconv -t UTF-8") from None
+
+
+def on_one_line(text: str) -> str:
+    """A target with its line ends, TABs and control characters as \\n, \\t and \\x1b: a row or line stays one."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _show(one: Translated) -> None:
+    from windtunnel.report.table import table
+
+    columns = ("rank", "target", "probability", "score", "complete")
+    rows = [
+        (str(rank), on_one_line(each.target), each.probability, each.score, "yes" if each.complete else "no")
+        for rank, each in enumerate(one.alternatives, start=1)
+    ]
+    console(stderr=False).print(table(one.source, columns, rows).terminal())
+
+
+def _as_json(trained: TrainedModel, one: Translated, line: int) -> dict[str, Any]:
+    """A source with its line (from 1), its targets, and at every token of the best the tokens it could have been."""
+    from dataclasses import asdict
+
+    from windtunnel.generation.translate import target_tokens
+
+    tokens = [
+        {
+            "piece": token.piece,
+            "text": token.text,
+            "probability": token.probability_1,
+            "alternatives": [{"text": other.text, "probability": other.probability_1} for other in token.alternatives],
+        }
+        for token in target_tokens(trained, one, TOKENS_SHOWN)
+    ]
+    return {"line": line, **asdict(one), "tokens": tokens}

@@ -176,7 +176,7 @@ class Reader:
         itself; read at once, the text would give away its tokens.
         """
         config, ids_1T = self.model.config, np.array([ids])
-        first = config.context_length if config.is_causal and config.reads == "stream" else 1
+        first = config.context_length if config.is_causal and config.reads != "context" else 1
         yield from as_floats(self._logits(ids_1T[:, :first])[0])
         for end in range(first + 1, len(ids) + 1):
             yield self._last(ids_1T[:, :end])[0]
@@ -237,7 +237,7 @@ class Reader:
 
 def as_floats(logits: Tensor) -> Floats:
     """Logits as numpy has them, in float64."""
-    return logits.float().cpu().numpy().astype(np.float64)
+    return np.asarray(logits.cpu().double().numpy())
 
 
 def forbid(logits_BV: Floats, vocab_size: int | None) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from windtunnel.errors import DataError
@@ -11,8 +12,10 @@ from windtunnel.generation.decode import Finish, decode_many
 from windtunnel.generation.prompt import Continuation, end_mark, prompt_ids
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig
+from windtunnel.generation.translate import translate_all
 from windtunnel.models import Model
 from windtunnel.nn.init import stream
+from windtunnel.tasks.translation import TURN
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training.run import Run, TrainedModel
 
@@ -31,6 +34,7 @@ def write_sample(model: Model, run: Run) -> str:
 
     A model of documents begins from the end mark, and begins another document after each one it ends; documents
     stand on lines of their own. A model of running text continues a newline, or the corpus's first held-out token.
+    One that translates writes the targets of some held-out sources, greedily and whole, a line each.
     A model without a causal mask cannot write, and the sample says so.
     """
     if not model.config.is_causal:
@@ -38,6 +42,8 @@ def write_sample(model: Model, run: Run) -> str:
     n_tokens, was_training = run.config.train.sample_tokens, model.training
     model.eval()
     try:
+        if run.config.task.kind == "translation":
+            return "\n".join(_targets(model, run, n_tokens))
         if (end := end_mark(run.tokenizer, run.config.text.unit)) is not None:
             return "\n".join(_documents(model, run, end, n_tokens))
         opening, request = [_opening(run)], Request("", n_tokens, SAMPLE, run.config.seed)
@@ -88,6 +94,21 @@ def _documents(model: Model, run: Run, end: int, n_tokens: int) -> Iterator[str]
         (text,) = _write(model, run.tokenizer, [end], end, request)
         yield text.added
         n_tokens, number = text.n_left, number + 1
+
+
+def _targets(model: Model, run: Run, n_tokens: int) -> Iterator[str]:
+    """The first sources of the dev split, or of the train split, with what the model makes of them."""
+    splits = run.store().splits
+    part = splits["dev"] if len(splits["dev"].ids) else splits["train"]
+    assert part.offsets is not None
+    first = [part.ids[a:b].tolist() for a, b in pairwise(part.offsets[: n_tokens + 1].tolist())]
+    sources = [run.tokenizer.decode(ids).partition(TURN)[0] for ids in first]
+    trained = TrainedModel(run, model, run.tokenizer, 0, ())
+    for one in translate_all(trained, [source for source in sources if source]):
+        if n_tokens <= 0:
+            break
+        yield f"{one.source} -> {one.target}"
+        n_tokens -= len(one.alternatives[0].ids)
 
 
 def _opening(run: Run) -> int:

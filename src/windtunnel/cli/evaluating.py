@@ -1,0 +1,76 @@
+"""evaluate: the loss of a run on a split, and of one that translates what it writes, by slice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windtunnel.cli.terminal import FigurePath, Json, RunName, console, load_model, print_json, write_figure
+from windtunnel.errors import ConfigError
+
+
+def evaluate(
+    run: RunName,
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "dev",
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Translate every source, and judge by kind of source.")
+    ] = False,
+    stress: Annotated[
+        bool, typer.Option("--stress", help="With --slices: made-up sources too, 300 of each kind.")
+    ] = False,
+    wrong: Annotated[int, typer.Option(min=0, help="With --slices: how many of the wrong ones to list.")] = 10,
+    figure: FigurePath = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the loss of a run, or of all its seeds, on a split.
+
+    --slices is for a run that translates; of several seeds it takes the first.
+    """
+    if slices:
+        _by_slice(run, split, stress, wrong, figure, as_json)
+        return
+    if stress or figure:
+        raise ConfigError(f"{'--stress' if stress else '--figure'} goes with --slices; add it, or leave both out")
+    _loss(run, split, as_json)
+
+
+def _loss(run: str, split: str, as_json: bool) -> None:
+    from windtunnel.report.training import evaluation_lines
+    from windtunnel.runs.seeds import evaluate_seeds, find_seeds
+
+    folders = find_seeds(run)
+    with console().status(f"evaluating on the {split} split"):
+        found = evaluate_seeds(folders, split, partial=True)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        for line in evaluation_lines(found):
+            console(stderr=False).print(line, highlight=False, soft_wrap=True)
+    for _, message in found.damaged:
+        console().print(f"left out: {message}", highlight=False, markup=False, soft_wrap=True)
+    if found.damaged:
+        raise typer.Exit(3)
+
+
+def _by_slice(run: str, split: str, stress: bool, wrong: int, figure: Path | None, as_json: bool) -> None:
+    from windtunnel.inspect.slices import evaluate_slices, evaluate_stress
+    from windtunnel.report.slices import slice_lines, slice_tables, slices_figure
+
+    trained, out = load_model(run), console(stderr=False)
+    with console().status("translating"):
+        made = [evaluate_stress(trained, n_wrong=wrong)] if stress else []
+        found = [evaluate_slices(trained, split, wrong), *made]
+    if as_json:
+        print_json({"held_out": found[0], "stress": made[0] if made else None})
+    else:
+        for one in found:
+            for table in slice_tables(one):
+                out.print(table.terminal())
+                out.print()
+            for line in slice_lines(one):
+                out.print(line, highlight=False, markup=False, soft_wrap=True)
+            out.print()
+    if figure:
+        write_figure(slices_figure(found), figure)
