@@ -1,7 +1,9 @@
 """The rows of 004 on translation: a decoder alone, the grid of widths and data, and a sentence."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,11 +16,15 @@ from windtunnel.experiments.decoder_only import (
     positions_as_written,
 )
 from windtunnel.experiments.frame import Setting
+from windtunnel.experiments.translate_sentence import SENTENCE, copied, looks, place
 from windtunnel.experiments.translation_grid import CORPORA, PRINTED, SIZES, main_effects, more_words, pairs
-from windtunnel.experiments.translators import COURSE, MODERN
+from windtunnel.experiments.translators import COURSE, MODERN, translating
 from windtunnel.models import TransformerConfig, TranslatorConfig
 from windtunnel.nn.positions import sinusoidal
 from windtunnel.text.batches import IGNORED
+from windtunnel.text.corpora.pig_latin import pig_latin
+from windtunnel.text.store import TextConfig
+from windtunnel.training.data import open_store
 
 
 @pytest.fixture
@@ -116,7 +122,7 @@ def test_translation_grid(claims_of):
     assert layers.values["wide"] == {32: 17_886, 64: 68_510, 128: 268_062}
     assert layers.values["deep"][32] == 32 * 4 * (32 * 32 + 32) + 32 * 30 + 30
     assert len([row for row, _ in found if row == "E29"]) == 8
-    printed = {said: claim.printed for (row, said), claim in found.items() if "a higher loss" in said}
+    printed = {said: claim.published for (row, said), claim in found.items() if "a higher loss" in said}
     assert len(printed) == 6
     assert set(printed.values()) == {"0.963 to 1.277", "0.417 to 0.583"}
 
@@ -134,3 +140,59 @@ def test_the_words_that_judge_the_grid_are_in_no_run_s_training(tmp_path):
     assert words["small", "train"] < words["large", "train"]
     assert len(words["large", "dev"]) == 4476
     assert not words["large", "dev"] & words["large", "train"]
+
+
+# ------------------------------------------------------------------------------------------------- translate-sentence
+
+
+@pytest.mark.parametrize(
+    ("word", "places"),
+    [("the", [2, 0, 1]), ("air", [0, 1, 2]), ("square", [3, 4, 5, 0, 1, 2]), ("yet", [0, 1, 2]), ("hmm", [0, 1, 2])],
+)
+def test_a_letter_of_a_translation_is_copied_from_its_place(word, places):
+    assert copied(word) == places
+    assert "".join(word[place] for place in places) == pig_latin(word)[: len(word)]
+
+
+def test_the_attention_shown_is_what_the_model_reads():
+    """One layer and head, written out: each row is the softmax of a query's products with the memory's keys."""
+    config = TranslatorConfig(vocab_size=29, **{**MODERN, "context_length": 16}, n_layers=1, d_model=8)
+    model = config.replace(n_heads=1).build(0).eval()
+    tokenizer = open_store(translating(Setting(True, 0, None), "pig-latin-small", config, 1, 1e-3)).tokenizer
+    found = looks(SimpleNamespace(model=model, tokenizer=tokenizer), "air", "airway")
+    assert found.weights.shape == (1, 1, 7, 4)
+    assert found.gap < 1e-5
+    block, end = model.decoder.blocks[0], tokenizer.end_id
+    source = torch.tensor([[*tokenizer.encode("air").tolist(), end]])
+    ids = torch.tensor([[end, *tokenizer.encode("airway").tolist()]])
+    inputs = []
+    block.cross_norm.register_forward_hook(lambda module, given, made: inputs.append(made))
+    with torch.no_grad():
+        memory = model.encode(source).hidden_BSE
+        model(ids, source=source)
+        scores = block.cross_attention.q(inputs[0]) @ block.cross_attention.kv(memory)[..., :8].transpose(1, 2)
+    torch.testing.assert_close(torch.from_numpy(found.weights[0]), (scores / 8**0.5).softmax(-1))
+
+
+def test_translate_sentence(quick, claims_of):
+    found = claims_of("translate-sentence")
+    assert one(found, "004-2.1.v", "what the rule gives").verdict == "holds"
+    places = one(found, "004-2.1.v", "in training").values["where"]
+    assert places["conditioning"] == "not in it"
+    assert one(found, "004-2.1.v", "logits").verdict == "holds"
+    assert one(found, "004-2.1.v", "sums to 1").verdict == "holds"
+    shares = one(found, "004-2.1.v", "copied next").values["shares"]
+    assert np.shape(shares) == (2, 2)
+    outcome, _ = quick("translate-sentence")
+    assert list(outcome.figures) == [f"attention-{word}" for word in SENTENCE.split()]
+    maps = outcome.figures["attention-working"].axes
+    titles = [axes.get_title(loc="left") for axes in maps]
+    assert [title for title in titles if title] == [f"layer {i}, head {j}" for i in (1, 2) for j in (1, 2)]
+    assert [label.get_text() for label in maps[0].get_xticklabels()] == [*"working", "end"]
+
+
+def test_the_words_of_the_sentence_in_a_full_run():
+    text = TextConfig(dev_fraction=0.2, test_fraction=0.0)
+    expected = {"the": "in training", "air": "in training", "conditioning": "not in it", "is": "held out",
+                "working": "in training"}  # fmt: skip
+    assert {word: place(word, text) for word in SENTENCE.split()} == expected
