@@ -48,7 +48,7 @@ PRINTED = {(32, "small"): 0.963, (32, "large"): 1.277, (64, "small"): 0.417, (64
 DIFFERING = {(32, "small"): (4, 64, 100), (32, "large"): (3, 512, 100), (64, "small"): (3, 64, 50),
              (64, "large"): (3, 512, 50)}  # fmt: skip
 """Layers, batch and epochs of the source's runs."""
-SHORTER = 5
+SHORTER = 10
 """Its runs are here so many times as short, at so many times its learning rate of 5e-4."""
 STEPS, LR, SEEDS, FEWER_SEEDS = 800, 6e-3, 6, 3
 SIZES = (32, 64)
