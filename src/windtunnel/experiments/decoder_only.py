@@ -128,7 +128,8 @@ def loss_after_the_turn(at: Setting) -> Findings:
     size = slope.abs().amax(-1)
     turn = int(store.tokenizer.encode("\t")[0])
     before = (batch.ids == turn).cumsum(1) == 0  # positions that predict the source or the turn
-    shown = f"largest gradient there; {float(size[~before & (batch.targets != IGNORED)].min()):.2g} or more after it"
+    after = float(size[~before & (batch.targets != IGNORED)].min())
+    shown = f"largest gradient before it, beside at least {after:.2g} after it"
     yield FORWARD.equal("the loss does not depend on any logit before the turn", size[before].numpy(), 0.0, shown=shown)
     with torch.no_grad():
         moved = logits.masked_fill(before[..., None], 7.0)
@@ -148,7 +149,7 @@ def not_an_encoder() -> Findings:
         with torch.no_grad():
             change[causal] = float((model(ids) - model(other))[:, :-1].abs().max())
     shown = f"another last token changes the logits before it by {change[True]:.2g}"
-    yield E30.shows("the model is encoder-only", change[True] > 1e-6, f"{shown}: it is a decoder", change=change[True])
+    yield E30.shows("the model is encoder-only", change[True] > 1e-6, shown, change=change[True])
     shown = f"by {change[False]:.2g} where attention sees all"
     yield E30.shows("an encoder would see the token that it is to predict", change[False] > 1e-6, shown,
                     change=change[False])  # fmt: skip
