@@ -188,7 +188,7 @@ def test_translate_sentence(quick, claims_of):
     maps = outcome.figures["attention-working"].axes
     titles = [axes.get_title(loc="left") for axes in maps]
     assert [title for title in titles if title] == [f"layer {i}, head {j}" for i in (1, 2) for j in (1, 2)]
-    assert [label.get_text() for label in maps[0].get_xticklabels()] == [*"working", "end"]
+    assert [label.get_text() for label in maps[0].get_xticklabels()] == [*"working¶"]
 
 
 def test_the_words_of_the_sentence_in_a_full_run():

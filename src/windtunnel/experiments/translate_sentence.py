@@ -31,6 +31,7 @@ SENTENCE = "the air conditioning is working"
 PRINTED = "ethay airway onditioningcay isway orkingway"
 STEPS, WIDTH, SEEDS, LR = 1500, 48, 3, 3e-3
 HEADS = ("seed", "word", "in the list", "translation", "right", "probability", "of its least probable letter")
+END = "¶"
 SHOWN = 24
 """Letters of a target that a heat map shows at most."""
 HELD_OUT = 200
@@ -186,10 +187,10 @@ def aligned(trained: TrainedModel) -> Claim:
 
 def heat_maps(found: Looks, one: Translated) -> Drawing:
     """A map a layer and head: what is written next down, the source across."""
-    written, read = [*one.target, "end"][:SHOWN], [*one.source, "end"]
+    written, read = [*one.target, END][:SHOWN], [*one.source, END]
     panels = [
         heat(weights[: len(written)], read, rows=written, title=f"layer {layer + 1}, head {head + 1}",
-             xlabel="source", ylabel="written next")
+             xlabel=f"source; {END} is its end", ylabel="written next")
         for layer, heads in enumerate(found.weights) for head, weights in enumerate(heads)
     ]  # fmt: skip
     return draw(f"attention-{one.source}", *panels, columns=len(found.weights[0]))
