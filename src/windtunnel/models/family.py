@@ -104,10 +104,10 @@ class ModelConfig(Tagged, ABC):
         """These settings with what they leave open decided for a task of sources and targets."""
         return self
 
-    def example(self, n_rows: int, length: int) -> dict[str, Tensor]:
-        """Inputs of `forward` in the shapes of a batch: zeros, ids (n_rows, length) and a source as long."""
-        names = ("ids", "source") if self.reads == "pair" else ("ids",)
-        return {name: torch.zeros(n_rows, length, dtype=torch.int64) for name in names}
+    def example(self, n_rows: int, length: int, source: int | None = None) -> dict[str, Tensor]:
+        """Inputs of `forward` as a batch has them: zeros, ids (n_rows, length) and a source, by default as long."""
+        lengths = {"ids": length} | ({"source": length if source is None else source} if self.reads == "pair" else {})
+        return {name: torch.zeros(n_rows, n, dtype=torch.int64) for name, n in lengths.items()}
 
     @property
     def is_causal(self) -> bool:
