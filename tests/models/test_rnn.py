@@ -240,6 +240,7 @@ def test_formulas_of_pairs_count_parameters_and_flops(changes):
     counted = sum(shape.numel() for shape in parameter_shapes(config))
     assert sum(row.n_parameters for row in config.parameter_rows()) == counted
     assert sum(config.flops_by_part(LENGTH).values()) == count_forward_flops(config, LENGTH)
+    assert sum(config.flops_by_part(LENGTH, source=3).values()) == count_forward_flops(config, LENGTH, source=3)
 
 
 @pairs

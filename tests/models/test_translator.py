@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from windtunnel.config import ConfigError
+from windtunnel.inspect.cost import count_forward_flops
 from windtunnel.models import TransformerConfig, TranslatorConfig
 from windtunnel.models.translator import EncoderConfig
 
@@ -59,3 +60,10 @@ def test_the_encoder_differs_where_it_is_told():
 def test_what_does_not_fit_is_said(settings, message):
     with pytest.raises(ConfigError, match=message):
         TranslatorConfig(n_heads=4, d_model=32).replace(**settings)
+
+
+def test_a_source_of_another_length_costs_what_torch_counts():
+    config = TranslatorConfig(vocab_size=30, context_length=16, n_layers=2, d_model=12, n_heads=2, dropout=0.0,
+                              encoder=EncoderConfig(n_layers=3, d_model=8))  # fmt: skip
+    assert sum(config.flops_by_part(9, source=5).values()) == count_forward_flops(config, 9, source=5)
+    assert config.flops_by_part(9) == config.flops_by_part(9, source=9) != config.flops_by_part(9, source=5)

@@ -87,6 +87,15 @@ def test_a_heat_map_writes_each_number_into_its_cell_readable_on_its_colour():
     ]  # fmt: skip
 
 
+def test_a_heat_map_with_rows_of_its_own_has_a_scale_instead_of_numbers():
+    axes, scale = only(heat([[0.1, 0.9, 0.0], [0.6, 0.4, 0.0]], ["p", "q", "r"], rows=["a", "b"]))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["p", "q", "r"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert axes.get_ylim() == (1.5, -0.5)
+    assert not axes.texts
+    assert scale.get_ylim() == (0, 1)
+
+
 def test_a_field_has_zero_in_the_middle_of_its_scale_and_its_rows_from_top_to_bottom(tmp_path):
     drawn = figure(field([[0.5, -2.0, 1.0], [0.0, 0.0, 0.0]], "value", xlabel="x"))
     axes, scale = drawn.axes

@@ -10,10 +10,11 @@ from windtunnel.comparison.pairing import pairing
 from windtunnel.comparison.plan import make_plan
 from windtunnel.config import override
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.models import build
+from windtunnel.models import TransformerConfig, TranslatorConfig, build
 from windtunnel.runs.arms import Arm, arm_from_file, resolve_arms, vary
 from windtunnel.runs.budget import parse_budget, spent, within_budget
 from windtunnel.text.batches import batch
+from windtunnel.text.store import TextConfig
 from windtunnel.training.disk import read_sealed
 from windtunnel.training.recipes import recipe
 
@@ -146,6 +147,27 @@ def test_a_budget_is_what_is_spent(base, kind, field, tmp_path):
         assert amount * (1 - 1 / cost.steps) <= getattr(cost, field) <= amount
     with pytest.raises(ConfigError, match="one step costs"):
         within_budget(arms, kind, amount / 1e6, tmp_path)
+
+
+def test_a_pair_costs_all_that_is_read_of_it(tmp_path):
+    """A stream reads source and target, an encoder-decoder each in its half; both predict the target."""
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("source\ttarget\n" + "\n".join(f"{i:04d}\t{i:06d}" for i in range(200)))
+    base = recipe("translate", str(pairs))
+    base = base.replace(text=TextConfig(dev_fraction=0.2), train=base.train.replace(batch_size=8, steps=10))
+    shape = {"context_length": 16, "n_layers": 1, "n_heads": 2, "d_model": 16, "dropout": 0.0}
+    alone, apart = (
+        spent(arm)
+        for arm in resolve_arms(
+            [Arm("alone", base.replace(model=TransformerConfig(**shape))),
+             Arm("apart", base.replace(model=TranslatorConfig(**shape)))]
+        )
+    )  # fmt: skip
+    vocab = len("0123456789\t") + 1
+    model = TransformerConfig(vocab_size=vocab, **shape)
+    assert alone.tokens == apart.tokens == 10 * 8 * (6 + 1)
+    assert alone.flops == 3 * 80 * sum(model.flops_by_part(1 + 4 + 1 + 6).values())
+    assert apart.flops == 3 * 80 * sum(TranslatorConfig(vocab_size=vocab, **shape).flops_by_part(7, source=5).values())
 
 
 def test_a_budget_of_seconds_is_timed_once(base, tmp_path):

@@ -73,5 +73,11 @@ EXPERIMENTS = {
          "Which convolutions can attention be, and when is it max pooling?"),
         ("attention-pieces", "004-2.1.1 004-2.1.2 004-2.1.3",
          "Do written-out attention and sinusoidal positions do what is said of them?"),
+        ("translation-grid", "004-2.1.4 E28 E29",
+         "Do a larger hidden size and more words lower the loss of a translation?"),
+        ("translate-sentence", "004-2.1.v",
+         "Does a trained encoder-decoder translate a sentence, and where does it look?"),
+        ("decoder-only", "004-2.2.1 004-2.2.2 004-2.2.3 E30",
+         "Does a decoder alone translate better than an encoder-decoder?"),
     )
 }  # fmt: skip

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from windtunnel.comparison.compare import save_comparison, train_arms
+from windtunnel.comparison.compare import save_comparison
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude
-from windtunnel.comparison.plan import Plan, make_plan
+from windtunnel.comparison.plan import make_plan
 from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import Rows, arm_rows, verdict_rows
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.execute import open_executor
-from windtunnel.runs.grid import at_once, is_done
+from windtunnel.runs.grid import Grid, at_once, is_done, train_grid
 from windtunnel.runs.measure import measure
 from windtunnel.text.corpora import open_corpus
 from windtunnel.training.disk import saving
@@ -52,7 +52,14 @@ def small_names(at: Setting) -> RunConfig:
     )
 
 
-def trained(at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], name: str = "loss") -> Steps[Comparison]:
+def trained(
+    at: Setting,
+    what: str,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    name: str = "loss",
+    budget: tuple[str, float] | None = None,
+) -> Steps[Comparison]:
     """Train arms x seeds, as far as they are not there, and judge them against the first.
 
     Yields progress, what every arm is and costs, the verdicts, and the figure.
@@ -60,16 +67,10 @@ def trained(at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], n
     Args:
         what: names this comparison in the progress and in its tables.
         name: of the figure.
+        budget: of every run, as in `make_plan`.
     """
-    plan = make_plan(arms, seeds, root=at.out / "runs")
-    steps, runs = {arm.name: arm.config.train.steps for arm in plan.grid.arms}, plan.grid.run
-    done = {(n, seed): steps[n] if (run := runs(n, seed)) and is_done(run) else 0 for n, seed in plan.grid.places}
-    total = sum(steps[name] for name, _ in done)
-    yield Progress(what, sum(done.values()), total)
-    for arm, seed, event in (_here if at.quick else _in_processes)(plan):
-        if isinstance(event, Step):
-            done[arm, seed] = event.step
-            yield Progress(what, min(sum(done.values()), total), total)
+    plan = make_plan(arms, seeds, budget=budget, root=at.out / "runs")
+    yield from train(at, what, plan.grid)
     found = conclude(plan)
     save_comparison(plan, found)
     yield Given({"paired seeds": len(seeds), f"{what}: signature": found.signature})
@@ -78,6 +79,18 @@ def trained(at: Setting, what: str, arms: Sequence[Arm], seeds: Sequence[int], n
     yield _laid(f"{title}: against {found.baseline.name}", verdict_rows(found))
     yield Drawing(name, comparison_figure(found))
     return found
+
+
+def train(at: Setting, what: str, grid: Grid) -> Findings:
+    """Train a grid, as far as it is not there; yields progress."""
+    steps, runs = {arm.name: arm.config.train.steps for arm in grid.arms}, grid.run
+    done = {(n, seed): steps[n] if (run := runs(n, seed)) and is_done(run) else 0 for n, seed in grid.places}
+    total = sum(steps[name] for name, _ in done)
+    yield Progress(what, sum(done.values()), total)
+    for arm, seed, event in (_here if at.quick else _in_processes)(grid):
+        if isinstance(event, Step):
+            done[arm, seed] = event.step
+            yield Progress(what, min(sum(done.values()), total), total)
 
 
 def verdicts(row: Row, found: Comparison, says: Says, named: bool = False) -> Findings:
@@ -92,15 +105,15 @@ def folders_of(found: Comparison, arm: str) -> list[Path]:
     return [Path(run.folder) for one in found.arms if one.name == arm for run in one.seeds]
 
 
-def _in_processes(plan: Plan) -> Iterator[tuple[str, int, Event]]:
-    with open_executor("local", at_once(plan.grid)) as executor:
-        yield from train_arms(plan, executor)
+def _in_processes(grid: Grid) -> Iterator[tuple[str, int, Event]]:
+    with open_executor("local", at_once(grid)) as executor:
+        yield from train_grid(grid, executor)
 
 
-def _here(plan: Plan) -> Iterator[tuple[str, int, Event]]:
+def _here(grid: Grid) -> Iterator[tuple[str, int, Event]]:
     """One run after another in this process: those of a quick experiment are shorter than the start of a process."""
-    for name, seed in plan.grid.places:
-        run = plan.grid.begin(name, seed)
+    for name, seed in grid.places:
+        run = grid.begin(name, seed)
         if is_done(run):
             continue
         with suppress(NumericsError):  # it diverged: its last event says so, and there is nothing to measure

@@ -118,14 +118,16 @@ def hidden_shapes(config: ModelConfig) -> list[torch.Size]:
         return [matrix.shape for matrix in hidden_matrices(config.create())]
 
 
-def count_forward_flops(config: ModelConfig, length: int) -> int:
+def count_forward_flops(config: ModelConfig, length: int, source: int | None = None) -> int:
     """What torch's FlopCounterMode counts in one forward pass over a sequence, attention as plain matrix products.
+
+    A source of a pair is as long where its length is not given.
 
     It does not know the fused attention kernel of CPUs, so `attend_reference` takes its place.
     """
     with torch.device("meta"):
         model = config.create().eval()
-        inputs = config.example(1, length)
+        inputs = config.example(1, length, source)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         in_the_open(model, inputs)
     return int(counter.get_total_flops())

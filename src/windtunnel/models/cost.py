@@ -5,6 +5,11 @@ from __future__ import annotations
 from windtunnel.models.family import ModelConfig
 
 
+def training_flops(config: ModelConfig, length: int, source: int | None = None) -> int:
+    """Forward and backward matrix-multiply FLOPs of an example: the backward pass costs twice the forward."""
+    return 3 * sum(config.flops_by_part(length, source).values())
+
+
 def training_flops_per_token(config: ModelConfig, length: int) -> float:
-    """Forward and backward matrix-multiply FLOPs a token: the backward pass costs twice the forward."""
-    return 3 * sum(config.flops_by_part(length).values()) / length
+    """`training_flops` of each of `length` tokens in a row."""
+    return training_flops(config, length) / length

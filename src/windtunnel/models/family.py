@@ -104,10 +104,10 @@ class ModelConfig(Tagged, ABC):
         """These settings with what they leave open decided for a task of sources and targets."""
         return self
 
-    def example(self, n_rows: int, length: int) -> dict[str, Tensor]:
-        """Inputs of `forward` in the shapes of a batch: zeros, ids (n_rows, length) and a source as long."""
-        names = ("ids", "source") if self.reads == "pair" else ("ids",)
-        return {name: torch.zeros(n_rows, length, dtype=torch.int64) for name in names}
+    def example(self, n_rows: int, length: int, source: int | None = None) -> dict[str, Tensor]:
+        """Inputs of `forward` as a batch has them: zeros, ids (n_rows, length) and a source, by default as long."""
+        lengths = {"ids": length} | ({"source": length if source is None else source} if self.reads == "pair" else {})
+        return {name: torch.zeros(n_rows, n, dtype=torch.int64) for name, n in lengths.items()}
 
     @property
     def is_causal(self) -> bool:
@@ -145,8 +145,12 @@ class ModelConfig(Tagged, ABC):
         """The values of the names in the formulas, with what the config leaves open filled in."""
 
     @abstractmethod
-    def flops_by_part(self, length: int) -> dict[str, int]:
-        """Matrix-multiply FLOPs of predicting `length` tokens in a row, a multiply and an add counted as two."""
+    def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
+        """Matrix-multiply FLOPs of predicting `length` tokens in a row, a multiply and an add counted as two.
+
+        Args:
+            source: tokens of the source that a model that reads pairs has read before; None is as many.
+        """
 
     def cache_elements_per_token(self) -> int:
         """Numbers that a cache keeps for each token; 0 for a family without one."""

@@ -135,7 +135,7 @@ class MLPConfig(ModelConfig):
         names = ("vocab_size", "context_length", "n_layers", "d_embedding", "d_hidden")
         return {name: getattr(self, name) for name in names}
 
-    def flops_by_part(self, length: int) -> dict[str, int]:
+    def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
         f, i, v = self.d_hidden, self.d_input, self.vocab_size
         parts = {
             "hidden": 2 * length * (i * f + (self.n_layers - 1) * f * f),

@@ -151,25 +151,24 @@ class RNNConfig(ModelConfig):
         of_encoder = {"encoder_n_layers": self.n_layers, "n_directions": directions, "n_states": cell.n_states}
         return own | of_encoder if self.encoder else own
 
-    def flops_by_part(self, length: int) -> dict[str, int]:
-        """With an encoder, of a source and a target of this length each."""
+    def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
         d, gates = self.d_model, self.kind_of_cell.n_gates
         return {
-            **(self._encoder_flops(length) if self.encoder else {}),
+            **(self._encoder_flops(length, length if source is None else source) if self.encoder else {}),
             "layers": 2 * length * self.n_layers * gates * 2 * d * d,
             "head": 2 * length * d * self.vocab_size,
         }
 
-    def _encoder_flops(self, length: int) -> dict[str, int]:
+    def _encoder_flops(self, length: int, source: int) -> dict[str, int]:
         d, e, n, gates = self.d_model, self.d_memory, self.kind_of_cell.n_states, self.kind_of_cell.n_gates
         looks, adds = self.attention != "none", self.attention == "additive"
         parts = {
-            "encoder": 2 * length * gates * e * (2 * d + (self.n_layers - 1) * (e + d)),
+            "encoder": 2 * source * gates * e * (2 * d + (self.n_layers - 1) * (e + d)),
             "bridge": 2 * self.n_layers * n * e * n * d * self.bidirectional,
             "attention.query": 2 * length * d * d * adds,
-            "attention.key": 2 * length * e * d * ((looks and self.bidirectional) or adds),
-            "attention.scores": 2 * length * length * d * looks,
-            "attention.mix": 2 * length * length * e * looks,
+            "attention.key": 2 * source * e * d * ((looks and self.bidirectional) or adds),
+            "attention.scores": 2 * length * source * d * looks,
+            "attention.mix": 2 * length * source * e * looks,
             "join": 2 * length * (d + e) * d * looks,
         }
         return {part: flops for part, flops in parts.items() if flops}

@@ -107,7 +107,7 @@ class TransformerConfig(BlocksConfig):
             "d_ff": self.ff_width,
         }
 
-    def flops_by_part(self, length: int) -> dict[str, int]:
+    def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
         """Attention is counted as all length x length scores, also those that the mask hides."""
         d, layers = self.d_model, self.n_layers
         q, kv = self.n_heads * self.head_width, self.kv_heads * self.head_width

@@ -117,19 +117,18 @@ class TranslatorConfig(BlocksConfig):
         own = {f"encoder_{name}": n for name, n in encoder.items() if name not in SHARED}
         return decoder | own
 
-    def flops_by_part(self, length: int) -> dict[str, int]:
-        """Of a source and a target of this length each."""
-        encoder, decoder = self.parts
+    def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
+        (encoder, decoder), n_source = self.parts, length if source is None else source
         q, kv = self.n_heads * self.head_width, self.kv_heads * self.head_width
-        of_encoder = {f"encoder {part}": n for part, n in encoder.flops_by_part(length).items() if part != "head"}
+        of_encoder = {f"encoder {part}": n for part, n in encoder.flops_by_part(n_source).items() if part != "head"}
         per_layer = {
-            "cross_attention.q": self.d_model * q,
-            "cross_attention.kv": encoder.d_model * 2 * kv,
-            "cross_attention.scores": length * q,
-            "cross_attention.mix": length * q,
-            "cross_attention.out": q * self.d_model * self.out_projection,
+            "cross_attention.q": length * self.d_model * q,
+            "cross_attention.kv": n_source * encoder.d_model * 2 * kv,
+            "cross_attention.scores": length * n_source * q,
+            "cross_attention.mix": length * n_source * q,
+            "cross_attention.out": length * q * self.d_model * self.out_projection,
         }
-        cross = {part: decoder.n_layers * 2 * length * n for part, n in per_layer.items()}
+        cross = {part: decoder.n_layers * 2 * n for part, n in per_layer.items()}
         return of_encoder | decoder.flops_by_part(length) | cross
 
     def cache_elements_per_token(self) -> int:

@@ -181,20 +181,27 @@ def histograms(values: Mapping[str, Any], bins: int = 41, down: Marks | None = N
     return panel
 
 
-def heat(matrix: Any, labels: Sequence[str], **settings: Any) -> Panel:
-    """A square matrix of shares from 0 to 1, each number in its cell; rows from top to bottom."""
+def heat(matrix: Any, labels: Sequence[str], rows: Sequence[str] | None = None, **settings: Any) -> Panel:
+    """A matrix of shares from 0 to 1; rows from top to bottom.
+
+    Args:
+        labels: of the columns, and of the rows where they have no others.
+        rows: labels of the rows; a scale of colours then stands beside, instead of each number in its cell.
+    """
 
     def panel(axes: Axes) -> None:
-        values = np.asarray(matrix)
-        edges = np.arange(len(labels) + 1) - 0.5
-        axes.pcolormesh(edges, edges, values, cmap="cividis", vmin=0, vmax=1)
-        for (i, j), value in np.ndenumerate(values):
+        values, below = np.asarray(matrix), labels if rows is None else rows
+        across, down = (np.arange(len(names) + 1) - 0.5 for names in (labels, below))
+        image = axes.pcolormesh(across, down, values, cmap="cividis", vmin=0, vmax=1)
+        if rows is not None:
+            _scale(axes, image, "share")
+        for (i, j), value in np.ndenumerate(values) if rows is None else ():
             axes.text(j, i, f"{value:.4f}", ha="center", va="center", color="black" if value > 0.5 else "white")
         axes.set_xticks(range(len(labels)), labels)
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(below)), below)
         axes.tick_params(length=0)
         axes.grid(visible=False)
-        axes.set(**{"ylim": (edges[-1], edges[0]), "aspect": "equal", **settings})
+        axes.set(**{"ylim": (down[-1], down[0]), "aspect": "equal", **settings})
 
     return panel
 
@@ -211,13 +218,18 @@ def field(matrix: Any, label: str, **settings: Any) -> Panel:
         most = float(np.abs(values).max()) or 1.0
         down, across = (np.arange(n + 1) - 0.5 for n in values.shape)
         image = axes.pcolormesh(across, down, values, cmap="PuOr", vmin=-most, vmax=most)
-        bar = axes.figure.colorbar(image, ax=axes, label=label)
-        assert bar.solids is not None
-        bar.solids.set_rasterized(False)  # a raster is a link in an SVG
+        _scale(axes, image, label)
         axes.grid(visible=False)
         axes.set(**{"ylim": (down[-1], down[0]), **settings})
 
     return panel
+
+
+def _scale(axes: Axes, image: Any, label: str) -> None:
+    """The colours of an image with their numbers, beside it."""
+    bar = axes.figure.colorbar(image, ax=axes, label=label)
+    assert bar.solids is not None
+    bar.solids.set_rasterized(False)  # a raster is a link in an SVG
 
 
 def _line(axes: Axes, x: Sequence[float], y: Any, look: dict[str, Any]) -> None:

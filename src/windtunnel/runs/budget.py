@@ -15,7 +15,7 @@ import torch
 from windtunnel.errors import ArtifactError, ConfigError, NumericsError
 from windtunnel.files import write_text
 from windtunnel.models import build
-from windtunnel.models.cost import training_flops_per_token
+from windtunnel.models.cost import training_flops, training_flops_per_token
 from windtunnel.runs.arms import ResolvedArm, with_steps
 from windtunnel.training import machine
 from windtunnel.training.disk import read_sealed, saving, sealed
@@ -77,13 +77,16 @@ def within_budget(arms: Sequence[ResolvedArm], kind: str, amount: float, folder:
 
 
 def _per_step(arm: ResolvedArm) -> tuple[float, float]:
-    """Tokens predicted in a step, on average, and its FLOPs."""
-    model, task = arm.config.model, arm.task
-    all_equal = model.reads == "context" or arm.store.corpus.unit != "line"
+    """Tokens predicted in a step, on average, and its FLOPs: those of an example of average length, padding apart."""
+    model, task, size = arm.config.model, arm.task, arm.config.train.batch_size
+    if model.reads == "context" or arm.store.corpus.unit != "line":
+        tokens = size * model.targets_per_example
+        return tokens, tokens * training_flops_per_token(model, model.targets_per_example)
     n_examples = len(task.examples("train"))
-    length = model.targets_per_example if all_equal else task.totals("train")["targets"] / n_examples
-    tokens = arm.config.train.batch_size * length
-    return tokens, tokens * training_flops_per_token(arm.config.model, max(1, round(length)))
+    each = {name: total / n_examples for name, total in task.totals("train").items()}
+    read = each.get("ids", each["targets"])  # of a pair a stream reads more than it predicts
+    length, source = max(1, round(read)), round(each["source"]) if "source" in each else None
+    return size * each["targets"], size * read / length * training_flops(model, length, source)
 
 
 def _pace(arms: Sequence[ResolvedArm], path: Path) -> list[float]:

@@ -76,6 +76,10 @@ class Pairs(Documents):
         """How many targets each pair has: its target's tokens and the end mark, (n,) int64."""
         return self.offsets[1:] - self.turns
 
+    def n_read(self) -> dict[str, int]:
+        """How many tokens a model reads of all pairs: `ids`, and `source` where that is read apart."""
+        return {"ids": len(self.ids) + len(self)}
+
     def take(self, indices: np.ndarray, key: int = 0) -> Batch:
         batch = super().take(indices, key)
         of_source = torch.from_numpy(self.turns[indices] - self.offsets[indices])[:, None]
@@ -94,6 +98,10 @@ class PairsApart(Pairs):
     def n_tokens(self, offsets: np.ndarray) -> np.ndarray:
         """The longer of source and target, with its end mark."""
         return np.maximum(self.turns - offsets[:-1] + 1, offsets[1:] - self.turns)
+
+    def n_read(self) -> dict[str, int]:
+        targets = int(self.lengths.sum())  # as many as are read, one later
+        return {"ids": targets, "source": len(self.ids) + len(self) - targets}
 
     def take(self, indices: np.ndarray, key: int = 0) -> Batch:
         first, turn, last = self.offsets[indices], self.turns[indices], self.offsets[indices + 1]
@@ -134,10 +142,11 @@ class Translation(TokenTask):
         return kind(part.ids, part.offsets, tokenizer.end_id, int(turn[0]), self.model.context_length, split)
 
     def totals(self, split: str) -> Mapping[str, float]:
-        """The tokens of all targets with an end mark each, and the pairs."""
+        """The tokens of all targets with an end mark each, the pairs, and the tokens that are read, see `n_read`."""
         if self.n_units(split) == 0:
             return {"targets": 0, "pairs": 0}
-        return {"targets": int(self.examples(split).lengths.sum()), "pairs": self.n_units(split)}
+        examples = self.examples(split)
+        return {"targets": int(examples.lengths.sum()), "pairs": len(examples), **examples.n_read()}
 
     def n_units(self, split: str) -> int:
         offsets = self.store.splits[split].offsets
