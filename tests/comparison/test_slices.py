@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import safetensors.numpy
 from scipy import stats
 
+from windtunnel import cli
 from windtunnel.comparison.compare import compare
 from windtunnel.comparison.comparison import SeedRun
 from windtunnel.comparison.judging import Found, conclude
 from windtunnel.comparison.plan import make_plan
-from windtunnel.comparison.slices import check_slices, judge_slices, with_slices
+from windtunnel.comparison.slices import check_slices, judge_slices, notes_on, with_slices
 from windtunnel.config import override
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.inspect.answers import FEWEST
@@ -24,7 +26,9 @@ from windtunnel.inspect.slices import pairs_by_slice
 from windtunnel.runs.arms import vary
 from windtunnel.runs.measure import Measured, read_measured
 from windtunnel.training.disk import read_manifest, write_folder
+from windtunnel.training.events import Step
 from windtunnel.training.recipes import recipe
+from windtunnel.training.run import open_run
 
 CHANGES = ["train.steps=30", "train.eval_every=30", "train.save_every=30", "schedule.warmup=5",
            "train.sample_tokens=0", "train.batch_size=8", "model.n_layers=1", "model.n_heads=2", "model.d_model=16",
@@ -230,8 +234,10 @@ def trained(corpus, tmp_path_factory):
 def test_real_runs_are_judged_by_what_was_measured_of_them(trained):
     plan, found = trained
     chosen = pairs_by_slice(plan.baseline.store, "dev")
-    assert replace(found, slices=(), notes=found.notes[:-1]) == conclude(plan)
-    assert f"Holm's correction is for all {len(chosen)} verdicts together" in found.notes[-1]
+    whole = conclude(plan)
+    assert replace(found, slices=(), notes=whole.notes) == whole
+    assert found.notes[: len(whole.notes)] == whole.notes
+    assert f"Holm's correction is for all {len(chosen)} verdicts together" in found.notes[len(whole.notes)]
     measured = {arm.name: [read_measured(Path(run.folder)) for run in arm.seeds] for arm in found.arms}
     for part, pairs in zip(found.slices, chosen.values(), strict=True):
         for name, own in measured.items():
@@ -242,12 +248,56 @@ def test_real_runs_are_judged_by_what_was_measured_of_them(trained):
     assert json.loads(json.dumps(found.to_dict()))["slices"][0]["n"] == found.slices[0].n
 
 
-def test_what_an_older_version_measured_is_told_with_its_cure(trained):
+def test_notes_say_which_verdicts_other_pairs_or_another_test_could_turn(plan, chosen):
+    found = made(plan, chosen, np.random.default_rng(0), {"of 4 characters": -0.3})
+    notes = list(notes_on(plan, judge_slices(plan, found, chosen)))
+    assert len(notes) == 2
+    assert (
+        "1 of 1 verdicts of better or worse rest on the differences being about normal" in notes[1]
+    )  # 4 seeds: p >= .125
+    one = chosen["of 4 characters"].argmax()  # this pair brings all of the difference
+    for arm, own in found.items():
+        for f in own:
+            f.measured.sums["nats"] = f.measured.sums["targets"] + f.run.seed
+            f.measured.sums["nats"][one] += f.run.seed + 900 * (arm != plan.baseline.name)
+    [told] = [n for n in notes_on(plan, judge_slices(plan, found, chosen)) if "could turn" in n]
+    arm, n = plan.grid.arms[1].name, chosen["of 4 characters"].sum()
+    assert told == f"of 4 characters: the verdict on {arm} holds for these {n} pairs; others could turn it"
+
+
+def steps_of(found):
+    """Every step that a run of a comparison was trained for, with its time."""
+    folders = [Path(run.folder) for arm in found.arms for run in arm.seeds]
+    return [[event for event in open_run(folder).events() if isinstance(event, Step)] for folder in folders]
+
+
+def test_what_an_older_version_measured_is_told_and_the_cure_works_without_training(
+    corpus, trained, monkeypatch, capsys
+):
     plan, found = trained
-    folder = Path(found.arms[0].seeds[0].folder) / "measured"
-    manifest = read_manifest(folder)
-    sums = {k: v for k, v in read_measured(folder.parent).sums.items() if k != "exact"}
-    facts = {key: manifest[key] for key in ("kind", "step", "peak_memory")}
-    write_folder(folder, {"documents.safetensors": safetensors.numpy.save(sums)}, facts, replace=True)
+    run = Path(found.arms[0].seeds[0].folder)
+    before = steps_of(found)
+    facts = {key: read_manifest(run / "measured")[key] for key in ("kind", "step", "peak_memory")}
+    sums = {name: column for name, column in read_measured(run).sums.items() if name != "exact"}
+    write_folder(run / "measured", {"documents.safetensors": safetensors.numpy.save(sums)}, facts, replace=True)
     with pytest.raises(ArtifactError, match=r"measured does not hold exact of each document.*delete this folder"):
         with_slices(plan, found)
+    shutil.rmtree(run / "measured")
+    changes = [word for change in CHANGES for word in ("--set", change)]
+    words = ["compare", corpus, "--recipe", "translate", "--vary", "optimizer.lr=1e-3,1e-2", "--seeds", 4,
+             "--out", plan.grid.root, "--json", *changes]  # fmt: skip
+    told = []
+    for more in ([], ["--slices"]):
+        monkeypatch.setattr("sys.argv", ["windtunnel", *map(str, words), *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert not ended.value.code, err
+        told.append(json.loads(out))
+    assert steps_of(found) == before
+    assert told[0]["slices"] == []
+    assert told[1]["slices"] == json.loads(json.dumps(found.to_dict()))["slices"]
+    assert told[1]["judgements"] == told[0]["judgements"]
+    files = {path.name for path in plan.folder.iterdir()}
+    assert {"slices.png", "slices.svg", "report.html", "comparison.json"} <= files
+    assert json.loads((plan.folder / "comparison.json").read_text())["slices"] == told[1]["slices"]

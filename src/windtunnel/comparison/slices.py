@@ -59,7 +59,7 @@ def with_slices(plan: Plan, found: Comparison) -> Comparison:
     """
     check_slices(plan)
     slices = judge_slices(plan, read_runs(plan), pairs_by_slice(plan.baseline.store, "dev"))
-    return replace(found, slices=slices, notes=(*found.notes, *_notes(plan, slices)))
+    return replace(found, slices=slices, notes=(*found.notes, *notes_on(plan, slices)))
 
 
 def judge_slices(plan: Plan, found: Mapping[str, Sequence[Found]], chosen: Chosen) -> tuple[Slice, ...]:
@@ -128,7 +128,8 @@ def _judge(parts: Mapping[str, Judged], plan: Plan) -> dict[str, list[Verdict]]:
     return verdicts
 
 
-def _notes(plan: Plan, slices: Sequence[Slice]) -> Iterator[str]:
+def notes_on(plan: Plan, slices: Sequence[Slice]) -> Iterator[str]:
+    """What to bear in mind of the verdicts by slice, in sentences."""
     n = sum(len(part.judgements) for part in slices)
     if not any(part.enough for part in slices):
         yield (
@@ -143,8 +144,13 @@ def _notes(plan: Plan, slices: Sequence[Slice]) -> Iterator[str]:
             f"by slice: {name}'s correction is for all {n} verdicts together: the chance that any of them names a "
             f"wrong winner is at most {plan.rule.alpha:g}"
         )
-    for part in slices:
-        for j in part.judgements:
-            over = j.over_documents
-            if j.verdict.word in ("better", "worse") and over and over.low <= 0 <= over.high:
-                yield f"{part.name}: the verdict on {j.arm} holds for these {part.n} pairs; others could turn it"
+    won = [(part, j) for part in slices for j in part.judgements if j.verdict.word in ("better", "worse")]
+    for part, j in won:
+        if (over := j.over_documents) and over.low <= 0 <= over.high:
+            yield f"{part.name}: the verdict on {j.arm} holds for these {part.n:,} pairs; others could turn it"
+    by_t = [j for _, j in won if not any(j.verdict.diverged) and j.verdict.p_sign_flip > j.verdict.level]
+    if by_t:
+        yield (
+            f"by slice: {len(by_t)} of {len(won)} verdicts of better or worse rest on the differences being about "
+            "normal: the t test decides and a sign-flip test does not"
+        )

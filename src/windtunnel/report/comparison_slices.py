@@ -10,7 +10,6 @@ from windtunnel.comparison.comparison import Comparison, Judgement, Slice
 from windtunnel.report.charts import INK, QUIET, drawing
 from windtunnel.report.comparison_figure import (
     COLOURS,
-    NAME_WIDTH,
     better_side,
     draw_dots,
     draw_mean,
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TITLE = 70
+"""Letters of a title that fit one line."""
 Row = tuple[Slice, Judgement | None]
 
 
@@ -34,11 +35,11 @@ def comparison_slices_figure(found: Comparison) -> Figure:
     """
     arms = [j.arm for j in found.judgements]
     rows = {arm: [(part, _of(part, arm)) for part in found.slices] for arm in arms}
-    with drawing(10.0, 0.7 + len(arms) * (1.0 + 0.6 * len(found.slices))) as figure:
+    with drawing(10.0, 0.7 + len(arms) * (1.2 + 0.6 * len(found.slices))) as figure:
         for axes, (arm, own) in zip(figure.subplots(len(arms), 1, squeeze=False)[:, 0], rows.items(), strict=True):
             _draw(axes, own)
-            title = textwrap.shorten(f"{arm} against {found.baseline.name}", 4 * NAME_WIDTH, placeholder=" …")
-            axes.set_title(title, loc="left", parse_math=False)
+            lines = textwrap.wrap(f"{arm} against {found.baseline.name}", TITLE, max_lines=2, placeholder=" …")
+            axes.set_title("\n".join(lines), loc="left", parse_math=False)
             axes.set_xlabel(f"difference, {METRICS[found.metric].title} ({better_side(found)} of 0 is better)")
         legend = "dots: seeds; diamond: their mean, its interval at the level of its test; grey band: does not matter"
         figure.supxlabel(legend, fontsize=9, color=QUIET)
