@@ -303,7 +303,7 @@ def test_the_drawing_on_the_page_has_the_colours_of_its_theme(report):
 @pytest.mark.parametrize("case", CASES)
 def test_a_page_says_every_verdict_setting_and_note(case):
     found = CASES[case]
-    page = unescape(comparison_page(found, "<svg></svg>").partition("<script")[0])
+    page = unescape(comparison_page(found, {"comparison": "<svg></svg>"}).partition("<script")[0])
     for j in found.judgements:
         assert j.sentence in page
         assert f'class="words">{j.verdict.word}<' in page

@@ -44,6 +44,9 @@ def compare(
     ] = None,
     set: Set = [],  # noqa: B006
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Judge arms that translate by kinds of sources as well.")
+    ] = False,
     executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
     out: Annotated[Path | None, typer.Option(help="Where runs are found and made; by default ./runs.")] = None,
     as_json: Json = False,
@@ -57,6 +60,7 @@ def compare(
     from windtunnel.comparison.compare import save_comparison, train_arms
     from windtunnel.comparison.judging import conclude
     from windtunnel.comparison.plan import make_plan
+    from windtunnel.comparison.slices import check_slices, with_slices
     from windtunnel.config import override
     from windtunnel.report.comparison import comparison_tables, save_report
     from windtunnel.report.progress import TrainingProgress
@@ -85,6 +89,8 @@ def compare(
             until_decided,
             out or RUNS,
         )
+        if slices:
+            check_slices(plan)
     n = len(plan.grid.arms)
     err.print(f"{n} arms, baseline {plan.baseline.name}; the report goes to {plan.folder}", highlight=False)
     with (
@@ -95,6 +101,8 @@ def compare(
         for name, seed, event in train_arms(plan, workers, lambda: bool(asked)):
             progress.show(f"{name}, seed {seed}", event)
     found = conclude(plan)
+    if slices:
+        found = with_slices(plan, found)
     save_comparison(plan, found)
     files = save_report(found, plan.folder)
     if as_json:

@@ -12,6 +12,7 @@ from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude, undecided
 from windtunnel.comparison.notes import SAVED, seeds_looked_at
 from windtunnel.comparison.plan import Plan, make_plan
+from windtunnel.comparison.slices import check_slices, with_slices
 from windtunnel.comparison.verdict import FEWEST_SEEDS
 from windtunnel.files import write_text
 from windtunnel.runs.arms import Arm
@@ -22,23 +23,31 @@ from windtunnel.training.events import Event, Stopped
 
 
 def compare(
-    arms: Sequence[Arm], seeds: int | Sequence[int] = 6, executor: Executor | None = None, **rule: Any
+    arms: Sequence[Arm],
+    seeds: int | Sequence[int] = 6,
+    executor: Executor | None = None,
+    slices: bool = False,
+    **rule: Any,
 ) -> Comparison:
     """Train arms x seeds, as far as they are not there, and judge them.
 
     Args:
         arms: the first is the baseline, unless `baseline` names another.
         executor: any of concurrent.futures whose workers see the same folders; None runs processes on this machine.
+        slices: whether arms that translate are judged by kinds of sources as well.
         rule: further arguments of `make_plan`: baseline, budget, margin, alpha, correction, until_decided, root.
 
     Raises:
         ConfigError: for arms that cannot be compared, and for a rule that can decide nothing.
     """
     plan = make_plan(arms, seeds, **rule)
+    if slices:
+        check_slices(plan)
     with nullcontext(executor) if executor else open_executor("local", at_once(plan.grid)) as workers:
         for _ in train_arms(plan, workers):
             pass
-    return conclude(plan)
+    found = conclude(plan)
+    return with_slices(plan, found) if slices else found
 
 
 def train_arms(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from windtunnel.comparison.verdict import Rule, Verdict
 from windtunnel.config import plain
+from windtunnel.inspect.answers import FEWEST
 from windtunnel.stats.intervals import Estimate
 
 
@@ -85,12 +86,33 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Some of the dev split's pairs, by what their sources are: the arms' scores on them, and the judgements.
+
+    n: the pairs. scores: of each arm, as in `ArmResult`. margin: in the comparison's unit, the same share of the
+        baseline's score on these pairs.
+    judgements: their levels are corrected for all slices and arms together; none where there are too few pairs.
+    """
+
+    name: str
+    n: int
+    scores: dict[str, dict[str, Estimate]]
+    margin: float
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough pairs to say something of them."""
+        return self.n >= FEWEST
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Arms, judgements, and everything that is needed to cite and to repeat them. The baseline is the first arm.
 
     metric: what the verdicts are of, in this unit: the task's first, or where arms have other tokenizers one that does
         not count tokens. margin: in this unit. pairing: what the arms share, in sentences. notes: what to bear in mind.
-    n_documents, n_tokens: of the dev split on which all runs were judged.
+    n_documents, n_tokens: of the dev split on which all runs were judged. slices: where they were asked for.
     """
 
     corpus: str
@@ -106,6 +128,7 @@ class Comparison:
     notes: tuple[str, ...]
     signature: str
     folder: str
+    slices: tuple[Slice, ...] = ()
 
     @property
     def baseline(self) -> ArmResult:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,19 +17,23 @@ from windtunnel.comparison.pairing import pairing
 from windtunnel.comparison.plan import Plan
 from windtunnel.comparison.verdict import FEWEST_SEEDS, Rule, Verdict, judge, mean_or_nothing, seeds_to_decide
 from windtunnel.config import flatten
+from windtunnel.errors import ArtifactError
 from windtunnel.runs.arms import ResolvedArm
 from windtunnel.runs.budget import spent
 from windtunnel.runs.grid import Grid, is_done
-from windtunnel.runs.measure import Measured, read_measured
+from windtunnel.runs.measure import FOLDER, Measured, read_measured
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.digits import interval, number
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.tasks import Metric, Task
+from windtunnel.tasks import Metric
 from windtunnel.training.events import Step, Stopped
+
+Differences = tuple[tuple[int, float], ...]
+"""(seed, arm minus baseline), one a pair of runs."""
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """What a run folder says, and its documents when it was measured."""
 
     run: SeedRun
@@ -42,13 +47,17 @@ class _Found:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """The runs that are there, and the verdicts on them."""
+class Judged:
+    """The runs that are there, and the verdicts on them.
 
-    found: dict[str, list[_Found]]
+    totals: what the metrics need beside the sums that were measured, of the documents that are judged.
+    """
+
+    found: dict[str, list[Found]]
     metric: Metric
+    totals: Mapping[str, float]
     rule: Rule
-    pairs: dict[str, tuple[tuple[int, float], ...]]
+    pairs: dict[str, Differences]
     verdicts: list[Verdict]
 
 
@@ -62,7 +71,7 @@ def conclude(plan: Plan) -> Comparison:
     judged, base = _judge(plan), plan.baseline
     found = judged.found
     arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.grid.arms)
-    judgements = tuple(_judgement(verdict, judged, plan) for verdict in judged.verdicts)
+    judgements = tuple(judgement(verdict, judged, plan) for verdict in judged.verdicts)
     versions = sorted({f.versions for own in found.values() for f in own if f.versions})
     n_documents = next((len(f.measured.sums["targets"]) for own in found.values() for f in own if f.measured), 0)
     return Comparison(
@@ -82,20 +91,27 @@ def conclude(plan: Plan) -> Comparison:
     )
 
 
-def _judge(plan: Plan) -> _Judged:
-    grid, base = plan.grid, plan.baseline
-    found = {
+def _judge(plan: Plan) -> Judged:
+    found, metric = read_runs(plan), metric_of(plan)
+    rule, pairs = rule_of(plan, metric, found), paired(plan, metric, found)
+    verdicts = judge({name: [d for _, d in own] for name, own in pairs.items()}, rule)
+    return Judged(found, metric, plan.baseline.task.totals("dev"), rule, pairs, verdicts)
+
+
+def read_runs(plan: Plan) -> dict[str, list[Found]]:
+    """The runs of each arm, seed by seed.
+
+    Raises:
+        ArtifactError: when a run was measured by an older version, without a column that its metrics need.
+    """
+    grid = plan.grid
+    return {
         arm.name: [_read(arm, seed, grid) for seed in grid.seeds if grid.run(arm.name, seed) or not plan.rule.looks]
         for arm in grid.arms
     }
-    metric = _metric(plan)
-    rule = _rule(plan, metric, [value for f in found[base.name] if (value := f.value(metric)) is not None])
-    pairs = {arm.name: _pairs(found[base.name], found[arm.name], metric) for arm in plan.grid.arms[1:]}
-    verdicts = judge({name: [d for _, d in own] for name, own in pairs.items() if own}, rule)
-    return _Judged(found, metric, rule, pairs, verdicts)
 
 
-def _metric(plan: Plan) -> Metric:
+def metric_of(plan: Plan) -> Metric:
     """The task's first metric; where arms have other tokenizers, the first that does not count tokens."""
     base = plan.baseline
     metrics = base.task.metrics
@@ -104,17 +120,21 @@ def _metric(plan: Plan) -> Metric:
     return next((metric for metric in metrics if "targets" not in metric.columns), metrics[0])
 
 
-def _rule(plan: Plan, metric: Metric, scores: Sequence[float]) -> Rule:
-    """The rule with its margin in the unit of the scores. Where seeds are added, the first four fix it."""
+def rule_of(plan: Plan, metric: Metric, found: Mapping[str, Sequence[Found]]) -> Rule:
+    """The rule with its margin in the unit of the scores. Where seeds are added, the first four fix it.
+
+    Where the baseline scores 0 the share itself is the margin: no data can show that a difference is exactly 0.
+    """
+    scores = [value for f in found[plan.baseline.name] if (value := f.value(metric)) is not None]
     kept = [score for score in (scores[:FEWEST_SEEDS] if plan.rule.looks else scores) if math.isfinite(score)]
-    margin = plan.margin * statistics.fmean(kept) if kept else plan.margin
+    margin = (plan.margin * statistics.fmean(kept) if kept else 0.0) or plan.margin
     return replace(plan.rule, margin=margin, better=metric.better)
 
 
-def _read(arm: ResolvedArm, seed: int, grid: Grid) -> _Found:
+def _read(arm: ResolvedArm, seed: int, grid: Grid) -> Found:
     run, folder = grid.run(arm.name, seed), grid.folders[arm.name, seed]
     if run is None:
-        return _Found(SeedRun(seed, str(folder), "not begun", "", {}), None, None, None, "")
+        return Found(SeedRun(seed, str(folder), "not begun", "", {}), None, None, None, "")
     events = run.events()
     stopped = next((e for e in reversed(events) if isinstance(e, Stopped)), None)
     reason, message = (stopped.reason, stopped.message) if stopped else ("interrupted", "not finished yet")
@@ -125,11 +145,10 @@ def _read(arm: ResolvedArm, seed: int, grid: Grid) -> _Found:
         scores = {metric.name: metric.worst for metric in task.metrics}
     elif is_done(run, events):
         measured = read_measured(folder)
-        sums = {**task.totals("dev"), **{name: float(column.sum()) for name, column in measured.sums.items()}}
-        scores = {metric.name: metric.score(sums) for metric in task.metrics}
+        scores = scores_of(measured, task.metrics, task.totals("dev"), folder)
     elif reason == "finished":
         message = f"the checkpoint of {folder}, or what was measured of it, is damaged; the same command makes it again"
-    return _Found(
+    return Found(
         SeedRun(seed, str(folder), reason, message, scores),
         measured,
         statistics.median(e.n_tokens / e.seconds for e in steps) if steps else None,
@@ -138,15 +157,35 @@ def _read(arm: ResolvedArm, seed: int, grid: Grid) -> _Found:
     )
 
 
-def _pairs(base: Sequence[_Found], arm: Sequence[_Found], metric: Metric) -> tuple[tuple[int, float], ...]:
+def scores_of(
+    measured: Measured, metrics: Sequence[Metric], totals: Mapping[str, float], folder: Path
+) -> dict[str, float]:
+    """Each metric by name, of the sums of what was measured."""
+    sums = {**totals, **{name: float(column.sum()) for name, column in measured.sums.items()}}
+    if lacking := sorted({column for metric in metrics for column in metric.columns} - sums.keys()):
+        raise ArtifactError(
+            f"{folder / FOLDER} does not hold {', '.join(lacking)} of each document: an older version wrote it; delete "
+            "this folder, and the same command measures the run again"
+        )
+    return {metric.name: metric.score(sums) for metric in metrics}
+
+
+def paired(plan: Plan, metric: Metric, found: Mapping[str, Sequence[Found]]) -> dict[str, Differences]:
+    """The differences of each arm that has a seed in common with the baseline."""
+    base = found[plan.baseline.name]
+    return {arm.name: own for arm in plan.grid.arms[1:] if (own := _pairs(base, found[arm.name], metric))}
+
+
+def _pairs(base: Sequence[Found], arm: Sequence[Found], metric: Metric) -> Differences:
     """(seed, arm minus baseline) of the seeds that both have; not finite where a run diverged, see `judge`."""
     below = {f.run.seed: f.value(metric) for f in base}
     pairs = ((f.run.seed, f.value(metric), below.get(f.run.seed)) for f in arm)
     return tuple((seed, ours - theirs) for seed, ours, theirs in pairs if ours is not None and theirs is not None)
 
 
-def _judgement(verdict: Verdict, all_of: _Judged, plan: Plan) -> Judgement:
-    rule, metric, task = all_of.rule, all_of.metric, plan.baseline.task
+def judgement(verdict: Verdict, all_of: Judged, plan: Plan) -> Judgement:
+    """What a verdict rests on."""
+    rule, metric = all_of.rule, all_of.metric
     base, arm = all_of.found[plan.baseline.name], all_of.found[verdict.arm]
     judged = all_of.pairs[verdict.arm][: verdict.n]
     finished = [difference for _, difference in judged if math.isfinite(difference)]
@@ -154,15 +193,16 @@ def _judgement(verdict: Verdict, all_of: _Judged, plan: Plan) -> Judgement:
     baseline = [value for f in base if f.run.seed in seeds and (value := f.value(metric)) is not None]
     others = {
         other.name: mean_or_nothing([d for seed, d in _pairs(base, arm, other) if seed in seeds], 1 - verdict.level)
-        for other in task.metrics
+        for other in plan.baseline.task.metrics
         if other != metric
     }
-    over_seeds, over_documents = mean_or_nothing(finished), _over_documents(base, arm, seeds, metric, task)
+    over_seeds, over_documents = mean_or_nothing(finished), _over_documents(base, arm, seeds, metric, all_of.totals)
     needed = seeds_to_decide([d for _, d in judged], verdict, rule) if verdict.word == "undecided" else None
     limited: Literal["seeds", "documents"] | None = None
     if over_documents is not None and len(finished) > 1:
         limited = "seeds" if _width(over_seeds) >= _width(over_documents) else "documents"
-    share = verdict.difference.estimate / statistics.fmean(baseline) if baseline else math.nan
+    level = statistics.fmean(baseline) if baseline else 0.0
+    share = verdict.difference.estimate / level if level else math.nan
     return Judgement(
         verdict.arm,
         verdict,
@@ -178,7 +218,7 @@ def _judgement(verdict: Verdict, all_of: _Judged, plan: Plan) -> Judgement:
 
 
 def _over_documents(
-    base: Sequence[_Found], arm: Sequence[_Found], seeds: set[int], metric: Metric, task: Task
+    base: Sequence[Found], arm: Sequence[Found], seeds: set[int], metric: Metric, totals: Mapping[str, float]
 ) -> Estimate | None:
     """The difference over the documents (units) of the dev split, its mean over seeds in each of them.
 
@@ -194,16 +234,15 @@ def _over_documents(
         return None
     tokens = complete[0][0].sums["targets"]
     differences = np.mean([ours.sums[column] - other.sums[column] for ours, other in complete], axis=0)
-    totals = {**task.totals("dev"), column: 1.0}
     a_target = ratio_of_sums_interval(differences[tokens > 0], tokens[tokens > 0])
-    return _times(a_target, metric.score(totals) * totals["targets"])
+    return times(a_target, metric.score({**totals, column: 1.0}) * totals["targets"])
 
 
 def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, metric: Metric, plan: Plan) -> str:
     """The verdict as a sentence that can be quoted."""
     d = verdict.difference
-    relative = number(100 * share, 2, sign=True)
-    numbers = f"{interval(d, sign=True)} {metric.title} ({relative}%) over {d.n} paired seed{'s' * (d.n > 1)}"
+    relative = "" if math.isnan(share) else f" ({number(100 * share, 2, sign=True)}%)"
+    numbers = f"{interval(d, sign=True)} {metric.title}{relative} over {d.n} paired seed{'s' * (d.n > 1)}"
     if any(verdict.diverged):
         often = f"diverged in {verdict.diverged[0]} of {verdict.n} seeds, {plan.baseline.name} in {verdict.diverged[1]}"
         numbers = f"{often}; {numbers}" if d.n else f"{often}; no seed finished in both"
@@ -218,17 +257,13 @@ def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, me
     return f"{against}: undecided: {numbers}; {more} at {rule.power:.0%} power if it stays so"
 
 
-def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[_Found]) -> ArmResult:
+def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[Found]) -> ArmResult:
     flat = [flatten(other.config) for other in plan.grid.arms]
     paths = [p for p in {**flat[0], **flatten(arm.config)} if len({repr(other.get(p)) for other in flat}) > 1]
     cost, own = spent(arm), flatten(arm.config)
     rates = [f.rate for f in found if f.rate is not None]
     seconds = [f.seconds for f in found if f.seconds is not None]
     memory = [f.measured.peak_memory for f in found if f.measured and f.measured.peak_memory is not None]
-    finished = {
-        metric.name: [score for f in found if (score := f.value(metric)) is not None and math.isfinite(score)]
-        for metric in arm.task.metrics
-    }
     return ArmResult(
         name=arm.name,
         settings={path: own.get(path) for path in paths},
@@ -241,12 +276,22 @@ def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[_Found]) -> ArmRes
         tokens_per_second=statistics.median(rates) if rates else None,
         seconds=statistics.median(seconds) if seconds else None,
         peak_memory=max(memory, default=None),
-        scores={name: mean_interval(values) for name, values in finished.items() if values},
+        scores=mean_scores(found, arm.task.metrics),
         seeds=tuple(f.run for f in found),
     )
 
 
-def _times(e: Estimate, factor: float) -> Estimate:
+def mean_scores(found: Sequence[Found], metrics: Sequence[Metric]) -> dict[str, Estimate]:
+    """The mean of each metric over the seeds that finished; a metric that none has is left out."""
+    finished = {
+        metric.name: [score for f in found if (score := f.value(metric)) is not None and math.isfinite(score)]
+        for metric in metrics
+    }
+    return {name: mean_interval(values) for name, values in finished.items() if values}
+
+
+def times(e: Estimate, factor: float) -> Estimate:
+    """The estimate in another unit."""
     return Estimate(factor * e.estimate, factor * e.low, factor * e.high, e.n, e.method)
 
 

@@ -245,6 +245,20 @@ def _span(low: int, high: int) -> str:
     return f"{low} to {high} characters" if low < high else f"of {low} character{'s' * (low > 1)}"
 
 
+def pairs_by_slice(store: TokenStore, split: str) -> Chosen:
+    """The pairs of each slice of a split, (n_pairs,) bool by its name: a pair is in the slices of its source."""
+    pairs = _documents(store, split)
+    sources = list(dict.fromkeys(source for source, _ in pairs))
+    place = _places(sources, pairs)
+    return {name: chosen[place] for name, chosen in choose(sources, store.corpus.judging).items()}
+
+
+def _places(sources: Sequence[str], pairs: Sequence[tuple[str, ...]]) -> npt.NDArray[np.int64]:
+    """Which of the sources each pair has, (n_pairs,)."""
+    place = {source: i for i, source in enumerate(sources)}
+    return np.array([place[source] for source, _ in pairs], np.int64)
+
+
 def _slice_scores(
     found: Answers,
     sources: Sequence[str],
@@ -253,8 +267,7 @@ def _slice_scores(
     judging: Judging,
     in_tokens: bool,
 ) -> tuple[Score, ...]:
-    place = {source: i for i, source in enumerate(sources)}
-    source_of = np.array([place[source] for source, _ in pairs])
+    source_of = _places(sources, pairs)
     scores = []
     for name, chosen in choose(sources, judging).items():
         those = chosen[source_of]

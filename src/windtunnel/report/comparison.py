@@ -12,7 +12,8 @@ from windtunnel.comparison.comparison import Comparison
 from windtunnel.files import write_text
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_page import comparison_page
-from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
+from windtunnel.report.comparison_rows import SLICES, Rows, arm_rows, evidence_rows, slice_rows, verdict_rows
+from windtunnel.report.comparison_slices import comparison_slices_figure
 from windtunnel.report.figures import save_figures
 from windtunnel.stats.digits import number
 from windtunnel.training.disk import saving
@@ -32,6 +33,8 @@ def comparison_tables(found: Comparison) -> list[RenderableType]:
         told = "difference: its interval is at the level of its test\nt test: is there a difference? "
         told += f"TOST: is it smaller than the margin, {number(found.rule.margin)}?"
         parts += [Text(), _table(verdict_rows(found)), Text(), _table(evidence_rows(found)), Text(told, "dim")]
+    if found.slices:
+        parts += [Text(), _table(slice_rows(found)), Text(SLICES, "dim")]
     lines = [j.sentence for j in found.judgements] or ["nothing can be judged yet: no seed is there in both arms"]
     lines += [f"paired: {line}" for line in found.pairing] + [f"note: {line}" for line in found.notes]
     parts.append(Text())
@@ -41,13 +44,18 @@ def comparison_tables(found: Comparison) -> list[RenderableType]:
 def save_report(found: Comparison, folder: Path) -> list[Path]:
     """Write `comparison.png`, `comparison.svg` and `report.html`, which needs no other file; returns their paths.
 
+    Where slices were judged there are `slices.png` and `slices.svg` too.
+
     Raises:
         SaveError: when the disk refuses.
     """
-    files, drawings = save_figures({"comparison": comparison_figure(found)}, folder)
+    figures = {"comparison": comparison_figure(found)}
+    if any(part.judgements for part in found.slices):
+        figures["slices"] = comparison_slices_figure(found)
+    files, drawings = save_figures(figures, folder)
     page = folder / "report.html"
     with saving(page):
-        write_text(page, comparison_page(found, drawings["comparison"]))
+        write_text(page, comparison_page(found, drawings))
     return [*files, page]
 
 

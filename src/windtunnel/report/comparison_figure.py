@@ -56,7 +56,8 @@ def comparison_figure(found: Comparison) -> Figure:
     return figure
 
 
-def _better_side(found: Comparison) -> str:
+def better_side(found: Comparison) -> str:
+    """The side of an axis of the comparison's metric on which the better scores are."""
     return "left" if METRICS[found.metric].better == "lower" else "right"
 
 
@@ -66,18 +67,18 @@ def _draw_losses(axes: Axes, found: Comparison, colours: Sequence[str]) -> None:
     ]
     means = [arm.scores.get(found.metric) for arm in found.arms]
     sound = [m for arm, m in zip(found.arms, means, strict=True) if not _diverged(arm)]
-    limits = _limits([v for own in values for v in own.values() if v is not None], sound)
+    limits = limits_of([v for own in values for v in own.values() if v is not None], sound)
     axes.set_xlim(limits)
     for seed in sorted({seed for own in values for seed in own}):
         line = [math.nan if (value := own.get(seed)) is None else value for own in values]
         axes.plot(line, range(len(line)), color=QUIET, linewidth=0.7, alpha=0.5, zorder=1, gid=f"seed-{seed}")
     for i, (arm, own, mean) in enumerate(zip(found.arms, values, means, strict=True)):
         lost = [run.scores.get(found.metric) for run in arm.seeds if run.reason == "diverged"]
-        _dots(axes, i, [v for v in own.values() if v is not None], colours[i], "losses")
+        draw_dots(axes, i, [v for v in own.values() if v is not None], colours[i], "losses")
         _crosses(axes, i, [v for v in lost if v is not None], limits, colours[i])
-        _mean(axes, i, mean, colours[i])
+        draw_mean(axes, i, mean, colours[i])
     axes.set_title("Loss of each seed, the same seed joined", loc="left")
-    axes.set_xlabel(f"{METRICS[found.metric].title} ({_better_side(found)} is better)")
+    axes.set_xlabel(f"{METRICS[found.metric].title} ({better_side(found)} is better)")
 
 
 def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement]) -> None:
@@ -85,29 +86,30 @@ def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement
     gone = {arm.name: _diverged(arm) | _diverged(found.baseline) for arm in found.arms}
     kept = {name: [d for seed, d in j.differences if seed not in gone[name]] for name, j in judged.items()}
     points = [-1.15 * margin, 1.15 * margin, *(d for own in kept.values() for d in own)]
-    limits = _limits(points, [j.verdict.difference for name, j in judged.items() if not gone[name]])
+    limits = limits_of(points, [j.verdict.difference for name, j in judged.items() if not gone[name]])
     axes.set_xlim(limits)
     axes.axvspan(-margin, margin, color=QUIET, alpha=0.15, linewidth=0, gid="margin")
     axes.axvline(0, color=INK, linewidth=0.8)
-    _say(axes, 0, "baseline", "")
+    say_beside(axes, 0, "baseline", "")
     for i, arm in enumerate(found.arms[1:], start=1):
         if arm.name not in judged:
-            _say(axes, i, "not judged", "no seed is there in both arms")
+            say_beside(axes, i, "not judged", "no seed is there in both arms")
             continue
         j = judged[arm.name]
         colour, d = COLOURS[j.verdict.word], j.verdict.difference
-        _dots(axes, i, kept[arm.name], colour, "differences")
+        draw_dots(axes, i, kept[arm.name], colour, "differences")
         lost = [x for seed, x in j.differences if seed in gone[arm.name] and not math.isnan(x)]  # nan: both diverged
         _crosses(axes, i, lost, limits, colour)
-        _mean(axes, i, d, colour)
+        draw_mean(axes, i, d, colour)
         more = f": about {j.seeds_needed:,} seeds would decide" if j.seeds_needed else ""
         numbers = f"{signed(d).replace(chr(10), ' ')} ({share(j.relative)})" if d.n else "no seed finished in both"
-        _say(axes, i, j.verdict.word + more, numbers)
+        say_beside(axes, i, j.verdict.word + more, numbers)
     axes.set_title("Difference to the baseline of the same seed", loc="left")
-    axes.set_xlabel(f"{METRICS[found.metric].title} ({_better_side(found)} of 0 is better)")
+    axes.set_xlabel(f"{METRICS[found.metric].title} ({better_side(found)} of 0 is better)")
 
 
-def _dots(axes: Axes, row: int, values: Sequence[float], colour: str, name: str) -> None:
+def draw_dots(axes: Axes, row: int, values: Sequence[float], colour: str, name: str) -> None:
+    """The seeds of a row."""
     axes.scatter(
         values, [row] * len(values), s=26, color=colour, alpha=0.6, linewidths=0, zorder=2, gid=f"{name}-{row}"
     )
@@ -121,7 +123,7 @@ def _crosses(axes: Axes, row: int, values: Sequence[float], limits: tuple[float,
         axes.scatter(places, [row] * len(places), s=40, color=colour, marker="x", zorder=3, clip_on=False, gid=gid)
 
 
-def _mean(axes: Axes, row: int, mean: Estimate | None, colour: str) -> None:
+def draw_mean(axes: Axes, row: int, mean: Estimate | None, colour: str) -> None:
     """The mean below its seeds with its interval, which runs off the scale when it is far wider than the seeds."""
     if mean is None or math.isnan(mean.estimate):
         return
@@ -134,7 +136,7 @@ def _mean(axes: Axes, row: int, mean: Estimate | None, colour: str) -> None:
     axes.plot([place], [y], color=colour, marker=marker, markersize=6, zorder=4, clip_on=False)
 
 
-def _say(axes: Axes, row: int, word: str, numbers: str) -> None:
+def say_beside(axes: Axes, row: int, word: str, numbers: str) -> None:
     """The verdict to the right of its row."""
     across = axes.get_yaxis_transform()
     axes.text(1.03, row, word, transform=across, weight="bold", fontsize=9.5, va="bottom" if numbers else "center")
@@ -167,7 +169,7 @@ def _diverged(arm: ArmResult) -> set[int]:
     return {run.seed for run in arm.seeds if run.reason == "diverged"}
 
 
-def _limits(points: Sequence[float], means: Iterable[Estimate | None]) -> tuple[float, float]:
+def limits_of(points: Sequence[float], means: Iterable[Estimate | None]) -> tuple[float, float]:
     """A scale with all points on it, and the ends of the intervals unless they are far beyond."""
     known = [mean for mean in means if mean is not None]
     ends = [end for mean in known for end in (mean.estimate, mean.low, mean.high) if not math.isnan(end)]

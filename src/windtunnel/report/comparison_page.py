@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.verdict import Word
 from windtunnel.report.charts import INK
 from windtunnel.report.comparison_figure import COLOURS
-from windtunnel.report.comparison_rows import Rows, arm_rows, evidence_rows, verdict_rows
+from windtunnel.report.comparison_rows import SLICES, Rows, arm_rows, evidence_rows, slice_rows, verdict_rows
 from windtunnel.report.html import inline_svg, page, scrolling_table
 from windtunnel.stats.digits import number
 from windtunnel.tasks import METRICS
@@ -44,17 +44,17 @@ button { font: inherit; }
 """
 
 
-def comparison_page(found: Comparison, svg: str) -> str:
+def comparison_page(found: Comparison, drawings: Mapping[str, str]) -> str:
     """A page that needs no other file.
 
     Args:
-        svg: the comparison's figure, whose colours become those of the page's theme.
+        drawings: the figures as SVG by name, `comparison` and `slices`; their colours become those of the page's theme.
     """
     body = f"""\
 <h1>{escape(found.corpus)}: {len(found.arms)} arms, the baseline is {escape(found.baseline.name)}</h1>
 <p class="quiet">Judged on {found.n_documents:,} held-out documents of {found.n_tokens:,} tokens.</p>
 {_verdicts(found)}
-<div class="picture scroll">{inline_svg("comparison", svg, THEME)}</div>
+{_picture("comparison", drawings)}
 <h2>Arms</h2>
 <p class="quiet">±: 95 % interval of the mean over seeds; x: times the baseline's cost</p>
 {_table(arm_rows(found))}
@@ -64,6 +64,7 @@ The t test asks whether there is a difference, TOST whether it is smaller than t
 {number(found.rule.margin)} {found.unit}.</p>
 {_table(verdict_rows(found))}
 {_table(evidence_rows(found))}
+{_slices(found, drawings)}
 <h2>Settings that differ</h2>
 {_table(_setting_rows(found))}
 <h2>What is paired</h2>
@@ -79,6 +80,19 @@ The t test asks whether there is a difference, TOST whether it is smaller than t
 def _verdicts(found: Comparison) -> str:
     lines = [f'<p class="{CLASSES[j.verdict.word]}">{escape(j.sentence)}</p>' for j in found.judgements]
     return "\n".join(lines) or "<p>Nothing can be judged yet: no seed is there in both arms.</p>"
+
+
+def _slices(found: Comparison, drawings: Mapping[str, str]) -> str:
+    if not found.slices:
+        return ""
+    return f"""<h2>By slice</h2>
+<p class="quiet">{SLICES.removeprefix("by slice: ").capitalize()}.</p>
+{_picture("slices", drawings) if "slices" in drawings else ""}
+{_table(slice_rows(found))}"""
+
+
+def _picture(name: str, drawings: Mapping[str, str]) -> str:
+    return f'<div class="picture scroll">{inline_svg(name, drawings[name], THEME)}</div>'
 
 
 def _setting_rows(found: Comparison) -> Rows:

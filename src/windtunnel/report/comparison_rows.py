@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
+from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, Slice
 from windtunnel.stats.digits import ends, interval, number, p_value, plus_minus
 from windtunnel.stats.intervals import Estimate
 from windtunnel.tasks import METRICS
 
 Rows = tuple[list[str], list[list[str]]]
+INDENT = "\u00a0\u00a0"
+"""Before an arm below its slice: two spaces that neither the terminal nor a page takes away."""
+SLICES = "by slice: scores are means over seeds; the interval of a difference is at the level of its slice's test"
 DEARER = 1.02
 """Times the baseline's cost from which on it is shown."""
 
@@ -53,6 +56,28 @@ def evidence_rows(found: Comparison) -> Rows:
         documents += "\nlimits" if j.limited_by == "documents" else ""
         rows.append([j.arm, *tests, seeds, documents])
     return heads, rows
+
+
+def slice_rows(found: Comparison) -> Rows:
+    """A row a slice, with its number of pairs, and below it one an arm: its scores, and how it differs."""
+    names = list(dict.fromkeys(name for part in found.slices for own in part.scores.values() for name in own))
+    titles = [METRICS[name].title.replace(" a ", "\na ").replace("_", "\n") for name in names]
+    heads = ["slice\n(pairs)", *titles, *(f"difference\n{METRICS[name].title}" for name in names), "verdict"]
+    return heads, [row for part in found.slices for row in _rows_of_slice(found, part, names)]
+
+
+def _rows_of_slice(found: Comparison, part: Slice, names: Sequence[str]) -> list[list[str]]:
+    judged = {j.arm: j for j in part.judgements}
+    blank = [""] * len(names)
+    rows = [[f"{part.name} ({part.n:,})", *blank, *blank, "" if part.enough else "too few\nto say"]]
+    for arm, scores in part.scores.items():
+        j = judged.get(arm)
+        differences = {found.metric: j.verdict.difference, **j.others} if j else {}
+        told = verdict_cell(j) if j else "baseline" if arm == found.baseline.name and part.enough else ""
+        means = [number(scores[name].estimate) if name in scores else "-" for name in names]
+        apart = [signed(differences[name]) if name in differences else "" for name in names]
+        rows.append([f"{INDENT}{arm}", *means, *apart, told])
+    return rows
 
 
 def verdict_cell(judgement: Judgement) -> str:

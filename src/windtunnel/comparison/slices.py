@@ -1,0 +1,156 @@
+"""A comparison of arms that translate, by slice: on which kinds of sources an arm is better, and on which worse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from windtunnel.comparison.comparison import Comparison, Slice
+from windtunnel.comparison.judging import (
+    Found,
+    Judged,
+    judgement,
+    mean_scores,
+    metric_of,
+    paired,
+    read_runs,
+    rule_of,
+    scores_of,
+    times,
+)
+from windtunnel.comparison.plan import Plan
+from windtunnel.comparison.verdict import Verdict, judge
+from windtunnel.errors import ConfigError
+from windtunnel.inspect.answers import FEWEST
+from windtunnel.inspect.slices import Chosen, pairs_by_slice
+from windtunnel.tasks import Metric
+
+
+def check_slices(plan: Plan) -> None:
+    """Whether the arms can be judged by slice, which is known before any is trained.
+
+    Raises:
+        ConfigError: for an arm that does not translate, or that has another tokenizer than the baseline.
+    """
+    base = plan.baseline
+    for arm in plan.grid.arms:
+        if (kind := arm.config.task.kind) != "translation":
+            raise ConfigError(
+                f"--slices judges what arms translate, and {arm.name} is trained for {kind}; leave it out, or compare "
+                "on pairs, e.g.: windtunnel compare pig-latin --recipe translate"
+            )
+        if arm.store.folder != base.store.folder:
+            raise ConfigError(
+                f"--slices needs the same tokens in every arm, and {arm.name} has another tokenizer than {base.name}; "
+                "leave it out, or give both the same text.tokenizer settings"
+            )
+
+
+def with_slices(plan: Plan, found: Comparison) -> Comparison:
+    """The comparison with its slices, from the runs that are there; nothing is trained or translated.
+
+    Raises:
+        ConfigError: as `check_slices`.
+        ArtifactError: as `read_runs`.
+    """
+    check_slices(plan)
+    slices = judge_slices(plan, read_runs(plan), pairs_by_slice(plan.baseline.store, "dev"))
+    return replace(found, slices=slices, notes=(*found.notes, *notes_on(plan, slices)))
+
+
+def judge_slices(plan: Plan, found: Mapping[str, Sequence[Found]], chosen: Chosen) -> tuple[Slice, ...]:
+    """Judge every slice by the comparison's rule, as if its pairs were the whole dev split.
+
+    The levels are corrected for all slices and arms together, so that `alpha` is the chance that any of them is called
+    better or worse when none differs.
+
+    Args:
+        found: the runs of each arm.
+        chosen: the pairs of each slice, (n_pairs,) bool by its name.
+    """
+    metric, metrics = metric_of(plan), plan.baseline.task.metrics
+    parts = {name: _part(plan, found, pairs, metric) for name, pairs in chosen.items()}
+    judged = _judge({name: part for name, part in parts.items() if chosen[name].sum() >= FEWEST}, plan)
+    slices = []
+    for name, part in parts.items():
+        judgements = [judgement(verdict, part, plan) for verdict in judged.get(name, ())]
+        scores = {arm: mean_scores(own, metrics) for arm, own in part.found.items()}
+        named = tuple(replace(j, sentence=f"{name}: {j.sentence}") for j in judgements)
+        slices.append(Slice(name, int(chosen[name].sum()), scores, part.rule.margin, named))
+    return tuple(slices)
+
+
+def _part(plan: Plan, found: Mapping[str, Sequence[Found]], pairs: npt.NDArray[np.bool_], metric: Metric) -> Judged:
+    """The runs as if these pairs were all; no verdicts yet."""
+    within = {arm: [_within(f, pairs, plan.baseline.task.metrics) for f in own] for arm, own in found.items()}
+    totals = next((_totals(f) for own in within.values() for f in own if f.measured), {})
+    return Judged(within, metric, totals, rule_of(plan, metric, within), paired(plan, metric, within), [])
+
+
+def _within(found: Found, pairs: npt.NDArray[np.bool_], metrics: Sequence[Metric]) -> Found:
+    """A run whose documents are these pairs. One that diverged did so on every slice."""
+    if found.measured is None:
+        return found
+    kept = replace(found, measured=replace(found.measured, sums={k: v[pairs] for k, v in found.measured.sums.items()}))
+    assert kept.measured is not None
+    scores = scores_of(kept.measured, metrics, _totals(kept), Path(found.run.folder))
+    return replace(kept, run=replace(found.run, scores=scores))
+
+
+def _totals(found: Found) -> dict[str, float]:
+    """As `Translation.totals`, of the pairs that were kept."""
+    assert found.measured is not None
+    targets = found.measured.sums["targets"]
+    return {"targets": float(targets.sum()), "pairs": len(targets)}
+
+
+def _judge(parts: Mapping[str, Judged], plan: Plan) -> dict[str, list[Verdict]]:
+    """The verdicts of each slice, from one call for all: it corrects for their number.
+
+    Every slice has a margin of its own, so differences are judged in units of it. Dunnett's correction is for arms
+    on the same documents; Holm's, which holds for any, takes its place.
+    """
+    places = [(name, arm) for name, part in parts.items() for arm in part.pairs]
+    differences = {
+        str(i): [d / parts[name].rule.margin for _, d in parts[name].pairs[arm]] for i, (name, arm) in enumerate(places)
+    }
+    correction = "holm" if plan.rule.correction == "dunnett" else plan.rule.correction
+    better = next((part.rule.better for part in parts.values()), plan.rule.better)
+    verdicts: dict[str, list[Verdict]] = {}
+    rule = replace(plan.rule, margin=1.0, correction=correction, better=better)
+    for (name, arm), verdict in zip(places, judge(differences, rule), strict=True):
+        difference = times(verdict.difference, parts[name].rule.margin)
+        verdicts.setdefault(name, []).append(replace(verdict, arm=arm, difference=difference))
+    return verdicts
+
+
+def notes_on(plan: Plan, slices: Sequence[Slice]) -> Iterator[str]:
+    """What to bear in mind of the verdicts by slice, in sentences."""
+    n = sum(len(part.judgements) for part in slices)
+    if not any(part.enough for part in slices):
+        yield (
+            f"by slice: none has {FEWEST} pairs, so nothing is said of any; hold out more, e.g. "
+            "--set text.dev_fraction=0.2"
+        )
+    elif plan.rule.correction == "none":
+        yield f"by slice: {n} verdicts without a correction, as asked: the more there are, the likelier a wrong winner"
+    else:
+        name = "Bonferroni" if plan.rule.correction == "bonferroni" else "Holm"
+        yield (
+            f"by slice: {name}'s correction is for all {n} verdicts together: the chance that any of them names a "
+            f"wrong winner is at most {plan.rule.alpha:g}"
+        )
+    won = [(part, j) for part in slices for j in part.judgements if j.verdict.word in ("better", "worse")]
+    for part, j in won:
+        if (over := j.over_documents) and over.low <= 0 <= over.high:
+            yield f"{part.name}: the verdict on {j.arm} holds for these {part.n:,} pairs; others could turn it"
+    by_t = [j for _, j in won if not any(j.verdict.diverged) and j.verdict.p_sign_flip > j.verdict.level]
+    if by_t:
+        yield (
+            f"by slice: {len(by_t)} of {len(won)} verdicts of better or worse rest on the differences being about "
+            "normal: the t test decides and a sign-flip test does not"
+        )
