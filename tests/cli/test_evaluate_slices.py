@@ -11,7 +11,8 @@ from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
 
 SHORT = ["model.family=transformer", "train.steps=60", "train.eval_every=60", "train.save_every=60",
-         "schedule.warmup=20", "train.sample_tokens=0", "train.compile=false", "train.threads=1", "model.n_layers=1"]  # fmt: skip
+         "schedule.warmup=20", "train.sample_tokens=0", "train.compile=false", "train.threads=1",
+         "model.n_layers=1"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
