@@ -102,7 +102,7 @@ def _write_attention(trained: TrainedModel, translations: Sequence[Translated], 
 
     seen = translation_attention(trained, translations, TOKENS_SHOWN)
     if path.suffix == ".html":
-        write_text(path, translation_page(seen, trained.run.folder.name, trained.step))
+        write_text(path, translation_page(seen, trained.run.name, trained.step))
     else:
         write_figure(translation_figure(seen), path)
     console().print(copying_line(copying(seen)), highlight=False)

@@ -21,6 +21,7 @@ from windtunnel.training.run import TrainedModel
 
 Weights = npt.NDArray[np.float32]
 Seen = npt.NDArray[np.bool_]
+SOURCE, WRITTEN = "source token", "token written"
 MOST_WEIGHTS = 2_000_000
 """Weights of all translations that are looked at together: a page of them is about 5 MB."""
 
@@ -29,6 +30,7 @@ MOST_WEIGHTS = 2_000_000
 class Heads:
     """One kind of attention of a translation: T tokens look at S tokens.
 
+    row: what a row is, SOURCE or WRITTEN.
     weights: (n_layers, n_heads, T, S) float32; row t of a head sums to 1.
     seen: (n_layers, T, S) bool, the columns that a row may look at at all.
     rows, columns: the texts of the tokens; a token of the target is the row in which it is written.
@@ -38,6 +40,7 @@ class Heads:
     """
 
     kind: str
+    row: str
     weights: Weights
     seen: Seen
     rows: tuple[str, ...]
@@ -161,12 +164,14 @@ def _of_pair(
     of_encoder, of_decoder, across = as_numpy(encoder), as_numpy(decoder[::2]), as_numpy(decoder[1::2])
     reads, begins, writes = (_texts(trained, ids) for ids in (source, before, written))
     n_source = len(source)
+    before_it = _seen(model.config.windows, len(before))
     everything = np.ones((len(across), len(before), n_source), dtype=np.bool_)
     among = np.ones((len(of_encoder), n_source, n_source), dtype=np.bool_)
+    same = _equal(trained, written, source)
     kinds = (
-        Heads("encoder self-attention", of_encoder, among, reads, reads, n_source),
-        Heads("decoder self-attention", of_decoder, _seen(model.config.windows, len(before)), writes, begins, 0),
-        Heads("cross-attention", across, everything, writes, reads, n_source, _equal(trained, written, source)),
+        Heads("encoder self-attention", SOURCE, of_encoder, among, reads, reads, n_source),
+        Heads("decoder self-attention", WRITTEN, of_decoder, before_it, writes, begins, 0),
+        Heads("cross-attention", WRITTEN, across, everything, writes, reads, n_source, same),
     )
     return kinds, difference
 
@@ -177,17 +182,12 @@ def _of_stream(
     ids = [*source, *before]
     found, seen, first = attention(model, ids), _seen(model.config.windows, len(ids)), len(source) - 1
     reads, writes = _texts(trained, ids), _texts(trained, written)
-    of_source, of_target = slice(0, first), slice(first, None)
+    inside, target, begins = found.weights[:, :, :first, :first], found.weights[:, :, first:], reads[:first]
+    same = _equal(trained, written, source, len(ids))
     kinds = (
-        Heads(
-            "self-attention inside the source", found.weights[:, :, of_source, of_source],
-            seen[:, of_source, of_source], reads[:first], reads[:first], first,
-        ),
-        Heads(
-            "self-attention of the target", found.weights[:, :, of_target], seen[:, of_target], writes, reads,
-            len(source), _equal(trained, written, source, len(ids)),
-        ),
-    )  # fmt: skip
+        Heads("self-attention inside the source", SOURCE, inside, seen[:, :first, :first], begins, begins, first),
+        Heads("self-attention of the target", WRITTEN, target, seen[:, first:], writes, reads, len(source), same),
+    )
     return kinds, found.max_difference
 
 
@@ -201,9 +201,10 @@ def _seen(windows: Sequence[int | None], length: int) -> Seen:
 
 
 def _equal(trained: TrainedModel, written: Sequence[int], source: Sequence[int], n_columns: int | None = None) -> Seen:
-    """(T, S): where a token of the source equals the one that is written; marks equal none."""
+    """(T, S): where a token of the source equals the one that is written; marks equal none, nor does the source's last,
+    its end or turn."""
     marks = set(trained.tokenizer.marks.values())
     equal = np.zeros((len(written), n_columns or len(source)), dtype=np.bool_)
     for row, id in enumerate(written):
-        equal[row, : len(source)] = [id == other and id not in marks for other in source]
+        equal[row, : len(source) - 1] = [id == other and id not in marks for other in source[:-1]]
     return equal

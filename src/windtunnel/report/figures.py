@@ -25,8 +25,8 @@ Floats = npt.NDArray[np.float64]
 MOST_GRID_LABELS = 24  # more tokens than this stay without labels where many heads are drawn
 MOST_LABELS = 40
 """Tokens that are named on an axis; of a longer text every second, third ... is."""
-MOST_INCHES = 200
-"""Height of the largest figure; at twice it, 160 dots an inch are more than a PNG is drawn with."""
+MOST_INCHES = 100
+"""Height of the largest figure: 16,000 dots of a PNG."""
 BOXED = {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}
 SCALE: dict[str, Any] = {"label": "attention weight", "shrink": 0.8, "pad": 0.02}
 

@@ -24,6 +24,7 @@ ENDINGS = (".html", ".png", ".svg", ".pdf")
 STYLE = """
 body { --surprise: var(--bar); max-width: 110rem; }
 section.source { border-top: 1px solid var(--line); margin-top: 2rem; }
+p { max-width: 64rem; }
 h2 { overflow-wrap: anywhere; }
 h3 { font-size: 1rem; margin: 1.25rem 0 0; }
 h4 { font-size: .9rem; font-weight: 400; color: var(--quiet); margin: .5rem 0 0; }
@@ -80,11 +81,13 @@ def translation_figure(seen: Sequence[TranslationAttention]) -> Figure:
     Raises:
         ConfigError: when that is too much for one figure.
     """
-    return maps_figure([
-        Map(f"{one.translated.source} → {one.translated.target}: {heads.kind}", heads.weights, heads.rows,
-            heads.columns, heads.n_source if 0 < heads.n_source < len(heads.columns) else None)
-        for one in seen for heads in one.kinds
-    ])  # fmt: skip
+    return maps_figure([_map(one, heads) for one in seen for heads in one.kinds])
+
+
+def _map(one: TranslationAttention, heads: Heads) -> Map:
+    title = f"{one.translated.source} → {one.translated.target}: {heads.kind}, rows: {heads.row}"
+    split = heads.n_source if 0 < heads.n_source < len(heads.columns) else None
+    return Map(title, heads.weights, heads.rows, heads.columns, split)
 
 
 def _section(one: TranslationAttention, place: int) -> str:
@@ -93,21 +96,21 @@ def _section(one: TranslationAttention, place: int) -> str:
         f'<section class="source"><h2>{escape(made.source)} → {escape(made.target)}</h2>'
         f'<p class="quiet">probability {number(made.probability)}{"" if made.complete else "; it does not end"}</p>'
     )
-    columns = ("written", "probability", "rank", "what it could have been")
+    most = max(len(token.alternatives) for token in one.tokens)
+    columns = ("written", "probability", "rank", *(f"rank {n}" for n in range(1, most + 1)))
     tokens = table(columns, [_token_row(token) for token in one.tokens])
     return head + tokens + "".join(_maps(heads, place, k) for k, heads in enumerate(one.kinds)) + "</section>"
 
 
 def _token_row(token: TokenTrace) -> tuple[str, ...]:
-    others = "  ".join(f"{other.text} {number(other.probability_1)}" for other in token.alternatives)
-    return token.text, number(token.probability_1 or 0.0), str(token.rank), others
+    others = (f"{other.text} {number(other.probability_1)}" for other in token.alternatives)
+    return token.text, number(token.probability_1 or 0.0), str(token.rank), *others
 
 
 def _maps(heads: Heads, place: int, kind: int) -> str:
-    looks = "token written" if heads.kind != "encoder self-attention" and "inside" not in heads.kind else "source token"
     parts = [
         f"<h3>{escape(heads.kind)}</h3>"
-        f'<p class="quiet">Rows: each {looks}, {escape(" ".join(heads.rows))}. {escape(_columns(heads))}</p>'
+        f'<p class="quiet">Rows: each {heads.row}, {escape(" ".join(heads.rows))}. {escape(_columns(heads))}</p>'
     ]
     n_layers, n_heads = heads.weights.shape[:2]
     for layer in range(n_layers):

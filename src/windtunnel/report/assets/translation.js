@@ -15,7 +15,7 @@ function mapOf(canvas) {
   const heads = data[source][kind];
   const [T, S] = [heads.rows.length, heads.columns.length];
   const begin = (layer * heads.n_heads + head) * T * S;
-  const cell = Math.max(4, Math.min(18, Math.floor(320 / Math.max(T, S))));
+  const cell = Math.max(4, Math.min(20, Math.floor(320 / Math.max(T, S))));
   return { heads, layer, head, T, S, cell, weight: (t, s) => heads.weights[begin + t * S + s] / 65535 };
 }
 
