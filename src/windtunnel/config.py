@@ -112,15 +112,17 @@ def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
 def override(config: C, assignments: Iterable[str]) -> C:
     """Apply overrides such as `model.n_layers=6`; values are read as JSON where they are JSON, else as text.
 
+    A part that becomes another kind, as by `model.family=rnn`, keeps the settings that both kinds have, by name, and
+    loses the others.
+
     Raises:
         ConfigError: for an assignment without `=`, an unknown path (the nearest one is offered) or a wrong value.
     """
+    pairs = [_assigned(assignment, config) for assignment in assignments]
+    config = _of_kinds(config, dict(pairs))
     data = config.model_dump(exclude_unset=True)
     known = _paths(type(config), config)
-    for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {assignment!r}: expected PATH=VALUE, for example --set {next(iter(known))}=...")
+    for path, text in pairs:
         if path not in known:
             raise ConfigError(f"--set {path}: there is no such setting{_nearest(path, known)}")
         *parents, leaf = path.split(".")
@@ -129,6 +131,42 @@ def override(config: C, assignments: Iterable[str]) -> C:
             node = node.setdefault(parent, {})
         node[leaf] = _value(text, known[path])
     return parse(type(config), data)
+
+
+def _assigned(assignment: str, config: Config) -> tuple[str, str]:
+    """The path and the text of PATH=VALUE."""
+    path, separator, text = assignment.partition("=")
+    if not separator:
+        example = next(iter(_paths(type(config), config)))
+        raise ConfigError(f"--set {assignment!r}: expected PATH=VALUE, for example --set {example}=...")
+    return path, text
+
+
+def _of_kinds(config: C, given: Mapping[str, str]) -> C:
+    """The config with each part of the kind whose tag is given by its path, unchecked: other settings are to come."""
+    parts = {}
+    for name, field in type(config).model_fields.items():
+        part = getattr(config, name)
+        tag = f"{name}.{part.tag}" if isinstance(part, Tagged) else ""
+        kind = _kind_named(field.annotation, given.get(tag))
+        if kind and not isinstance(part, kind):
+            shared = {setting for setting in part.model_fields_set if _is_in_both(setting, type(part), kind)}
+            chosen = {**{setting: getattr(part, setting) for setting in shared}, part.tag: given[tag]}
+            parts[name] = kind.model_construct(set(chosen), **chosen)
+    return config.model_copy(update=parts)
+
+
+def _is_in_both(setting: str, a: type[Tagged], b: type[Tagged]) -> bool:
+    """Whether two kinds have a setting of this name, in both a value or in both a part; their tags are none."""
+    if setting == a.tag or setting not in b.model_fields:
+        return False
+    return bool(_kinds(a.model_fields[setting].annotation)) == bool(_kinds(b.model_fields[setting].annotation))
+
+
+def _kind_named(annotation: Any, name: str | None) -> type[Tagged] | None:
+    """The kind of a part that has this name as its tag."""
+    tagged = [kind for kind in _kinds(annotation) if issubclass(kind, Tagged)]
+    return next((kind for kind in tagged if kind.model_fields[kind.tag].default == name), None)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -201,11 +239,16 @@ def _nearest(path: str, known: Collection[str]) -> str:
 def _sentence(kind: type[Config], item: dict[str, Any]) -> str:
     loc = item["loc"]
     named = kind.model_fields.get(str(loc[0])) if loc else None
+    known = _paths(kind)
     if named and len(_kinds(named.annotation)) > 1:  # pydantic names the kind, too, which is no part of a path
+        part = _kind_named(named.annotation, str(loc[1])) if len(loc) > 1 else None
+        known = _paths(part, prefix=f"{loc[0]}.") if part else known
         loc = (loc[0], *loc[2:])
     path = ".".join(str(part) for part in loc)
     if item["type"] == "extra_forbidden":
-        return f"there is no setting {path}{_nearest(path, _paths(kind))}"
+        return f"there is no setting {path}{_nearest(path, known)}"
+    if item["type"] == "union_tag_invalid":
+        return f"{path} is not of a known kind, given {item['ctx']['tag']!r}; known are {item['ctx']['expected_tags']}"
     message = item["msg"].removeprefix("Value error, ")
     if not path:
         return message

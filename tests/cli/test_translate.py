@@ -83,6 +83,28 @@ def test_the_sample_of_a_run_that_translates_are_held_out_sources_with_their_tar
     assert sum(len(target) + 1 for target in targets[:-1]) < n <= sum(len(target) + 1 for target in targets)
 
 
+def test_the_columns_of_a_table_may_have_other_names(windtunnel, tmp_path):
+    rows = "".join(f"{n:b}\t{n}\t{n:o}\n" for n in range(1, 99))
+    (tmp_path / "pairs.tsv").write_text("binary\tdecimal\toctal\n" + rows)
+    words = ("train", tmp_path / "pairs.tsv", "--recipe", "translate", "--steps", 2, "--out", tmp_path / "runs",
+             "--set", "model.n_layers=1")  # fmt: skip
+    columns = ("--column", "source=binary", "--column", "target=octal")
+    assert windtunnel(*words, *columns, "--json")[0] == 0
+    store = load(tmp_path / "runs" / "seed-0").run.store()
+    part = store.splits["train"]
+    first = store.tokenizer.decode(part.ids[: part.offsets[1]].tolist()).split("\t")
+    assert int(first[0], 2) == int(first[1], 8)
+    for wrong, said in [
+        (("--column", "source=binary", "--column", "target=hex"), "no column 'hex'; it has binary, decimal, octal"),
+        (("--column", "source"), "--column source: expected each field once"),
+        (("--column", "source=octal", "--column", "source=binary"), "expected each field once"),
+        ((), "such as pig-latin or a .tsv with these columns (of other names: --column source=NAME"),
+    ]:
+        code, _, err = windtunnel(*words[:-3], tmp_path / "other", *wrong)
+        assert code in (2, 3), err
+        assert said in " ".join(err.split())
+
+
 def test_a_target_stays_on_its_line():
     assert on_one_line("a b\nc\td\x1b[0mé") == r"a b\nc\td\x1b[0mé"
 

@@ -30,6 +30,17 @@ FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", hel
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
 
 
+def columns_of(given: list[str]) -> dict[str, str]:
+    """The columns of --column FIELD=NAME. Raises ConfigError when one has no = or a field comes twice."""
+    pairs = [one.partition("=") for one in given]
+    fields = [field for field, _, _ in pairs]
+    if not all(field and name for field, _, name in pairs) or len(dict.fromkeys(fields)) < len(fields):
+        raise ConfigError(
+            f"--column {' --column '.join(given)}: expected each field once, as --column source=en --column target=de"
+        )
+    return {field: name for field, _, name in pairs}
+
+
 def load_model(name: str) -> TrainedModel:
     """The model of a run; what was found wrong on the way to it is said."""
     from windtunnel.runs.seeds import find_run

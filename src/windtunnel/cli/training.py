@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from windtunnel.cli.terminal import (
     RunName,
     Set,
     asked_to_stop,
+    columns_of,
     console,
     print_json,
     refuse_torchrun,
@@ -43,6 +45,10 @@ def train(
         str | None, typer.Option("--from", metavar="RUN", help="Begin with the weights of this run, and its settings.")
     ] = None,
     set: Set = [],  # noqa: B006
+    column: Annotated[
+        list[str],
+        typer.Option(metavar="FIELD=NAME", help="The column of a field in a table, e.g. source=en."),
+    ] = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
@@ -60,7 +66,8 @@ def train(
 
     def settings() -> RunConfig:
         base = continue_from(find_run(start), corpus, recipe) if start else settings_of(recipe, corpus)
-        return override(base, [*set, *([f"train.steps={steps}"] if steps else [])])
+        columns = [f"text.columns={json.dumps(columns_of(column))}"] if column else []
+        return override(base, [*set, *columns, *([f"train.steps={steps}"] if steps else [])])
 
     if parallel:
         from windtunnel.runs.distributed import create_distributed

@@ -30,7 +30,7 @@ from windtunnel.errors import ArtifactError, SaveError
 from windtunnel.files import delete, read_file
 from windtunnel.generation.weights import weights_of, with_weights
 from windtunnel.models import Model, Transformer, as_transformer
-from windtunnel.nn.cache import Cache, StaticCache
+from windtunnel.nn.cache import AnyCache, Cache, StaticCache
 from windtunnel.text.corpora.cache import cache_folder, private_folder
 from windtunnel.training import machine
 from windtunnel.training.disk import saving
@@ -79,7 +79,7 @@ class Steps:
         if self.compile is False:
             return "it was asked for"
         if not self.model.config.cache_elements_per_token():
-            return f"a model of the family {self.model.config.family} has no cache"
+            return f"a model of the family {self.model.config.family} has no cache of keys and values"
         if self.model.config.reads == "pair":
             return "a compiled step reads no memory of a source"
         if self.model.embedding.weight.device.type != "cpu":
@@ -91,13 +91,13 @@ class Steps:
         n_tokens = min(n_tokens, self.model.config.context_length)
         return n_tokens if self.eager_because else (n_tokens // ROUND + 1) * ROUND
 
-    def get(self, cache: Cache | None, eager_seconds: float) -> Call | None:
+    def get(self, cache: AnyCache | None, eager_seconds: float) -> Call | None:
         """The step for a cache, or None for eager steps.
 
         Args:
             eager_seconds: what the steps to come would take eagerly.
         """
-        if cache is None or self.eager_because:
+        if not isinstance(cache, Cache) or self.eager_because:
             return None
         shape = (cache.keys.shape[1], cache.capacity)
         if shape not in self.loaded:

@@ -24,7 +24,7 @@ from windtunnel.generation.compiled import Call, Steps
 from windtunnel.generation.sampling import Floats, SamplingConfig, adjust, choose_each, uniform
 from windtunnel.models import Model
 from windtunnel.models.family import Selectable
-from windtunnel.nn.cache import Cache
+from windtunnel.nn.cache import AnyCache, Cache
 
 Ids = npt.NDArray[np.int64]
 Finish = Literal["stop", "length"]
@@ -122,14 +122,14 @@ class Reader:
     ) -> None:
         if model.config.reads == "pair" and memory is None:
             raise ConfigError(
-                f"a {model.config.family} writes the target of a source and continues no text; "
+                f"this {model.config.family} writes the target of a source and continues no text; "
                 'give it a source: windtunnel translate RUN "..."'
             )
         self.model, self.steps, self.memory = model, steps or Steps(model, compile=False), memory
         self.n_tokens = model.config.context_length if n_tokens is None else n_tokens
         self.read_BT: Ids | None = None
         """The last context_length ids of each row; None before the first are read."""
-        self.cache: Cache | None = None
+        self.cache: AnyCache | None = None
         self.compiled: Call | None = None
 
     def read(self, ids_BT: Ids) -> Floats:
@@ -212,16 +212,17 @@ class Reader:
         n_weights = sum(tensor.numel() for tensor in self.model.state_dict().values())
         return min(self.model.config.context_length, TOKEN_BY_TOKEN // n_weights)
 
-    def _token_by_token(self, compiled: Call, ids_BT: Ids, cache: Cache) -> Floats:
+    def _token_by_token(self, compiled: Call, ids_BT: Ids, cache: AnyCache) -> Floats:
+        assert isinstance(cache, Cache)  # there is a compiled step for no other
         for ids_B in ids_BT.T:
             logits_BV = compiled(torch.from_numpy(ids_B[:, None].copy()), cache)
         return as_floats(logits_BV)
 
-    def _last(self, ids_BT: Ids, cache: Cache | None = None) -> Floats:
+    def _last(self, ids_BT: Ids, cache: AnyCache | None = None) -> Floats:
         """The logits (B, V) of the last token of a forward pass on the last context_length ids of each row."""
         return as_floats(self._logits(ids_BT, cache)[:, -1])
 
-    def _logits(self, ids_BT: Ids, cache: Cache | None = None) -> Tensor:
+    def _logits(self, ids_BT: Ids, cache: AnyCache | None = None) -> Tensor:
         ids = torch.tensor(ids_BT[:, -self.model.config.context_length :], device=self._device)
         given: dict[str, object] = {} if cache is None else {"cache": cache}
         if self.memory is not None:

@@ -10,6 +10,7 @@ from windtunnel.config import any_of
 from windtunnel.errors import ConfigError
 from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
+from windtunnel.models.rnn import RNN, RNNConfig
 from windtunnel.models.transformer import Transformer, TransformerConfig
 from windtunnel.models.translator import Translator, TranslatorConfig
 
@@ -17,6 +18,7 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "transformer": TransformerConfig,
     "mlp": MLPConfig,
     "translator": TranslatorConfig,
+    "rnn": RNNConfig,
 }
 
 
@@ -31,6 +33,8 @@ else:
 def build(config: TransformerConfig, seed: int) -> Transformer: ...
 @overload
 def build(config: MLPConfig, seed: int, generator: torch.Generator | None = None) -> MLP: ...
+@overload
+def build(config: RNNConfig, seed: int) -> RNN: ...
 @overload
 def build(config: ModelConfig, seed: int, generator: torch.Generator | None = None) -> Model: ...
 def build(config: ModelConfig, seed: int, generator: torch.Generator | None = None) -> Model:
@@ -55,11 +59,13 @@ def as_mlp(model: Model, purpose: str) -> MLP:
 __all__ = [
     "FAMILIES",
     "MLP",
+    "RNN",
     "AnyModelConfig",
     "MLPConfig",
     "Model",
     "ModelConfig",
     "ParameterRow",
+    "RNNConfig",
     "Transformer",
     "TransformerConfig",
     "Translator",

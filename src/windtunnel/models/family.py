@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from windtunnel.config import Tagged
-from windtunnel.nn.cache import Cache
+from windtunnel.nn.cache import AnyCache
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Model(nn.Module):
     config: ModelConfig
     embedding: nn.Embedding
 
-    def new_cache(self, batch_size: int, capacity: int) -> Cache | None:
-        """An empty cache of keys and values; None for a family that computes every token from the ids alone."""
+    def new_cache(self, batch_size: int, capacity: int) -> AnyCache | None:
+        """An empty cache of what was read; None for a family that computes every token from the ids alone."""
         return None
 
     def encode(self, source: Tensor, source_kept: Tensor | None = None) -> Selectable:

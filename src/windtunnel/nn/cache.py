@@ -7,11 +7,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from windtunnel.nn.attention import Mask, visible
+
+
+class AnyCache(Protocol):
+    """What a model keeps of the tokens that it has read, whatever its family: keys and values, or a state."""
+
+    capacity: int
+    length: int
+
+    def advance(self, n_tokens: int) -> None:
+        """Note that n_tokens more have been read."""
+
+    def select(self, rows_B: Tensor) -> Self:
+        """A new cache in which row i holds what row rows_B[i] holds here."""
+        ...
 
 
 class Cache:

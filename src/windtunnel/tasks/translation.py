@@ -121,7 +121,8 @@ class Translation(TokenTask):
         if fields != ("source", "target"):
             raise ConfigError(
                 f"task.kind=translation needs a corpus with the fields source and target, and {self.store.corpus.name} "
-                f"has {', '.join(fields)}; give one of pairs, such as pig-latin or a .tsv with these columns"
+                f"has {', '.join(fields)}; give one of pairs, such as pig-latin or a .tsv with these "
+                "columns (of other names: --column source=NAME --column target=NAME)"
             )
 
     def examples(self, split: str) -> Pairs:

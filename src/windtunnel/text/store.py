@@ -52,15 +52,18 @@ class TextConfig(Config):
         `random.seed(number); random.shuffle(documents)` and cuts there, as published scripts do; all are then in
         memory while the store is built, and equal documents may land in different splits
         (pairs of one source stay together).
+    columns: of a .tsv, .csv or .jsonl file the column of each field, where they have other names than the fields:
+        {"source": "en", "target": "de"}.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"shuffle_seed"})
+    added: ClassVar[frozenset[str]] = frozenset({"shuffle_seed", "columns"})
     unit: Literal["auto", "text", "file", "line"] = "auto"
     tokenizer: str = "auto"
     vocab_size: int = Field(4096, ge=257)
     dev_fraction: float = Field(0.05, ge=0, lt=1)
     test_fraction: float = Field(0.05, ge=0, lt=1)
     shuffle_seed: int | None = Field(None, ge=0)
+    columns: dict[str, str] | None = None
 
     @model_validator(mode="after")
     def _leave_some(self) -> Self:

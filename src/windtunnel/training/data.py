@@ -27,7 +27,7 @@ def first_weights(config: RunConfig) -> Model:
 
 def open_store(config: RunConfig) -> TokenStore:
     """The corpus of a config as tokens, from the cache where it is there."""
-    return prepare(open_corpus(config.corpus, config.text.unit), config.text)
+    return prepare(open_corpus(config.corpus, config.text.unit, config.text.columns), config.text)
 
 
 def open_task(config: RunConfig, store: TokenStore | None = None) -> Task:

@@ -104,10 +104,20 @@ def orthogonal(matrices_NRC: Tensor, dtype: torch.dtype | None = None) -> Tensor
 
 
 def hidden_matrices(model: nn.Module) -> dict[Tensor, list[int]]:
-    """The weights of the linear layers in the model's blocks or layers, neither its embedding nor its head.
+    """The weights of linear and recurrent layers in the model's blocks or layers, neither its embedding nor its head.
 
     Of each the rows of the matrices in it: queries, keys and values are three, packed. Made orthogonal as one, the
     larger gradient of the values would leave the queries hardly a step.
     """
-    inside = [module for layer in layers_of(model) for module in layer.modules() if isinstance(module, nn.Linear)]
-    return {m.weight: m.parts if isinstance(m, Linear) else [m.out_features] for m in inside}
+    inside = [module for layer in layers_of(model) for module in layer.modules()]
+    return {matrix: parts for module in inside for matrix, parts in _matrices(module)}
+
+
+def _matrices(module: nn.Module) -> list[tuple[Tensor, list[int]]]:
+    """The matrices of a module's own, with the rows of those that each is packed of."""
+    if isinstance(module, nn.Linear):
+        return [(module.weight, module.parts if isinstance(module, Linear) else [module.out_features])]
+    if isinstance(module, nn.RNNBase):  # of a gru three gates, of an lstm four
+        d = module.hidden_size
+        return [(matrix, [d] * (len(matrix) // d)) for matrix in module.parameters() if matrix.dim() == 2]
+    return []

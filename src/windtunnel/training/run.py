@@ -89,7 +89,7 @@ class Run:
         """
         if not self.config.corpus:
             raise ConfigError(f"{self.folder} has no corpus; import its model again with --corpus CORPUS")
-        corpus = open_corpus(self.config.corpus, self.config.text.unit)
+        corpus = open_corpus(self.config.corpus, self.config.text.unit, self.config.text.columns)
         try:
             store = prepare(corpus, self.config.text, tokenizer=self.tokenizer)
         except DataError:  # such as a character that the tokenizer did not know when the run began

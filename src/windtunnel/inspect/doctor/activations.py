@@ -68,7 +68,11 @@ def activations(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Activat
         return hook
 
     def after(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, given, value: add(name, value, depths.get(module))
+        def hook(module: nn.Module, given: Any, value: Any) -> None:
+            shown = value[0] if isinstance(module, nn.RNNBase) else value  # the state after the last token left out
+            add(name, shown, depths.get(module))
+
+        return hook
 
     handles = []
     for name, module in model.named_modules():

@@ -1,0 +1,48 @@
+"""A part of a config that becomes another kind: what it keeps, what it loses, and what may be set beside it."""
+
+import pytest
+
+from windtunnel.config import override, parse
+from windtunnel.errors import ConfigError
+from windtunnel.models import MLPConfig, RNNConfig, TransformerConfig
+from windtunnel.tasks import LanguageConfig
+from windtunnel.training.recipes import mlp, tiny, translate
+from windtunnel.training.run_config import RunConfig
+
+
+def test_another_family_keeps_what_both_have_by_name():
+    model = override(tiny("names"), ["model.family=rnn", "train.steps=7"]).model
+    assert model == RNNConfig(context_length=32, n_layers=3, d_model=64, dropout=0.0)
+    assert model.model_fields_set == {"family", "context_length", "n_layers", "d_model", "dropout"}
+    back = override(
+        override(tiny("names"), ["model.family=rnn"]), ["model.family=transformer", "model.n_heads=4"]
+    ).model
+    assert back == TransformerConfig(n_heads=4, context_length=32, n_layers=3, d_model=64, dropout=0.0)
+    translator = override(tiny("names"), ["model.family=translator", "model.encoder.n_layers=2"])
+    assert override(translator, ["model.family=rnn"]).model.encoder is None  # there it is a part, here a value
+    assert override(mlp("names"), ["model.family=rnn"]).model == RNNConfig()
+    assert override(translate("pig-latin"), ["task.kind=language"]).task == LanguageConfig()
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_settings_of_the_new_family_may_stand_before_its_name(backwards):
+    given = ["model.family=mlp", "model.d_hidden=50", "model.n_layers=2"]
+    model = override(tiny("names"), given[::-1] if backwards else given).model
+    assert model == MLPConfig(context_length=32, n_layers=2, d_hidden=50)
+
+
+def test_the_same_family_changes_nothing():
+    assert override(tiny("names"), ["model.family=transformer"]) == tiny("names")
+
+
+def test_a_setting_that_the_new_family_has_not_is_refused_where_it_was_given():
+    with pytest.raises(
+        ConfigError, match=r"--set model\.n_heads: there is no such setting; did you mean model.n_layers"
+    ):
+        override(tiny("names"), ["model.family=rnn", "model.n_heads=2"])
+    with pytest.raises(
+        ConfigError, match=r"^model is not of a known kind, given 'rnm'; known are 'transformer', .*'rnn'"
+    ):
+        override(tiny("names"), ["model.family=rnm"])
+    with pytest.raises(ConfigError, match=r"there is no setting model.n_heads; did you mean model.n_layers"):
+        parse(RunConfig, {"corpus": "names", "model": {"family": "rnn", "n_heads": 4}})
