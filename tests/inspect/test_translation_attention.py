@@ -14,7 +14,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.generation.translate import translate
 from windtunnel.inspect import translation_attention as module
 from windtunnel.inspect.translation_attention import Heads, copying, translation_attention
-from windtunnel.models import FAMILIES, build
+from windtunnel.models import FAMILIES, RNN, build
 from windtunnel.nn.attention import Mask, attention_weights
 from windtunnel.tasks import TranslationConfig
 from windtunnel.text.store import TextConfig
@@ -22,29 +22,33 @@ from windtunnel.text.tokenizers import characters_tokenizer
 from windtunnel.training.run import Run, TrainedModel
 from windtunnel.training.run_config import RunConfig
 
-SMALL = {"context_length": 12, "n_layers": 2, "n_heads": 2, "d_model": 16, "dropout": 0.0, "tie_embeddings": False}
+SMALL = {"context_length": 12, "n_layers": 2, "d_model": 16, "dropout": 0.0, "tie_embeddings": False}
+TWO = {"n_heads": 2}
 VARIANTS = {
-    "transformer": ("transformer", {"position": "rope"}),
-    "transformer, window": ("transformer", {"position": "alibi", "window": [None, 3]}),
-    "translator": ("translator", {"position": "rope"}),
-    "translator, another encoder": ("translator", {"encoder": {"n_layers": 1, "n_heads": 4}, "n_kv_heads": 1}),
-    "translator, window": ("translator", {"window": 2, "norm_position": "post"}),
+    "transformer": ("transformer", TWO | {"position": "rope"}),
+    "transformer, window": ("transformer", TWO | {"position": "alibi", "window": [None, 3]}),
+    "translator": ("translator", TWO | {"position": "rope"}),
+    "translator, another encoder": ("translator", TWO | {"encoder": {"n_layers": 1, "n_heads": 4}, "n_kv_heads": 1}),
+    "translator, window": ("translator", TWO | {"window": 2, "norm_position": "post"}),
+    "rnn": ("rnn", {}),
+    "rnn, dot": ("rnn", {"attention": "dot", "cell": "lstm", "bidirectional": False}),
 }
 
 
 def untrained(family, changes):
     """A model whose weights are random and large."""
     tokenizer = characters_tokenizer("\tabc", end=True)
+    settings = FAMILIES[family](vocab_size=tokenizer.vocab_size, **SMALL, **changes)
     config = RunConfig(
         corpus="none",
         text=TextConfig(unit="line"),
         task=TranslationConfig(),
-        model=FAMILIES[family](vocab_size=tokenizer.vocab_size, **SMALL, **changes),
+        model=settings.for_pairs(),
     )
     network = build(config.model, seed=6).eval()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.mul_(8 if parameter.dim() > 1 else 1)
+            parameter.mul_(8 if parameter.dim() > 1 and family != "rnn" else 1)
     return TrainedModel(Run(Path("runs/untrained"), config, tokenizer, {}), network, tokenizer, 1, ())
 
 
@@ -55,7 +59,7 @@ def _variants(request):
 
 def test_the_pass_that_is_shown_gives_the_logits_under_which_the_target_was_written(trained):
     for one in translation_attention(trained, translate(trained, "ab c cabba")):
-        assert 0 < one.max_difference < 1e-4
+        assert 0 <= one.max_difference < 1e-4
         written = tuple(token.id for token in one.tokens)
         assert written == one.translated.alternatives[0].ids
         probability = math.prod(token.probability_1 for token in one.tokens)
@@ -113,7 +117,9 @@ def test_another_model_than_the_fast_one_would_be_noticed(trained, monkeypatch):
     from windtunnel.inspect import attention
     from windtunnel.nn.attention import attend_reference
 
+    true_weights = RNN.attention_weights
     monkeypatch.setattr(attention, "attend_reference", lambda q, *rest: attend_reference(q * 3, *rest))
+    monkeypatch.setattr(RNN, "attention_weights", lambda *given: true_weights(*given).roll(1, dims=-1))
     (one,) = translation_attention(trained, translate(trained, "cab"))
     assert one.max_difference > 1e-3
 
@@ -167,7 +173,13 @@ def test_too_much_to_look_at_is_said(trained, monkeypatch):
         translation_attention(trained, translate(trained, "ab"))
 
 
-def test_a_family_without_attention_is_refused(trained):
+def test_a_model_without_attention_is_refused():
+    trained = untrained("rnn", {"attention": "none"})
+    with pytest.raises(ConfigError, match=r"is an rnn with encoder=True and attention=none, which looks at no source"):
+        translation_attention(trained, [])
+    trained = untrained("rnn", {"encoder": False})
+    with pytest.raises(ConfigError, match=r"is an rnn with encoder=False and attention=additive, which looks"):
+        translation_attention(trained, [])
     model = SimpleNamespace(config=SimpleNamespace(family="mlp"))
-    with pytest.raises(ConfigError, match=r"families transformer and translator, and .* is of the family mlp"):
+    with pytest.raises(ConfigError, match=r"is of the family mlp, which has no attention; translate without"):
         translation_attention(SimpleNamespace(model=model, run=trained.run), [])

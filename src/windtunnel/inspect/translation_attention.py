@@ -8,20 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from windtunnel.errors import ConfigError
 from windtunnel.generation.prompt import token_text
 from windtunnel.generation.trace import TokenTrace
 from windtunnel.generation.translate import Translated, read_ids, target_tokens
 from windtunnel.inspect.attention import as_numpy, attention, evaluating, recording
-from windtunnel.models import Transformer, Translator
+from windtunnel.models import RNN, Model, Transformer, Translator
 from windtunnel.nn.attention import distances, visible
 from windtunnel.training.run import TrainedModel
 
 Weights = npt.NDArray[np.float32]
 Seen = npt.NDArray[np.bool_]
 SOURCE, WRITTEN = "source token", "token written"
+WITHOUT = "translate without --attention"
 MOST_WEIGHTS = 2_000_000
 """Weights of all translations that are looked at together: a page of them is about 5 MB."""
 
@@ -111,10 +112,13 @@ def translation_attention(
 
 def require_attention(trained: TrainedModel) -> None:
     """Raises ConfigError for a model whose attention cannot be shown."""
-    if not isinstance(trained.model, Transformer | Translator):
+    model, folder = trained.model, trained.run.folder
+    if not isinstance(model, Transformer | Translator | RNN):
+        raise ConfigError(f"{folder} is of the family {model.config.family}, which has no attention; {WITHOUT}")
+    if isinstance(model, RNN) and (model.config.reads != "pair" or model.attention is None):
         raise ConfigError(
-            f"attention is shown of the families transformer and translator, and {trained.run.folder} is of the family "
-            f"{trained.model.config.family}; translate without --attention"
+            f"{folder} is an rnn with encoder={model.config.encoder} and attention={model.config.attention}, which "
+            f"looks at no source; {WITHOUT}"
         )
 
 
@@ -145,6 +149,8 @@ def _kinds(trained: TrainedModel, one: Translated) -> tuple[tuple[Heads, ...], f
     (source, before), written = read_ids(trained, one), one.alternatives[0].ids
     if isinstance(trained.model, Translator):
         return _of_pair(trained, trained.model, source, before, written)
+    if isinstance(trained.model, RNN):
+        return _of_rnn(trained, trained.model, source, before, written)
     assert isinstance(trained.model, Transformer)
     return _of_stream(trained, trained.model, source, before, written)
 
@@ -152,8 +158,7 @@ def _kinds(trained: TrainedModel, one: Translated) -> tuple[tuple[Heads, ...], f
 def _of_pair(
     trained: TrainedModel, model: Translator, source: Sequence[int], before: Sequence[int], written: Sequence[int]
 ) -> tuple[tuple[Heads, ...], float]:
-    device = model.embedding.weight.device
-    source_1S, before_1T = (torch.tensor([list(ids)], device=device) for ids in (source, before))
+    source_1S, before_1T = _rows(model, source, before)
     encoder: list[Tensor] = []
     decoder: list[Tensor] = []
     with evaluating(model):
@@ -174,6 +179,34 @@ def _of_pair(
         Heads("cross-attention", WRITTEN, across, everything, writes, reads, n_source, same),
     )
     return kinds, difference
+
+
+def _of_rnn(
+    trained: TrainedModel, model: RNN, source: Sequence[int], before: Sequence[int], written: Sequence[int]
+) -> tuple[tuple[Heads, ...], float]:
+    """One layer of one head; the pass that is shown mixes the source by the weights that are shown."""
+    source_1S, before_1T = _rows(model, source, before)
+    assert model.join is not None
+    with evaluating(model):
+        weights_1TS = model.attention_weights(before_1T, source_1S)
+        mixed_1TE = weights_1TS @ model.encode(source_1S).vectors_BSE
+
+        def mix(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+            return (torch.cat([given[0][..., : model.config.d_model], mixed_1TE], dim=-1),)
+
+        with model.join.register_forward_pre_hook(mix):
+            shown = model(before_1T, source_1S)
+        difference = float((model(before_1T, source_1S) - shown).abs().max())
+    weights = as_numpy([weights_1TS])
+    seen = np.ones((1, len(before), len(source)), dtype=np.bool_)
+    writes, reads = _texts(trained, written), _texts(trained, source)
+    same = _equal(trained, written, source)
+    return (Heads("attention to the source", WRITTEN, weights, seen, writes, reads, len(source), same),), difference
+
+
+def _rows(model: Model, *rows: Sequence[int]) -> tuple[Tensor, ...]:
+    """Each of the ids as a batch of one."""
+    return tuple(torch.tensor([list(ids)], device=model.embedding.weight.device) for ids in rows)
 
 
 def _of_stream(
