@@ -49,8 +49,9 @@ def copying_line(found: Sequence[Copying]) -> str:
     if not found:
         return "No source has a token of its target: how far a head copies cannot be measured."
     best = max(found, key=lambda head: head.weight)
+    which = f"Of {len(found)} heads, layer {best.layer}, head {best.head} copies most" if found[1:] else "The one head"
     return (
-        f"Of {len(found)} heads, layer {best.layer}, head {best.head} copies most: {number(best.weight)} of its weight "
+        f"{which}: {number(best.weight)} of its weight "
         f"lies on source tokens that equal the token being written, where a head that looks at everything alike has "
         f"{number(best.chance)} (mean over the {best.n_tokens} tokens written that their source has, too)."
     )
