@@ -21,7 +21,7 @@ from windtunnel.training.machine import description
 
 CORPORA = {
     "large": ["pig-latin", "--set", "text.dev_fraction=0.2"],
-    "small": ["pig-latin-small", "--set", "text.dev_fraction=0.2", "--steps", "1200"],
+    "small": ["pig-latin-small", "--set", "text.dev_fraction=0.2", "--steps", "1200", "--set", "train.batch_size=64"],
     "pronunciations": ["pronunciations", "--set", "model.context_length=110"],
 }
 SEEDS = 3

@@ -120,7 +120,32 @@ def test_a_target_that_the_context_cuts_is_said(windtunnel, tmp_path):
     assert "the target of '101' does not end: the context is full" in err
 
 
+def test_attention_is_a_page_or_a_figure_and_says_which_head_copies(trained, windtunnel, tmp_path):
+    code, out, err = windtunnel("translate", trained, "ab cd ab", "--attention", tmp_path / "new" / "out.html")
+    assert (code, out) == windtunnel("translate", trained, "ab cd ab")[:2]
+    assert "out.html" in err
+    assert "of its weight lies on source tokens that equal the token being written" in err
+    page = (tmp_path / "new" / "out.html").read_text()
+    assert page.count("<section") == 2
+    assert f"{trained.name}, step 150" in page
+    assert json.loads(windtunnel("translate", trained, "ab", "--json", "--attention", tmp_path / "a.png")[1])
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_look_says_how_a_model_that_reads_pairs_is_looked_at(trained, windtunnel):
+    code, _, err = windtunnel("look", trained, "ab; ls")
+    if load(trained).model.config.reads == "pair":
+        assert code != 0
+        assert f"windtunnel translate {trained} 'ab; ls' --attention out.html" in err
+    else:
+        assert "no token for the character" in err
+
+
 @pytest.mark.parametrize(("words", "message"), [
+    (("ab", "--attention", "out.txt"), "out.txt: attention is written as .html, .png, .svg or .pdf, given .txt"),
+    (("ab", "--attention", "out"), "attention is written as .html, .png, .svg or .pdf, given no ending"),
+    (("ab", "--attention", "blank.txt/out.html"), "blank.txt"),
+    (("ab", "--attention", "blank.txt/out.png"), "blank.txt"),
     (("aé",), "cannot translate 'aé': no token for the character 'é'"),
     ((), "expected a text or --file PATH"),
     (("ab", "--file", "blank.txt"), "expected a text or --file PATH, one of the two"),

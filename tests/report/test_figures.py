@@ -13,7 +13,15 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 from windtunnel.errors import ConfigError, SaveError
-from windtunnel.report.figures import attention_figure, curves_figure, dev_losses, save_figure, smoothed
+from windtunnel.report.figures import (
+    Map,
+    attention_figure,
+    curves_figure,
+    dev_losses,
+    maps_figure,
+    save_figure,
+    smoothed,
+)
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.training.events import Evaluation, Step
 
@@ -113,6 +121,26 @@ def test_labels_do_not_overlap_and_tokens_are_no_formulas(tmp_path):
     for texts in (figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()):
         boxes = [text.get_window_extent() for text in texts]
         assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+
+
+def test_maps_of_several_texts_are_named_and_drawn_below_each_other():
+    rng = np.random.default_rng(0)
+    wide = Map("$wide", rng.random((1, 2, 3, 5)), list("abc"), list("vwxyz"), 2)
+    tall = Map("tall", rng.random((2, 3, 4, 1)), list("abcd"), ["v"])
+    figure = maps_figure([wide, tall])
+    panels = [axes for axes in figure.axes if axes.get_xlim()[0] == -0.5]
+    drawn = [axes.images[0].get_array().data for axes in panels]
+    for found, expected in zip(drawn, [*wide.weights[0], *tall.weights[0], *tall.weights[1]], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert [text.get_text() for text in panels[0].get_yticklabels()] == list("abc")
+    assert [text.get_text() for text in panels[0].get_xticklabels()] == list("vwxyz")
+    assert [list(axes.lines[0].get_xdata()) for axes in panels if axes.lines] == [[1.5, 1.5]] * 2
+    figure.canvas.draw()
+
+
+def test_maps_that_are_no_picture_any_more_are_refused():
+    with pytest.raises(ConfigError, match=r"these 40 grids of attention are .* inches high.*write a page"):
+        maps_figure([Map("", np.ones((2, 1, 3, 3)), list("abc"), list("abc"))] * 40)
 
 
 def test_a_layer_that_is_not_there_is_refused():

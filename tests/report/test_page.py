@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from windtunnel.generation.trace import Alternative, TokenTrace
+from windtunnel.generation.translate import Translated
 from windtunnel.inspect.attention import AttentionMap
+from windtunnel.inspect.translation_attention import Copying, Heads, TranslationAttention
 from windtunnel.report.page import attention_page, trace_page
+from windtunnel.report.translation import copying_line, translation_page
 
 EVIL = "</script><script>alert(1)</script>"
 LABELS = ["<end>", EVIL, '"quote"', "&amp;"]
@@ -104,6 +109,62 @@ def test_the_attention_page_holds_every_weight():
             np.testing.assert_allclose(
                 packed[:, :, query * (query + 1) // 2 + key], found.weights[:, :, query, key], atol=1e-5
             )
+
+
+def translations():
+    """Two translations of hand-made tokens, with two kinds of attention."""
+    rng, names = np.random.default_rng(0), tuple(LABELS)
+    weights = rng.random((2, 3, 4, 4)).astype(np.float32)
+    lower = np.tril(np.ones((4, 4), dtype=bool))[None].repeat(2, 0)
+    inside = Heads("encoder self-attention", "source token", weights, lower, names, names, 4)
+    across = Heads("cross-attention", "token written", weights, lower | True, names, names, 2, np.eye(4, dtype=bool))
+    tokens = tuple(
+        TokenTrace(i, text, 0.5, 0.5, 1, 1.0, (Alternative(9, EVIL, None, 0.25), Alternative(3, "<i>", None, 0.125)))
+        for i, text in enumerate(LABELS)
+    )
+    made = [Translated(source, EVIL, 0.5, True) for source in (EVIL, "b<b>")]
+    return [TranslationAttention(one, tokens, (inside, across), 2.5e-7) for one in made]
+
+
+def test_the_page_of_translations_is_safe_and_loads_nothing():
+    page = translation_page(translations(), f"r{EVIL}", 40)
+    read = Reader(page)
+    assert len(read.scripts) == page.count("</script>") == 2
+    assert "alert" not in read.scripts[1]
+    assert {"b", "i", "red"}.isdisjoint(tag for tag, _ in read.tags)
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|innerHTML", page)
+    assert not any({"src", "href"} & attrs.keys() for _, attrs in read.tags)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_of_translations_holds_every_token_alternative_and_weight():
+    seen = translations()
+    page = translation_page(seen, "r", 40)
+    sections = page.split("<section")[1:]
+    for section in sections:
+        for label in LABELS:
+            assert section.count(f"<td>{escape(label)}</td>") == 1
+        assert section.count(f"<td>{escape(EVIL)} 0.2500</td>") == len(LABELS)
+        assert f"source {escape(LABELS[0])} {escape(LABELS[1])} | target" in section
+    canvases = [attrs["data-at"] for tag, attrs in Reader(page).tags if tag == "canvas"]
+    assert canvases == [f"{i},{k},{n},{h}" for i in range(2) for k in range(2) for n in range(2) for h in range(3)]
+    for one, kinds in zip(seen, json.loads(Reader(page).scripts[0]), strict=True):
+        for heads, data in zip(one.kinds, kinds, strict=True):
+            assert (data["rows"], data["columns"], data["n_heads"]) == (LABELS, LABELS, 3)
+            packed = np.frombuffer(base64.b64decode(data["weights"]), "<u2").reshape(2, 3, 4, 4) / 65535
+            np.testing.assert_allclose(packed, heads.weights, atol=1e-5)
+    inside, across = kinds
+    assert (inside["first"][0], inside["last"][0]) == ([0] * 4, [0, 1, 2, 3])
+    assert (across["last"][1], across["equal"], across["split"]) == ([3] * 4, [[i, i] for i in range(4)], 2)
+
+
+def test_the_sentence_on_copying_names_the_head_that_copies_most():
+    found = [Copying(1, 1, 0.25, 0.125, 7), Copying(2, 3, 0.75, 0.125, 7), Copying(2, 4, 0.5, 0.125, 7)]
+    said = copying_line(found)
+    assert said.startswith("Of 3 heads, layer 2, head 3 copies most: 0.7500 of its weight")
+    assert "alike has 0.1250 (mean over the 7 tokens" in said
+    assert copying_line(found[:1]).startswith("The one head: 0.2500 of its weight lies on source tokens")
+    assert "cannot be measured" in copying_line([])
 
 
 def contrast(a, b):

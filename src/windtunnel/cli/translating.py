@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import Json, RunName, console, load_model, print_json
+from windtunnel.cli.terminal import Json, RunName, console, load_model, print_json, write_figure, write_text
 
 if TYPE_CHECKING:
     from windtunnel.generation.translate import Translated
     from windtunnel.training.run import TrainedModel
 
 TOKENS_SHOWN = 6
-"""Alternatives at every token of a target in the JSON, as many as `generate` shows."""
+"""Alternatives at every token of a target in the JSON and on the page, as many as `generate` shows."""
 
 
 def translate(
@@ -29,12 +30,17 @@ def translate(
     length_penalty: Annotated[
         float, typer.Option(help="Exponent of Wu et al. 2016: above 0, longer targets are held less against.")
     ] = 0.6,
+    attention: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Write what each head looked at: a page (.html) or a .png, .svg or .pdf."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Translate a text with a run that was trained on pairs (`train pig-latin --recipe translate`).
 
     Each line by itself, and a blank line stays blank; where the run's tokenizer knows no space, word by word. Greedy:
-    the most probable token at each step; with --beam the best of several targets.
+    the most probable token at each step; with --beam the best of several targets. --attention shows from inside how the
+    best target of each source was written.
     """
     from windtunnel.errors import ConfigError
     from windtunnel.generation.translate import translate_lines
@@ -42,8 +48,14 @@ def translate(
     if bool(text) == (file is not None):
         raise ConfigError("expected a text or --file PATH, one of the two")
     given = text if file is None else _read(file)
+    if attention is not None:
+        from windtunnel.report.translation import check_ending
+
+        check_ending(attention)
     loaded = load_model(run)
     lines = translate_lines(loaded, given, beam, 1 if alternatives is None else alternatives, length_penalty)
+    if attention is not None:
+        _write_attention(loaded, [one for line in lines for one in line], attention)
     if as_json:
         print_json([_as_json(loaded, one, n) for n, line in enumerate(lines, start=1) for one in line])
         return
@@ -82,6 +94,18 @@ def _show(one: Translated) -> None:
         for rank, each in enumerate(one.alternatives, start=1)
     ]
     console(stderr=False).print(table(one.source, columns, rows).terminal())
+
+
+def _write_attention(trained: TrainedModel, translations: Sequence[Translated], path: Path) -> None:
+    from windtunnel.inspect.translation_attention import copying, translation_attention
+    from windtunnel.report.translation import copying_line, translation_figure, translation_page
+
+    seen = translation_attention(trained, translations, TOKENS_SHOWN)
+    if path.suffix == ".html":
+        write_text(path, translation_page(seen, trained.run.name, trained.step))
+    else:
+        write_figure(translation_figure(seen), path)
+    console().print(copying_line(copying(seen)), highlight=False)
 
 
 def _as_json(trained: TrainedModel, one: Translated, line: int) -> dict[str, Any]:

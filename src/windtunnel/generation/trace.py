@@ -228,7 +228,7 @@ def trace(trained: TrainedModel, request: Request, truth: Truth | None = None, s
 
 def as_trace(trained: TrainedModel, request: Request, tokens: Sequence[TokenTrace]) -> Trace:
     """The record of tokens that came out of `generate`."""
-    config, folder = trained.run.config, trained.run.folder.absolute()
+    config = trained.run.config
     end = end_mark(trained.tokenizer, config.text.unit)
     context = config.model.context_length
     begin = (
@@ -244,7 +244,7 @@ def as_trace(trained: TrainedModel, request: Request, tokens: Sequence[TokenTrac
         text="".join(t.piece for t in tokens),
         sampling=request.sampling,
         seed=request.seed,
-        run=f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name,
+        run=trained.run.name,
         step=trained.step,
         vocab_size=config.model.vocab_size,
         context_length=context,

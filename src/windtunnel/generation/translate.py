@@ -130,6 +130,18 @@ def target_tokens(trained: TrainedModel, one: Translated, alternatives: int) -> 
     return list(describe(trained.tokenizer, positions, alternatives))
 
 
+def read_ids(trained: TrainedModel, one: Translated) -> tuple[list[int], list[int]]:
+    """What the model reads to write a target: the ids of the source with their marks, and those that follow.
+
+    To a model that reads pairs these are two sequences, else one; the token after the last of the source, or in a pair
+    after the first of the target, is the first that is written.
+    """
+    written = list(one.alternatives[0].ids[:-1])
+    if trained.model.config.reads == "pair":
+        written = [_end(trained.tokenizer), *written]
+    return _given(trained, one.source), written
+
+
 def _require_pairs(trained: TrainedModel) -> None:
     if (kind := trained.run.config.task.kind) != "translation":
         raise ConfigError(

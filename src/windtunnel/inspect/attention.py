@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from windtunnel.errors import DataError
 from windtunnel.models import Model, as_transformer
-from windtunnel.nn.attention import Mask, attend_reference, attention_weights
+from windtunnel.nn.attention import Attend, Mask, attend_reference, attention_weights
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,34 @@ def attention(model: Model, ids: Sequence[int]) -> AttentionMap:
             f"give a {'longer' if not ids else 'shorter'} text"
         )
     weights: list[Tensor] = []
+    ids_1T = torch.tensor([list(ids)], device=model.embedding.weight.device)
+    with evaluating(model):
+        difference = (model(ids_1T) - model(ids_1T, attend=recording(weights))).abs().max()
+    return AttentionMap(as_numpy(weights), float(difference))
 
-    def recording(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask, dropout: float) -> Tensor:
+
+def recording(weights: list[Tensor]) -> Attend:
+    """An attention function that appends the weights (H, T, S) of the first row of its batch to a list."""
+
+    def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask, dropout: float) -> Tensor:
         weights.append(attention_weights(q_BHTK, k_BGSK, mask)[0])
         return attend_reference(q_BHTK, k_BGSK, v_BGSK, mask, dropout)
 
-    ids_1T = torch.tensor([list(ids)], device=model.embedding.weight.device)
+    return attend
+
+
+def as_numpy(weights: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+    """The weights of each layer as one array (n_layers, n_heads, T, S)."""
+    return torch.stack(list(weights)).float().cpu().numpy()
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """Without dropout and without gradients while this lasts."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            difference = (model(ids_1T) - model(ids_1T, attend=recording)).abs().max()
+            yield
     finally:
         model.train(was_training)
-    return AttentionMap(torch.stack(weights).float().cpu().numpy(), float(difference))

@@ -74,7 +74,7 @@ The t test asks whether there is a difference, TOST whether it is smaller than t
 <section class="panel"><button id="copy" type="button">copy</button>
 <pre id="signature">{escape(found.signature)}</pre></section>
 <details><summary>Every seed</summary>{_table(_seed_rows(found))}</details>"""
-    return page(f"{found.corpus}: comparison", body, found.to_dict(), "comparison.js", STYLE)
+    return page(f"{found.corpus}: comparison", body, found.to_dict(), ["comparison.js"], STYLE)
 
 
 def _verdicts(found: Comparison) -> str:

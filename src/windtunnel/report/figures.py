@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,32 @@ from windtunnel.training.events import Evaluation, Event, Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 Floats = npt.NDArray[np.float64]
 MOST_GRID_LABELS = 24  # more tokens than this stay without labels where many heads are drawn
 MOST_LABELS = 40
 """Tokens that are named on an axis; of a longer text every second, third ... is."""
+MOST_INCHES = 100
+"""Height of the largest figure: 16,000 dots of a PNG."""
+BOXED = {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}
+SCALE: dict[str, Any] = {"label": "attention weight", "shrink": 0.8, "pad": 0.02}
+
+
+class Map(NamedTuple):
+    """What every layer and head looks at, (n_layers, n_heads, T, S), with the texts of the T rows and the S columns."""
+
+    title: str
+    weights: npt.NDArray[np.floating[Any]]
+    rows: Sequence[str]
+    columns: Sequence[str]
+    split: int | None = None
+    """Before which column a line is drawn."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the tokens are few enough to be named."""
+        return max(len(self.rows), len(self.columns)) <= MOST_GRID_LABELS
 
 
 def attention_figure(
@@ -47,28 +67,69 @@ def attention_figure(
     """
     n_layers, n_heads = weights.shape[:2]
     layers, heads = _chosen("layer", layer, n_layers), _chosen("head", head, n_heads)
-    large = len(layers) == len(heads) == 1
-    labelled = large or len(labels) <= MOST_GRID_LABELS
-    size = min(11.0, max(4.5, 2.2 + 0.24 * len(labels))) if large else 1.7
-    if labelled and not large:
-        size = max(size, 0.8 + 0.17 * len(labels))
-    width, height = size * len(heads) + (1.2 if large else 0.9), size * len(layers) + (1.5 if labelled else 0.8)
-    with drawing(width, height, {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}) as figure:
-        axes = figure.subplots(len(layers), len(heads), squeeze=False, sharex=True, sharey=True)
-        for row, i in enumerate(layers):
-            for column, j in enumerate(heads):
-                image = _heat(axes[row, column], weights[i, j], labels if labelled else ())
-                if not large:
-                    axes[row, column].set_xlabel("")
-                    axes[row, column].set_ylabel("" if column else f"layer {i + 1}", fontsize=9)
-                    axes[row, column].tick_params(labeltop=row == 0, labelleft=column == 0)
-                if not large and row == 0:
-                    axes[row, column].set_title(f"head {j + 1}", fontsize=9)
-        figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8, pad=0.02)
-        where = f"layer {layers[0] + 1}, head {heads[0] + 1}" if large else ""
-        heading = figure.suptitle(", ".join(part for part in (title, where) if part), fontsize=11)
-        heading.set_parse_math(False)
+    if len(layers) > 1 or len(heads) > 1:
+        return maps_figure([Map(title, weights[np.ix_(layers, heads)], labels, labels)], layers[0], heads[0])
+    size = min(11.0, max(4.5, 2.2 + 0.24 * len(labels)))
+    with drawing(size + 1.2, size + 1.5, BOXED) as figure:
+        axes = figure.subplots()
+        figure.colorbar(_heat(axes, weights[layers[0], heads[0]], labels, labels), ax=axes, **SCALE)
+        axes.set_ylabel("token that looks")
+        axes.set_xlabel("token looked at")
+        _plain_title(figure, ", ".join(part for part in (title, f"layer {layers[0] + 1}, head {heads[0] + 1}") if part))
     return figure
+
+
+def maps_figure(maps: Sequence[Map], first_layer: int = 0, first_head: int = 0) -> Figure:
+    """Grids of heat maps below each other, layers down and heads across.
+
+    Args:
+        first_layer, first_head: from 0; what the first of each grid is, where others are left out.
+
+    Raises:
+        ConfigError: when they are higher than MOST_INCHES.
+    """
+    sizes = [_panel_size(one) for one in maps]
+    widths = [one.weights.shape[1] * width + 0.9 for one, (width, _) in zip(maps, sizes, strict=True)]
+    heights = [one.weights.shape[0] * height + (1.5 if one.labelled else 0.8)
+               for one, (_, height) in zip(maps, sizes, strict=True)]  # fmt: skip
+    if sum(heights) > MOST_INCHES:
+        raise ConfigError(
+            f"these {len(maps)} grids of attention are {sum(heights):,.0f} inches high, and a figure is at most "
+            f"{MOST_INCHES}; give fewer or shorter texts, or write a page"
+        )
+    with drawing(max(widths), sum(heights), BOXED) as figure:
+        places = figure.subfigures(len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for place, one in zip(places, maps, strict=True):
+            _draw_heads(place, one, first_layer, first_head)
+    return figure
+
+
+def _panel_size(one: Map) -> tuple[float, float]:
+    """Inches of a head's map, wide and high."""
+    n_rows, n_columns = one.weights.shape[-2:]
+    if not one.labelled:
+        return 1.7, min(17.0, max(0.9, 1.7 * n_rows / n_columns))
+    return max(1.7, 0.8 + 0.17 * n_columns), max(1.7, 0.8 + 0.17 * n_rows)
+
+
+def _draw_heads(place: SubFigure, one: Map, first_layer: int, first_head: int) -> None:
+    n_layers, n_heads = one.weights.shape[:2]
+    axes = place.subplots(n_layers, n_heads, squeeze=False, sharex=True, sharey=True)
+    rows, columns = (one.rows, one.columns) if one.labelled else ((), ())
+    for (i, j), panel in np.ndenumerate(axes):
+        image = _heat(panel, one.weights[i, j], rows, columns)
+        panel.set_ylabel("" if j else f"layer {first_layer + i + 1}", fontsize=9)
+        panel.tick_params(labeltop=i == 0, labelleft=j == 0)
+        if i == 0:
+            panel.set_title(f"head {first_head + j + 1}", fontsize=9)
+        if one.split is not None:
+            panel.axvline(one.split - 0.5, color=DEV, linewidth=1.5)
+    place.colorbar(image, ax=axes, **SCALE)
+    _plain_title(place, one.title)
+
+
+def _plain_title(place: Figure | SubFigure, title: str) -> None:
+    place.suptitle(title, fontsize=11).set_parse_math(False)
 
 
 def curves_figure(
@@ -227,24 +288,20 @@ def _draw_close(axes: Axes, runs: Sequence[Sequence[Event]], smooth: int, floor:
     axes.set_title("the second half, closer", loc="left", fontsize=10)
 
 
-def _heat(axes: Axes, weights_TT: npt.NDArray[np.floating[Any]], labels: Sequence[str]) -> Any:
+def _heat(axes: Axes, weights_TS: npt.NDArray[np.floating[Any]], rows: Sequence[str], columns: Sequence[str]) -> Any:
     """One head; the future, which no token sees where there is a causal mask, is left white."""
-    n_tokens = len(weights_TT)
-    unseen = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), 1) & (weights_TT == 0)
-    image = axes.imshow(np.ma.masked_array(weights_TT, unseen), cmap="cividis", vmin=0, vmax=1)
-    every = max(1, math.ceil(len(labels) / MOST_LABELS))
-    places = range(0, len(labels), every)
-    rotation = 90 if max((len(label) for label in labels), default=0) > 1 else 0
-    axes.set_xticks(places, [labels[i] for i in places], rotation=rotation, fontsize=9)
-    axes.set_yticks(places, [labels[i] for i in places], fontsize=9)
+    n_rows, n_columns = weights_TS.shape
+    future = np.triu(np.ones(weights_TS.shape, dtype=bool), 1 + n_columns - n_rows)
+    image = axes.imshow(np.ma.masked_array(weights_TS, future & (weights_TS == 0)), cmap="cividis", vmin=0, vmax=1)
+    rotation = 90 if max((len(label) for label in columns), default=0) > 1 else 0
+    across, down = (range(0, len(texts), max(1, math.ceil(len(texts) / MOST_LABELS))) for texts in (columns, rows))
+    axes.set_xticks(across, [columns[i] for i in across], rotation=rotation, fontsize=9)
+    axes.set_yticks(down, [rows[i] for i in down], fontsize=9)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
         text.set_parse_math(False)  # a token may be a $
-    if labels:
-        axes.set_ylabel("token that looks")
-        axes.set_xlabel("token looked at")
-        axes.xaxis.set_label_position("top")
+    axes.xaxis.set_label_position("top")
     return image
 
 

@@ -20,10 +20,10 @@ THEME = {INK: "ink", "#ffffff": "page", QUIET: "quiet", TRAIN: "bar", DEV: "trut
 """Colours of a figure that become those of the page's theme."""
 
 
-def page(title: str, body: str, data: Any, script: str | None = None, style: str = "") -> str:
-    """A whole page: the house style and `style`, the body, the data as a JSON block, one script from the assets."""
+def page(title: str, body: str, data: Any, scripts: Sequence[str] = (), style: str = "") -> str:
+    """A whole page: the house style and `style`, the body, the data as a JSON block, scripts from the assets as one."""
     block = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    code = f'<script type="module">\n{_asset(script)}</script>' if script else ""
+    code = f'<script type="module">\n{"".join(map(_asset, scripts))}</script>' if scripts else ""
     return f"""\
 <!doctype html>
 <html lang="en">

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from windtunnel.errors import ConfigError
@@ -57,9 +58,14 @@ def look_at(
         layer, head: draw only these, counted from 1.
 
     Raises:
-        ConfigError: for a layer or head that the model does not have.
+        ConfigError: for a layer or head that the model does not have, or a model that reads pairs.
         DataError: for a text longer than the context, or with a character the tokenizer does not know.
     """
+    if trained.model.config.reads == "pair":
+        raise ConfigError(
+            f"look shows a text that a model continues, and {trained.run.folder} writes the target of a source; give: "
+            f"windtunnel translate {quote(str(trained.run.folder))} {quote(text)} --attention out.html"
+        )
     config, model = trained.run.config, as_transformer(trained.model, "look").config
     for name, given, most in (("layer", layer, model.n_layers), ("head", head, model.n_heads)):
         if given is not None and not 1 <= given <= most:

@@ -29,7 +29,7 @@ def trace_page(trace: Trace) -> str:
 <p>Hover over a token, or move with the arrow keys, to see its alternatives.</p></section>
 <p class="quiet">{escape(totals_line(trace))}</p>
 <details><summary>All numbers as a table</summary><div class="scroll">{_table(trace)}</div></details>"""
-    return page(f"{trace.run}: trace", body, trace.to_dict(), "trace.js")
+    return page(f"{trace.run}: trace", body, trace.to_dict(), ["trace.js"])
 
 
 def attention_page(found: AttentionMap, labels: Sequence[str], run: str, step: int) -> str:
@@ -58,7 +58,7 @@ aria-label="attention of the chosen layer and head; arrow keys move"></canvas></
 </div>
 <h2>All heads</h2><div class="heads" id="heads"></div>"""
     data = {"labels": list(labels), "n_layers": n_layers, "n_heads": n_heads, "weights": _packed(found)}
-    return page(f"{run}: attention", body, data, "attention.js", "body { --surprise: var(--bar); }")
+    return page(f"{run}: attention", body, data, ["heat.js", "attention.js"], "body { --surprise: var(--bar); }")
 
 
 def _how(trace: Trace) -> str:

@@ -31,9 +31,9 @@ def tiny(corpus: str) -> RunConfig:
 
 
 def translate(corpus: str) -> RunConfig:
-    """Pairs of words on an encoder-decoder: 2 + 2 layers x 64, rotary positions, 5,000 steps of 64 pairs.
+    """Pairs of words on an encoder-decoder: 2 + 2 layers x 64, rotary positions, 3,500 steps of 128 pairs.
 
-    Four to five minutes of one core (benchmarks/translation.py); a list of some thousand words needs 1,200 steps.
+    Some minutes of one core (benchmarks/translation.py); a list of some thousand words needs 1,200 steps.
     """
     return RunConfig(
         corpus=corpus,
@@ -44,7 +44,7 @@ def translate(corpus: str) -> RunConfig:
         ),
         optimizer=OptimizerConfig(lr=3e-3, beta_2=0.99),
         schedule=ScheduleConfig(warmup=100),
-        train=TrainConfig(steps=5000, batch_size=64, eval_every=500, save_every=1000),
+        train=TrainConfig(steps=3500, batch_size=128, eval_every=500, save_every=500),
     )  # fmt: skip
 
 

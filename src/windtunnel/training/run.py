@@ -65,6 +65,12 @@ class Run:
     tokenizer: Tokenizer
     record: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """The folder's name, with that of the folder around it for one of several seeds."""
+        folder = self.folder.absolute()
+        return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name
+
     def events(self, *kinds: str) -> list[Event]:
         """The events of its training so far, or those of some kinds.
 

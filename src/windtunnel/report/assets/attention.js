@@ -20,25 +20,6 @@ const font = `${Math.min(13, Math.max(10, cell * 0.7))}px ui-monospace, "DejaVu 
 let query = T - 1;
 let key = -1;
 
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-function shade(w) {
-  const [low, high] = [channels(css("--calm")), channels(css("--bar"))];
-  return `rgb(${low.map((c, i) => Math.round(c + (high[i] - c) * w))})`;
-}
-const shades = () => Array.from({ length: 256 }, (_, i) => shade(i / 255));
-
-function prepare(canvas, width, height) {
-  const ratio = window.devicePixelRatio || 1;
-  canvas.width = width * ratio;
-  canvas.height = height * ratio;
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
-  const pen = canvas.getContext("2d");
-  pen.scale(ratio, ratio);
-  return pen;
-}
-
 function paint(pen, layer, head, size, left, top) {
   const colour = shades();
   for (let q = 0; q < T; q++)
