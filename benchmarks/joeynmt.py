@@ -48,8 +48,8 @@ from windtunnel.training.trainer import Trainer
 
 CLAIM = "training and beam search take at most half the time of JoeyNMT's, at equal chrF"
 OURS, THEIRS = "windtunnel", "JoeyNMT"
-GOAL, SAME_CHRF, SAME_LOSS = 2.0, 1.0, 1e-4
-"""How many times as long JoeyNMT is to take; the points of chrF and the nats that count as equal."""
+GOAL, SAME_CHRF, SAME_LOSS = 2.0, 1.0, 1e-3
+"""How many times as long JoeyNMT is to take; the points of chrF, and the share of a loss, that count as equal."""
 HELD_OUT, BEAM = 1000, 4
 BATCHES = (64, 250, 1000)
 """How many sources JoeyNMT translates at a time; 64 is its default."""
@@ -243,8 +243,9 @@ def compare(name: str, python: str, steps: int, repeats: int, compile: str) -> d
         written = {f"{OURS}, own weights": ours("translate"), f"{THEIRS}, own weights": theirs("translate 250")}
         ours("save trained")
         theirs("load trained")
-        if abs(theirs("loss") - losses[OURS]) > SAME_LOSS:
-            raise RuntimeError(f"the models do not compute the same: losses {losses[OURS]} and {theirs('loss')}")
+        carried = theirs("loss")
+        if abs(carried - losses[OURS]) > SAME_LOSS * losses[OURS]:
+            raise RuntimeError(f"the models do not compute the same: losses {losses[OURS]} and {carried}")
         wish = f"translate {best_batch(theirs)}"
         translating = alternate({OURS: partial(ours, "translate"), THEIRS: partial(theirs, wish)}, repeats, warmup=1)
         written[f"{THEIRS}, weights of {OURS}"] = theirs(wish)
@@ -257,7 +258,7 @@ def compare(name: str, python: str, steps: int, repeats: int, compile: str) -> d
         "case": str(case),
         "steps": steps * (repeats + 1),
         "n_parameters": ours.greeting,
-        "losses": losses,
+        "losses": losses | {f"{THEIRS}, weights of {OURS}": carried},
         "chrf": {of: chrf.corpus_score(targets, references).score for of, targets in written.items()},
         "same_targets": sum(a == b for a, b in same) / HELD_OUT,
         "how_they_translate": wish,
