@@ -52,6 +52,8 @@ def ratios(results: list[dict[str, Any]]) -> str:
             lines.append(f"| {name(result)} | | | share of the peak FLOP/s | {result['share_of_peak']:.0%} |")
         for of, mebibytes in result.get("peak_mebibytes", {}).items():
             lines.append(f"| {name(result)} | {of} | | peak memory, MiB | {mebibytes:,.0f} |")
+        for of, score in result.get("chrf", {}).items():
+            lines.append(f"| {name(result)} | {of} | | chrF | {score:.2f} |")
     return "\n".join(lines)
 
 

@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 
-from windtunnel.training import machine
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -63,11 +61,15 @@ def alternate(rivals: Mapping[str, Callable[[], object]], repeats: int, warmup: 
 
 
 class Apart:
-    """A module of this folder in a process of its own, which answers calls (`serve`) and is stopped between them."""
+    """A module of this folder in a process of its own, which answers calls (`serve`) and is stopped between them.
 
-    def __init__(self, module: str, *words: str) -> None:
+    Args:
+        python: that of another environment, where a rival lives in one.
+    """
+
+    def __init__(self, module: str, *words: str, python: str = sys.executable) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{module}", *words],
+            [python, "-m", f"benchmarks.{module}", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.greeting = self._answer()
@@ -130,6 +132,8 @@ def _rank(n: int, confidence: float = 0.95) -> int:
 
 def report(claim: str, results: Sequence[Mapping[str, Any]], repeats: int) -> dict[str, Any]:
     """The JSON of a benchmark: its claim, machine and versions, and the results."""
+    from windtunnel.training import machine  # here, as the python of a rival need not have it
+
     return {
         "claim": claim,
         "machine": machine.description(),
