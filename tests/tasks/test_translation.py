@@ -15,13 +15,15 @@ from windtunnel.tasks.translation import Pairs, PairsApart
 from windtunnel.text.batches import IGNORED, in_epochs
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, prepare
-from windtunnel.training.data import open_task
+from windtunnel.training.compiling import compiling_pays
+from windtunnel.training.data import open_store, open_task
 from windtunnel.training.evaluate import evaluate, unit_sums
 from windtunnel.training.events import Evaluation
 from windtunnel.training.imports import continue_from
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
-from windtunnel.training.run import load
+from windtunnel.training.run import initial_model, load, resolve
+from windtunnel.training.step import gradients
 
 I = IGNORED  # noqa: E741
 CHANGES = ["train.steps=80", "train.eval_every=80", "train.save_every=80", "schedule.warmup=20",
@@ -51,8 +53,8 @@ def test_only_what_follows_the_turn_is_predicted():
     """Row 004-2.2.1 with one mark for begin and end: 28 source 29 target 28."""
     pairs = Pairs(np.array([5, 6, 29, 6, 5, 0, 24, 7, 29, 8]), np.array([0, 7, 10]), 28, 29, context_length=8)
     batch = pairs.take(np.array([0, 1]))
-    assert batch.ids.tolist() == [[28, 5, 6, 29, 6, 5, 0, 24], [28, 7, 29, 8, 0, 0, 0, 0]]
-    assert batch.targets.tolist() == [[I, I, I, 6, 5, 0, 24, 28], [I, I, 8, 28, I, I, I, I]]
+    assert batch.ids.tolist() == [[28, 7, 29, 8, 0, 0, 0, 0], [28, 5, 6, 29, 6, 5, 0, 24]]  # the shortest first
+    assert batch.targets.tolist() == [[I, I, 8, 28, I, I, I, I], [I, I, I, 6, 5, 0, 24, 28]]
     assert pairs.lengths.tolist() == [5, 2]
     assert [b.units.flatten().tolist() for b in pairs.sweep(1)] == [[1], [0]]  # the shortest first
 
@@ -61,10 +63,10 @@ def test_a_model_that_reads_pairs_is_given_the_source_apart():
     ids, offsets = np.array([5, 6, 29, 6, 5, 0, 24, 7, 29, 8, 29, 9]), np.array([0, 7, 10, 12])
     pairs = PairsApart(ids, offsets, 28, 29, context_length=5)  # of the longest target, with its end mark
     batch = pairs.take(np.array([0, 1, 2]))
-    assert batch.ids.tolist() == [[28, 6, 5, 0, 24], [28, 8, 0, 0, 0], [28, 9, 0, 0, 0]]
-    assert batch.targets.tolist() == [[6, 5, 0, 24, 28], [8, 28, I, I, I], [9, 28, I, I, I]]
-    assert batch.inputs["source"].tolist() == [[5, 6, 28], [7, 28, 0], [28, 0, 0]]  # the last has an empty source
-    assert batch.inputs["source_kept"].tolist() == [[True] * 3, [True, True, False], [True, False, False]]
+    assert batch.ids.tolist() == [[28, 9, 0, 0, 0], [28, 8, 0, 0, 0], [28, 6, 5, 0, 24]]
+    assert batch.targets.tolist() == [[9, 28, I, I, I], [8, 28, I, I, I], [6, 5, 0, 24, 28]]
+    assert batch.inputs["source"].tolist() == [[28, 0, 0], [7, 28, 0], [5, 6, 28]]  # the first has an empty source
+    assert batch.inputs["source_kept"].tolist() == [[True, False, False], [True, True, False], [True] * 3]
     assert pairs.lengths.tolist() == [5, 2, 2]
     assert [b.units.flatten().tolist() for b in pairs.sweep(2)] == [[2, 1], [0]]
     with pytest.raises(DataError, match="needs 5 tokens and the context has 4"):
@@ -81,6 +83,8 @@ def test_batches_of_two_epochs_and_of_parts_keep_each_source_beside_its_target()
             i = int(row[0])
             assert row[row != I].tolist() == [i] * (n - i) + [28]
             assert source[kept].tolist() == [i] * (i + 1) + [28]
+        assert part.inputs["source_kept"].any(dim=0).all()  # each part is as wide as its own longest
+        assert (part.targets != I).any(dim=0).all()
 
 
 @pytest.mark.parametrize(("ids", "offsets", "context", "message"), [
@@ -123,6 +127,37 @@ def test_teacher_forced_exact_match_is_that_of_the_greedy_texts(trained):
 def _documents(store):
     part, decode = store.splits["dev"], store.tokenizer.decode
     return [decode(part.ids[a:b].tolist()) for a, b in zip(part.offsets[:-1], part.offsets[1:], strict=True)]
+
+
+@pytest.mark.parametrize("family", ["transformer", "translator", "rnn"])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(family, tmp_path):
+    pairs = [("a" * i, "b" * (9 - i)) for i in range(1, 9)] + [("c", "d")]
+    changes = [f"model.family={family}", *CHANGES, "text.dev_fraction=0", "text.test_fraction=0"]
+    config = override(recipe("translate", write_pairs(tmp_path / "pairs.tsv", pairs)), changes)
+    store = open_store(config)
+    config = resolve(config, store)
+    task, model, found = open_task(config, store), initial_model(config).double(), []
+    rows = in_epochs(task.examples("train"), 0, 0, 14)  # of two epochs
+
+    def loss_of(batch):
+        logits = model(**batch.inputs)
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch.targets.flatten(), ignore_index=I, reduction="sum"
+        )
+
+    for parts in (1, 4):
+        model.zero_grad()
+        loss = gradients(loss_of, rows, parts, 0, 0)
+        found.append((loss, torch.cat([p.grad.flatten() for p in model.parameters()])))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-9, atol=1e-12)
+
+
+def test_a_run_on_pairs_is_not_compiled_unless_it_is_asked_for():
+    """Its widths change from step to step, and eager was found faster."""
+    long = override(recipe("translate", "pig-latin-small"), ["train.steps=100000000", "train.threads=1"])
+    assert not compiling_pays(long)
+    assert compiling_pays(override(long, ["task.kind=language"]))
 
 
 def test_the_source_costs_nothing(trained):

@@ -39,6 +39,10 @@ class TaskConfig(Tagged, ABC):
         """
         return model
 
+    ragged: ClassVar[bool] = False
+    """Whether a batch's inputs have widths of their own, for which a compiled step was found no faster
+    (benchmarks/joeynmt.py): `train.compile=auto` then leaves it."""
+
     @abstractmethod
     def make(self, model: ModelConfig, store: TokenStore) -> Task:
         """The task for a model and a corpus as tokens. Raises ConfigError when they do not fit."""

@@ -30,6 +30,7 @@ class TranslationConfig(TaskConfig):
     """Translation has no settings of its own yet."""
 
     kind: Literal["translation"] = "translation"
+    ragged: ClassVar[bool] = True
 
     def model(self, model: ModelConfig) -> ModelConfig:
         if model.reads == "context":
@@ -80,7 +81,13 @@ class Pairs(Documents):
         """How many tokens a model reads of all pairs: `ids`, and `source` where that is read apart."""
         return {"ids": len(self.ids) + len(self)}
 
+    def by_length(self, indices: np.ndarray) -> np.ndarray:
+        """The same pairs, the shortest first: cut into micro-batches, a batch has little padding in each."""
+        return indices[np.argsort(np.diff(self.offsets)[indices], kind="stable")]
+
     def take(self, indices: np.ndarray, key: int = 0) -> Batch:
+        """These pairs, the shortest first."""
+        indices = self.by_length(indices)
         batch = super().take(indices, key)
         of_source = torch.from_numpy(self.turns[indices] - self.offsets[indices])[:, None]
         hidden = torch.arange(batch.targets.shape[1]) <= of_source
@@ -88,7 +95,7 @@ class Pairs(Documents):
 
     def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
         chosen = sample(self.lengths, max_tokens)
-        for some in in_turn(chosen[np.argsort(np.diff(self.offsets)[chosen], kind="stable")], size):
+        for some in in_turn(self.by_length(chosen), size):
             yield self.take(some)._replace(units=torch.from_numpy(some)[:, None])
 
 
@@ -104,6 +111,8 @@ class PairsApart(Pairs):
         return {"ids": targets, "source": len(self.ids) + len(self) - targets}
 
     def take(self, indices: np.ndarray, key: int = 0) -> Batch:
+        """These pairs, the shortest first."""
+        indices = self.by_length(indices)
         first, turn, last = self.offsets[indices], self.turns[indices], self.offsets[indices + 1]
         batch = collate([self._between_marks(a + 1, b) for a, b in zip(turn.tolist(), last.tolist(), strict=True)])
         of_source = collate([self._between_marks(a, b) for a, b in zip(first.tolist(), turn.tolist(), strict=True)])

@@ -307,7 +307,8 @@ def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:
 def trim(batch: Batch) -> Batch:
     """Cut the columns on the right that are padding in every row, of the targets, their units and `ids`.
 
-    An input of another name (the source of a translation) has its own padding, also when it happens to be as wide.
+    An input of another name has its own padding, also when it happens to be as wide: it is cut where there is a mask of
+    it, as `source_kept` (B, S) is of `source`.
     """
     all_columns = batch.targets.shape[1]
     if all_columns == 1:
@@ -318,6 +319,10 @@ def trim(batch: Batch) -> Batch:
         return tensor[:, :width] if tensor.shape[1:] == (all_columns,) else tensor
 
     inputs = {name: cut(tensor) if name == "ids" else tensor for name, tensor in batch.inputs.items()}
+    for name in [name for name in inputs if name.endswith("_kept")]:
+        longest = int(inputs[name].any(dim=0).nonzero().max()) + 1
+        of = name.removesuffix("_kept")
+        inputs |= {of: inputs[of][:, :longest], name: inputs[name][:, :longest]}
     return Batch(inputs, cut(batch.targets), None if batch.units is None else cut(batch.units))
 
 

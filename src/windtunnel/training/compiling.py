@@ -54,6 +54,8 @@ def in_blocks(config: RunConfig, n_ranks: int = 1) -> bool:
 
 def compiling_pays(config: RunConfig) -> bool:
     """Whether a run whose threads are decided is so long that compiling it saves more time than it takes."""
+    if config.task.ragged:
+        return False
     seconds = _training_flops(config) / (3e10 * (config.train.threads or machine.cores()))
     return seconds > COMPILE_SECONDS or (is_tiny(config) and config.train.steps >= TINY_STEPS)
 

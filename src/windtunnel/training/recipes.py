@@ -44,7 +44,7 @@ def translate(corpus: str) -> RunConfig:
         ),
         optimizer=OptimizerConfig(lr=3e-3, beta_2=0.99),
         schedule=ScheduleConfig(warmup=100),
-        train=TrainConfig(steps=3500, batch_size=128, eval_every=500, save_every=500),
+        train=TrainConfig(steps=3500, batch_size=128, grad_accumulation=4, eval_every=500, save_every=500),
     )  # fmt: skip
 
 
