@@ -86,7 +86,7 @@ def test_the_sample_of_a_run_that_translates_are_held_out_sources_with_their_tar
 def test_the_columns_of_a_table_may_have_other_names(windtunnel, tmp_path):
     rows = "".join(f"{n:b}\t{n}\t{n:o}\n" for n in range(1, 99))
     (tmp_path / "pairs.tsv").write_text("binary\tdecimal\toctal\n" + rows)
-    words = ("train", tmp_path / "pairs.tsv", "--recipe", "translate", "--steps", 2, "--out", tmp_path / "runs",
+    words = ("train", tmp_path / "pairs.tsv", "--steps", 2, "--out", tmp_path / "runs",
              "--set", "model.n_layers=1")  # fmt: skip
     columns = ("--column", "source=binary", "--column", "target=octal")
     assert windtunnel(*words, *columns, "--json")[0] == 0
@@ -98,7 +98,10 @@ def test_the_columns_of_a_table_may_have_other_names(windtunnel, tmp_path):
         (("--column", "source=binary", "--column", "target=hex"), "no column 'hex'; it has binary, decimal, octal"),
         (("--column", "source"), "--column source: expected each field once"),
         (("--column", "source=octal", "--column", "source=binary"), "expected each field once"),
-        ((), "such as pig-latin or a .tsv with these columns (of other names: --column source=NAME"),
+        (
+            ("--recipe", "translate"),
+            "such as pig-latin or a .tsv with these columns (of other names: --column source=NAME",
+        ),
     ]:
         code, _, err = windtunnel(*words[:-3], tmp_path / "other", *wrong)
         assert code in (2, 3), err

@@ -153,6 +153,11 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(family, tmp_path):
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-9, atol=1e-12)
 
 
+def test_pairs_are_translated_without_being_asked():
+    assert recipe("auto", "pig-latin-small") == recipe("translate", "pig-latin-small")
+    assert recipe("auto", "names").task.kind == "language"
+
+
 def test_a_run_on_pairs_is_not_compiled_unless_it_is_asked_for():
     """Its widths change from step to step, and eager was found faster."""
     long = override(recipe("translate", "pig-latin-small"), ["train.steps=100000000", "train.threads=1"])

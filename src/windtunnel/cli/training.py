@@ -65,7 +65,8 @@ def train(
     from windtunnel.training.recipes import recipe as settings_of
 
     def settings() -> RunConfig:
-        base = continue_from(find_run(start), corpus, recipe) if start else settings_of(recipe, corpus)
+        named = "translate" if column and recipe == "auto" else recipe  # a table whose columns are named holds pairs
+        base = continue_from(find_run(start), corpus, recipe) if start else settings_of(named, corpus)
         columns = [f"text.columns={json.dumps(columns_of(column))}"] if column else []
         return override(base, [*set, *columns, *([f"train.steps={steps}"] if steps else [])])
 

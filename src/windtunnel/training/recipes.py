@@ -160,13 +160,16 @@ RECIPES: dict[str, Callable[[str], RunConfig]] = {
 
 
 def recipe(name: str, corpus: str) -> RunConfig:
-    """The run config of a recipe; `auto` is tiny for a corpus of lines and quick for running text and files.
+    """The run config of a recipe; `auto` is translate for a corpus of pairs, tiny for one of lines and quick for
+    running text and files.
 
     Raises:
         ConfigError: for an unknown name.
     """
     if name == "auto":
-        name = "tiny" if open_corpus(corpus).unit == "line" else "quick"
+        read = open_corpus(corpus)
+        pairs = read.fields == ("source", "target")
+        name = "translate" if pairs else "tiny" if read.unit == "line" else "quick"
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
     return RECIPES[name](corpus)
