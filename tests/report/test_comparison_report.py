@@ -155,6 +155,14 @@ def test_the_tables_hold_every_number_and_fit_a_terminal():
         assert line in shown
 
 
+def test_a_name_that_leaves_its_numbers_no_room_stands_whole_above_them():
+    found = made(losses({"family=translator": 2.2, "family=transformer": 2.1}))
+    loss = re.escape(f"{found.arms[1].loss.estimate:.4f}")
+    assert re.search(rf"^family=transformer\n +{loss} ", printed(found, 60), re.MULTILINE)
+    assert re.search(rf"^family=transformer +{loss} ", printed(found, 120), re.MULTILINE)
+    assert all(printed(CASES["long names"]).count(f"\n{j.arm}\n") >= 2 for j in CASES["long names"].judgements)
+
+
 def test_small_differences_are_not_shown_as_zero():
     """Losses near 2e-7, as of a model that knows its text by heart."""
     noise = random.Random(3)

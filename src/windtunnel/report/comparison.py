@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -28,13 +31,13 @@ STYLES: dict[str, str] = {
 
 def comparison_tables(found: Comparison) -> list[RenderableType]:
     """What every arm is and costs, the verdicts, what they rest on; then sentences, each a Text of one long line."""
-    parts: list[RenderableType] = [_table(arm_rows(found)), Text("±: 95 % interval of the mean over seeds", "dim")]
+    parts: list[RenderableType] = [_Rows(arm_rows(found)), Text("±: 95 % interval of the mean over seeds", "dim")]
     if found.judgements:
         told = "difference: its interval is at the level of its test\nt test: is there a difference? "
         told += f"TOST: is it smaller than the margin, {number(found.rule.margin)}?"
-        parts += [Text(), _table(verdict_rows(found)), Text(), _table(evidence_rows(found)), Text(told, "dim")]
+        parts += [Text(), _Rows(verdict_rows(found)), Text(), _Rows(evidence_rows(found)), Text(told, "dim")]
     if found.slices:
-        parts += [Text(), _table(slice_rows(found)), Text(SLICES, "dim")]
+        parts += [Text(), _Rows(slice_rows(found)), Text(SLICES, "dim")]
     lines = [j.sentence for j in found.judgements] or ["nothing can be judged yet: no seed is there in both arms"]
     lines += [f"paired: {line}" for line in found.pairing] + [f"note: {line}" for line in found.notes]
     parts.append(Text())
@@ -59,13 +62,34 @@ def save_report(found: Comparison, folder: Path) -> list[Path]:
     return [*files, page]
 
 
-def _table(rows: Rows) -> Table:
-    """Numbers keep together; names are folded when it gets narrow."""
-    heads, body = rows
+@dataclass(frozen=True)
+class _Rows:
+    """Rows as a table in which no name is broken: where it gets too narrow, a name stands above its numbers."""
+
+    rows: Rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        heads, body = self.rows
+        table = _table(heads, body)
+        if Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width:
+            yield table
+            return
+        lines = console.render_lines(_table(heads, [["", *cells] for _, *cells in body]), options, pad=False)
+        for name, *cells in [heads, *body]:
+            height = 1 + max(cell.count("\n") for cell in (*cells, name if name == heads[0] else ""))
+            of_row, lines = lines[:height], lines[height:]
+            alone = not any(cells[:-1])  # of a slice there is nothing but whether it is too small
+            if name != heads[0]:
+                yield Text(": ".join(part.replace("\n", " ") for part in (name, *cells) if alone and part) or name)
+            for line in () if alone else of_row:
+                yield from line
+                yield Segment.line()
+
+
+def _table(heads: list[str], body: list[list[str]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(heads[0], overflow="fold", min_width=8)
-    for head in heads[1:]:
-        table.add_column(head, justify="left" if head == "verdict" else "right", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("verdict", heads[0]) else "right", no_wrap=True)
     for name, *cells in body:
         table.add_row(Text(name), *map(_cell, cells))
     return table
