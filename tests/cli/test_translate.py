@@ -83,6 +83,20 @@ def test_the_sample_of_a_run_that_translates_are_held_out_sources_with_their_tar
     assert sum(len(target) + 1 for target in targets[:-1]) < n <= sum(len(target) + 1 for target in targets)
 
 
+def test_a_table_is_compared_by_its_columns_and_as_running_text_only_with_a_word(windtunnel, tmp_path):
+    (tmp_path / "pairs.csv").write_text("en,de\n" + "".join(f"{n:b},{n}\n" for n in range(1, 99)))
+    words = (tmp_path / "pairs.csv", "--steps", 1, "--set", "model.n_layers=1", "--json")
+    columns = ("--column", "source=en", "--column", "target=de")
+    arms = ("--vary", "model.family=translator,rnn", "--seeds", 1, "--out", tmp_path / "pairs")
+    code, out, err = windtunnel("compare", *words, *columns, *arms)
+    assert code == 0, err
+    assert "exact_match" in json.loads(out)["arms"][1]["scores"]
+    assert "running text" not in err
+    code, _, err = windtunnel("train", *words, "--recipe", "tiny", "--out", tmp_path / "text")
+    assert code == 0, err
+    assert "pairs.csv is read as running text; to read two of its columns as pairs: --column source=NAME" in err
+
+
 def test_the_columns_of_a_table_may_have_other_names(windtunnel, tmp_path):
     rows = "".join(f"{n:b}\t{n}\t{n:o}\n" for n in range(1, 99))
     (tmp_path / "pairs.tsv").write_text("binary\tdecimal\toctal\n" + rows)
@@ -96,6 +110,7 @@ def test_the_columns_of_a_table_may_have_other_names(windtunnel, tmp_path):
     assert int(first[0], 2) == int(first[1], 8)
     for wrong, said in [
         (("--column", "source=binary", "--column", "target=hex"), "no column 'hex'; it has binary, decimal, octal"),
+        (("--column", "source=binary"), "--column source=binary: expected each field once, as --column source=en"),
         (("--column", "source"), "--column source: expected each field once"),
         (("--column", "source=octal", "--column", "source=binary"), "expected each field once"),
         (

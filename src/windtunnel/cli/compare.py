@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import RECIPES, Json, Set, asked_to_stop, console, print_json
+from windtunnel.cli.terminal import RECIPES, Columns, Json, Set, asked_to_stop, console, print_json, settings
 
 
 def compare(
@@ -43,6 +43,7 @@ def compare(
         str | None, typer.Option("--from", metavar="RUN", help="Begin every arm with the weights of this run.")
     ] = None,
     set: Set = [],  # noqa: B006
+    column: Columns = [],  # noqa: B006
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
     slices: Annotated[
         bool, typer.Option("--slices", help="Judge arms that translate by kinds of sources as well.")
@@ -61,7 +62,6 @@ def compare(
     from windtunnel.comparison.judging import conclude
     from windtunnel.comparison.plan import make_plan
     from windtunnel.comparison.slices import check_slices, with_slices
-    from windtunnel.config import override
     from windtunnel.report.comparison import comparison_tables, save_report
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.runs.arms import Arm, arm_from_file
@@ -69,14 +69,11 @@ def compare(
     from windtunnel.runs.budget import parse_budget
     from windtunnel.runs.execute import open_executor
     from windtunnel.runs.grid import at_once
-    from windtunnel.runs.seeds import RUNS, find_run
-    from windtunnel.training import recipes
-    from windtunnel.training.imports import continue_from
+    from windtunnel.runs.seeds import RUNS
 
     err = console()
     with err.status("reading the corpus"):
-        begun = continue_from(find_run(start), corpus, recipe) if start else recipes.recipe(recipe, corpus)
-        base = override(begun, [*set, *([f"train.steps={steps}"] if steps else [])])
+        base = settings(corpus, recipe, start, set, column, steps)
         varied = arms_of(base, vary, zip) if vary else [Arm("base", base)]
         plan = make_plan(
             [*varied, *(arm_from_file(base, named) for named in arm)],

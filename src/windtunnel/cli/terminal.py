@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from windtunnel.training.run import TrainedModel
+    from windtunnel.training.run_config import RunConfig
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore or translate"
@@ -30,15 +31,51 @@ FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", hel
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
 
 
+Columns = Annotated[
+    list[str],
+    typer.Option("--column", metavar="FIELD=NAME", help="For a table of pairs: source=NAME, and again target=NAME."),
+]
+
+
+def settings(
+    corpus: str, recipe: str, start: str | None, changes: list[str], columns: list[str], steps: int | None
+) -> RunConfig:
+    """The config that the options of train and compare ask for; a table that is not read as one is told."""
+    from windtunnel.config import override
+    from windtunnel.runs.seeds import find_run
+    from windtunnel.training import recipes
+    from windtunnel.training.imports import continue_from
+
+    named = "translate" if columns and recipe == "auto" else recipe  # a table whose columns are named holds pairs
+    base = continue_from(find_run(start), corpus, recipe) if start else recipes.recipe(named, corpus)
+    asked = [f"text.columns={json.dumps(columns_of(columns))}"] if columns else []
+    config = override(base, [*changes, *asked, *([f"train.steps={steps}"] if steps else [])])
+    _say_plain_table(config)
+    return config
+
+
 def columns_of(given: list[str]) -> dict[str, str]:
-    """The columns of --column FIELD=NAME. Raises ConfigError when one has no = or a field comes twice."""
+    """The columns of --column FIELD=NAME. Raises ConfigError unless there are two fields or more, each once."""
     pairs = [one.partition("=") for one in given]
-    fields = [field for field, _, _ in pairs]
-    if not all(field and name for field, _, name in pairs) or len(dict.fromkeys(fields)) < len(fields):
+    fields = dict.fromkeys(field for field, _, name in pairs if field and name)
+    if len(fields) < max(2, len(pairs)):
         raise ConfigError(
             f"--column {' --column '.join(given)}: expected each field once, as --column source=en --column target=de"
         )
     return {field: name for field, _, name in pairs}
+
+
+def _say_plain_table(config: RunConfig) -> None:
+    from windtunnel.text.corpora.tables import KINDS
+
+    if config.task.kind == "language" and config.text.columns is None and config.text.unit == "auto":
+        name = config.corpus.removesuffix(".gz")
+        if name.endswith(KINDS) and Path(config.corpus).is_file():
+            print(
+                f"windtunnel: {config.corpus} is read as running text; to read two of its columns as pairs: "
+                "--column source=NAME --column target=NAME",
+                file=sys.stderr,
+            )
 
 
 def load_model(name: str) -> TrainedModel:

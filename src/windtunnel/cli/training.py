@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,15 @@ import typer
 
 from windtunnel.cli.terminal import (
     RECIPES,
+    Columns,
     Json,
     RunName,
     Set,
     asked_to_stop,
-    columns_of,
     console,
     print_json,
     refuse_torchrun,
+    settings,
 )
 from windtunnel.errors import ConfigError
 
@@ -45,10 +45,7 @@ def train(
         str | None, typer.Option("--from", metavar="RUN", help="Begin with the weights of this run, and its settings.")
     ] = None,
     set: Set = [],  # noqa: B006
-    column: Annotated[
-        list[str],
-        typer.Option(metavar="FIELD=NAME", help="The column of a field in a table, e.g. source=en."),
-    ] = [],  # noqa: B006
+    column: Columns = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
@@ -59,27 +56,21 @@ def train(
 
     The same command again continues where it was stopped, or shows the result.
     """
-    from windtunnel.config import override
-    from windtunnel.runs.seeds import create_seeds, find_run
-    from windtunnel.training.imports import continue_from
-    from windtunnel.training.recipes import recipe as settings_of
+    from windtunnel.runs.seeds import create_seeds
 
-    def settings() -> RunConfig:
-        named = "translate" if column and recipe == "auto" else recipe  # a table whose columns are named holds pairs
-        base = continue_from(find_run(start), corpus, recipe) if start else settings_of(named, corpus)
-        columns = [f"text.columns={json.dumps(columns_of(column))}"] if column else []
-        return override(base, [*set, *columns, *([f"train.steps={steps}"] if steps else [])])
+    def config() -> RunConfig:
+        return settings(corpus, recipe, start, set, column, steps)
 
     if parallel:
         from windtunnel.runs.distributed import create_distributed
 
         if seeds > 1:
             raise ConfigError(f"--parallel trains one seed, given --seeds {seeds}; begin torchrun once for each seed")
-        _train_distributed(parallel, lambda ranks: create_distributed(settings, out, ranks), as_json)
+        _train_distributed(parallel, lambda ranks: create_distributed(config, out, ranks), as_json)
     refuse_torchrun()
     with console().status("reading the corpus"):
-        config = settings()
-        folders = create_seeds(config, range(config.seed, config.seed + seeds), out)
+        first = config()
+        folders = create_seeds(first, range(first.seed, first.seed + seeds), out)
     _train(folders, as_json)
 
 
