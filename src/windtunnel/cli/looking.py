@@ -101,8 +101,8 @@ def look(
     out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a text's surprise and attention in a model."""
-    from windtunnel.report.look import look_at
+    """Show a text's surprise in a model, and its attention or, of a recurrent network, how far each state reaches."""
+    from windtunnel.report.look import Look, look_at
     from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table
 
     trained = load_model(run)
@@ -116,7 +116,10 @@ def look(
     shown.print(surprise_legend(seen.trace.vocab_size))
     shown.print(trace_table(seen.trace, shown.width))
     shown.print(totals_line(seen.trace), highlight=False)
-    shown.print(f"attention: largest difference of the logits to the fast path {seen.max_difference:.1e}")
+    if isinstance(seen, Look):
+        shown.print(f"attention: largest difference of the logits to the fast path {seen.max_difference:.1e}")
+    else:
+        shown.print(seen.sentence, highlight=False)
     for path in seen.files:
         shown.print(f"written: {path}", highlight=False, soft_wrap=True)
 

@@ -36,6 +36,11 @@ def through_time(model: Model, ids: Sequence[int]) -> Tensor:
     return norms_TT
 
 
+def factor_per_step(norms_TT: Tensor) -> float:
+    """Geometric mean of the norms from each token to the next, of `through_time`; NaN for a single token."""
+    return float(norms_TT.diagonal(-1).log().mean().exp())
+
+
 def step_jacobians(model: RNN, ids: Sequence[int]) -> Tensor:
     """d state_t / d state_t-1 for each token t of a text, (T, X, X) in float64; X is the size of a state.
 

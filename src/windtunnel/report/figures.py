@@ -19,6 +19,7 @@ from windtunnel.training.events import Evaluation, Event, Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure, SubFigure
 
 Floats = npt.NDArray[np.float64]
@@ -69,13 +70,35 @@ def attention_figure(
     layers, heads = _chosen("layer", layer, n_layers), _chosen("head", head, n_heads)
     if len(layers) > 1 or len(heads) > 1:
         return maps_figure([Map(title, weights[np.ix_(layers, heads)], labels, labels)], layers[0], heads[0])
-    size = min(11.0, max(4.5, 2.2 + 0.24 * len(labels)))
+    size = _square(labels)
     with drawing(size + 1.2, size + 1.5, BOXED) as figure:
         axes = figure.subplots()
         figure.colorbar(_heat(axes, weights[layers[0], heads[0]], labels, labels), ax=axes, **SCALE)
         axes.set_ylabel("token that looks")
         axes.set_xlabel("token looked at")
         _plain_title(figure, ", ".join(part for part in (title, f"layer {layers[0] + 1}, head {heads[0] + 1}") if part))
+    return figure
+
+
+def through_time_figure(norms_TT: Floats, labels: Sequence[str], title: str) -> Figure:
+    """Heat map of how far each state reaches, on a logarithmic scale; white where the gradient is zero.
+
+    Args:
+        norms_TT: at [t, s] the norm of d state_t / d state_s, as from `windtunnel.inspect.through_time`.
+        labels: the text of each of the T tokens.
+    """
+    from matplotlib.colors import LogNorm
+
+    size = _square(labels)
+    with drawing(size + 1.2, size + 1.5, BOXED) as figure:
+        axes = figure.subplots()
+        low, high = norms_TT[norms_TT > 0].min(), norms_TT.max()
+        scale = LogNorm(min(low, high / 10), high)  # at least a power of ten, so that the scale has numbers
+        image = _heat(axes, norms_TT, labels, labels, scale)
+        figure.colorbar(image, ax=axes, **{**SCALE, "label": "norm of d state t / d state s"})
+        axes.set_ylabel("t: the state after this token")
+        axes.set_xlabel("s: the state after this token")
+        _plain_title(figure, title)
     return figure
 
 
@@ -102,6 +125,11 @@ def maps_figure(maps: Sequence[Map], first_layer: int = 0, first_head: int = 0) 
         for place, one in zip(places, maps, strict=True):
             _draw_heads(place, one, first_layer, first_head)
     return figure
+
+
+def _square(labels: Sequence[str]) -> float:
+    """Inches of one large map."""
+    return min(11.0, max(4.5, 2.2 + 0.24 * len(labels)))
 
 
 def _panel_size(one: Map) -> tuple[float, float]:
@@ -288,11 +316,22 @@ def _draw_close(axes: Axes, runs: Sequence[Sequence[Event]], smooth: int, floor:
     axes.set_title("the second half, closer", loc="left", fontsize=10)
 
 
-def _heat(axes: Axes, weights_TS: npt.NDArray[np.floating[Any]], rows: Sequence[str], columns: Sequence[str]) -> Any:
-    """One head; the future, which no token sees where there is a causal mask, is left white."""
+def _heat(
+    axes: Axes,
+    weights_TS: npt.NDArray[np.floating[Any]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    scale: Normalize | None = None,
+) -> Any:
+    """One map, from 0 to 1 where no other scale is given.
+
+    The future, which no token sees where there is a causal mask, is left white.
+    """
     n_rows, n_columns = weights_TS.shape
     future = np.triu(np.ones(weights_TS.shape, dtype=bool), 1 + n_columns - n_rows)
-    image = axes.imshow(np.ma.masked_array(weights_TS, future & (weights_TS == 0)), cmap="cividis", vmin=0, vmax=1)
+    low, high = (0, 1) if scale is None else (None, None)
+    shown = np.ma.masked_array(weights_TS, future & (weights_TS == 0))
+    image = axes.imshow(shown, cmap="cividis", norm=scale, vmin=low, vmax=high)
     rotation = 90 if max((len(label) for label in columns), default=0) > 1 else 0
     across, down = (range(0, len(texts), max(1, math.ceil(len(texts) / MOST_LABELS))) for texts in (columns, rows))
     axes.set_xticks(across, [columns[i] for i in across], rotation=rotation, fontsize=9)

@@ -1,11 +1,15 @@
-"""Looking at a text through a model: the trace, the attention, and the picture and pages of both."""
+"""Looking at a text through a model: the trace, the attention or the gradients through time, and their pictures."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from windtunnel.errors import ConfigError
 from windtunnel.files import write_text
@@ -13,8 +17,9 @@ from windtunnel.generation.prompt import prompt_ids, token_text
 from windtunnel.generation.request import Request
 from windtunnel.generation.trace import Trace, corpus_truth, trace
 from windtunnel.inspect.attention import AttentionMap, attention
-from windtunnel.models import as_transformer
-from windtunnel.report.figures import attention_figure, save_figure
+from windtunnel.inspect.through_time import factor_per_step, through_time
+from windtunnel.models import RNN, as_transformer
+from windtunnel.report.figures import attention_figure, save_figure, through_time_figure
 from windtunnel.report.page import attention_page, trace_page
 from windtunnel.training.disk import saving
 from windtunnel.training.run import TrainedModel
@@ -44,6 +49,39 @@ class Look:
         return {"trace": self.trace.to_dict(), "attention": attention, "files": [str(path) for path in self.files]}
 
 
+@dataclass(frozen=True)
+class LookThroughTime:
+    """A text as a recurrent network sees it: how far each state reaches, and the files in which it can be seen.
+
+    norms: (T, T), of `windtunnel.inspect.through_time`. labels: the T tokens' texts, the first end mark included.
+    """
+
+    trace: Trace
+    norms: npt.NDArray[np.float64]
+    factor: float
+    """Per step, the geometric mean; NaN for a single token."""
+    labels: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def sentence(self) -> str:
+        """By how much a change of the state grows or shrinks."""
+        n = len(self.labels) - 1
+        if not n:
+            return "state: one token has no step to the next; give a longer text"
+        steps = "1 step" if n == 1 else f"geometric mean of {n} steps"
+        return (
+            f"state: from one token to the next a small change is multiplied by at most {self.factor:.3g} ({steps}), "
+            f"from the first token to the last by at most {self.norms[-1, 0]:.3g}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trace, and the norms by row t and column s; the factor per step is null for a single token."""
+        factor = None if math.isnan(self.factor) else self.factor
+        reach = {"labels": self.labels, "norms": self.norms.tolist(), "factor_per_step": factor}
+        return {"trace": self.trace.to_dict(), "through_time": reach, "files": [str(path) for path in self.files]}
+
+
 def look_at(
     trained: TrainedModel,
     text: str,
@@ -51,14 +89,16 @@ def look_at(
     alternatives: int = 6,
     layer: int | None = None,
     head: int | None = None,
-) -> Look:
+) -> Look | LookThroughTime:
     """Trace a text, compute its attention, and write attention.png, attention.html and trace.html into a folder.
+
+    Of a recurrent network, through_time.png stands for the two files on attention.
 
     Args:
         layer, head: draw only these, counted from 1.
 
     Raises:
-        ConfigError: for a layer or head that the model does not have, or a model that reads pairs.
+        ConfigError: for a layer or head that the model does not have, or a model that reads pairs or is an mlp.
         DataError: for a text longer than the context, or with a character the tokenizer does not know.
     """
     if trained.model.config.reads == "pair":
@@ -66,6 +106,10 @@ def look_at(
             f"look shows a text that a model continues, and {trained.run.folder} writes the target of a source; give: "
             f"windtunnel translate {quote(str(trained.run.folder))} {quote(text)} --attention out.html"
         )
+    if isinstance(trained.model, RNN):
+        if layer is not None or head is not None:
+            raise ConfigError("a recurrent network has no attention to choose from; leave out --layer and --head")
+        return _look_through_time(trained, text, folder, alternatives)
     config, model = trained.run.config, as_transformer(trained.model, "look").config
     for name, given, most in (("layer", layer, model.n_layers), ("head", head, model.n_heads)):
         if given is not None and not 1 <= given <= most:
@@ -73,7 +117,7 @@ def look_at(
     ids = prompt_ids(trained.tokenizer, config.text.unit, text)
     heads = attention(trained.model, ids)
     labels = tuple(token_text(trained.tokenizer, id) for id in ids)
-    record = trace(trained, Request(text, 0, alternatives=alternatives), corpus_truth(trained))
+    record = _trace(trained, text, alternatives)
     picture = attention_figure(heads.weights, labels, layer and layer - 1, head and head - 1)
     files = tuple(folder / name for name in ("attention.png", "attention.html", "trace.html"))
     with saving(folder):
@@ -83,3 +127,22 @@ def look_at(
         write_text(files[1], attention_page(heads, labels, record.run, record.step))
         write_text(files[2], trace_page(record))
     return Look(record, heads, labels, files)
+
+
+def _look_through_time(trained: TrainedModel, text: str, folder: Path, alternatives: int) -> LookThroughTime:
+    record = _trace(trained, text, alternatives)
+    ids = prompt_ids(trained.tokenizer, trained.run.config.text.unit, text)
+    norms_TT = through_time(trained.model, ids)
+    labels = tuple(token_text(trained.tokenizer, id) for id in ids)
+    files = (folder / "through_time.png", folder / "trace.html")
+    found = LookThroughTime(record, norms_TT.cpu().numpy(), factor_per_step(norms_TT), labels, files)
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    save_figure(through_time_figure(found.norms, labels, f"{record.run}, step {record.step}"), files[0])
+    with saving(folder):
+        write_text(files[1], trace_page(record))
+    return found
+
+
+def _trace(trained: TrainedModel, text: str, alternatives: int) -> Trace:
+    return trace(trained, Request(text, 0, alternatives=alternatives), corpus_truth(trained))

@@ -1,0 +1,54 @@
+"""look, on the command line: what is shown of a recurrent network."""
+
+import json
+
+import numpy as np
+import pytest
+
+from windtunnel.config import override
+from windtunnel.generation.prompt import prompt_ids
+from windtunnel.inspect.through_time import through_time
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run import load
+
+
+@pytest.fixture(scope="module", name="run")
+def _run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("look") / "run"
+    changes = ["model.family=rnn", "model.d_model=8", "train.steps=2", "train.eval_every=2", "train.threads=1"]
+    list(fit(override(recipe("tiny", "names"), changes), folder))
+    return folder
+
+
+def test_of_a_recurrent_network_it_shows_how_far_each_state_reaches(windtunnel, run, tmp_path):
+    code, out, err = windtunnel("look", run, "anna", "--out", tmp_path / "seen", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    trained = load(run)
+    expected = through_time(trained.model, prompt_ids(trained.tokenizer, "line", "anna")).numpy()
+    reach = found["through_time"]
+    np.testing.assert_allclose(reach["norms"], expected)
+    assert reach["labels"] == ["<end>", "a", "n", "n", "a"]
+    assert reach["factor_per_step"] == pytest.approx(np.prod([expected[t, t - 1] for t in range(1, 5)]) ** 0.25)
+    assert [token["text"] for token in found["trace"]["tokens"]] == list("anna")
+    assert all(token["surprise_bits"] > 0 for token in found["trace"]["tokens"])
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["through_time.png", "trace.html"]
+    code, out, _ = windtunnel("look", run, "anna", "--out", tmp_path / "seen")
+    factor, whole = f"{reach['factor_per_step']:.3g}", f"{expected[-1, 0]:.3g}"
+    said = f"a small change is multiplied by at most {factor} (geometric mean of 4 steps), from the first token to the"
+    assert f"{said} last by at most {whole}" in " ".join(out.split())
+
+
+def test_of_a_recurrent_network_a_single_token_has_no_factor(windtunnel, run):
+    code, out, err = windtunnel("look", run, "", "--out", "seen", "--json")
+    assert code == 0, err
+    reach = json.loads(out)["through_time"]
+    assert (reach["norms"], reach["factor_per_step"]) == ([[1.0]], None)
+    assert "one token has no step to the next" in windtunnel("look", run, "", "--out", "seen")[1]
+
+
+def test_a_recurrent_network_has_no_heads_to_choose_from(windtunnel, run):
+    code, _, err = windtunnel("look", run, "anna", "--head", 1)
+    assert code == 2
+    assert "no attention to choose from; leave out --layer and --head" in err
