@@ -21,6 +21,7 @@ from windtunnel.report.figures import (
     maps_figure,
     save_figure,
     smoothed,
+    through_time_figure,
 )
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.training.events import Evaluation, Step
@@ -41,6 +42,20 @@ def run(seed, n_steps=20):
 
 def lines(figure):
     return {line.get_label(): line for line in figure.axes[0].get_lines()}
+
+
+@pytest.mark.parametrize("norms", [[[1.0]], [[1, 0, 0], [0.2, 1, 0], [0.0, 1e-200, 1]], [[1, 0], [40, 1]]])
+def test_gradients_through_time_have_a_colour_by_their_logarithm_and_none_where_they_are_zero(norms):
+    norms = np.array(norms, dtype=float)
+    drawn = through_time_figure(norms, LABELS[: len(norms)], "$")
+    (image,) = drawn.axes[0].get_images()
+    drawn.canvas.draw()
+    share = np.ma.masked_invalid(image.norm(image.get_array()))
+    np.testing.assert_array_equal(np.ma.getmaskarray(share), norms == 0)
+    low, high = image.get_clim()
+    found = share.compressed()
+    np.testing.assert_allclose(found, np.log(norms[norms > 0] / low) / np.log(high / low), atol=1e-12)
+    assert found.max() == 1
 
 
 def test_one_seed_has_a_curve_and_no_band():
