@@ -43,8 +43,19 @@ def test_scores_slices_baselines_and_the_wrong_ones_are_printed(pairs, command_l
                   "BLEU is left out: ", "free test: teacher-forced and greedy exact match agree on all "):  # fmt: skip
         assert sum(line.startswith(begin) for line in lines) == 1, begin
     assert sum(" written '" in line for line in lines) == 1
-    assert "n exact match edits a character edits a word loss (nats a token)" in lines
+    assert "n exact match a character a word a token)" in lines
     assert "signature nrefs:1|bs:1000|" in out
+
+
+def test_in_80_columns_no_interval_is_broken(latin, command_line, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = command_line("evaluate", latin, "--slices")
+    assert code == 0
+    tables = out[: out.index("free test")].splitlines()
+    intervals = [line for line in tables if "[0" in line]
+    assert len(intervals) >= 8
+    assert all(line.count("[") == line.count("]") >= 1 for line in intervals)
+    assert any("too few: fewer than 30 sources" in line for line in tables)
 
 
 def test_json_and_figure_hold_what_is_printed(pairs, windtunnel, tmp_path):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from windtunnel.inspect.answers import FEWEST, Score
 from windtunnel.inspect.slices import MADE, STRESS, Sliced, Wrong
 from windtunnel.report.charts import DEV, QUIET, TRAIN, drawing
-from windtunnel.report.table import Table, table
+from windtunnel.report.table import Table, table, text
 from windtunnel.stats.digits import number, p_is
+from windtunnel.stats.intervals import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,8 +22,9 @@ CLEAR = 0.05
 def slice_tables(found: Sliced) -> list[Table]:
     """Scores of all sources beside the baselines, then those of each slice."""
     every = [(score, "") for score in (*found.scores, *found.baselines)]
-    parts = [(score, "" if score.enough else f"fewer than {FEWEST}: too few to say") for score in found.slices]
-    return [_scores(_what(found), every, found.token), _scores("by slice", parts, found.token)]
+    parts = [(score, "" if score.enough else "too few\nto say") for score in found.slices]
+    few = "" if all(score.enough for score in found.slices) else f"; too few: fewer than {FEWEST} sources"
+    return [_scores(_what(found), every, found.token), _scores(f"by slice{few}", parts, found.token)]
 
 
 def slice_lines(found: Sliced) -> list[str]:
@@ -68,12 +70,18 @@ def _what(found: Sliced) -> str:
 
 
 def _scores(title: str, rows: Sequence[tuple[Score, str]], token: str) -> Table:
-    in_tokens = [f"edits a {token}"] if token else []
-    columns = ["", "n", "exact match", "edits a character", *in_tokens, "loss (nats a token)"]
+    in_tokens = [f"edits\na {token}"] if token else []
+    columns = ["", "n", "exact match", "edits\na character", *in_tokens, "loss (nats\na token)"]
     remarked = any(remark for _, remark in rows)
     return table(title, [*columns, *([""] if remarked else [])], [
-        [score.name, score.n, score.exact, score.edits, *([score.tokens] if token else []), score.loss,
+        [score.name, score.n, _below(score.exact), _below(score.edits),
+         *([_below(score.tokens)] if token else []), score.loss,
          *([remark] if remarked else [])] for score, remark in rows])  # fmt: skip
+
+
+def _below(found: Estimate | None) -> str:
+    """An estimate over its interval, which a narrow terminal would break."""
+    return text(found).replace(" [", "\n[")
 
 
 def _worst_lines(found: Sliced) -> list[str]:
