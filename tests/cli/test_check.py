@@ -34,6 +34,15 @@ def test_a_recipe_that_is_well(tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_a_table_of_pairs_is_checked_before_training(tmp_path):
+    (tmp_path / "pairs.csv").write_text("en,de\n" + "".join(f"{n:b},{n}\n" for n in range(1, 199)))
+    columns = ("--column", "source=en", "--column", "target=de")
+    words = ("translate", "--corpus", tmp_path / "pairs.csv", *columns, *SETS, "--steps", 20, "--out", tmp_path)
+    result = check(*words, "--json")
+    assert result.exit_code in (0, 1), result.exception
+    assert json.loads(result.stdout)["config"]["text"]["columns"] == {"source": "en", "target": "de"}
+
+
 def test_a_recipe_with_a_problem_names_it_and_its_cure(tmp_path):
     result = check("tiny", *SETS, "--set", "optimizer.lr=5e-6", "--steps", 60, "--out", tmp_path, "--json")
     assert result.exit_code == 1
@@ -63,6 +72,7 @@ def test_a_run_is_read_with_its_history(tmp_path):
     [
         (("nowhere",), ArtifactError, "does not exist"),
         (("runs", "--set", "optimizer.lr=1"), ConfigError, "is none"),
+        (("runs", "--column", "source=en"), ConfigError, "--column changes a recipe, and runs is none"),
         (("tiny", "--set", "optimizer.rl=1"), ConfigError, "did you mean"),
     ],
 )

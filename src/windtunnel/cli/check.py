@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import RECIPES, Json, Set, console, print_json
+from windtunnel.cli.terminal import RECIPES, Columns, Json, Set, console, print_json, settings
 
 
 def check(
     what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help=f"{RECIPES}; or a run.")],
     corpus: Annotated[str, typer.Option(help="For a recipe: a corpus name, file, folder or glob.")] = "names",
     set: Set = [],  # noqa: B006
+    column: Columns = [],  # noqa: B006
     steps: Annotated[int, typer.Option(min=20, help="Steps for which copies of the model are trained.")] = 120,
     out: Annotated[Path | None, typer.Option(help="Folder for figures and page; by default below ./checks.")] = None,
     as_json: Json = False,
@@ -25,20 +26,20 @@ def check(
 
     Exit code 0: no problem (warnings may be there). 1: a problem was found.
     """
-    from windtunnel.config import override
     from windtunnel.errors import ConfigError
     from windtunnel.inspect.doctor.checks import judge
     from windtunnel.inspect.doctor.exam import measure
     from windtunnel.inspect.doctor.subject import recipe_subject, run_subject
     from windtunnel.report.doctor import findings_tables, save_report, to_dict
     from windtunnel.runs.seeds import find_run
-    from windtunnel.training.recipes import RECIPES, recipe
+    from windtunnel.training.recipes import RECIPES as KNOWN
 
     with console().status("looking, and training copies"):
-        if what in RECIPES or what == "auto":
-            subject = recipe_subject(what, override(recipe(what, corpus), set))
-        elif set:
-            raise ConfigError(f"--set changes a recipe, and {what} is none; a run is what it is")
+        if what in KNOWN or what == "auto":
+            subject = recipe_subject(what, settings(corpus, what, None, set, column, None))
+        elif set or column:
+            option = "--set" if set else "--column"
+            raise ConfigError(f"{option} changes a recipe, and {what} is none; a run is what it is")
         else:
             subject = run_subject(find_run(what))
         exam = measure(subject, steps)
