@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import MLPConfig, TransformerConfig, TranslatorConfig
+from windtunnel.models.translator import EncoderConfig
 from windtunnel.tasks import TranslationConfig
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig
@@ -31,7 +32,7 @@ def tiny(corpus: str) -> RunConfig:
 
 
 def translate(corpus: str) -> RunConfig:
-    """Pairs of words on an encoder-decoder: 2 + 2 layers x 64, rotary positions, 3,500 steps of 128 pairs.
+    """Pairs of words on an encoder-decoder: 3 + 2 layers x 64, rotary positions, 4,300 steps of 128 pairs.
 
     Some minutes of one core (benchmarks/translation.py); a list of some thousand words needs 1,200 steps.
     """
@@ -40,11 +41,11 @@ def translate(corpus: str) -> RunConfig:
         task=TranslationConfig(),
         model=TranslatorConfig(
             context_length=96, n_layers=2, n_heads=4, d_model=64, d_ff=128, position="rope", activation="relu",
-            dropout=0.0, bias=False,
+            dropout=0.0, bias=False, encoder=EncoderConfig(n_layers=3),
         ),
         optimizer=OptimizerConfig(lr=3e-3, beta_2=0.99),
-        schedule=ScheduleConfig(warmup=100),
-        train=TrainConfig(steps=3500, batch_size=128, grad_accumulation=4, eval_every=500, save_every=500),
+        schedule=ScheduleConfig(warmup=100, final_fraction=0.0),
+        train=TrainConfig(steps=4300, batch_size=128, grad_accumulation=4, eval_every=500, save_every=500),
     )  # fmt: skip
 
 
