@@ -1,6 +1,7 @@
 """Edit distance, exact match and edit rates: hard cases by hand, and against the textbook's recursion."""
 
 import math
+import re
 import sys
 from functools import cache
 
@@ -83,6 +84,13 @@ def test_a_rate_has_no_interval_where_the_bootstrap_has_none():
     assert math.isnan(empty.edits.high)
     assert "a target is empty" in empty.edits.method
     assert math.isnan(compare_answers(["a"], [("",)]).score("all", EVERY[:1], False).edits.estimate)
+
+
+def test_the_library_scores_where_a_resample_has_no_match():
+    """Of three translations one has letters of its target; of the resamples of three, 8 in 27 do not have that one."""
+    (chrf,), _ = library_scores(["ethay", "xx", "xx"], [("ethay",), ("ab",), ("ab",)])
+    assert chrf.score > 0
+    assert re.search(r"μ = \d+\.\d+ ± \d+", chrf.text)
 
 
 def test_the_library_scores_with_its_signature():

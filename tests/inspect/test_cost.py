@@ -16,7 +16,7 @@ from windtunnel.inspect.cost import (
     parameter_shapes,
 )
 from windtunnel.inspect.shapes import intermediates
-from windtunnel.models import Transformer, TransformerConfig, build
+from windtunnel.models import Transformer, TransformerConfig, TranslatorConfig, build
 from windtunnel.report.cost_tables import cost_tables, readable_bytes
 from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors
@@ -213,3 +213,13 @@ def test_bytes_are_readable(n, text):
 
 def test_the_parameter_shapes_are_the_models():
     assert parameter_shapes(BASE) == [parameter.shape for parameter in Transformer(BASE).parameters()]
+
+
+def test_the_cache_of_a_translator_keeps_the_source_too():
+    model = TranslatorConfig(vocab_size=11, context_length=6, n_layers=2, n_heads=2, d_model=8)
+    made = model.build(0).eval()
+    cache = made.new_cache(1, 6)
+    made(torch.zeros(1, 6, dtype=torch.int64), torch.zeros(1, 6, dtype=torch.int64), cache=cache)
+    of_source = sum(part.nbytes for layer in cache.of_memory.values() for part in layer)
+    kept = cache.keys.nbytes + cache.values.nbytes + of_source
+    assert cost(RunConfig(corpus="x", model=model)).memory.kv_cache_full_context == kept

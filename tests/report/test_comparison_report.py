@@ -361,6 +361,16 @@ def test_progress_that_is_not_brief_tells_evaluations_and_samples():
     assert said == "a: step 1/10  loss 3.000  dev 2.500  100 tokens/s  0% of peak\na: writes 'text'\n"
 
 
+def test_the_loss_shown_is_of_the_last_steps_however_few_of_them_are_told():
+    """The loss falls from 3 to 0 in 300 steps; the mean of the last, 0.95^k of weight each, lags 19 steps behind."""
+    steps = [("a", Step(n, 3 - n / 100, 0.1, 1.0, 10, 0.1)) for n in range(1, 301)]
+    seen = ("a", Evaluation(300, "dev", {"loss": 2.5}, 10, True))
+    start = ("a", Started(0, 300, 99, 1e3, 1e9))
+    for told, loss in ((steps, "0.190"), (steps[99::100], "0.006")):
+        said, _ = shown_progress([start, *told, seen], terminal=False, brief=False)
+        assert said == f"a: step 300/300  loss {loss}  dev 2.500  100 tokens/s  0% of peak\n"
+
+
 def test_of_many_runs_only_those_that_train_have_a_bar():
     few, progress = shown_progress([e for i in range(8) for e in run(f"few {i}")], terminal=True)
     assert len(progress.bars.tasks) == 8

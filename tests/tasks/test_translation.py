@@ -179,3 +179,12 @@ def test_a_run_is_trained_further_at_its_own_task(trained):
     run = trained[0].run
     assert continue_from(run.folder, run.config.corpus).task == run.config.task
     assert continue_from(run.folder, run.config.corpus, "tiny").task.kind == "language"
+
+
+def test_the_share_of_the_machine_counts_what_is_read_of_a_pair(trained):
+    """Every source and target here is of two letters and an end mark; the context, which has 16 tokens, is not full."""
+    run = trained[0].run
+    (started,) = run.events("started")
+    model = run.config.model
+    read = model.flops_by_part(3, source=3) if model.reads == "pair" else model.flops_by_part(2 + 1 + 2 + 1)
+    assert started.flops_per_token == 3 * sum(read.values()) / 3

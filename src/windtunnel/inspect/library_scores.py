@@ -42,7 +42,21 @@ def library_scores(
     words = any(len(one.split()) >= LONGEST_RUN for right in answers for one in right)
     scores = []
     for name, metric in [("chrF", CHRF()), *([("BLEU", BLEU())] if words else [])]:
-        found = metric.corpus_score(list(written), columns, n_bootstrap=RESAMPLES)
+        found = _in_floats(metric).corpus_score(list(written), columns, n_bootstrap=RESAMPLES)
         scores.append(LibraryScore(name, float(found.score), str(found), str(metric.get_signature())))
     remark = f"BLEU is left out: it counts runs of {LONGEST_RUN} words, and no target has so many"
     return tuple(scores), () if words else (remark,)
+
+
+def _in_floats(metric: Any) -> Any:
+    """The same metric with every score a float: the library gives a resample without a match another type than the
+    rest, and cannot take their mean."""
+    score_of = metric._compute_score_from_stats
+
+    def in_floats(sums: Any) -> Any:
+        found = score_of(sums)
+        found.score = float(found.score)
+        return found
+
+    metric._compute_score_from_stats = in_floats
+    return metric

@@ -24,7 +24,7 @@ from windtunnel.stats.digits import number
 from windtunnel.training.events import Evaluation, Event, Sample, Saved, Started, Step, Stopped
 
 SMOOTHING = 0.95
-"""Weight of the past in the loss and the rate that are shown."""
+"""Weight of the past, after each step, in the loss and the rate that are shown."""
 MOST_BARS = 8
 """Of more runs than this, those that ended have no bar."""
 
@@ -117,6 +117,21 @@ class _Bars(Progress):
         yield from super().get_renderables()
 
 
+class _Smoothed:
+    """A mean over steps, the latest of the most weight; a step that was not seen counts as the next that was."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.total, self.weight = step, 0.0, 0.0
+
+    def add(self, step: int, value: float) -> float:
+        """Take in the value of a step; returns the mean."""
+        keep = SMOOTHING ** max(1, step - self.step)
+        self.step = step
+        self.total = keep * self.total + (1 - keep) * value
+        self.weight = keep * self.weight + (1 - keep)
+        return self.total / self.weight
+
+
 class _Line:
     """The smoothed figures of one run."""
 
@@ -126,16 +141,18 @@ class _Line:
         self.dev: float | None = None
         self.rate: float | None = None
         self.started: Started | None = None
+        self.losses, self.rates = _Smoothed(0), _Smoothed(0)
 
     def take(self, event: Event) -> str:
         """Update from an event; returns what deserves a line of its own, or nothing."""
         match event:
             case Started():
                 self.started = event
+                self.losses, self.rates = _Smoothed(event.step), _Smoothed(event.step)
                 return f"{self.label}: {event.note}" if event.note else ""
             case Step():
-                self.loss = _smooth(self.loss, event.loss)
-                self.rate = _smooth(self.rate, event.n_tokens / event.seconds)
+                self.loss = self.losses.add(event.step, event.loss)
+                self.rate = self.rates.add(event.step, event.n_tokens / event.seconds)
                 return ""
             case Evaluation():
                 self.dev = event.loss
@@ -175,10 +192,6 @@ class _Figures(ProgressColumn):
 def _clip(label: str) -> str:
     """The beginning and the end of a long label."""
     return label if len(label) <= 36 else f"{label[:23].rstrip()} … {label[-10:].lstrip()}"
-
-
-def _smooth(old: float | None, new: float) -> float:
-    return new if old is None else SMOOTHING * old + (1 - SMOOTHING) * new
 
 
 def _thousands(rate: float) -> str:

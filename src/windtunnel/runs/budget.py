@@ -15,10 +15,10 @@ import torch
 from windtunnel.errors import ArtifactError, ConfigError, NumericsError
 from windtunnel.files import write_text
 from windtunnel.models import build
-from windtunnel.models.cost import training_flops, training_flops_per_token
 from windtunnel.runs.arms import ResolvedArm, with_steps
 from windtunnel.training import machine
 from windtunnel.training.disk import read_sealed, saving, sealed
+from windtunnel.training.step_cost import step_cost
 from windtunnel.training.trainer import Trainer
 
 KINDS = ("steps", "tokens", "flops", "seconds")
@@ -51,7 +51,7 @@ def parse_budget(text: str) -> tuple[str, float]:
 def spent(arm: ResolvedArm) -> Spent:
     """What a run of this arm costs."""
     steps = arm.config.train.steps
-    tokens, flops = _per_step(arm)
+    tokens, flops = step_cost(arm.config, arm.store, arm.task)
     return Spent(steps, steps * tokens, steps * flops, flops / tokens)
 
 
@@ -69,24 +69,11 @@ def within_budget(arms: Sequence[ResolvedArm], kind: str, amount: float, folder:
     elif kind == "seconds":
         costs = _pace(arms, folder / "pace.json")
     else:
-        costs = [_per_step(arm)[kind == "flops"] for arm in arms]
+        costs = [step_cost(arm.config, arm.store, arm.task)[kind == "flops"] for arm in arms]
     for arm, cost in zip(arms, costs, strict=True):
         if amount < cost:
             raise ConfigError(f"arm {arm.name}: one step costs {cost:.3g} {kind}, more than the budget of {amount:g}")
     return [with_steps(arm, int(amount / cost)) for arm, cost in zip(arms, costs, strict=True)]
-
-
-def _per_step(arm: ResolvedArm) -> tuple[float, float]:
-    """Tokens predicted in a step, on average, and its FLOPs: those of an example of average length, padding apart."""
-    model, task, size = arm.config.model, arm.task, arm.config.train.batch_size
-    if model.reads == "context" or arm.store.corpus.unit != "line":
-        tokens = size * model.targets_per_example
-        return tokens, tokens * training_flops_per_token(model, model.targets_per_example)
-    n_examples = len(task.examples("train"))
-    each = {name: total / n_examples for name, total in task.totals("train").items()}
-    read = each.get("ids", each["targets"])  # of a pair a stream reads more than it predicts
-    length, source = max(1, round(read)), round(each["source"]) if "source" in each else None
-    return size * each["targets"], size * read / length * training_flops(model, length, source)
 
 
 def _pace(arms: Sequence[ResolvedArm], path: Path) -> list[float]:

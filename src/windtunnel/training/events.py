@@ -22,7 +22,7 @@ class Started:
     steps: int
     n_parameters: int
     flops_per_token: float
-    """Matrix-multiply FLOPs of one token, forward and backward."""
+    """Matrix-multiply FLOPs of one predicted token, forward and backward, in an example of average length."""
     peak_flops: float
     """Measured matrix-multiply rate of this machine, in FLOP/s, in the run's precision on its threads."""
     note: str = ""

@@ -14,8 +14,8 @@ import torch
 from windtunnel.errors import ArtifactError, NumericsError
 from windtunnel.files import discard, open_regular, write_all
 from windtunnel.models import Model
-from windtunnel.models.cost import training_flops_per_token
 from windtunnel.tasks import Task
+from windtunnel.text.store import TokenStore
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
 from windtunnel.training.compiling import compiling_note, prepare_blocks
@@ -44,6 +44,7 @@ from windtunnel.training.run import (
     resolve,
 )
 from windtunnel.training.run_config import RunConfig
+from windtunnel.training.step_cost import step_cost
 from windtunnel.training.trainer import State, Trainer
 
 WriteSample = Callable[[Model, Run], str]
@@ -91,7 +92,8 @@ def resume(
                 held.enter_context(locked(folder))
             run = open_run(folder)
             ranks.check(run.config)
-            task = open_task(run.config, run.store())
+            store = run.store()
+            task = open_task(run.config, store)
         machine.keep_memory()
         torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
         state, size, warnings = _restore(run, ranks)
@@ -100,7 +102,7 @@ def resume(
         with ranks.barrier():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
         note = "; ".join(filter(None, (warnings, note, compiling_note(run.config))))
-        session = _Session(run, task, state, ranks, log, write_sample)
+        session = _Session(run, store, task, state, ranks, log, write_sample)
         for event in session.events(step, note, new=size == 0):
             with saving(run.folder / METRICS):
                 write_all(log.fileno(), to_line(event).encode())
@@ -114,6 +116,7 @@ class _Session:
     """A run while it trains. `log` is metrics.jsonl; the other ranks than 0 have none, and write nothing."""
 
     run: Run
+    store: TokenStore
     task: Task
     state: State
     ranks: Ranks
@@ -123,7 +126,8 @@ class _Session:
     def events(self, step: Callable[[], Step], note: str, new: bool) -> Iterator[Event]:
         """Take the steps that are left, and say what happens."""
         run, state, train = self.run, self.state, self.run.config.train
-        yield _started(run, state, self.ranks, note)
+        tokens, flops = step_cost(run.config, self.store, self.task)
+        yield _started(run, state, flops / tokens, self.ranks, note)
         if new:
             yield from self._evaluate_and_sample()
             if train.steps == 0:
@@ -243,14 +247,14 @@ def _no_log() -> FileIO:
     return Path(os.devnull).open("ab", buffering=0)
 
 
-def _started(run: Run, state: State, ranks: Ranks, note: str) -> Started:
-    model, train = run.config.model, run.config.train
+def _started(run: Run, state: State, flops_per_token: float, ranks: Ranks, note: str) -> Started:
+    train = run.config.train
     assert train.precision != "auto"
     return Started(
         step=state.step,
         steps=train.steps,
         n_parameters=sum(p.numel() for p in state.model.parameters()),
-        flops_per_token=training_flops_per_token(model, model.targets_per_example),
+        flops_per_token=flops_per_token,
         peak_flops=machine.peak_flops(train.precision, torch.get_num_threads()) * ranks.size,
         note="; ".join(said for said in (note, ranks.description) if said),
     )
