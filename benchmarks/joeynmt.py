@@ -77,6 +77,7 @@ def run_config(case: Case, steps: int, compile: str) -> RunConfig:
     changes = [
         "model.family=translator", "model.context_length=48", "model.position=sinusoidal", "model.activation=relu",
         "model.norm_epsilon=1e-6", "model.bias=true", "model.tie_embeddings=false", f"model.n_layers={case.n_layers}",
+        f"model.encoder.n_layers={case.n_layers}", f"model.d_ff={4 * case.d_model}",
         f"model.n_heads={case.n_heads}", f"model.d_model={case.d_model}", "text.dev_fraction=0.1",
         "optimizer.weight_decay=0", "schedule.curve=linear", "schedule.final_fraction=0", "train.batch_size=128",
         "train.threads=1", "train.precision=fp32", f"train.compile={compile}", f"train.steps={steps}",
