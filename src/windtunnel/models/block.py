@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
+import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -150,6 +151,11 @@ class Pass(NamedTuple):
     memory: Memory | None = None
 
 
+def heads(x_BTN: Tensor, d_head: int) -> Tensor:
+    """Heads that lie side by side, (B, T, H * K), apart: (B, H, T, K)."""
+    return torch.unflatten(x_BTN, -1, (-1, d_head)).transpose(1, 2)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, causal by default; queries, keys and values come from one packed matrix."""
 
@@ -162,9 +168,7 @@ class Attention(nn.Module):
         self.d_head, self.dropout = config.head_width, config.dropout
 
     def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
-        q_BHTK, k_BGTK, v_BGTK = (
-            part.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for part in self.qkv(x_BTD).split(self.sizes, dim=-1)
-        )
+        q_BHTK, k_BGTK, v_BGTK = (heads(part, self.d_head) for part in self.qkv(x_BTD).split(self.sizes, dim=-1))
         if shared.rotary is not None:
             q_BHTK, k_BGTK = rotate(q_BHTK, shared.rotary), rotate(k_BGTK, shared.rotary)
         if shared.cache is not None:
@@ -188,7 +192,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
         assert shared.memory is not None
-        q_BHTK = self.q(x_BTD).unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+        q_BHTK = heads(self.q(x_BTD), self.d_head)
         k_BGSK, v_BGSK = self._keys_and_values(shared.memory, shared.cache)
         mask = Mask(causal=False, kept_BS=shared.memory.kept_BS)
         mixed_BHTK = shared.attend(q_BHTK, k_BGSK, v_BGSK, mask, self.dropout if self.training else 0.0)
@@ -199,11 +203,8 @@ class CrossAttention(nn.Module):
         """Of the memory, each (B, G, S, K); with a cache they are computed for the first token and kept."""
         kept = cache.of_memory if isinstance(cache, Cache) else {}
         if self.layer not in kept:
-            k_BGSK, v_BGSK = (
-                part.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
-                for part in self.kv(memory.hidden_BSE).chunk(2, dim=-1)
-            )
-            kept[self.layer] = k_BGSK, v_BGSK
+            keys, values = self.kv(memory.hidden_BSE).chunk(2, dim=-1)
+            kept[self.layer] = heads(keys, self.d_head), heads(values, self.d_head)
         return kept[self.layer]
 
 
