@@ -214,8 +214,7 @@ def _rows_at_once(config: ModelConfig, width: int) -> int:
     Raises:
         ConfigError: when the beam of one source would need too much memory.
     """
-    n_tokens = config.context_length * (2 if config.reads == "pair" else 1)
-    each = n_tokens * config.cache_elements_per_token() + 8 * config.vocab_size
+    each = config.cache_elements() + 8 * config.vocab_size
     if width * each > LARGEST:
         raise ConfigError(
             f"a beam of {width:,} keeps {width * each * 4 / 2**30:,.0f} GiB of keys, values and logits; this model "

@@ -210,7 +210,7 @@ def _memory(config: RunConfig, micro_batch: int, precision: str) -> Memory:
         optimizer=optimizer_bytes(config.optimizer, shapes, hidden_shapes(model)),
         activations=activation_bytes(model, micro_batch, model.context_length, precision, config.train.recompute),
         kv_cache_per_token=cache,
-        kv_cache_full_context=cache * model.context_length * (2 if model.reads == "pair" else 1),  # the source, too
+        kv_cache_full_context=FLOAT32 * model.cache_elements(),
     )
 
 

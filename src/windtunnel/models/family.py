@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from windtunnel.config import Tagged
+from windtunnel.errors import ConfigError
 from windtunnel.nn.cache import AnyCache
 
 
@@ -136,6 +137,13 @@ class ModelConfig(Tagged, ABC):
             generator: draws all weights instead; only for a family that `replays_generator`.
         """
 
+    def refuse_generator(self, generator: torch.Generator | None) -> None:
+        """For `build` of a family that does not `replays_generator`. Raises ConfigError when there is one."""
+        if generator is not None:
+            raise ConfigError(
+                f"the weights of the family {self.family} are drawn from the seed and their names, not from a generator"
+            )
+
     @abstractmethod
     def parameter_rows(self) -> list[ParameterRow]:
         """Each kind of module with its formula and its number of parameters; those without any are left out."""
@@ -155,3 +163,8 @@ class ModelConfig(Tagged, ABC):
     def cache_elements_per_token(self) -> int:
         """Numbers that a cache keeps for each token; 0 for a family without one."""
         return 0
+
+    def cache_elements(self) -> int:
+        """Numbers that a cache keeps for a whole context, and for a source as long where one is read before."""
+        n_tokens = self.context_length * (2 if self.reads == "pair" else 1)
+        return n_tokens * self.cache_elements_per_token()

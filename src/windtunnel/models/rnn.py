@@ -87,8 +87,7 @@ class RNNConfig(ModelConfig):
         The table is N(0, 1), and N(0, 1 / sqrt(d_model)) where it is the head, too. An lstm begins by remembering:
         the bias of its forget gate is 1 (Jozefowicz et al. 2015).
         """
-        if generator is not None:
-            raise ConfigError("an rnn's weights are drawn from the seed and their names, not from a generator")
+        self.refuse_generator(generator)
         model = RNN(self)
 
         def std(name: str, parameter: Tensor) -> float:

@@ -55,7 +55,7 @@ class TransformerConfig(BlocksConfig):
 
     def build(self, seed: int, generator: torch.Generator | None = None) -> Transformer:
         """As `fill` does it, GPT-2's way by default."""
-        refuse_generator(generator)
+        self.refuse_generator(generator)
         model = Transformer(self)
         fill(model, self, seed, {"": 2 * self.n_layers})
         return model
@@ -141,12 +141,6 @@ def out_row(module: str, config: BlocksConfig) -> ParameterRow:
     d, q, b = config.d_model, config.n_heads * config.head_width, int(config.bias)
     formula = f"n_layers * (n_heads * d_head{' + 1' * b}) * d_model"
     return ParameterRow(module, formula, config.n_layers * (q + b) * d * config.out_projection)
-
-
-def refuse_generator(generator: torch.Generator | None) -> None:
-    """Raises ConfigError when there is one."""
-    if generator is not None:
-        raise ConfigError("a transformer's weights are drawn from the seed and their names, not from a generator")
 
 
 def fill(model: Model, config: BlocksConfig, seed: int, writes: Mapping[str, int]) -> None:

@@ -22,7 +22,6 @@ from windtunnel.models.transformer import (
     fill,
     norm_vectors,
     out_row,
-    refuse_generator,
 )
 from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.cache import Cache, StaticCache
@@ -83,7 +82,7 @@ class TranslatorConfig(BlocksConfig):
 
     def build(self, seed: int, generator: torch.Generator | None = None) -> Translator:
         """As a transformer's, see `fill`; a block of the decoder writes into its stream three times."""
-        refuse_generator(generator)
+        self.refuse_generator(generator)
         model, (encoder, decoder) = Translator(self), self.parts
         fill(model, self, seed, {"encoder.": 2 * encoder.n_layers, "decoder.": 3 * decoder.n_layers})
         return model
