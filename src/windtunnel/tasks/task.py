@@ -30,6 +30,9 @@ class TaskConfig(Tagged, ABC):
     coupled: ClassVar[bool] = False
     """Whether a row's loss depends on the batch's other rows, as a contrastive loss does. Then a batch is never cut:
     such a run is refused with micro-batches and on several ranks, and its seeds train one by one."""
+    ragged: ClassVar[bool] = False
+    """Whether a batch's inputs have widths of their own, for which a compiled step was found no faster
+    (benchmarks/joeynmt.py): `train.compile=auto` then leaves it."""
 
     def model(self, model: ModelConfig) -> ModelConfig:
         """The settings of a model with what they leave open decided for this task.
@@ -38,10 +41,6 @@ class TaskConfig(Tagged, ABC):
             ConfigError: for a family that cannot do it.
         """
         return model
-
-    ragged: ClassVar[bool] = False
-    """Whether a batch's inputs have widths of their own, for which a compiled step was found no faster
-    (benchmarks/joeynmt.py): `train.compile=auto` then leaves it."""
 
     @abstractmethod
     def make(self, model: ModelConfig, store: TokenStore) -> Task:
@@ -55,8 +54,7 @@ class Metric:
     So it sums over batches and ranks, has an interval over units by the bootstrap, and needs no code in `compare`.
 
     columns: `nats` (summed loss), `targets` (how many count), `right` (how many have the largest logit), `exact` (rows
-        all of whose targets have it), or one of
-        the task's own `totals`.
+        all of whose targets have it), or one of the task's own `totals`.
     """
 
     name: str

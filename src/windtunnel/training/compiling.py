@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from windtunnel.models.cost import training_flops_per_token
+from windtunnel.models.cost import training_flops
 from windtunnel.nn.blocks import blocks_of
 from windtunnel.nn.linear import two_cores_with_tiles
 from windtunnel.tasks import Task
@@ -70,13 +70,12 @@ def is_tiny(config: RunConfig) -> bool:
     train, model = config.train, config.model
     plain = train.grad_accumulation == 1 and train.threads == 1 and train.precision == "fp32"
     plain = plain and config.optimizer.name != "muon" and not config.task.coupled
-    flops = training_flops_per_token(model, model.targets_per_example) * model.targets_per_example * train.batch_size
+    flops = training_flops(model, model.targets_per_example) * train.batch_size
     return model.stackable and plain and flops < TINY and machine.device().type == "cpu"
 
 
 def _training_flops(config: RunConfig) -> float:
-    length = config.model.targets_per_example
-    return training_flops_per_token(config.model, length) * length * config.train.batch_size * config.train.steps
+    return training_flops(config.model, config.model.targets_per_example) * config.train.batch_size * config.train.steps
 
 
 def compiling_note(config: RunConfig) -> str:

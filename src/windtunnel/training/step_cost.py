@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windtunnel.models.cost import training_flops, training_flops_per_token
+from windtunnel.models.cost import training_flops
 from windtunnel.tasks import Task
 from windtunnel.text.store import TokenStore
 from windtunnel.training.run_config import RunConfig
@@ -12,10 +12,10 @@ def step_cost(config: RunConfig, store: TokenStore, task: Task) -> tuple[float, 
     """Tokens predicted in a step, on average, and its FLOPs: those of an example of average length, padding apart."""
     model, size = config.model, config.train.batch_size
     if model.reads == "context" or store.corpus.unit != "line":
-        tokens = size * model.targets_per_example
-        return tokens, tokens * training_flops_per_token(model, model.targets_per_example)
+        length = model.targets_per_example
+        return size * length, size * training_flops(model, length)
     n_examples = len(task.examples("train"))
     each = {name: total / n_examples for name, total in task.totals("train").items()}
     read = each.get("ids", each["targets"])  # of a pair a stream reads more than it predicts
-    length, source = max(1, round(read)), round(each["source"]) if "source" in each else None
-    return size * each["targets"], size * read / length * training_flops(model, length, source)
+    whole, source = max(1, round(read)), round(each["source"]) if "source" in each else None
+    return size * each["targets"], size * read / whole * training_flops(model, whole, source)
