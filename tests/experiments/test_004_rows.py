@@ -28,7 +28,6 @@ from windtunnel.experiments.attention_pieces import (
 )
 from windtunnel.experiments.recurrent_gradients import SPREADS, attaining, centring, chain_gradients
 from windtunnel.experiments.sigmoid_recurrence import (
-    Letters,
     Recurrence,
     jacobians,
     largest,
@@ -40,7 +39,7 @@ from windtunnel.experiments.sigmoid_recurrence import (
 )
 from windtunnel.nn.attention import CAUSAL
 from windtunnel.nn.positions import sinusoidal
-from windtunnel.text.batches import IGNORED
+from windtunnel.text.batches import IGNORED, Batch
 
 
 @pytest.fixture
@@ -109,20 +108,20 @@ def test_a_recurrence_learns_the_names_and_its_letters_do_not_touch_the_bound():
     rows, dev = open_names()
     assert int((rows.targets != IGNORED).sum()) > 150_000
     name = rows.targets[0][rows.targets[0] != IGNORED]
-    assert (int(rows.inputs[0, 0]), int(name[-1])) == (0, 0)
-    assert rows.inputs[0, 1 : len(name)].tolist() == name[:-1].tolist()
+    assert (int(rows.ids[0, 0]), int(name[-1])) == (0, 0)
+    assert rows.ids[0, 1 : len(name)].tolist() == name[:-1].tolist()
     free, held = train(rows, 16, 300, 0), train(rows, 16, 300, 0, rescaled)
     assert float(held.loss(dev)) < 2.7 < math.log(27)
     assert float(free.loss(dev)) < float(held.loss(dev)) - 0.05
     assert float(largest(held.w)) == pytest.approx(0.25, abs=1e-6)
     assert float(largest(free.w)) > 1
-    states = free.states(dev.inputs[:20, :6])
+    states = free.states(dev.ids[:20, :6])
     logs = log_sizes(jacobians(free.w[None], states))
     assert (logs <= math.log(float(largest(free.w)) / 4) * torch.arange(1, 7)).all()
 
     def last(start):
         x = start
-        for id in dev.inputs[3, :6]:
+        for id in dev.ids[3, :6]:
             x = (free.w @ x + free.u[id]).sigmoid()
         return x
 
@@ -132,7 +131,7 @@ def test_a_recurrence_learns_the_names_and_its_letters_do_not_touch_the_bound():
 
 def test_a_loss_leaves_out_what_stands_behind_a_name():
     model = Recurrence(torch.zeros(2, 2), torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0.0, 1.0, 2.0]))
-    one_name = Letters(torch.tensor([[0, 1, 0]]), torch.tensor([[1, 0, IGNORED]]))
+    one_name = Batch({"ids": torch.tensor([[0, 1, 0]])}, torch.tensor([[1, 0, IGNORED]]))
     expected = math.log(1 + math.e + math.e**2) - 0.5
     assert float(model.loss(one_name)) == pytest.approx(expected, abs=1e-6)
 
