@@ -281,7 +281,7 @@ def test_what_an_older_version_measured_is_told_and_the_cure_works_without_train
     sums = {name: column for name, column in read_measured(run).sums.items() if name != "exact"}
     write_folder(run / "measured", {"documents.safetensors": safetensors.numpy.save(sums)}, facts, replace=True)
     with pytest.raises(ArtifactError, match=r"measured does not hold exact of each document.*delete this folder"):
-        with_slices(plan, found)
+        with_slices(plan)
     shutil.rmtree(run / "measured")
     changes = [word for change in CHANGES for word in ("--set", change)]
     words = ["compare", corpus, "--recipe", "translate", "--vary", "optimizer.lr=1e-3,1e-2", "--seeds", 4,

@@ -53,7 +53,7 @@ class Judged:
     totals: what the metrics need beside the sums that were measured, of the documents that are judged.
     """
 
-    found: dict[str, list[Found]]
+    found: Mapping[str, Sequence[Found]]
     metric: Metric
     totals: Mapping[str, float]
     rule: Rule
@@ -63,13 +63,17 @@ class Judged:
 
 def undecided(plan: Plan) -> list[str]:
     """The arms on which the runs that are there do not decide."""
-    return [verdict.arm for verdict in _judge(plan).verdicts if verdict.word == "undecided"]
+    return [verdict.arm for verdict in _judge(plan, read_runs(plan)).verdicts if verdict.word == "undecided"]
 
 
-def conclude(plan: Plan) -> Comparison:
-    """Judge the runs that are there; missing runs are listed and take no part."""
-    judged, base = _judge(plan), plan.baseline
-    found = judged.found
+def conclude(plan: Plan, found: Mapping[str, Sequence[Found]] | None = None) -> Comparison:
+    """Judge the runs that are there; missing runs are listed and take no part.
+
+    Args:
+        found: the runs of each arm where they have been read; None reads them.
+    """
+    found = read_runs(plan) if found is None else found
+    judged, base = _judge(plan, found), plan.baseline
     arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.grid.arms)
     judgements = tuple(judgement(verdict, judged, plan) for verdict in judged.verdicts)
     versions = sorted({f.versions for own in found.values() for f in own if f.versions})
@@ -91,8 +95,8 @@ def conclude(plan: Plan) -> Comparison:
     )
 
 
-def _judge(plan: Plan) -> Judged:
-    found, metric = read_runs(plan), metric_of(plan)
+def _judge(plan: Plan, found: Mapping[str, Sequence[Found]]) -> Judged:
+    metric = metric_of(plan)
     rule, pairs = rule_of(plan, metric, found), paired(plan, metric, found)
     verdicts = judge({name: [d for _, d in own] for name, own in pairs.items()}, rule)
     return Judged(found, metric, plan.baseline.task.totals("dev"), rule, pairs, verdicts)

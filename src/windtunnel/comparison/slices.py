@@ -13,6 +13,7 @@ from windtunnel.comparison.comparison import Comparison, Slice
 from windtunnel.comparison.judging import (
     Found,
     Judged,
+    conclude,
     judgement,
     mean_scores,
     metric_of,
@@ -50,15 +51,16 @@ def check_slices(plan: Plan) -> None:
             )
 
 
-def with_slices(plan: Plan, found: Comparison) -> Comparison:
-    """The comparison with its slices, from the runs that are there; nothing is trained or translated.
+def with_slices(plan: Plan) -> Comparison:
+    """As `conclude`, with the slices, from the runs that are there; nothing is trained or translated.
 
     Raises:
         ConfigError: as `check_slices`.
         ArtifactError: as `read_runs`.
     """
     check_slices(plan)
-    slices = judge_slices(plan, read_runs(plan), pairs_by_slice(plan.baseline.store, "dev"))
+    runs = read_runs(plan)
+    found, slices = conclude(plan, runs), judge_slices(plan, runs, pairs_by_slice(plan.baseline.store, "dev"))
     return replace(found, slices=slices, notes=(*found.notes, *notes_on(plan, slices)))
 
 
