@@ -141,11 +141,11 @@ def notes_on(plan: Plan, slices: Sequence[Slice]) -> Iterator[str]:
             f"by slice: {name}'s correction is for all {n} verdicts together: the chance that any of them names a "
             f"wrong winner is at most {plan.rule.alpha:g}"
         )
-    won = [(part, j) for part in slices for j in part.judgements if j.verdict.word in ("better", "worse")]
+    won = [(part, j) for part in slices for j in part.judgements if j.verdict.names_winner]
     for part, j in won:
-        if (over := j.over_documents) and over.low <= 0 <= over.high:
+        if j.others_could_turn:
             yield f"{part.name}: the verdict on {j.arm} holds for these {part.n:,} pairs; others could turn it"
-    by_t = [j for _, j in won if not any(j.verdict.diverged) and j.verdict.p_sign_flip > j.verdict.level]
+    by_t = [j for _, j in won if j.verdict.rests_on_normality]
     if by_t:
         yield (
             f"by slice: {len(by_t)} of {len(won)} verdicts of better or worse rest on the differences being about "
