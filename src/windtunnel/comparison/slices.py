@@ -133,9 +133,9 @@ def notes_on(plan: Plan, slices: Sequence[Slice]) -> Iterator[str]:
             f"by slice: none has {FEWEST} pairs, so nothing is said of any; hold out more, e.g. "
             "--set text.dev_fraction=0.2"
         )
-    elif plan.rule.correction == "none":
+    elif n and plan.rule.correction == "none":
         yield f"by slice: {n} verdicts without a correction, as asked: the more there are, the likelier a wrong winner"
-    else:
+    elif n:
         name = "Bonferroni" if plan.rule.correction == "bonferroni" else "Holm"
         yield (
             f"by slice: {name}'s correction is for all {n} verdicts together: the chance that any of them names a "
