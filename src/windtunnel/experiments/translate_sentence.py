@@ -79,7 +79,7 @@ def translate_sentence(at: Setting) -> Findings:
 
 def place(word: str, text: TextConfig) -> str:
     """Where the list has a word."""
-    if word not in set(words()):
+    if word not in words():
         return "not in it"
     return "in training" if split_of(word, text) == "train" else "held out"
 
