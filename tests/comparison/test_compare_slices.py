@@ -265,6 +265,12 @@ def test_notes_say_which_verdicts_other_pairs_or_another_test_could_turn(plan, c
     assert told == f"of 4 characters: the verdict on {arm} holds for these {n} pairs; others could turn it"
 
 
+def test_where_no_run_is_there_nothing_is_said_of_verdicts(plan, chosen):
+    slices = judge_slices(plan, {arm.name: [] for arm in plan.grid.arms}, chosen)
+    assert words(slices) == {name: [] for name in chosen}
+    assert list(notes_on(plan, slices)) == []
+
+
 def steps_of(found):
     """Every step that a run of a comparison was trained for, with its time."""
     folders = [Path(run.folder) for arm in found.arms for run in arm.seeds]
@@ -281,7 +287,7 @@ def test_what_an_older_version_measured_is_told_and_the_cure_works_without_train
     sums = {name: column for name, column in read_measured(run).sums.items() if name != "exact"}
     write_folder(run / "measured", {"documents.safetensors": safetensors.numpy.save(sums)}, facts, replace=True)
     with pytest.raises(ArtifactError, match=r"measured does not hold exact of each document.*delete this folder"):
-        with_slices(plan, found)
+        with_slices(plan)
     shutil.rmtree(run / "measured")
     changes = [word for change in CHANGES for word in ("--set", change)]
     words = ["compare", corpus, "--recipe", "translate", "--vary", "optimizer.lr=1e-3,1e-2", "--seeds", 4,

@@ -22,6 +22,27 @@ def quick(tmp_path_factory):
 
 
 @pytest.fixture
+def outcome_of(quick):
+    """The outcome of an experiment."""
+    return lambda name, seed=0: quick(name, seed)[0]
+
+
+class Claims(dict):
+    """The claims of an experiment, by row and statement."""
+
+    def one(self, id, part):
+        """The only claim of this row whose statement has this part."""
+        [claim] = [claim for (row, statement), claim in self.items() if row == id and part in statement]
+        return claim
+
+
+@pytest.fixture
+def claims_of(outcome_of):
+    """The claims of an experiment, by row and statement."""
+    return lambda name: Claims({(claim.id, claim.statement): claim for claim in outcome_of(name).claims})
+
+
+@pytest.fixture
 def drained():
     """What a part of an experiment found, and what it returned."""
 

@@ -29,11 +29,6 @@ from windtunnel.training.data import open_task, train_examples
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer
 
 
-@pytest.fixture
-def outcome_of(quick):
-    return lambda name: quick(name)[0]
-
-
 def claims_of(outcome, id):
     return {claim.statement: claim for claim in outcome.claims if claim.id == id}
 

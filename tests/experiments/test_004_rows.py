@@ -28,7 +28,6 @@ from windtunnel.experiments.attention_pieces import (
 )
 from windtunnel.experiments.recurrent_gradients import SPREADS, attaining, centring, chain_gradients
 from windtunnel.experiments.sigmoid_recurrence import (
-    Letters,
     Recurrence,
     jacobians,
     largest,
@@ -40,24 +39,7 @@ from windtunnel.experiments.sigmoid_recurrence import (
 )
 from windtunnel.nn.attention import CAUSAL
 from windtunnel.nn.positions import sinusoidal
-from windtunnel.text.batches import IGNORED
-
-
-@pytest.fixture
-def claims_of(quick):
-    """Verdict and claim of an experiment, by row and statement."""
-
-    def found(name):
-        return {(claim.id, claim.statement): claim for claim in quick(name)[0].claims}
-
-    return found
-
-
-def one(claims, id, part):
-    """The only claim of this row whose statement has this part."""
-    [claim] = [claim for (row, statement), claim in claims.items() if row == id and part in statement]
-    return claim
-
+from windtunnel.text.batches import IGNORED, Batch
 
 # ------------------------------------------------------------------------------------------------ recurrent-gradients
 
@@ -95,13 +77,13 @@ def test_gradients_through_depth_and_time(claims_of):
     assert {key for key, claim in found.items() if claim.verdict == "does not hold"} - trained == wrong
     assert {claim.verdict for key, claim in found.items() if key not in wrong | trained} == {"holds"}
     assert len(trained) == 3
-    assert one(found, "004-1.1.1", "every value").values["values"] == [0, 1]
-    assert one(found, "004-1.2.1", "n = 2").values["got"] == 0.0625
-    assert 0.99 < max(one(found, "004-1.2.1", "where σ_max(W)").values["ratios"]) <= 1
-    ratios = one(found, "E25", "for any i").values["ratios"]
+    assert found.one("004-1.1.1", "every value").values["values"] == [0, 1]
+    assert found.one("004-1.2.1", "n = 2").values["got"] == 0.0625
+    assert 0.99 < max(found.one("004-1.2.1", "where σ_max(W)").values["ratios"]) <= 1
+    ratios = found.one("E25", "for any i").values["ratios"]
     assert ratios == pytest.approx([16.0**i for i in range(7)])
-    assert one(found, "E25", "k = 0").values["most_apart"] > 0.9
-    assert one(found, "004-1.2.1", "float32 is enough").values["bound"] == {"float32": 39, "float64": 270}
+    assert found.one("E25", "k = 0").values["most_apart"] > 0.9
+    assert found.one("004-1.2.1", "float32 is enough").values["bound"] == {"float32": 39, "float64": 270}
     assert SPREADS[1] == pytest.approx(1.887, abs=5e-4)
 
 
@@ -109,20 +91,20 @@ def test_a_recurrence_learns_the_names_and_its_letters_do_not_touch_the_bound():
     rows, dev = open_names()
     assert int((rows.targets != IGNORED).sum()) > 150_000
     name = rows.targets[0][rows.targets[0] != IGNORED]
-    assert (int(rows.inputs[0, 0]), int(name[-1])) == (0, 0)
-    assert rows.inputs[0, 1 : len(name)].tolist() == name[:-1].tolist()
+    assert (int(rows.ids[0, 0]), int(name[-1])) == (0, 0)
+    assert rows.ids[0, 1 : len(name)].tolist() == name[:-1].tolist()
     free, held = train(rows, 16, 300, 0), train(rows, 16, 300, 0, rescaled)
     assert float(held.loss(dev)) < 2.7 < math.log(27)
     assert float(free.loss(dev)) < float(held.loss(dev)) - 0.05
     assert float(largest(held.w)) == pytest.approx(0.25, abs=1e-6)
     assert float(largest(free.w)) > 1
-    states = free.states(dev.inputs[:20, :6])
+    states = free.states(dev.ids[:20, :6])
     logs = log_sizes(jacobians(free.w[None], states))
     assert (logs <= math.log(float(largest(free.w)) / 4) * torch.arange(1, 7)).all()
 
     def last(start):
         x = start
-        for id in dev.inputs[3, :6]:
+        for id in dev.ids[3, :6]:
             x = (free.w @ x + free.u[id]).sigmoid()
         return x
 
@@ -132,7 +114,7 @@ def test_a_recurrence_learns_the_names_and_its_letters_do_not_touch_the_bound():
 
 def test_a_loss_leaves_out_what_stands_behind_a_name():
     model = Recurrence(torch.zeros(2, 2), torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0.0, 1.0, 2.0]))
-    one_name = Letters(torch.tensor([[0, 1, 0]]), torch.tensor([[1, 0, IGNORED]]))
+    one_name = Batch({"ids": torch.tensor([[0, 1, 0]])}, torch.tensor([[1, 0, IGNORED]]))
     expected = math.log(1 + math.e + math.e**2) - 0.5
     assert float(model.loss(one_name)) == pytest.approx(expected, abs=1e-6)
 
@@ -186,13 +168,13 @@ def test_attention_as_convolution(claims_of):
         "with some finite C it is exactly max pooling of all numbers",
     }
     assert {claim.verdict for claim in found.values()} == {"holds", "does not hold"}
-    assert one(found, "004-1.3.1", "inside").values["most_apart"] <= 1e-14
-    assert one(found, "E26", "one token of zeros").values["most_apart"] <= 1e-14
-    assert one(found, "E26", "two ends").values["most_apart"] > 1
-    assert one(found, "004-1.3.1", "two heads").values["most_apart"] <= 1e-14
-    assert one(found, "004-1.3.2", "is max pooling").values["most_apart"] > 2
-    assert one(found, "E27", "a constant query").values["bound"] == pytest.approx(0.463, abs=1e-3)
-    worst = one(found, "E27", "finite C").values["worst"]
+    assert found.one("004-1.3.1", "inside").values["most_apart"] <= 1e-14
+    assert found.one("E26", "one token of zeros").values["most_apart"] <= 1e-14
+    assert found.one("E26", "two ends").values["most_apart"] > 1
+    assert found.one("004-1.3.1", "two heads").values["most_apart"] <= 1e-14
+    assert found.one("004-1.3.2", "is max pooling").values["most_apart"] > 2
+    assert found.one("E27", "a constant query").values["bound"] == pytest.approx(0.463, abs=1e-3)
+    worst = found.one("E27", "finite C").values["worst"]
     assert [own * c for own, c in zip(worst, (1, 3, 10, 30, 100, 300), strict=True)] == pytest.approx(
         [0.463] * 6, abs=1e-3
     )
@@ -234,14 +216,14 @@ def test_attention_pieces(claims_of):
         "the farther apart, the smaller PE(p)·PE(p+k)",
     }
     assert {claim.verdict for claim in found.values()} == {"holds", "does not hold"}
-    assert one(found, "004-2.1.1", "takes 2-D").values["error"] == "batch1 must be a 3D tensor"
-    assert one(found, "004-2.1.1", "missing: 2-D").values["got"] == "(3, 1, 16) and (3, 1, 7)"
-    assert one(found, "004-2.1.2", "stands after it").values["most_apart"] == 0
-    assert one(found, "004-2.1.2", "-1e7 hides").values["shares"][:3] == [0, 0, 0]
-    assert one(found, "004-2.1.2", "-1e7 hides").values["shares"][-1] > 0.99
-    falls = one(found, "004-2.1.3", "farther apart").values
+    assert found.one("004-2.1.1", "takes 2-D").values["error"] == "batch1 must be a 3D tensor"
+    assert found.one("004-2.1.1", "missing: 2-D").values["got"] == "(3, 1, 16) and (3, 1, 7)"
+    assert found.one("004-2.1.2", "stands after it").values["most_apart"] == 0
+    assert found.one("004-2.1.2", "-1e7 hides").values["shares"][:3] == [0, 0, 0]
+    assert found.one("004-2.1.2", "-1e7 hides").values["shares"][-1] > 0.99
+    falls = found.one("004-2.1.3", "farther apart").values
     k = np.arange(201)
     cosines = sum(np.cos(k * 10000 ** (-2 * i / WIDTH)) for i in range(WIDTH // 2))
     assert falls["first"] == int(np.flatnonzero(np.diff(cosines) > 0)[0]) == 5
     assert falls["rises"] == int((np.diff(cosines) > 0).sum()) > 50
-    assert one(found, "004-2.1.3", "largest at").values["most_beyond"] == pytest.approx(cosines[1])
+    assert found.one("004-2.1.3", "largest at").values["most_beyond"] == pytest.approx(cosines[1])

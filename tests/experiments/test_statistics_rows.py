@@ -27,11 +27,6 @@ from windtunnel.stats.logistic import information, newton
 from windtunnel.stats.proportions import against_control, wilson
 
 
-@pytest.fixture
-def outcome_of(quick):
-    return lambda name, seed=0: quick(name, seed)[0]
-
-
 def verdicts(claims):
     return {(claim.id, claim.statement): claim.verdict for claim in claims}
 

@@ -18,30 +18,13 @@ from windtunnel.experiments.decoder_only import (
 from windtunnel.experiments.frame import Setting
 from windtunnel.experiments.translate_sentence import SENTENCE, copied, looks, place
 from windtunnel.experiments.translation_grid import CORPORA, PRINTED, SIZES, main_effects, more_words, pairs
-from windtunnel.experiments.translators import COURSE, MODERN, translating
+from windtunnel.experiments.translators import COURSE, MODERN, n_inside, translating
 from windtunnel.models import TransformerConfig, TranslatorConfig
 from windtunnel.nn.positions import sinusoidal
 from windtunnel.text.batches import IGNORED
 from windtunnel.text.corpora.pig_latin import pig_latin
 from windtunnel.text.store import TextConfig
 from windtunnel.training.data import open_store
-
-
-@pytest.fixture
-def claims_of(quick):
-    """Claims of an experiment, by row and statement."""
-
-    def found(name):
-        return {(claim.id, claim.statement): claim for claim in quick(name)[0].claims}
-
-    return found
-
-
-def one(claims, id, part):
-    """The only claim of this row whose statement has this part."""
-    [claim] = [claim for (row, statement), claim in claims.items() if row == id and part in statement]
-    return claim
-
 
 # ------------------------------------------------------------------------------------------------------- decoder-only
 
@@ -62,8 +45,7 @@ def test_positions_as_written_fit_one_length_only():
 
 @pytest.mark.parametrize(("h", "n"), [(16, 4862), (128, 268_062)])
 def test_the_decoder_of_the_course_has_its_parameters(h, n):
-    rows = course_decoder(h).parameter_rows()
-    assert sum(row.n_parameters for row in rows if not row.is_embedding) == n
+    assert n_inside(course_decoder(h)) == n
 
 
 def test_decoder_only(claims_of):
@@ -75,15 +57,15 @@ def test_decoder_only(claims_of):
         "the model is encoder-only",
     }
     assert {claim.verdict for (row, _), claim in found.items() if row != "004-2.2.3"} == {"holds", "does not hold"}
-    error = one(found, "004-2.2.2", "positional_encodings").values["error"]
+    error = found.one("004-2.2.2", "positional_encodings").values["error"]
     assert "(19)" in error
     assert "(1000)" in error
-    assert one(found, "004-2.2.2", "does not depend on").values["most_apart"] == 0
-    assert one(found, "004-2.2.2", "other logits there").values["most_apart"] == 0
-    assert one(found, "E30", "is encoder-only").values["change"] == 0
-    assert one(found, "E30", "would see").values["change"] > 1e-5
+    assert found.one("004-2.2.2", "does not depend on").values["most_apart"] == 0
+    assert found.one("004-2.2.2", "other logits there").values["most_apart"] == 0
+    assert found.one("E30", "is encoder-only").values["change"] == 0
+    assert found.one("E30", "would see").values["change"] > 1e-5
     for name in ("the course's", "modern"):
-        alone = one(found, "004-2.2.3", f"{name} blocks: a step of the decoder alone costs more")
+        alone = found.one("004-2.2.3", f"{name} blocks: a step of the decoder alone costs more")
         assert alone.verdict == "holds"
         assert 1.5 < alone.values["flops"][1] / alone.values["flops"][0] < 2.5
         losses = [c for (_, said), c in found.items() if "a lower loss" in said and f"; {name} blocks" in said]
@@ -176,12 +158,12 @@ def test_the_attention_shown_is_what_the_model_reads():
 
 def test_translate_sentence(quick, claims_of):
     found = claims_of("translate-sentence")
-    assert one(found, "004-2.1.v", "what the rule gives").verdict == "holds"
-    places = one(found, "004-2.1.v", "in training").values["where"]
+    assert found.one("004-2.1.v", "what the rule gives").verdict == "holds"
+    places = found.one("004-2.1.v", "in training").values["where"]
     assert places["conditioning"] == "not in it"
-    assert one(found, "004-2.1.v", "logits").verdict == "holds"
-    assert one(found, "004-2.1.v", "sums to 1").verdict == "holds"
-    shares = one(found, "004-2.1.v", "copied next").values["shares"]
+    assert found.one("004-2.1.v", "logits").verdict == "holds"
+    assert found.one("004-2.1.v", "sums to 1").verdict == "holds"
+    shares = found.one("004-2.1.v", "copied next").values["shares"]
     assert np.shape(shares) == (2, 2)
     outcome, _ = quick("translate-sentence")
     assert list(outcome.figures) == [f"attention-{word}" for word in SENTENCE.split()]

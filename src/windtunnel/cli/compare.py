@@ -97,9 +97,7 @@ def compare(
     ):
         for name, seed, event in train_arms(plan, workers, lambda: bool(asked)):
             progress.show(f"{name}, seed {seed}", event)
-    found = conclude(plan)
-    if slices:
-        found = with_slices(plan, found)
+    found = with_slices(plan) if slices else conclude(plan)
     save_comparison(plan, found)
     files = save_report(found, plan.folder)
     if as_json:

@@ -46,8 +46,7 @@ def compare(
     with nullcontext(executor) if executor else open_executor("local", at_once(plan.grid)) as workers:
         for _ in train_arms(plan, workers):
             pass
-    found = conclude(plan)
-    return with_slices(plan, found) if slices else found
+    return with_slices(plan) if slices else conclude(plan)
 
 
 def train_arms(

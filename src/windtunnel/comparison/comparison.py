@@ -84,6 +84,12 @@ class Judgement:
     differences: tuple[tuple[int, float], ...]
     sentence: str
 
+    @property
+    def others_could_turn(self) -> bool:
+        """Whether a winner is named, and other held-out documents might not name it."""
+        over = self.over_documents
+        return self.verdict.names_winner and over is not None and over.low <= 0 <= over.high
+
 
 @dataclass(frozen=True)
 class Slice:

@@ -46,41 +46,49 @@ class Found:
         return self.run.scores.get(metric.name)
 
 
+Runs = Mapping[str, Sequence[Found]]
+"""The runs of each arm, seed by seed."""
+
+
 @dataclass(frozen=True)
-class Judged:
-    """The runs that are there, and the verdicts on them.
+class Paired:
+    """The runs that are there beside the baseline's, and the rule that judges their differences.
 
     totals: what the metrics need beside the sums that were measured, of the documents that are judged.
+    pairs: of each arm that has a seed in common with the baseline.
     """
 
-    found: dict[str, list[Found]]
+    found: Runs
     metric: Metric
     totals: Mapping[str, float]
     rule: Rule
     pairs: dict[str, Differences]
-    verdicts: list[Verdict]
 
 
 def undecided(plan: Plan) -> list[str]:
     """The arms on which the runs that are there do not decide."""
-    return [verdict.arm for verdict in _judge(plan).verdicts if verdict.word == "undecided"]
+    return [verdict.arm for verdict in _judge(_whole(plan, read_runs(plan))) if verdict.word == "undecided"]
 
 
-def conclude(plan: Plan) -> Comparison:
-    """Judge the runs that are there; missing runs are listed and take no part."""
-    judged, base = _judge(plan), plan.baseline
-    found = judged.found
+def conclude(plan: Plan, found: Runs | None = None) -> Comparison:
+    """Judge the runs that are there; missing runs are listed and take no part.
+
+    Args:
+        found: what `read_runs` gave where it was called; None calls it.
+    """
+    found, base = read_runs(plan) if found is None else found, plan.baseline
+    whole = _whole(plan, found)
     arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.grid.arms)
-    judgements = tuple(judgement(verdict, judged, plan) for verdict in judged.verdicts)
+    judgements = tuple(judgement(verdict, whole, plan) for verdict in _judge(whole))
     versions = sorted({f.versions for own in found.values() for f in own if f.versions})
     n_documents = next((len(f.measured.sums["targets"]) for own in found.values() for f in own if f.measured), 0)
     return Comparison(
         corpus=base.config.corpus,
-        metric=judged.metric.name,
-        unit=judged.metric.unit,
+        metric=whole.metric.name,
+        unit=whole.metric.unit,
         arms=arms,
         judgements=judgements,
-        rule=judged.rule,
+        rule=whole.rule,
         margin_share=plan.margin,
         n_documents=n_documents,
         n_tokens=int(base.task.totals("dev")["targets"]),
@@ -91,14 +99,16 @@ def conclude(plan: Plan) -> Comparison:
     )
 
 
-def _judge(plan: Plan) -> Judged:
-    found, metric = read_runs(plan), metric_of(plan)
-    rule, pairs = rule_of(plan, metric, found), paired(plan, metric, found)
-    verdicts = judge({name: [d for _, d in own] for name, own in pairs.items()}, rule)
-    return Judged(found, metric, plan.baseline.task.totals("dev"), rule, pairs, verdicts)
+def _whole(plan: Plan, found: Runs) -> Paired:
+    """On the whole dev split."""
+    return pair_up(plan, found, plan.baseline.task.totals("dev"))
 
 
-def read_runs(plan: Plan) -> dict[str, list[Found]]:
+def _judge(whole: Paired) -> list[Verdict]:
+    return judge({name: [d for _, d in own] for name, own in whole.pairs.items()}, whole.rule)
+
+
+def read_runs(plan: Plan) -> Runs:
     """The runs of each arm, seed by seed.
 
     Raises:
@@ -120,12 +130,19 @@ def metric_of(plan: Plan) -> Metric:
     return next((metric for metric in metrics if "targets" not in metric.columns), metrics[0])
 
 
-def rule_of(plan: Plan, metric: Metric, found: Mapping[str, Sequence[Found]]) -> Rule:
+def pair_up(plan: Plan, found: Runs, totals: Mapping[str, float]) -> Paired:
+    """The runs of each arm beside the baseline's; `totals` as in `Paired`."""
+    metric, base = metric_of(plan), found[plan.baseline.name]
+    pairs = {arm.name: own for arm in plan.grid.arms[1:] if (own := _pairs(base, found[arm.name], metric))}
+    return Paired(found, metric, totals, _rule(plan, metric, base), pairs)
+
+
+def _rule(plan: Plan, metric: Metric, base: Sequence[Found]) -> Rule:
     """The rule with its margin in the unit of the scores. Where seeds are added, the first four fix it.
 
     Where the baseline scores 0 the share itself is the margin: no data can show that a difference is exactly 0.
     """
-    scores = [value for f in found[plan.baseline.name] if (value := f.value(metric)) is not None]
+    scores = [value for f in base if (value := f.value(metric)) is not None]
     kept = [score for score in (scores[:FEWEST_SEEDS] if plan.rule.looks else scores) if math.isfinite(score)]
     margin = (plan.margin * statistics.fmean(kept) if kept else 0.0) or plan.margin
     return replace(plan.rule, margin=margin, better=metric.better)
@@ -170,12 +187,6 @@ def scores_of(
     return {metric.name: metric.score(sums) for metric in metrics}
 
 
-def paired(plan: Plan, metric: Metric, found: Mapping[str, Sequence[Found]]) -> dict[str, Differences]:
-    """The differences of each arm that has a seed in common with the baseline."""
-    base = found[plan.baseline.name]
-    return {arm.name: own for arm in plan.grid.arms[1:] if (own := _pairs(base, found[arm.name], metric))}
-
-
 def _pairs(base: Sequence[Found], arm: Sequence[Found], metric: Metric) -> Differences:
     """(seed, arm minus baseline) of the seeds that both have; not finite where a run diverged, see `judge`."""
     below = {f.run.seed: f.value(metric) for f in base}
@@ -183,7 +194,7 @@ def _pairs(base: Sequence[Found], arm: Sequence[Found], metric: Metric) -> Diffe
     return tuple((seed, ours - theirs) for seed, ours, theirs in pairs if ours is not None and theirs is not None)
 
 
-def judgement(verdict: Verdict, all_of: Judged, plan: Plan) -> Judgement:
+def judgement(verdict: Verdict, all_of: Paired, plan: Plan) -> Judgement:
     """What a verdict rests on."""
     rule, metric = all_of.rule, all_of.metric
     base, arm = all_of.found[plan.baseline.name], all_of.found[verdict.arm]

@@ -29,7 +29,7 @@ def notes(
         yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
     yield from (note for judgement in judgements for note in _chance(judgement))
-    if plan.rule.looks and any(judgement.verdict.word in ("better", "worse") for judgement in judgements):
+    if plan.rule.looks and any(judgement.verdict.names_winner for judgement in judgements):
         yield (
             "looks after several numbers of seeds: their error rate holds for differences that are symmetric when "
             f"nothing differs; {SKEWED}"
@@ -98,18 +98,18 @@ def _costs(base: ArmResult, arm: ArmResult) -> Iterator[str]:
 
 
 def _chance(judgement: Judgement) -> Iterator[str]:
-    documents, verdict = judgement.over_documents, judgement.verdict
+    verdict = judgement.verdict
     if any(verdict.diverged):
         yield (
             f"{judgement.arm}: the p of its t test is of two tests together: how often runs diverged (McNemar, exact), "
             "and the t test of the seeds that finished in both"
         )
-    if verdict.word in ("better", "worse") and not any(verdict.diverged) and verdict.p_sign_flip > verdict.level:
+    if verdict.rests_on_normality:
         yield (
             f"{judgement.arm}: the t test decides and a sign-flip test does not ({p_is(verdict.p_sign_flip)}): from "
             f"{verdict.n} seeds the verdict rests on the differences being about normal"
         )
-    if judgement.verdict.word in ("better", "worse") and documents and documents.low <= 0 <= documents.high:
+    if (documents := judgement.over_documents) and judgement.others_could_turn:
         yield (
             f"{judgement.arm}: the verdict holds for these held-out documents; others could turn it "
             f"({ends(documents, sign=True)} over documents): hold out more"

@@ -12,13 +12,14 @@ import numpy.typing as npt
 from windtunnel.comparison.comparison import Comparison, Slice
 from windtunnel.comparison.judging import (
     Found,
-    Judged,
+    Paired,
+    Runs,
+    conclude,
     judgement,
     mean_scores,
     metric_of,
-    paired,
+    pair_up,
     read_runs,
-    rule_of,
     scores_of,
     times,
 )
@@ -50,19 +51,20 @@ def check_slices(plan: Plan) -> None:
             )
 
 
-def with_slices(plan: Plan, found: Comparison) -> Comparison:
-    """The comparison with its slices, from the runs that are there; nothing is trained or translated.
+def with_slices(plan: Plan) -> Comparison:
+    """As `conclude`, with the slices, from the runs that are there; nothing is trained or translated.
 
     Raises:
         ConfigError: as `check_slices`.
         ArtifactError: as `read_runs`.
     """
     check_slices(plan)
-    slices = judge_slices(plan, read_runs(plan), pairs_by_slice(plan.baseline.store, "dev"))
+    runs = read_runs(plan)
+    found, slices = conclude(plan, runs), judge_slices(plan, runs, pairs_by_slice(plan.baseline.store, "dev"))
     return replace(found, slices=slices, notes=(*found.notes, *notes_on(plan, slices)))
 
 
-def judge_slices(plan: Plan, found: Mapping[str, Sequence[Found]], chosen: Chosen) -> tuple[Slice, ...]:
+def judge_slices(plan: Plan, found: Runs, chosen: Chosen) -> tuple[Slice, ...]:
     """Judge every slice by the comparison's rule, as if its pairs were the whole dev split.
 
     The levels are corrected for all slices and arms together, so that `alpha` is the chance that any of them is called
@@ -72,8 +74,8 @@ def judge_slices(plan: Plan, found: Mapping[str, Sequence[Found]], chosen: Chose
         found: the runs of each arm.
         chosen: the pairs of each slice, (n_pairs,) bool by its name.
     """
-    metric, metrics = metric_of(plan), plan.baseline.task.metrics
-    parts = {name: _part(plan, found, pairs, metric) for name, pairs in chosen.items()}
+    metrics = plan.baseline.task.metrics
+    parts = {name: _part(plan, found, pairs) for name, pairs in chosen.items()}
     judged = _judge({name: part for name, part in parts.items() if chosen[name].sum() >= FEWEST}, plan)
     slices = []
     for name, part in parts.items():
@@ -84,31 +86,27 @@ def judge_slices(plan: Plan, found: Mapping[str, Sequence[Found]], chosen: Chose
     return tuple(slices)
 
 
-def _part(plan: Plan, found: Mapping[str, Sequence[Found]], pairs: npt.NDArray[np.bool_], metric: Metric) -> Judged:
-    """The runs as if these pairs were all; no verdicts yet."""
-    within = {arm: [_within(f, pairs, plan.baseline.task.metrics) for f in own] for arm, own in found.items()}
-    totals = next((_totals(f) for own in within.values() for f in own if f.measured), {})
-    return Judged(within, metric, totals, rule_of(plan, metric, within), paired(plan, metric, within), [])
+def _part(plan: Plan, found: Runs, pairs: npt.NDArray[np.bool_]) -> Paired:
+    """The runs as if these pairs were all."""
+    measured = next((f.measured for own in found.values() for f in own if f.measured), None)
+    # As `Translation.totals`, of these pairs.
+    totals = {"targets": float(measured.sums["targets"][pairs].sum()), "pairs": int(pairs.sum())} if measured else {}
+    metrics = plan.baseline.task.metrics
+    return pair_up(plan, {arm: [_within(f, pairs, metrics, totals) for f in own] for arm, own in found.items()}, totals)
 
 
-def _within(found: Found, pairs: npt.NDArray[np.bool_], metrics: Sequence[Metric]) -> Found:
+def _within(
+    found: Found, pairs: npt.NDArray[np.bool_], metrics: Sequence[Metric], totals: Mapping[str, float]
+) -> Found:
     """A run whose documents are these pairs. One that diverged did so on every slice."""
     if found.measured is None:
         return found
-    kept = replace(found, measured=replace(found.measured, sums={k: v[pairs] for k, v in found.measured.sums.items()}))
-    assert kept.measured is not None
-    scores = scores_of(kept.measured, metrics, _totals(kept), Path(found.run.folder))
-    return replace(kept, run=replace(found.run, scores=scores))
+    measured = replace(found.measured, sums={name: column[pairs] for name, column in found.measured.sums.items()})
+    scores = scores_of(measured, metrics, totals, Path(found.run.folder))
+    return replace(found, measured=measured, run=replace(found.run, scores=scores))
 
 
-def _totals(found: Found) -> dict[str, float]:
-    """As `Translation.totals`, of the pairs that were kept."""
-    assert found.measured is not None
-    targets = found.measured.sums["targets"]
-    return {"targets": float(targets.sum()), "pairs": len(targets)}
-
-
-def _judge(parts: Mapping[str, Judged], plan: Plan) -> dict[str, list[Verdict]]:
+def _judge(parts: Mapping[str, Paired], plan: Plan) -> dict[str, list[Verdict]]:
     """The verdicts of each slice, from one call for all: it corrects for their number.
 
     Every slice has a margin of its own, so differences are judged in units of it. Dunnett's correction is for arms
@@ -119,9 +117,8 @@ def _judge(parts: Mapping[str, Judged], plan: Plan) -> dict[str, list[Verdict]]:
         str(i): [d / parts[name].rule.margin for _, d in parts[name].pairs[arm]] for i, (name, arm) in enumerate(places)
     }
     correction = "holm" if plan.rule.correction == "dunnett" else plan.rule.correction
-    better = next((part.rule.better for part in parts.values()), plan.rule.better)
     verdicts: dict[str, list[Verdict]] = {}
-    rule = replace(plan.rule, margin=1.0, correction=correction, better=better)
+    rule = replace(plan.rule, margin=1.0, correction=correction, better=metric_of(plan).better)
     for (name, arm), verdict in zip(places, judge(differences, rule), strict=True):
         difference = times(verdict.difference, parts[name].rule.margin)
         verdicts.setdefault(name, []).append(replace(verdict, arm=arm, difference=difference))
@@ -136,19 +133,19 @@ def notes_on(plan: Plan, slices: Sequence[Slice]) -> Iterator[str]:
             f"by slice: none has {FEWEST} pairs, so nothing is said of any; hold out more, e.g. "
             "--set text.dev_fraction=0.2"
         )
-    elif plan.rule.correction == "none":
+    elif n and plan.rule.correction == "none":
         yield f"by slice: {n} verdicts without a correction, as asked: the more there are, the likelier a wrong winner"
-    else:
+    elif n:
         name = "Bonferroni" if plan.rule.correction == "bonferroni" else "Holm"
         yield (
             f"by slice: {name}'s correction is for all {n} verdicts together: the chance that any of them names a "
             f"wrong winner is at most {plan.rule.alpha:g}"
         )
-    won = [(part, j) for part in slices for j in part.judgements if j.verdict.word in ("better", "worse")]
+    won = [(part, j) for part in slices for j in part.judgements if j.verdict.names_winner]
     for part, j in won:
-        if (over := j.over_documents) and over.low <= 0 <= over.high:
+        if j.others_could_turn:
             yield f"{part.name}: the verdict on {j.arm} holds for these {part.n:,} pairs; others could turn it"
-    by_t = [j for _, j in won if not any(j.verdict.diverged) and j.verdict.p_sign_flip > j.verdict.level]
+    by_t = [j for _, j in won if j.verdict.rests_on_normality]
     if by_t:
         yield (
             f"by slice: {len(by_t)} of {len(won)} verdicts of better or worse rest on the differences being about "

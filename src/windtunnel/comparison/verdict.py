@@ -64,6 +64,16 @@ class Verdict:
     diverged: tuple[int, int]
     """How many of them diverged in the arm, and how many in the baseline."""
 
+    @property
+    def names_winner(self) -> bool:
+        """Whether one of the two is better."""
+        return self.word in ("better", "worse")
+
+    @property
+    def rests_on_normality(self) -> bool:
+        """Whether it names a winner by the t test where a sign-flip test does not."""
+        return self.names_winner and not any(self.diverged) and self.p_sign_flip > self.level
+
 
 def judge(differences: Mapping[str, Sequence[float]], rule: Rule) -> list[Verdict]:
     """A verdict for each arm from its differences to the baseline, one a seed.
@@ -111,7 +121,7 @@ def _interim(differences: Mapping[str, Sequence[float]], rule: Rule, decided: Ma
     for arm, values in open_arms.items():
         if len(finished[arm]) < len(values):
             p[arm], p_same[arm] = _with_divergence(values, p[arm]), 1.0
-    apart = sum(v.word in ("better", "worse") for v in decided.values())
+    apart = sum(v.names_winner for v in decided.values())
     alike = sum(v.word == "no difference that matters" for v in decided.values())
     levels = _step_down(p, rule, 2, len(differences) - apart)
     levels_same = _step_down(p_same, rule, 1, len(differences) - alike)

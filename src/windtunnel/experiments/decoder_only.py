@@ -16,7 +16,7 @@ from windtunnel.models import ModelConfig, TransformerConfig, TranslatorConfig, 
 from windtunnel.nn.positions import sinusoidal
 from windtunnel.runs.arms import Arm
 from windtunnel.tasks.cross_entropy import loss_sum
-from windtunnel.tasks.translation import Pairs
+from windtunnel.tasks.translation import TURN, Pairs
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.training.data import open_store, open_task
 
@@ -126,7 +126,7 @@ def loss_after_the_turn(at: Setting) -> Findings:
     logits = torch.randn(*batch.ids.shape, store.tokenizer.vocab_size, generator=generator, requires_grad=True)
     (slope,) = torch.autograd.grad(loss_sum(logits, batch.targets), logits)
     size = slope.abs().amax(-1)
-    turn = int(store.tokenizer.encode("\t")[0])
+    turn = int(store.tokenizer.encode(TURN)[0])
     before = (batch.ids == turn).cumsum(1) == 0  # positions that predict the source or the turn
     after = float(size[~before & (batch.targets != IGNORED)].min())
     shown = f"largest gradient before it, beside at least {after:.2g} after it"

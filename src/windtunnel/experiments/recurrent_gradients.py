@@ -13,7 +13,6 @@ from torch import Tensor
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.experiments.sigmoid_recurrence import (
     QUARTER,
-    Letters,
     Recurrence,
     jacobians,
     largest,
@@ -25,7 +24,7 @@ from windtunnel.experiments.sigmoid_recurrence import (
 )
 from windtunnel.report.charts import lines
 from windtunnel.stats.intervals import mean_interval, paired_difference
-from windtunnel.text.batches import IGNORED
+from windtunnel.text.batches import IGNORED, Batch
 
 ONES, WEIGHTED, RECURRENCE, E25 = Row("004-1.1.1"), Row("004-1.1.2"), Row("004-1.2.1"), Row("E25")
 STEP = QUARTER * QUARTER
@@ -274,10 +273,10 @@ def trained_recurrences(at: Setting) -> Findings:
     yield trained_figure(models, sizes)
 
 
-def letter_sizes(model: Recurrence, rows: Letters, n: int = 200) -> np.ndarray:
+def letter_sizes(model: Recurrence, rows: Batch, n: int = 200) -> np.ndarray:
     """ln σ_max(∂x_{k+1}/∂x_1) of names that are long enough, (N, DISTANCES)."""
     long = (rows.targets != IGNORED).sum(1) >= DISTANCES
-    states = model.states(rows.inputs[long][:n, :DISTANCES])
+    states = model.states(rows.ids[long][:n, :DISTANCES])
     return log_sizes(jacobians(model.w[None], states)).numpy()
 
 

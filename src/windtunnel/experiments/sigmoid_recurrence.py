@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windtunnel.text.batches import IGNORED
+from windtunnel.text.batches import IGNORED, Batch, Documents, trim
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 
@@ -60,32 +60,19 @@ def rescaled(w: Tensor, size: float = QUARTER) -> Tensor:
     return w * (size / largest(w))[..., None, None]
 
 
-@dataclass(frozen=True)
-class Letters:
-    """Names as ids: inputs (N, T), which begin with the end mark, and targets, which end with it, IGNORED behind."""
-
-    inputs: Tensor
-    targets: Tensor
+def open_names() -> tuple[Batch, Batch]:
+    """The bundled names, train and dev: all names of a split as one batch."""
+    store = prepare(open_corpus("names", "line"), TextConfig())
+    return names_of(store, "train"), names_of(store, "dev")
 
 
-def letters(store: TokenStore, split: str) -> Letters:
-    """All names of a split."""
+def names_of(store: TokenStore, split: str) -> Batch:
+    """Every name of a split, whole."""
     part, end = store.splits[split], store.tokenizer.end_id
     assert part.offsets is not None
     assert end is not None
-    names = [np.asarray(part.ids[a:b]).astype(np.int64) for a, b in zip(part.offsets, part.offsets[1:], strict=False)]
-    inputs = np.full((len(names), max(map(len, names)) + 1), end)
-    targets = np.full(inputs.shape, IGNORED)
-    for i, name in enumerate(names):
-        inputs[i, 1 : len(name) + 1] = targets[i, : len(name)] = name
-        targets[i, len(name)] = end
-    return Letters(torch.from_numpy(inputs), torch.from_numpy(targets))
-
-
-def open_names() -> tuple[Letters, Letters]:
-    """The bundled names: train and dev."""
-    store = prepare(open_corpus("names", "line"), TextConfig())
-    return letters(store, "train"), letters(store, "dev")
+    names = Documents(part.ids, part.offsets, end, context_length=int(np.diff(part.offsets).max()) + 1, name=split)
+    return names.take(np.arange(len(names)))
 
 
 @dataclass(frozen=True)
@@ -107,9 +94,9 @@ class Recurrence:
             states.append(torch.addmm(inputs[:, t], states[-1], self.w.T).sigmoid())
         return torch.stack(states, dim=1)
 
-    def loss(self, rows: Letters) -> Tensor:
+    def loss(self, rows: Batch) -> Tensor:
         """Nats a letter."""
-        logits = self.states(rows.inputs)[:, 1:] @ self.v.T + self.b
+        logits = self.states(rows.ids)[:, 1:] @ self.v.T + self.b
         return F.cross_entropy(logits.flatten(0, 1), rows.targets.flatten(), ignore_index=IGNORED)
 
     def double(self) -> Recurrence:
@@ -118,24 +105,22 @@ class Recurrence:
 
 
 def train(
-    rows: Letters, width: int, steps: int, seed: int, after_step: Callable[[Tensor], Tensor] | None = None
+    rows: Batch, width: int, steps: int, seed: int, after_step: Callable[[Tensor], Tensor] | None = None
 ) -> Recurrence:
     """Train on batches of names with Adam; `after_step` replaces W after every step, and at the beginning."""
     generator = torch.Generator().manual_seed(seed)
-    n_ids = int(rows.inputs.max()) + 1
+    n_ids = int(rows.ids.max()) + 1
     shapes = ((width, width), (n_ids, width), (n_ids, width), (n_ids,))
     parts = [torch.randn(shape, generator=generator).mul_(shape[-1] ** -0.5).requires_grad_() for shape in shapes]
     model, optimizer = Recurrence(*parts), torch.optim.Adam(parts, lr=LR)
-    n = len(rows.inputs)
+    n = len(rows.ids)
     for step in range(steps):
         if after_step is not None:
             parts[0].data = after_step(parts[0].data)
         optimizer.param_groups[0]["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
         chosen = torch.randint(n, (BATCH,), generator=generator)
-        inputs, targets = rows.inputs[chosen], rows.targets[chosen]
-        longest = int((targets != IGNORED).any(0).sum())
         optimizer.zero_grad()
-        torch.autograd.backward(model.loss(Letters(inputs[:, :longest], targets[:, :longest])))
+        torch.autograd.backward(model.loss(trim(Batch({"ids": rows.ids[chosen]}, rows.targets[chosen]))))
         optimizer.step()
     if after_step is not None:
         parts[0].data = after_step(parts[0].data)

@@ -14,8 +14,8 @@ from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progre
 from windtunnel.experiments.training import train
 from windtunnel.experiments.translators import MODERN, translating
 from windtunnel.generation.translate import Translated, target_tokens, translate_all
+from windtunnel.inspect.attention import as_numpy, evaluating, recording
 from windtunnel.models import Translator, TranslatorConfig
-from windtunnel.nn.attention import Mask, attend_reference, attention_weights
 from windtunnel.report.charts import heat
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.grid import make_grid
@@ -79,7 +79,7 @@ def translate_sentence(at: Setting) -> Findings:
 
 def place(word: str, text: TextConfig) -> str:
     """Where the list has a word."""
-    if word not in set(words()):
+    if word not in words():
         return "not in it"
     return "in training" if split_of(word, text) == "train" else "held out"
 
@@ -134,17 +134,11 @@ def looks(trained: TrainedModel, source: str, target: str) -> Looks:
     source_1S = torch.tensor([[*tokenizer.encode(source).tolist(), tokenizer.end_id]])
     ids_1T = torch.tensor([[tokenizer.end_id, *tokenizer.encode(target).tolist()]])
     weights: list[Tensor] = []
-
-    def recording(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask, dropout: float) -> Tensor:
-        if not mask.causal:  # the decoder's attention to itself is causal
-            weights.append(attention_weights(q_BHTK, k_BGSK, mask)[0])
-        return attend_reference(q_BHTK, k_BGSK, v_BGSK, mask, dropout)
-
-    with torch.no_grad():
+    with evaluating(model):
         memory = model.encode(source_1S)
-        logits = model(ids_1T, memory=memory, attend=recording)
-        gap = float((logits - model(ids_1T, source=source_1S)).abs().max())
-    return Looks(torch.stack(weights).float().numpy(), gap)
+        logits = model(ids_1T, memory=memory, attend=recording(weights))
+        gap = float((logits - model(ids_1T, memory=memory)).abs().max())
+    return Looks(as_numpy(weights[1::2]), gap)  # in each block of the decoder self-attention comes first
 
 
 def copied(word: str) -> list[int]:

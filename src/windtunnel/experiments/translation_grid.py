@@ -105,17 +105,17 @@ def encoder_decoder(at: Setting, h: int, n_layers: int) -> TranslatorConfig:
 def matched(at: Setting) -> Steps[Comparison]:
     """The four runs with all else equal: one corpus, of which two draw as many words as the small one has."""
     steps = at.size(STEPS, quick=8)
-    few = len(pairs(at, "small").examples("train"))
+    large, few = pairs(at, "large"), len(pairs(at, "small").examples("train"))
     often = {"eval_every": max(1, steps // 8), "eval_tokens": 5000}
     arms = [
         Arm(name_of((h, data)), translating(at, CORPORA["large"], encoder_decoder(at, h, 3), steps, LR,
                                             n_examples=few if data == "small" else None, **often))
         for h, data in PRINTED
     ]  # fmt: skip
-    held_out, many = pairs(at, "large").n_units("dev"), len(pairs(at, "large").examples("train"))
     yield Given({
         "matched grid": f"3 + 3 layers, {steps} steps of {arms[0].config.train.batch_size} words, lr {LR:g}",
-        "words": f"small {few:,}, drawn from large {many:,}; {held_out:,} held out of both",
+        "words": f"small {few:,}, drawn from large {len(large.examples('train')):,}; {large.n_units('dev'):,} held "
+        "out of both",
     })  # fmt: skip
     found = yield from trained(at, "the matched grid", arms, at.seeds(SEEDS), "matched")
     return found
