@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -14,7 +13,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.generation.trace import TokenTrace
 from windtunnel.inspect.translation_attention import Copying, Heads, TranslationAttention, copying
 from windtunnel.report.figures import Map, maps_figure
-from windtunnel.report.html import page, table
+from windtunnel.report.html import packed, page, table
 from windtunnel.stats.digits import number
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ Hover over a map, or move in it with the arrow keys, to read its weights.</p>
 <h2>Copying</h2><p>{escape(copying_line(found))}</p>{table(columns, rows) if rows else ""}
 <div class="legend quiet"><span>weight: 0</span><span class="scale"></span><span>1</span>
 <span>grey: what a token may not look at</span><span>framed: a source token that equals the token written</span></div>
-{"".join(_section(one, number) for number, one in enumerate(seen))}
+{"".join(_section(one, place) for place, one in enumerate(seen))}
 <p id="readout" class="panel" aria-live="polite">No weight is chosen.</p>"""
     data = [[_data(heads) for heads in one.kinds] for one in seen]
     return page(f"{run}: translations", body, data, ["heat.js", "translation.js"], STYLE)
@@ -132,8 +131,8 @@ def _columns(heads: Heads) -> str:
 
 
 def _data(heads: Heads) -> dict[str, Any]:
-    """A kind of attention for the script: weights as 16-bit fractions of 65535, base64; what each row may not look at
-    as the first and last column that it may; the equal tokens as row and column, flat."""
+    """A kind of attention for the script: what each row may not look at as the first and last column that it may, the
+    equal tokens as row and column."""
     n_columns = heads.seen.shape[-1]
     first, last = heads.seen.argmax(-1), n_columns - 1 - heads.seen[:, :, ::-1].argmax(-1)
     return {
@@ -145,5 +144,5 @@ def _data(heads: Heads) -> dict[str, Any]:
         "first": first.tolist(),
         "last": last.tolist(),
         "equal": [] if heads.equal is None else np.argwhere(heads.equal).tolist(),
-        "weights": base64.b64encode(np.rint(heads.weights.clip(0, 1) * 65535).astype("<u2").tobytes()).decode(),
+        "weights": packed(heads.weights),
     }
