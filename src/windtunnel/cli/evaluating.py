@@ -56,8 +56,11 @@ def _loss(run: str, split: str, as_json: bool) -> None:
 
 def _by_slice(run: str, split: str, stress: bool, wrong: int, figure: Path | None, as_json: bool) -> None:
     from windtunnel.inspect.slices import evaluate_slices, evaluate_stress
+    from windtunnel.report.figures import check_ending
     from windtunnel.report.slices import slice_lines, slice_tables, slices_figure
 
+    if figure:
+        check_ending(figure)
     trained, out = load_model(run), console(stderr=False)
     with console().status("translating"):
         made = [evaluate_stress(trained, n_wrong=wrong)] if stress else []

@@ -49,9 +49,9 @@ def translate(
         raise ConfigError("expected a text or --file PATH, one of the two")
     given = text if file is None else _read(file)
     if attention is not None:
-        from windtunnel.report.translation import check_ending
+        from windtunnel.report.figures import ENDINGS, check_ending
 
-        check_ending(attention)
+        check_ending(attention, "attention", (".html", *ENDINGS))
     loaded = load_model(run)
     lines = translate_lines(loaded, given, beam, 1 if alternatives is None else alternatives, length_penalty)
     if attention is not None:

@@ -28,6 +28,7 @@ MOST_LABELS = 40
 """Tokens that are named on an axis; of a longer text every second, third ... is."""
 MOST_INCHES = 100
 """Height of the largest figure: 16,000 dots of a PNG."""
+ENDINGS = (".png", ".svg", ".pdf")
 BOXED = {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}
 SCALE: dict[str, Any] = {"shrink": 0.8, "pad": 0.02}
 
@@ -218,14 +219,20 @@ def save_figure(figure: Figure, path: Path) -> None:
         ConfigError: for another ending.
         SaveError: when the disk refuses.
     """
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"{path}: a figure is written as .png, .svg or .pdf, given {path.suffix or 'no ending'}")
+    check_ending(path)
     import matplotlib
 
     # Without a date and with a fixed salt an SVG of the same numbers is the same file.
     fixed: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
     with saving(path), matplotlib.rc_context({"svg.hashsalt": "windtunnel"}):
         figure.savefig(path, dpi=160, **fixed)
+
+
+def check_ending(path: Path, what: str = "a figure", endings: Sequence[str] = ENDINGS) -> None:
+    """Raises ConfigError for a path with another ending; to be known before what is drawn is computed."""
+    if path.suffix not in endings:
+        known = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise ConfigError(f"{path}: {what} is written as {known}, given {path.suffix or 'no ending'}")
 
 
 def smoothed(values: Sequence[float], half_life: float) -> Floats:

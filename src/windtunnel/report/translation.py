@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windtunnel.errors import ConfigError
 from windtunnel.generation.trace import TokenTrace
 from windtunnel.inspect.translation_attention import Copying, Heads, TranslationAttention, copying
 from windtunnel.report.figures import Map, maps_figure
@@ -19,7 +17,6 @@ from windtunnel.stats.digits import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENDINGS = (".html", ".png", ".svg", ".pdf")
 STYLE = """
 body { --surprise: var(--bar); max-width: 110rem; }
 section.source { border-top: 1px solid var(--line); margin-top: 2rem; }
@@ -32,15 +29,6 @@ figure { margin: 0; max-width: 100%; overflow-x: auto; }
 figcaption { color: var(--quiet); font-size: .8rem; }
 #readout { position: sticky; bottom: .5rem; margin-top: 1rem; }
 """
-
-
-def check_ending(path: Path) -> None:
-    """Raises ConfigError for a file that is neither a page nor a figure."""
-    if path.suffix not in ENDINGS:
-        raise ConfigError(
-            f"{path}: attention is written as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, "
-            f"given {path.suffix or 'no ending'}"
-        )
 
 
 def copying_line(found: Sequence[Copying]) -> str:
