@@ -18,7 +18,7 @@ def evaluate(
         bool, typer.Option("--slices", help="Translate every source, and judge by kind of source.")
     ] = False,
     stress: Annotated[
-        bool, typer.Option("--stress", help="With --slices: made-up sources too, 300 of each kind.")
+        bool, typer.Option("--stress", help="With --slices: made-up sources too, up to 300 of each kind.")
     ] = False,
     wrong: Annotated[int, typer.Option(min=0, help="With --slices: how many of the wrong ones to list.")] = 10,
     figure: FigurePath = None,

@@ -64,7 +64,7 @@ def slices_figure(found: Sequence[Sliced]) -> Figure:
 
 def _what(found: Sliced) -> str:
     if found.split == STRESS:
-        return f"stress: {found.scores[0].n:,} made-up words, {MADE} of each slice, none in the corpus"
+        return f"stress: {found.scores[0].n:,} made-up words, up to {MADE} for each slice, none in the corpus"
     pairs = "" if found.n_pairs == found.scores[0].n else f" of {found.n_pairs:,} pairs"
     return f"{found.run}, step {found.step}: {found.scores[0].n:,} sources{pairs} of the {found.split} split, greedy"
 
