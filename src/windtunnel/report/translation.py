@@ -36,11 +36,13 @@ def copying_line(found: Sequence[Copying]) -> str:
     if not found:
         return "No source has a token of its target: how far a head copies cannot be measured."
     best = max(found, key=lambda head: head.weight)
+    n = best.n_tokens
+    tokens = f"mean over the {n} tokens written that their" if n > 1 else "of the one token written that its"
     which = f"Of {len(found)} heads, layer {best.layer}, head {best.head} copies most" if found[1:] else "The one head"
     return (
         f"{which}: {number(best.weight)} of its weight "
         f"lies on source tokens that equal the token being written, where a head that looks at everything alike has "
-        f"{number(best.chance)} (mean over the {best.n_tokens} tokens written that their source has, too)."
+        f"{number(best.chance)} ({tokens} source has, too)."
     )
 
 
