@@ -58,7 +58,8 @@ def slices_figure(found: Sequence[Sliced]) -> Figure:
             axes.axvline(one.scores[0].exact.estimate, color=QUIET, linestyle="--", linewidth=1)
             axes.set_yticks(range(len(one.slices)), [f"{score.name} ({score.n:,})" for score in one.slices])
             axes.set(ylim=(len(one.slices) - 0.5, -0.5), xlabel="exact match, 95 % Wilson interval")
-            axes.set_title(f"{one.split}: dashed: all; square: the worst; grey: too few", loc="left", fontsize=9)
+            worst_is = "square: the worst; " if one.worst else ""
+            axes.set_title(f"{one.split}: dashed: all; {worst_is}grey: too few", loc="left", fontsize=9)
     return figure
 
 
