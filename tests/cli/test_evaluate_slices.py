@@ -92,8 +92,8 @@ def test_made_up_words_are_reported_apart(latin, windtunnel, monkeypatch, tmp_pa
     (("--slices", "--figure", "x.gif"), "written as .png, .svg or .pdf"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_said(pairs, windtunnel, words, message):
-    code, _, err = windtunnel("evaluate", pairs, *words)
-    assert code == 2
+    code, out, err = windtunnel("evaluate", pairs, *words)
+    assert (code, out) == (2, "")
     assert message in err
 
 

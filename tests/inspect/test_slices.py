@@ -125,6 +125,8 @@ def test_the_worst_slice_is_named_and_compared_with_all_others():
     assert found.name == "hard"
     assert found.p == pytest.approx(2 * fisher_exact(25, 40, 105, 110))
     assert module._worst([score("few", 0, 10), score("easy", 130, 140)], answers) is None
+    for hits in (0, 20, 40):
+        assert module._worst([score("one", hits, 40), score("other", hits, 40)], answers) is None
 
 
 def test_pig_latin_is_cut_by_its_own_slices_and_beside_its_baselines(latin):
@@ -167,8 +169,8 @@ def test_a_corpus_without_a_rule_has_no_stress_set(copier):
 
 def test_the_figure_has_a_row_with_its_interval_for_each_slice(latin):
     found = evaluate_slices(latin)
-    figure = slices_figure([found, found])
-    assert len(figure.axes) == 2
+    figure = slices_figure([found, replace(found, worst=module.Worst(found.slices[0].name, 1.0))])
+    assert ["square: the worst" in axes.get_title("left") for axes in figure.axes] == [found.worst is not None, True]
     for axes in figure.axes:
         assert [label.get_text() for label in axes.get_yticklabels()] == [f"{s.name} ({s.n})" for s in found.slices]
         drawn = [bars.get_segments()[0] for c in axes.containers for bars in c.lines[2]]

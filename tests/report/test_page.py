@@ -164,6 +164,8 @@ def test_the_sentence_on_copying_names_the_head_that_copies_most():
     assert said.startswith("Of 3 heads, layer 2, head 3 copies most: 0.7500 of its weight")
     assert "alike has 0.1250 (mean over the 7 tokens" in said
     assert copying_line(found[:1]).startswith("The one head: 0.2500 of its weight lies on source tokens")
+    one_token = copying_line([Copying(1, 1, 0.25, 0.125, 1)])
+    assert one_token.endswith("alike has 0.1250 (of the one token written that its source has, too).")
     assert "cannot be measured" in copying_line([])
 
 

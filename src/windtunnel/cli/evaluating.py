@@ -18,7 +18,7 @@ def evaluate(
         bool, typer.Option("--slices", help="Translate every source, and judge by kind of source.")
     ] = False,
     stress: Annotated[
-        bool, typer.Option("--stress", help="With --slices: made-up sources too, 300 of each kind.")
+        bool, typer.Option("--stress", help="With --slices: made-up sources too, up to 300 of each kind.")
     ] = False,
     wrong: Annotated[int, typer.Option(min=0, help="With --slices: how many of the wrong ones to list.")] = 10,
     figure: FigurePath = None,
@@ -56,8 +56,11 @@ def _loss(run: str, split: str, as_json: bool) -> None:
 
 def _by_slice(run: str, split: str, stress: bool, wrong: int, figure: Path | None, as_json: bool) -> None:
     from windtunnel.inspect.slices import evaluate_slices, evaluate_stress
+    from windtunnel.report.figures import check_ending
     from windtunnel.report.slices import slice_lines, slice_tables, slices_figure
 
+    if figure:
+        check_ending(figure)
     trained, out = load_model(run), console(stderr=False)
     with console().status("translating"):
         made = [evaluate_stress(trained, n_wrong=wrong)] if stress else []

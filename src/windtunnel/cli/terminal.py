@@ -29,8 +29,6 @@ RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore or translate"
 Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
 FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
-
-
 Columns = Annotated[
     list[str],
     typer.Option("--column", metavar="FIELD=NAME", help="For a table of pairs: source=NAME, and again target=NAME."),
@@ -40,7 +38,7 @@ Columns = Annotated[
 def settings(
     corpus: str, recipe: str, start: str | None, changes: list[str], columns: list[str], steps: int | None
 ) -> RunConfig:
-    """The config that the options of train and compare ask for; a table that is not read as one is told."""
+    """The config that the options of train, compare and check ask for; a table that is read as text is told."""
     from windtunnel.config import override
     from windtunnel.runs.seeds import find_run
     from windtunnel.training import recipes

@@ -49,23 +49,24 @@ def translate(
         raise ConfigError("expected a text or --file PATH, one of the two")
     given = text if file is None else _read(file)
     if attention is not None:
-        from windtunnel.report.translation import check_ending
+        from windtunnel.report.figures import ENDINGS, check_ending
 
-        check_ending(attention)
+        check_ending(attention, "attention", (".html", *ENDINGS))
     loaded = load_model(run)
     lines = translate_lines(loaded, given, beam, 1 if alternatives is None else alternatives, length_penalty)
     if attention is not None:
         _write_attention(loaded, [one for line in lines for one in line], attention)
     if as_json:
-        print_json([_as_json(loaded, one, n) for n, line in enumerate(lines, start=1) for one in line])
+        print_json(_as_json(loaded, lines))
         return
     for cut in (one for line in lines for one in line if not one.complete):
         print(f"windtunnel: the target of {cut.source[:60]!r} does not end: the context is full", file=sys.stderr)
     for line in lines:
         if alternatives is None:
             print(" ".join(on_one_line(one.target) for one in line))
-        for one in line if alternatives is not None else ():
-            _show(one)
+        else:
+            for one in line:
+                _show(one)
 
 
 def _read(file: Path) -> str:
@@ -108,13 +109,23 @@ def _write_attention(trained: TrainedModel, translations: Sequence[Translated], 
     console().print(copying_line(copying(seen)), highlight=False)
 
 
-def _as_json(trained: TrainedModel, one: Translated, line: int) -> dict[str, Any]:
-    """A source with its line (from 1), its targets, and at every token of the best the tokens it could have been."""
+def _as_json(trained: TrainedModel, lines: Sequence[Sequence[Translated]]) -> list[dict[str, Any]]:
+    """Each source with its line (from 1), its targets, and at every token of the best the tokens it could have been."""
     from dataclasses import asdict
 
+    different = {one.source: one for line in lines for one in line}
+    tokens = {source: _tokens(trained, one) for source, one in different.items()}
+    return [
+        {"line": n, **asdict(one), "tokens": tokens[one.source]}
+        for n, line in enumerate(lines, start=1)
+        for one in line
+    ]
+
+
+def _tokens(trained: TrainedModel, one: Translated) -> list[dict[str, Any]]:
     from windtunnel.generation.translate import target_tokens
 
-    tokens = [
+    return [
         {
             "piece": token.piece,
             "text": token.text,
@@ -123,4 +134,3 @@ def _as_json(trained: TrainedModel, one: Translated, line: int) -> dict[str, Any
         }
         for token in target_tokens(trained, one, TOKENS_SHOWN)
     ]
-    return {"line": line, **asdict(one), "tokens": tokens}

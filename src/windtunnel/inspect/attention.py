@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from windtunnel.errors import DataError
 from windtunnel.models import Model, as_transformer
 from windtunnel.nn.attention import Attend, Mask, attend_reference, attention_weights
+from windtunnel.nn.mode import evaluating
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def attention(model: Model, ids: Sequence[int]) -> AttentionMap:
         )
     weights: list[Tensor] = []
     ids_1T = torch.tensor([list(ids)], device=model.embedding.weight.device)
-    with evaluating(model):
+    with torch.no_grad(), evaluating(model):
         difference = (model(ids_1T) - model(ids_1T, attend=recording(weights))).abs().max()
     return AttentionMap(as_numpy(weights), float(difference))
 
@@ -63,15 +63,3 @@ def recording(weights: list[Tensor]) -> Attend:
 def as_numpy(weights: Sequence[Tensor]) -> npt.NDArray[np.float32]:
     """The weights of each layer as one array (n_layers, n_heads, T, S)."""
     return torch.stack(list(weights)).float().cpu().numpy()
-
-
-@contextmanager
-def evaluating(model: Model) -> Iterator[None]:
-    """Without dropout and without gradients while this lasts."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)

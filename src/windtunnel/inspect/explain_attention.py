@@ -15,6 +15,7 @@ from windtunnel.inspect.explain_head import Matrix, Weights, head_matrices, subs
 from windtunnel.models import Model, Transformer, as_transformer
 from windtunnel.models.block import Block
 from windtunnel.nn.attention import distances, visible
+from windtunnel.nn.mode import evaluating
 from windtunnel.nn.positions import Rotation
 
 ROW_TOKENS = ("he", "likes", "tea")
@@ -195,13 +196,11 @@ def _inputs(model: Transformer, layer: int, ids: Sequence[int]) -> tuple[Tensor,
     block = model.blocks[layer]
     assert isinstance(block, Block)
     handle = block.attention.register_forward_pre_hook(lambda module, given: called.append(given))
-    was_training = model.training
     try:
-        with torch.no_grad():
-            model.eval()(torch.tensor([list(ids)], device=model.embedding.weight.device))
+        with torch.no_grad(), evaluating(model):
+            model(torch.tensor([list(ids)], device=model.embedding.weight.device))
     finally:
         handle.remove()
-        model.train(was_training)
     x_BTD, shared = called[0]
     rotary = shared.rotary and (shared.rotary[0].cpu(), shared.rotary[1].cpu())
     return x_BTD[0].float().cpu(), rotary, shared.mask.slopes_H

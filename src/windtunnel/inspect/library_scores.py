@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from windtunnel.errors import MissingExtra
@@ -36,9 +37,8 @@ def library_scores(
         from sacrebleu.metrics.chrf import CHRF
     except ImportError:
         return (), (str(MissingExtra("sacrebleu", "translate", "chrF and BLEU")),)
-    most = max(len(right) for right in answers)
     # The library takes the first answers of all, then the second ones; None where there is none.
-    columns: list[Any] = [[right[i] if i < len(right) else None for right in answers] for i in range(most)]
+    columns: list[Any] = [list(column) for column in zip_longest(*answers)]
     words = any(len(one.split()) >= LONGEST_RUN for right in answers for one in right)
     scores = []
     for name, metric in [("chrF", CHRF()), *([("BLEU", BLEU())] if words else [])]:

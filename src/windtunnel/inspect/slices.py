@@ -59,7 +59,10 @@ class FreeTest:
 
 @dataclass(frozen=True)
 class Worst:
-    """The slice with the lowest exact match. p: Fisher's, against all other sources, times the number of slices."""
+    """The slice with the lowest exact match, of equal ones the first.
+
+    p: Fisher's, against all other sources, times the number of slices.
+    """
 
     name: str
     p: float
@@ -277,9 +280,9 @@ def _slice_scores(
 
 
 def _worst(slices: Sequence[Score], found: Answers) -> Worst | None:
-    """Of the slices with enough sources; None where fewer than two have, or all sources are right."""
+    """Of the slices with enough sources; None where all of them, or the only one, have the same exact match."""
     judged = [score for score in slices if score.enough and score.n < len(found.exact)]
-    if len(judged) < 2 or found.exact.all():
+    if len({score.exact.estimate for score in judged}) < 2:
         return None
     worst = min(judged, key=lambda score: score.exact.estimate)
     hits = round(worst.exact.estimate * worst.n)

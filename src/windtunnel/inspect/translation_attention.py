@@ -14,9 +14,10 @@ from windtunnel.errors import ConfigError
 from windtunnel.generation.prompt import token_text
 from windtunnel.generation.trace import TokenTrace
 from windtunnel.generation.translate import Translated, read_ids, target_tokens
-from windtunnel.inspect.attention import as_numpy, attention, evaluating, recording
+from windtunnel.inspect.attention import as_numpy, attention, recording
 from windtunnel.models import RNN, Model, Transformer, Translator
 from windtunnel.nn.attention import distances, visible
+from windtunnel.nn.mode import evaluating
 from windtunnel.training.run import TrainedModel
 
 Weights = npt.NDArray[np.float32]
@@ -161,7 +162,7 @@ def _of_pair(
     source_1S, before_1T = _rows(model, source, before)
     encoder: list[Tensor] = []
     decoder: list[Tensor] = []
-    with evaluating(model):
+    with torch.no_grad(), evaluating(model):
         memory = model.encode(source_1S, attend=recording(encoder))
         shown = model(before_1T, memory=memory, attend=recording(decoder))
         difference = float((model(before_1T, source_1S) - shown).abs().max())
@@ -187,7 +188,7 @@ def _of_rnn(
     """One layer of one head; the pass that is shown mixes the source by the weights that are shown."""
     source_1S, before_1T = _rows(model, source, before)
     assert model.join is not None
-    with evaluating(model):
+    with torch.no_grad(), evaluating(model):
         weights_1TS = model.attention_weights(before_1T, source_1S)
         mixed_1TE = weights_1TS @ model.encode(source_1S).vectors_BSE
 

@@ -43,17 +43,27 @@ def comparison_figure(found: Comparison) -> Figure:
         colours = [COLOURS[judged[arm.name].verdict.word] if arm.name in judged else INK for arm in found.arms]
         _draw_losses(losses, found, colours)
         _draw_differences(differences, found, judged)
-        losses.set_ylim(len(labels) - 0.4, -0.5)
-        losses.set_yticks(range(len(labels)), labels, fontsize=9)
-        for text in losses.get_yticklabels():
-            text.set_parse_math(False)
+        name_rows(losses, labels)
         for axes in (losses, differences):
-            axes.grid(visible=False, axis="y")
-            axes.tick_params(axis="y", length=0)
-            axes.locator_params(axis="x", nbins=5)
-            axes.ticklabel_format(axis="x", useOffset=False)
+            numbers_across(axes, 5)
         _legend(figure, found)
     return figure
+
+
+def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """The first row at the top; a name is no formula."""
+    axes.set_ylim(len(labels) - 0.4, -0.5)
+    axes.set_yticks(range(len(labels)), labels, fontsize=9)
+    for text in axes.get_yticklabels():
+        text.set_parse_math(False)
+
+
+def numbers_across(axes: Axes, most: int) -> None:
+    """Numbers along x alone, at most so many of them, and each written in full."""
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=most)
+    axes.ticklabel_format(axis="x", useOffset=False)
 
 
 def better_side(found: Comparison) -> str:
@@ -74,9 +84,9 @@ def _draw_losses(axes: Axes, found: Comparison, colours: Sequence[str]) -> None:
         axes.plot(line, range(len(line)), color=QUIET, linewidth=0.7, alpha=0.5, zorder=1, gid=f"seed-{seed}")
     for i, (arm, own, mean) in enumerate(zip(found.arms, values, means, strict=True)):
         lost = [run.scores.get(found.metric) for run in arm.seeds if run.reason == "diverged"]
-        draw_dots(axes, i, [v for v in own.values() if v is not None], colours[i], "losses")
+        _dots(axes, i, [v for v in own.values() if v is not None], colours[i], "losses")
         _crosses(axes, i, [v for v in lost if v is not None], limits, colours[i])
-        draw_mean(axes, i, mean, colours[i])
+        _mean(axes, i, mean, colours[i])
     axes.set_title("Loss of each seed, the same seed joined", loc="left")
     axes.set_xlabel(f"{METRICS[found.metric].title} ({better_side(found)} is better)")
 
@@ -96,20 +106,24 @@ def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement
             say_beside(axes, i, "not judged", "no seed is there in both arms")
             continue
         j = judged[arm.name]
-        colour, d = COLOURS[j.verdict.word], j.verdict.difference
-        draw_dots(axes, i, kept[arm.name], colour, "differences")
         lost = [x for seed, x in j.differences if seed in gone[arm.name] and not math.isnan(x)]  # nan: both diverged
-        _crosses(axes, i, lost, limits, colour)
-        draw_mean(axes, i, d, colour)
+        _crosses(axes, i, lost, limits, COLOURS[j.verdict.word])
         more = f": about {j.seeds_needed:,} seeds would decide" if j.seeds_needed else ""
-        numbers = f"{signed(d).replace(chr(10), ' ')} ({share(j.relative)})" if d.n else "no seed finished in both"
-        say_beside(axes, i, j.verdict.word + more, numbers)
+        draw_judgement(axes, i, j, kept[arm.name], more)
     axes.set_title("Difference to the baseline of the same seed", loc="left")
     axes.set_xlabel(f"{METRICS[found.metric].title} ({better_side(found)} of 0 is better)")
 
 
-def draw_dots(axes: Axes, row: int, values: Sequence[float], colour: str, name: str) -> None:
-    """The seeds of a row."""
+def draw_judgement(axes: Axes, row: int, j: Judgement, kept: Sequence[float], more: str = "") -> None:
+    """A row of differences: those of the seeds that are kept, their mean, and the verdict, with `more` after it."""
+    colour, d = COLOURS[j.verdict.word], j.verdict.difference
+    _dots(axes, row, kept, colour, "differences")
+    _mean(axes, row, d, colour)
+    numbers = f"{signed(d).replace(chr(10), ' ')} ({share(j.relative)})" if d.n else "no seed finished in both"
+    say_beside(axes, row, j.verdict.word + more, numbers)
+
+
+def _dots(axes: Axes, row: int, values: Sequence[float], colour: str, name: str) -> None:
     axes.scatter(
         values, [row] * len(values), s=26, color=colour, alpha=0.6, linewidths=0, zorder=2, gid=f"{name}-{row}"
     )
@@ -123,7 +137,7 @@ def _crosses(axes: Axes, row: int, values: Sequence[float], limits: tuple[float,
         axes.scatter(places, [row] * len(places), s=40, color=colour, marker="x", zorder=3, clip_on=False, gid=gid)
 
 
-def draw_mean(axes: Axes, row: int, mean: Estimate | None, colour: str) -> None:
+def _mean(axes: Axes, row: int, mean: Estimate | None, colour: str) -> None:
     """The mean below its seeds with its interval, which runs off the scale when it is far wider than the seeds."""
     if mean is None or math.isnan(mean.estimate):
         return

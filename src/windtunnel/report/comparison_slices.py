@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from windtunnel.comparison.comparison import Comparison, Judgement, Slice
 from windtunnel.report.charts import INK, QUIET, drawing
 from windtunnel.report.comparison_figure import (
-    COLOURS,
     better_side,
-    draw_dots,
-    draw_mean,
+    draw_judgement,
     limits_of,
+    name_rows,
+    numbers_across,
     say_beside,
 )
-from windtunnel.report.comparison_rows import share, signed
 from windtunnel.tasks import METRICS
 
 if TYPE_CHECKING:
@@ -61,16 +60,6 @@ def _draw(axes: Axes, rows: list[Row]) -> None:
             say_beside(axes, i, "not judged" if part.enough else "too few to say", "")
             continue
         axes.barh(i, 2 * part.margin, 0.9, -part.margin, color=QUIET, alpha=0.15, linewidth=0, gid=f"margin-{i}")
-        colour, d = COLOURS[j.verdict.word], j.verdict.difference
-        draw_dots(axes, i, own, colour, "differences")
-        draw_mean(axes, i, d, colour)
-        numbers = f"{signed(d).replace(chr(10), ' ')} ({share(j.relative)})" if d.n else "no seed finished in both"
-        say_beside(axes, i, j.verdict.word, numbers)
-    axes.set_ylim(len(rows) - 0.4, -0.5)
-    axes.set_yticks(range(len(rows)), [f"{part.name} ({part.n:,})" for part, _ in rows], fontsize=9)
-    for text in axes.get_yticklabels():
-        text.set_parse_math(False)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    axes.locator_params(axis="x", nbins=6)
-    axes.ticklabel_format(axis="x", useOffset=False)
+        draw_judgement(axes, i, j, own)
+    name_rows(axes, [f"{part.name} ({part.n:,})" for part, _ in rows])
+    numbers_across(axes, 6)

@@ -28,8 +28,9 @@ MOST_LABELS = 40
 """Tokens that are named on an axis; of a longer text every second, third ... is."""
 MOST_INCHES = 100
 """Height of the largest figure: 16,000 dots of a PNG."""
+ENDINGS = (".png", ".svg", ".pdf")
 BOXED = {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}
-SCALE: dict[str, Any] = {"label": "attention weight", "shrink": 0.8, "pad": 0.02}
+SCALE: dict[str, Any] = {"shrink": 0.8, "pad": 0.02}
 
 
 class Map(NamedTuple):
@@ -70,14 +71,8 @@ def attention_figure(
     layers, heads = _chosen("layer", layer, n_layers), _chosen("head", head, n_heads)
     if len(layers) > 1 or len(heads) > 1:
         return maps_figure([Map(title, weights[np.ix_(layers, heads)], labels, labels)], layers[0], heads[0])
-    size = _square(labels)
-    with drawing(size + 1.2, size + 1.5, BOXED) as figure:
-        axes = figure.subplots()
-        figure.colorbar(_heat(axes, weights[layers[0], heads[0]], labels, labels), ax=axes, **SCALE)
-        axes.set_ylabel("token that looks")
-        axes.set_xlabel("token looked at")
-        _plain_title(figure, ", ".join(part for part in (title, f"layer {layers[0] + 1}, head {heads[0] + 1}") if part))
-    return figure
+    heading = ", ".join(part for part in (title, f"layer {layers[0] + 1}, head {heads[0] + 1}") if part)
+    return _one_map(weights[layers[0], heads[0]], labels, heading, "token that looks", "token looked at")
 
 
 def through_time_figure(norms_TT: Floats, labels: Sequence[str], title: str) -> Figure:
@@ -89,17 +84,10 @@ def through_time_figure(norms_TT: Floats, labels: Sequence[str], title: str) -> 
     """
     from matplotlib.colors import LogNorm
 
-    size = _square(labels)
-    with drawing(size + 1.2, size + 1.5, BOXED) as figure:
-        axes = figure.subplots()
-        low, high = norms_TT[norms_TT > 0].min(), norms_TT.max()
-        scale = LogNorm(min(low, high / 10), high)  # at least a power of ten, so that the scale has numbers
-        image = _heat(axes, norms_TT, labels, labels, scale)
-        figure.colorbar(image, ax=axes, **{**SCALE, "label": "norm of d state t / d state s"})
-        axes.set_ylabel("t: the state after this token")
-        axes.set_xlabel("s: the state after this token")
-        _plain_title(figure, title)
-    return figure
+    low, high = norms_TT[norms_TT > 0].min(), norms_TT.max()
+    scale = LogNorm(min(low, high / 10), high)  # at least a power of ten, so that the scale has numbers
+    down, across = "t: the state after this token", "s: the state after this token"
+    return _one_map(norms_TT, labels, title, down, across, "norm of d state t / d state s", scale)
 
 
 def maps_figure(maps: Sequence[Map], first_layer: int = 0, first_head: int = 0) -> Figure:
@@ -127,9 +115,24 @@ def maps_figure(maps: Sequence[Map], first_layer: int = 0, first_head: int = 0) 
     return figure
 
 
-def _square(labels: Sequence[str]) -> float:
-    """Inches of one large map."""
-    return min(11.0, max(4.5, 2.2 + 0.24 * len(labels)))
+def _one_map(
+    weights_TT: npt.NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    title: str,
+    down: str,
+    across: str,
+    what: str = "attention weight",
+    scale: Normalize | None = None,
+) -> Figure:
+    """One large map, what its rows and columns are beside it."""
+    size = min(11.0, max(4.5, 2.2 + 0.24 * len(labels)))
+    with drawing(size + 1.2, size + 1.5, BOXED) as figure:
+        axes = figure.subplots()
+        figure.colorbar(_heat(axes, weights_TT, labels, labels, scale), ax=axes, label=what, **SCALE)
+        axes.set_ylabel(down)
+        axes.set_xlabel(across)
+        _plain_title(figure, title)
+    return figure
 
 
 def _panel_size(one: Map) -> tuple[float, float]:
@@ -152,7 +155,7 @@ def _draw_heads(place: SubFigure, one: Map, first_layer: int, first_head: int) -
             panel.set_title(f"head {first_head + j + 1}", fontsize=9)
         if one.split is not None:
             panel.axvline(one.split - 0.5, color=DEV, linewidth=1.5)
-    place.colorbar(image, ax=axes, **SCALE)
+    place.colorbar(image, ax=axes, label="attention weight", **SCALE)
     _plain_title(place, one.title)
 
 
@@ -216,14 +219,20 @@ def save_figure(figure: Figure, path: Path) -> None:
         ConfigError: for another ending.
         SaveError: when the disk refuses.
     """
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"{path}: a figure is written as .png, .svg or .pdf, given {path.suffix or 'no ending'}")
+    check_ending(path)
     import matplotlib
 
     # Without a date and with a fixed salt an SVG of the same numbers is the same file.
     fixed: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
     with saving(path), matplotlib.rc_context({"svg.hashsalt": "windtunnel"}):
         figure.savefig(path, dpi=160, **fixed)
+
+
+def check_ending(path: Path, what: str = "a figure", endings: Sequence[str] = ENDINGS) -> None:
+    """Raises ConfigError for a path with another ending; to be known before what is drawn is computed."""
+    if path.suffix not in endings:
+        known = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise ConfigError(f"{path}: {what} is written as {known}, given {path.suffix or 'no ending'}")
 
 
 def smoothed(values: Sequence[float], half_life: float) -> Floats:

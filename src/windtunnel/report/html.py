@@ -6,12 +6,16 @@ is left; scripts put it on the page as text, never as HTML.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from windtunnel.config import plain
 from windtunnel.report.charts import DEV, INK, QUIET, TRAIN
@@ -65,6 +69,11 @@ def scrolling_table(head: str, rows: Iterable[str], kind: str = "") -> str:
 def cells(row: Iterable[str]) -> str:
     """The cells of a row; a number and its per cent sign stay together."""
     return "".join(f"<td>{escape(cell).replace(' %', '&nbsp;%')}</td>" for cell in row)
+
+
+def packed(shares: npt.NDArray[np.floating[Any]]) -> str:
+    """Numbers from 0 to 1 as 16-bit fractions of 65535 (steps of 1.5e-5), base64; `unpack` of heat.js reads them."""
+    return base64.b64encode(np.rint(shares.clip(0, 1) * 65535).astype("<u2").tobytes()).decode()
 
 
 def inline_svg(name: str, svg: str, colours: Mapping[str, str] = THEME) -> str:

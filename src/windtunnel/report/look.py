@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from windtunnel.report.figures import attention_figure, save_figure, through_tim
 from windtunnel.report.page import attention_page, trace_page
 from windtunnel.training.disk import saving
 from windtunnel.training.run import TrainedModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -119,29 +123,33 @@ def look_at(
     labels = tuple(token_text(trained.tokenizer, id) for id in ids)
     record = _trace(trained, text, alternatives)
     picture = attention_figure(heads.weights, labels, layer and layer - 1, head and head - 1)
-    files = tuple(folder / name for name in ("attention.png", "attention.html", "trace.html"))
-    with saving(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    save_figure(picture, files[0])
-    with saving(folder):
-        write_text(files[1], attention_page(heads, labels, record.run, record.step))
-        write_text(files[2], trace_page(record))
-    return Look(record, heads, labels, files)
+    pages = {
+        "attention.html": attention_page(heads, labels, record.run, record.step),
+        "trace.html": trace_page(record),
+    }
+    return Look(record, heads, labels, _write(folder, "attention.png", picture, pages))
 
 
 def _look_through_time(trained: TrainedModel, text: str, folder: Path, alternatives: int) -> LookThroughTime:
     record = _trace(trained, text, alternatives)
     ids = prompt_ids(trained.tokenizer, trained.run.config.text.unit, text)
-    norms_TT = through_time(trained.model, ids)
+    reach_TT = through_time(trained.model, ids)
+    norms_TT, factor = reach_TT.cpu().numpy(), factor_per_step(reach_TT)
     labels = tuple(token_text(trained.tokenizer, id) for id in ids)
-    files = (folder / "through_time.png", folder / "trace.html")
-    found = LookThroughTime(record, norms_TT.cpu().numpy(), factor_per_step(norms_TT), labels, files)
+    picture = through_time_figure(norms_TT, labels, f"{record.run}, step {record.step}")
+    files = _write(folder, "through_time.png", picture, {"trace.html": trace_page(record)})
+    return LookThroughTime(record, norms_TT, factor, labels, files)
+
+
+def _write(folder: Path, name: str, picture: Figure, pages: Mapping[str, str]) -> tuple[Path, ...]:
+    """Write a picture and pages, by their names, into a folder; returns their paths."""
     with saving(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    save_figure(through_time_figure(found.norms, labels, f"{record.run}, step {record.step}"), files[0])
+    save_figure(picture, folder / name)
     with saving(folder):
-        write_text(files[1], trace_page(record))
-    return found
+        for page, text in pages.items():
+            write_text(folder / page, text)
+    return tuple(folder / each for each in (name, *pages))
 
 
 def _trace(trained: TrainedModel, text: str, alternatives: int) -> Trace:

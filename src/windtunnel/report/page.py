@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+import numpy.typing as npt
 
 from windtunnel.generation.trace import TokenTrace, Trace
 from windtunnel.inspect.attention import AttentionMap
-from windtunnel.report.html import page
+from windtunnel.report.html import packed, page
 from windtunnel.report.tables import sampling_line, surprise_share, totals_line
 from windtunnel.stats.digits import number
 
@@ -57,7 +57,7 @@ aria-label="attention of the chosen layer and head; arrow keys move"></canvas></
 <section class="panel bars" aria-live="polite"><p id="readout"></p><table><tbody id="rows"></tbody></table></section>
 </div>
 <h2>All heads</h2><div class="heads" id="heads"></div>"""
-    data = {"labels": list(labels), "n_layers": n_layers, "n_heads": n_heads, "weights": _packed(found)}
+    data = {"labels": list(labels), "n_layers": n_layers, "n_heads": n_heads, "weights": packed(_lower(found))}
     return page(f"{run}: attention", body, data, ["heat.js", "attention.js"], "body { --surprise: var(--bar); }")
 
 
@@ -96,8 +96,6 @@ def _table(trace: Trace) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _packed(found: AttentionMap) -> str:
-    """The weights on and below each diagonal as 16-bit fractions of 65535 (steps of 1.5e-5), base64."""
-    n_tokens = found.weights.shape[-1]
-    lower = found.weights[:, :, *np.tril_indices(n_tokens)]
-    return base64.b64encode(np.rint(lower.clip(0, 1) * 65535).astype("<u2").tobytes()).decode()
+def _lower(found: AttentionMap) -> npt.NDArray[np.float32]:
+    """The weights on and below each diagonal."""
+    return found.weights[:, :, *np.tril_indices(found.weights.shape[-1])]

@@ -58,13 +58,14 @@ def slices_figure(found: Sequence[Sliced]) -> Figure:
             axes.axvline(one.scores[0].exact.estimate, color=QUIET, linestyle="--", linewidth=1)
             axes.set_yticks(range(len(one.slices)), [f"{score.name} ({score.n:,})" for score in one.slices])
             axes.set(ylim=(len(one.slices) - 0.5, -0.5), xlabel="exact match, 95 % Wilson interval")
-            axes.set_title(f"{one.split}: dashed: all; square: the worst; grey: too few", loc="left", fontsize=9)
+            worst_is = "square: the worst; " if one.worst else ""
+            axes.set_title(f"{one.split}: dashed: all; {worst_is}grey: too few", loc="left", fontsize=9)
     return figure
 
 
 def _what(found: Sliced) -> str:
     if found.split == STRESS:
-        return f"stress: {found.scores[0].n:,} made-up words, {MADE} of each slice, none in the corpus"
+        return f"stress: {found.scores[0].n:,} made-up words, up to {MADE} for each slice, none in the corpus"
     pairs = "" if found.n_pairs == found.scores[0].n else f" of {found.n_pairs:,} pairs"
     return f"{found.run}, step {found.step}: {found.scores[0].n:,} sources{pairs} of the {found.split} split, greedy"
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windtunnel.errors import ConfigError
 from windtunnel.generation.trace import TokenTrace
 from windtunnel.inspect.translation_attention import Copying, Heads, TranslationAttention, copying
 from windtunnel.report.figures import Map, maps_figure
-from windtunnel.report.html import page, table
+from windtunnel.report.html import packed, page, table
 from windtunnel.stats.digits import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENDINGS = (".html", ".png", ".svg", ".pdf")
 STYLE = """
 body { --surprise: var(--bar); max-width: 110rem; }
 section.source { border-top: 1px solid var(--line); margin-top: 2rem; }
@@ -35,25 +31,18 @@ figcaption { color: var(--quiet); font-size: .8rem; }
 """
 
 
-def check_ending(path: Path) -> None:
-    """Raises ConfigError for a file that is neither a page nor a figure."""
-    if path.suffix not in ENDINGS:
-        raise ConfigError(
-            f"{path}: attention is written as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, "
-            f"given {path.suffix or 'no ending'}"
-        )
-
-
 def copying_line(found: Sequence[Copying]) -> str:
     """Which head copies most, in a sentence."""
     if not found:
         return "No source has a token of its target: how far a head copies cannot be measured."
     best = max(found, key=lambda head: head.weight)
+    n = best.n_tokens
+    tokens = f"mean over the {n} tokens written that their" if n > 1 else "of the one token written that its"
     which = f"Of {len(found)} heads, layer {best.layer}, head {best.head} copies most" if found[1:] else "The one head"
     return (
         f"{which}: {number(best.weight)} of its weight "
         f"lies on source tokens that equal the token being written, where a head that looks at everything alike has "
-        f"{number(best.chance)} (mean over the {best.n_tokens} tokens written that their source has, too)."
+        f"{number(best.chance)} ({tokens} source has, too)."
     )
 
 
@@ -70,7 +59,7 @@ Hover over a map, or move in it with the arrow keys, to read its weights.</p>
 <h2>Copying</h2><p>{escape(copying_line(found))}</p>{table(columns, rows) if rows else ""}
 <div class="legend quiet"><span>weight: 0</span><span class="scale"></span><span>1</span>
 <span>grey: what a token may not look at</span><span>framed: a source token that equals the token written</span></div>
-{"".join(_section(one, number) for number, one in enumerate(seen))}
+{"".join(_section(one, place) for place, one in enumerate(seen))}
 <p id="readout" class="panel" aria-live="polite">No weight is chosen.</p>"""
     data = [[_data(heads) for heads in one.kinds] for one in seen]
     return page(f"{run}: translations", body, data, ["heat.js", "translation.js"], STYLE)
@@ -132,8 +121,8 @@ def _columns(heads: Heads) -> str:
 
 
 def _data(heads: Heads) -> dict[str, Any]:
-    """A kind of attention for the script: weights as 16-bit fractions of 65535, base64; what each row may not look at
-    as the first and last column that it may; the equal tokens as row and column, flat."""
+    """A kind of attention for the script: what each row may not look at as the first and last column that it may, the
+    equal tokens as row and column."""
     n_columns = heads.seen.shape[-1]
     first, last = heads.seen.argmax(-1), n_columns - 1 - heads.seen[:, :, ::-1].argmax(-1)
     return {
@@ -145,5 +134,5 @@ def _data(heads: Heads) -> dict[str, Any]:
         "first": first.tolist(),
         "last": last.tolist(),
         "equal": [] if heads.equal is None else np.argwhere(heads.equal).tolist(),
-        "weights": base64.b64encode(np.rint(heads.weights.clip(0, 1) * 65535).astype("<u2").tobytes()).decode(),
+        "weights": packed(heads.weights),
     }

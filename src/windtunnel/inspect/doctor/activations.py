@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.nn.dropout import Dropout
+from windtunnel.nn.mode import evaluating
 
 SATURATED = 0.97
 """A tanh beyond this passes on less than 6 % of its gradient, 1 - .97^2; Karpathy's makemore counts from there, too."""
@@ -132,14 +132,3 @@ def with_batch_statistics(model: nn.Module, inputs: Mapping[str, Tensor]) -> nn.
     for norm, momentum in momenta.items():
         norm.momentum = momentum
     return trial.train(model.training)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode while this lasts: no dropout."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from windtunnel.inspect.doctor.activations import evaluating
+from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import Batch
 from windtunnel.training.optimizer import OptimizerConfig

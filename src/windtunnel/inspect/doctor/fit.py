@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from windtunnel.inspect.doctor.activations import evaluating
 from windtunnel.inspect.doctor.data import unigram, unigram_nats
+from windtunnel.nn.mode import evaluating
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.intervals import Estimate
 from windtunnel.tasks import Task

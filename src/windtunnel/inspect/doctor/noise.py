@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from windtunnel.inspect.doctor.activations import evaluating
+from windtunnel.nn.mode import evaluating
 from windtunnel.stats.intervals import Estimate
 from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.text.batches import Batch

@@ -2,10 +2,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const { labels, n_layers, n_heads } = data;
 const T = labels.length;
 const triangle = (T * (T + 1)) / 2;
-const bytes = Uint8Array.from(atob(data.weights), (c) => c.charCodeAt(0));
-const weights = new Uint16Array(bytes.buffer);
+const weights = unpack(data.weights);
 const weight = (layer, head, query, key) =>
-  key > query ? 0 : weights[(layer * n_heads + head) * triangle + (query * (query + 1)) / 2 + key] / 65535;
+  key > query ? 0 : weights((layer * n_heads + head) * triangle + (query * (query + 1)) / 2 + key);
 
 const layerBox = document.getElementById("layer");
 const headBox = document.getElementById("head");

@@ -1,3 +1,9 @@
+function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const shares = new Uint16Array(bytes.buffer);
+  return (i) => shares[i] / 65535;
+}
+
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 function shade(w) {

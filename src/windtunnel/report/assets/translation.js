@@ -5,10 +5,7 @@ const canvases = [...document.querySelectorAll("canvas")];
 const chosen = new Map();
 
 for (const kinds of data)
-  for (const kind of kinds) {
-    const bytes = Uint8Array.from(atob(kind.weights), (c) => c.charCodeAt(0));
-    kind.weights = new Uint16Array(bytes.buffer);
-  }
+  for (const kind of kinds) kind.weights = unpack(kind.weights);
 
 function mapOf(canvas) {
   const [source, kind, layer, head] = canvas.dataset.at.split(",").map(Number);
@@ -16,7 +13,7 @@ function mapOf(canvas) {
   const [T, S] = [heads.rows.length, heads.columns.length];
   const begin = (layer * heads.n_heads + head) * T * S;
   const cell = Math.max(4, Math.min(20, Math.floor(320 / Math.max(T, S))));
-  return { heads, layer, head, T, S, cell, weight: (t, s) => heads.weights[begin + t * S + s] / 65535 };
+  return { heads, layer, head, T, S, cell, weight: (t, s) => heads.weights(begin + t * S + s) };
 }
 
 function widest(pen, labels) {
