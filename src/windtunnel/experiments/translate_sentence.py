@@ -14,8 +14,9 @@ from windtunnel.experiments.frame import Claim, Drawing, Findings, Given, Progre
 from windtunnel.experiments.training import train
 from windtunnel.experiments.translators import MODERN, translating
 from windtunnel.generation.translate import Translated, target_tokens, translate_all
-from windtunnel.inspect.attention import as_numpy, evaluating, recording
+from windtunnel.inspect.attention import as_numpy, recording
 from windtunnel.models import Translator, TranslatorConfig
+from windtunnel.nn.mode import evaluating
 from windtunnel.report.charts import heat
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.grid import make_grid
@@ -134,7 +135,7 @@ def looks(trained: TrainedModel, source: str, target: str) -> Looks:
     source_1S = torch.tensor([[*tokenizer.encode(source).tolist(), tokenizer.end_id]])
     ids_1T = torch.tensor([[tokenizer.end_id, *tokenizer.encode(target).tolist()]])
     weights: list[Tensor] = []
-    with evaluating(model):
+    with torch.no_grad(), evaluating(model):
         memory = model.encode(source_1S)
         logits = model(ids_1T, memory=memory, attend=recording(weights))
         gap = float((logits - model(ids_1T, memory=memory)).abs().max())
