@@ -89,12 +89,7 @@ def run_config(case: Case, steps: int, compile: str) -> RunConfig:
 
 def pairs(store: TokenStore, split: str) -> list[list[str]]:
     """Source and target of every pair of a split."""
-    part = store.splits[split]
-    assert part.offsets is not None
-    return [
-        store.tokenizer.decode(part.ids[start:end]).split("\t")
-        for start, end in zip(part.offsets[:-1], part.offsets[1:], strict=True)
-    ]
+    return [document.split("\t") for document in store.documents(split)]
 
 
 def write_for_both(folder: Path, config: RunConfig) -> list[list[str]]:

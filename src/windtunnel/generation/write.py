@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice
 from typing import NamedTuple
 
 from windtunnel.errors import DataError
@@ -15,6 +15,7 @@ from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.generation.translate import translate_all
 from windtunnel.models import Model
 from windtunnel.nn.init import stream
+from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.translation import TURN
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training.run import Run, TrainedModel
@@ -39,17 +40,14 @@ def write_sample(model: Model, run: Run) -> str:
     """
     if not model.config.is_causal:
         return "(no sample: a model without a causal mask cannot write)"
-    n_tokens, was_training = run.config.train.sample_tokens, model.training
-    model.eval()
-    try:
+    n_tokens = run.config.train.sample_tokens
+    with evaluating(model):
         if run.config.task.kind == "translation":
             return "\n".join(_targets(model, run, n_tokens))
         if (end := end_mark(run.tokenizer, run.config.text.unit)) is not None:
             return "\n".join(_documents(model, run, end, n_tokens))
         opening, request = [_opening(run)], Request("", n_tokens, SAMPLE, run.config.seed)
         return _write(model, run.tokenizer, opening, None, request)[0].added
-    finally:
-        model.train(was_training)
 
 
 def write_samples(trained: TrainedModel, request: Request, n: int, steps: Steps | None = None) -> list[Written]:
@@ -98,11 +96,9 @@ def _documents(model: Model, run: Run, end: int, n_tokens: int) -> Iterator[str]
 
 def _targets(model: Model, run: Run, n_tokens: int) -> Iterator[str]:
     """The first sources of the dev split, or of the train split, with what the model makes of them."""
-    splits = run.store().splits
-    part = splits["dev"] if len(splits["dev"].ids) else splits["train"]
-    assert part.offsets is not None
-    first = [part.ids[a:b].tolist() for a, b in pairwise(part.offsets[: n_tokens + 1].tolist())]
-    sources = [run.tokenizer.decode(ids).partition(TURN)[0] for ids in first]
+    store = run.store()
+    documents = store.documents("dev" if len(store.splits["dev"].ids) else "train")
+    sources = [document.partition(TURN)[0] for document in islice(documents, n_tokens)]
     trained = TrainedModel(run, model, run.tokenizer, 0, ())
     for one in translate_all(trained, [source for source in sources if source]):
         if n_tokens <= 0:

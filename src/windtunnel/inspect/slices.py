@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -195,9 +195,7 @@ def _judge(
 
 def _documents(store: TokenStore, split: str) -> list[tuple[str, ...]]:
     """The source and target of each pair of a split, in its order."""
-    part = store.splits[split]
-    assert part.offsets is not None  # pairs are documents
-    return [store.corpus.split(store.tokenizer.decode(part.ids[a:b])) for a, b in pairwise(part.offsets.tolist())]
+    return [store.corpus.split(document) for document in store.documents(split)]
 
 
 def _readings(

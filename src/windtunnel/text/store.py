@@ -13,7 +13,9 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -98,6 +100,13 @@ class TokenStore:
     sha256: str
     splits: dict[str, Split]
     folder: Path
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The texts of a split's documents, in its order; not for running text, which has none."""
+        part = self.splits[split]
+        assert part.offsets is not None
+        for first, last in pairwise(part.offsets.tolist()):
+            yield self.tokenizer.decode(part.ids[first:last])
 
 
 class FileEntry(BaseModel):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from windtunnel.nn.mode import evaluating
 from windtunnel.tasks import Metric, Task
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.training import machine
@@ -39,9 +40,8 @@ def evaluate(
         DataError: when the split holds nothing to predict.
     """
     sums = dict.fromkeys(COUNTED, 0.0)
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    with torch.no_grad(), machine.autocast(precision):
+    device = next(model.parameters()).device
+    with evaluating(model), torch.no_grad(), machine.autocast(precision):
         for batch in ranks.deal(task.examples(split).sweep(task.rows, max_targets)):
             there = batch.to(device)
             logits = model(**there.inputs)
@@ -49,7 +49,6 @@ def evaluate(
             sums["targets"] += batch.n_targets
             for name, hit in _hits(task.metrics, logits, there).items():
                 sums[name] += int(hit.sum())
-    model.train(was_training)
     sums = dict(zip(sums, ranks.sum(*sums.values()), strict=True))
     totals, n_read = task.totals(split), sums["targets"]
     columns = {name: total * n_read / totals["targets"] for name, total in totals.items()}
@@ -62,11 +61,10 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
 
     Their sums over all units are those of `evaluate`, but for rounding.
     """
-    n, device, was_training = task.n_units(split), next(model.parameters()).device, model.training
+    n, device = task.n_units(split), next(model.parameters()).device
     names = [name for name in COUNTED if _needs(task.metrics, name)]
     sums = {name: np.zeros(n) for name in names}
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for batch in task.examples(split).sweep(task.rows):
             assert batch.units is not None
             there = batch.to(device)
@@ -76,7 +74,6 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
             each |= _hits(task.metrics, logits, there)
             for name in names:
                 sums[name] += np.bincount(units, each[name][counted].double().cpu().numpy(), minlength=n)
-    model.train(was_training)
     return sums
 
 
