@@ -1,6 +1,7 @@
 """Out to Hugging Face and back: stock classes load it, the logits are the same, and nothing is lost on the way."""
 
 import json
+import logging.handlers
 
 import pytest
 import torch
@@ -69,6 +70,19 @@ def test_transformers_loads_it_with_the_same_logits(changes, architecture, tmp_p
     assert torch.equal(
         to_model(back.config, back.weights)(torch.arange(32)[None]), to_model_on(back, model)(torch.arange(32)[None])
     )
+
+
+def test_transformers_has_nothing_to_say_of_a_small_vocabulary(tmp_path):
+    """GPT-2's own end mark, 50256, is no token of it. Each warning comes once, and other models have 300 tokens."""
+    model, tokenizer = model_of(vocab_size=299), bytes_tokenizer(end=True)
+    folder = write(huggingface_files(model.config, model.state_dict(), tokenizer), tmp_path)
+    said = logging.handlers.BufferingHandler(1000)
+    logging.getLogger("transformers").addHandler(said)
+    try:
+        assert compare_with_transformers(model, folder, tokenizer).holds
+    finally:
+        logging.getLogger("transformers").removeHandler(said)
+    assert [record.getMessage() for record in said.buffer] == []
 
 
 def to_model_on(back, model):

@@ -98,6 +98,12 @@ def test_equal_posteriors_of_any_size(alpha, beta):
     assert probability_better(found, found) == pytest.approx(0.5, abs=1e-10 if max(alpha, beta) <= 6 else 1e-8)
 
 
+def test_a_prior_that_is_all_but_flat_has_a_mode():
+    """The sum of 1 and the number after it rounds to 2, so that a + b - 2 is 0."""
+    more = math.nextafter(1, 2)
+    assert (coin(0, 0, (1.0, more)).map, coin(0, 0, (more, 1.0)).map, coin(0, 0, (more, more)).map) == (0, 1, 0.5)
+
+
 @pytest.mark.parametrize("n", [10**8, 10**10, 10**12])
 @pytest.mark.parametrize("deviations", [-3, -0.2, 0, 0.2, 1, 6])
 def test_huge_counts_are_normal(n, deviations):

@@ -36,7 +36,7 @@ def translate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Translate a text with a run that was trained on pairs (`train pig-latin --recipe translate`).
+    """Translate a text with a run that was trained on pairs (`train pig-latin`).
 
     Each line by itself, and a blank line stays blank; where the run's tokenizer knows no space, word by word. Greedy:
     the most probable token at each step; with --beam the best of several targets. --attention shows from inside how the

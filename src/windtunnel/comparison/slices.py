@@ -42,7 +42,7 @@ def check_slices(plan: Plan) -> None:
         if (kind := arm.config.task.kind) != "translation":
             raise ConfigError(
                 f"--slices judges what arms translate, and {arm.name} is trained for {kind}; leave it out, or compare "
-                "on pairs, e.g.: windtunnel compare pig-latin --recipe translate"
+                "on pairs, e.g.: windtunnel compare pig-latin"
             )
         if arm.store.folder != base.store.folder:
             raise ConfigError(

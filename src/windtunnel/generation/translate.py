@@ -145,8 +145,7 @@ def read_ids(trained: TrainedModel, one: Translated) -> tuple[list[int], list[in
 def _require_pairs(trained: TrainedModel) -> None:
     if (kind := trained.run.config.task.kind) != "translation":
         raise ConfigError(
-            f"{trained.run.folder} was trained for {kind}, not to translate; train one with: "
-            "windtunnel train pig-latin --recipe translate"
+            f"{trained.run.folder} was trained for {kind}, not to translate; train one with: windtunnel train pig-latin"
         )
 
 

@@ -155,7 +155,7 @@ def _pairs_of(trained: TrainedModel) -> TokenStore:
     if config.task.kind != "translation":
         raise ConfigError(
             f"--slices judges what a run translates, and {trained.run.folder} was trained for {config.task.kind}; "
-            "leave it out, or train one with: windtunnel train pig-latin --recipe translate"
+            "leave it out, or train one with: windtunnel train pig-latin"
         )
     return trained.run.store()
 

@@ -112,7 +112,7 @@ def _end(posterior: BetaBernoulli, far: float) -> float:
 
 def _mode(a: float, b: float) -> float | None:
     if min(a, b) >= 1 and max(a, b) > 1:
-        return (a - 1) / (a + b - 2)
+        return (a - 1) / ((a - 1) + (b - 1))  # a + b - 2 is 0 for a = 1 and the number after it
     return None
 
 

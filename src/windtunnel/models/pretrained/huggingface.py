@@ -127,7 +127,9 @@ def link_what_computes(source: Path, folder: Path) -> None:
         ArtifactError: when config.json or the weights cannot be read.
     """
     origin, data = _read_fields(source / "config.json")
-    (folder / "config.json").write_text(json.dumps(computing(data, ARCHITECTURES[origin].fields)), encoding="utf-8")
+    no_marks = {"bos_token_id": None, "eos_token_id": None}  # else transformers warns of its own in a small vocabulary
+    told = computing(data, ARCHITECTURES[origin].fields) | no_marks
+    (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
     entries = list_tensors(source)
     files = {entry.file for entry in entries.values()}
     for file in files:
