@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from windtunnel.errors import DataError
+from windtunnel.text.corpora.corpus import Corpus
 from windtunnel.text.corpora.tables import KINDS, column_names, kind_of, require_columns, rows_of
 
 
@@ -72,6 +73,19 @@ def read_examples(path: Path, columns: Columns = Columns()) -> tuple[Example, ..
     if not found:
         raise DataError(f"{path} holds no texts; expected a row for each text below the header")
     return tuple(found.values())
+
+
+def corpus_examples(corpus: Corpus) -> tuple[Example, ...]:
+    """The documents of a corpus of texts and labels, numbered from 1.
+
+    Raises:
+        DataError: a corpus of anything else, or one that has not been fetched.
+    """
+    if corpus.fields != ("text", "label"):
+        raise DataError(f"{corpus.name} has the fields {', '.join(corpus.fields)}, expected text and label; "
+                        f"give a table, {', '.join(KINDS)}")  # fmt: skip
+    found = (corpus.split(document) for document in corpus.read())
+    return tuple(Example(str(n), text, {"": label}) for n, (text, label) in enumerate(found, start=1))
 
 
 def add_answers(examples: Sequence[Example], path: Path, columns: Columns = Columns()) -> tuple[Example, ...]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.labelling.features import Floats, Ints, out_of_fold
-from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.proportions import wilson
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def planted(labels: Ints, n_classes: int, share: float, rng: np.random.Generator
 def precision_on_planted(
     features: Floats, labels: Ints, share: float = 0.1, checks: int = 20, seeds: int = 5, most: int = 2000
 ) -> Estimate:
-    """The share of planted errors among the labels that are checked first, a mean over seeds.
+    """The share of planted errors among the labels that are checked first, of all seeds together.
 
     Errors that were there already count as none, so that this is too low rather than too high where there are many.
 
@@ -74,11 +75,11 @@ def precision_on_planted(
         share: of the labels that are changed. checks: how many of the least believed are looked at.
         most: examples that are drawn for each seed.
     """
-    n_classes, hits = int(labels.max()) + 1, []
+    n_classes, hits = int(labels.max()) + 1, 0
     for seed in range(seeds):
         rng = np.random.default_rng([seed, 2])
         drawn = rng.permutation(len(labels))[:most]
         changed = planted(labels[drawn], n_classes, share, rng)
         order = least_believed(out_of_fold(features[drawn], changed, n_classes, seed=seed), changed)[:checks]
-        hits.append(float((changed != labels[drawn])[order].mean()))
-    return mean_interval(hits)
+        hits += int((changed != labels[drawn])[order].sum())
+    return wilson(hits, seeds * min(checks, most, len(labels)))
