@@ -36,14 +36,14 @@ def simulation_table(found: Simulation) -> Table:
     """One row a strategy: accuracy, and the difference to random with its verdict."""
     judged = {verdict.arm: verdict for verdict in found.verdicts}
     heads = (
-        "strategy", "verdict", "to random, points", "seeds ahead", "mean %", f"% at {found.design.sizes[-1]:,}",
-        "labels needed",
+        "strategy", "verdict", "to random,\npoints", "seeds\nahead", "mean %",
+        f"% at\n{found.design.sizes[-1]:,}", "labels\nneeded",
     )  # fmt: skip
     rows = [
         (
             name,
             judged[name].word if name in judged else "baseline",
-            points(judged[name].difference) if name in judged else "",
+            points(judged[name].difference).replace(" [", "\n[") if name in judged else "",
             _ahead(found, name) if name in judged else "",
             _plus_minus(scores),
             _plus_minus(found.accuracy[name][:, -1]),
@@ -79,10 +79,10 @@ def curves_figure(found: Simulation) -> Figure:
 
     accuracy = {name: (sizes, own.mean(axis=0)) for name, own in found.accuracy.items()}
     base = found.accuracy[RANDOM]
-    apart = {name: curve(100 * (own - base)) for name, own in found.accuracy.items() if name != RANDOM}
+    apart = {name: curve(100 * (own - base)) for name, own in found.accuracy.items()}
     return figure(
-        lines(accuracy, {"all labels": found.everything.estimate}, xlabel="labels", ylabel="accuracy"),
-        lines(apart, {"random": 0.0}, xlabel="labels", ylabel="points above random, 95 % intervals"),
+        lines(accuracy, xlabel="labels", ylabel="accuracy"),
+        lines(apart, xlabel="labels", ylabel="points above random, 95 % intervals"),
         size=(11.0, 4.6),
     )
 
