@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ConfigError, DataError
+from windtunnel.labelling.examples import Example
 from windtunnel.labelling.features import vectors
 from windtunnel.labelling.next import next_round, prepare, simulated
 from windtunnel.labelling.simulation import Design, Simulation, design, encoded, simulate, verdicts
@@ -22,6 +23,9 @@ def test_a_design_leaves_texts_to_choose_from():
         design(60, 5, 30)
     with pytest.raises(ConfigError, match=r"budget of 9 labels at least.*budget 5"):
         design(600, 5, 8, budget=5)
+    for margin in (0.0, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            design(300, 5, 8, margin=margin)
 
 
 def test_a_rare_kind_is_found_sooner_by_margin(texts):
@@ -84,6 +88,12 @@ def test_nothing_learnable_is_nothing_to_choose(texts):
     found = next_round(prepare(noise), 10, seeds=6, rounds=3)
     assert found.strategy == "random"
     assert "nothing is shown to beat it" in found.why
+
+
+def test_ids_are_no_labels(texts):
+    ids = [Example(e.id, e.text, {"": e.id}) for e in texts(60)]
+    with pytest.raises(DataError, match=r"60 different labels for 60 texts.*--label COLUMN"):
+        prepare(ids)
 
 
 def test_what_a_strategy_needs(texts):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ConfigError, DataError
 from windtunnel.labelling.agreement import Agreement, agreement
 from windtunnel.labelling.examples import Example
 from windtunnel.labelling.features import Floats, Ints, Kind, fit, kind_of_features, out_of_fold, vectors
@@ -19,6 +19,8 @@ from windtunnel.stats.intervals import Estimate
 AUTO = "auto"
 FEWEST_FOR_ERRORS = 50
 """Labels below which none is called suspect: a classifier of fewer knows too little."""
+MANY = 50
+"""Different labels from which on there must be two texts for each."""
 Shown = Callable[[int, int], None]
 
 
@@ -74,11 +76,20 @@ class Round:
 
 
 def prepare(examples: Sequence[Example], kind: Kind | None = None) -> Data:
-    """The vectors and labels of the texts. A text whose annotators are at a draw counts as unlabelled."""
+    """The vectors and labels of the texts. A text whose annotators are at a draw counts as unlabelled.
+
+    Raises:
+        DataError: so many different labels that they are none, or texts without words; see `vectors`.
+    """
     texts = [example.text for example in examples]
     kind = kind or kind_of_features(texts)
     known = np.array([i for i, example in enumerate(examples) if example.label is not None], dtype=np.int64)
     labels, classes = encoded([examples[i].label or "" for i in known])
+    if len(classes) > max(MANY, len(known) // 2):
+        raise DataError(
+            f"{len(classes):,} different labels for {len(known):,} texts ({classes[0]!r}, {classes[1]!r} ...); expected "
+            "labels that texts share; name their column: --label COLUMN"
+        )
     return Data(tuple(examples), vectors(texts, kind), kind, known, labels, classes)
 
 

@@ -71,8 +71,10 @@ def design(n: int, seeds: int, rounds: int, budget: int | None = None, margin: f
         budget: labels in all rounds together; as many as there can be when not given, at most 400.
 
     Raises:
-        ConfigError: fewer than `FEWEST` texts, or fewer than 1 label a round.
+        ConfigError: fewer than `FEWEST` texts, fewer than 1 label a round, or a margin that is no share.
     """
+    if not 0 < margin < 1:
+        raise ConfigError(f"a margin is a difference of accuracy between 0 and 1, such as 0.01; given {margin}")
     if n < FEWEST:
         raise ConfigError(f"a simulation needs at least {FEWEST} labelled texts, given {n}; label some at random first")
     held_out = min(2000, n // 3)
