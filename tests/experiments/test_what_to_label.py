@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from windtunnel.experiments.what_to_label import contradicts, order
+from windtunnel.experiments.what_to_label import contradicts, last, order, words
 from windtunnel.labelling.stories import Dials, World, _choose, accuracies, design, logistic, score
 
 
@@ -58,6 +58,11 @@ def test_an_order_is_what_the_seeds_show():
     assert order(accuracy(0.7, 0.9, 0.5)) == "2 > 1 > 3"
     assert order(accuracy(0.9, 0.901, 0.5))[2:] in ("= 2 > 3", "= 1 > 3")
     assert "?" in order(accuracy(0.8, 0.82, 0.5, spread=0.05))
+    assert words(accuracy(0.7, 0.9, 0.5)) == {
+        (1, 2): "worse", (2, 3): "better", (1, 3): "better", (3, 2): "worse", (2, 1): "better", (3, 1): "worse",
+    }  # fmt: skip
+    assert last(accuracy(0.7, 0.9, 0.5))
+    assert not last(accuracy(0.7, 0.9, 0.701))
     assert contradicts(accuracy(0.7, 0.9, 0.5))
     assert not contradicts(accuracy(0.5, 0.9, 0.7))
     assert not contradicts(accuracy(0.7, 0.7, 0.7))

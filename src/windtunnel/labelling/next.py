@@ -87,8 +87,8 @@ def prepare(examples: Sequence[Example], kind: Kind | None = None) -> Data:
     labels, classes = encoded([examples[i].label or "" for i in known])
     if len(classes) > max(MANY, len(known) // 2):
         raise DataError(
-            f"{len(classes):,} different labels for {len(known):,} texts ({classes[0]!r}, {classes[1]!r} ...); expected "
-            "labels that texts share; name their column: --label COLUMN"
+            f"{len(classes):,} different labels for {len(known):,} texts ({classes[0]!r}, {classes[1]!r} ...); "
+            "expected labels that texts share; name their column: --label COLUMN"
         )
     return Data(tuple(examples), vectors(texts, kind), kind, known, labels, classes)
 
