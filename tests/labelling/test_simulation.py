@@ -1,5 +1,7 @@
 """Simulated rounds: a strategy that helps is found, one that does not is not, and `auto` follows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from windtunnel.labelling.features import vectors
 from windtunnel.labelling.next import next_round, prepare, simulated
 from windtunnel.labelling.simulation import Design, Simulation, design, encoded, simulate, verdicts
 from windtunnel.labelling.strategies import STRATEGIES
+from windtunnel.labelling.table import tables_of, tasks
 from windtunnel.stats.intervals import mean_interval
 
 
@@ -66,6 +69,7 @@ def test_the_best_is_one_that_is_shown_to_be_better():
     same = simulation(margin=0.002, diverse=-0.03)
     assert same.best == "random"
     assert [verdict.word for verdict in same.verdicts] == ["no difference that matters", "worse"]
+    assert min(verdict.level for verdict in same.verdicts) == pytest.approx(0.025)  # Holm, for two
 
 
 def test_auto_goes_by_the_simulation_or_falls_back(texts):
@@ -88,6 +92,22 @@ def test_nothing_learnable_is_nothing_to_choose(texts):
     found = next_round(prepare(noise), 10, seeds=6, rounds=3)
     assert found.strategy == "random"
     assert "nothing is shown to beat it" in found.why
+
+
+def test_a_draw_is_settled_not_labelled(texts):
+    examples = texts(80, labelled=0.5)
+    draw = replace(examples[0], answers={"ann": "sport", "bob": "ship"})
+    found = next_round(prepare([draw, *examples[1:]]), 100, "random")
+    assert draw.id not in {choice.example.id for choice in found.choices}
+    assert [task.kind for task in tasks(found, 5) if task.example.id == draw.id] == ["settle"]
+    assert len(tasks(found, 0)) == len(found.choices)
+
+
+def test_tables_of_a_folder_in_their_order(tmp_path):
+    for name in ("round-10.csv", "round-9.csv", "round-9.html", "more.jsonl"):
+        (tmp_path / name).touch()
+    assert [path.name for path in tables_of(tmp_path)] == ["more.jsonl", "round-9.csv", "round-10.csv"]
+    assert tables_of(tmp_path / "round-9.csv") == [tmp_path / "round-9.csv"]
 
 
 def test_ids_are_no_labels(texts):
