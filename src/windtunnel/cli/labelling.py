@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,8 @@ from windtunnel.errors import ConfigError
 
 if TYPE_CHECKING:
     from windtunnel.labelling.examples import Columns, Example
-    from windtunnel.labelling.next import Data
+    from windtunnel.labelling.next import Data, Shown
+    from windtunnel.report.table import Table
 
 
 def label(
@@ -79,23 +82,27 @@ def _data(examples: tuple[Example, ...], features: str) -> Data:
     return prepare(examples, None if features == "auto" else features)  # type: ignore[arg-type]
 
 
+@contextmanager
+def _progress() -> Iterator[Shown]:
+    """How many curves of a simulation are done, on stderr."""
+    with console().status("choosing") as status:
+        yield lambda done, total: status.update(f"simulating: {done} of {total} curves")
+
+
 def _simulate(
     found: Data, seeds: int, rounds: int, budget: int | None, margin: float, seed: int, folder: Path, as_json: bool
 ) -> None:
     from windtunnel.labelling.next import simulated
     from windtunnel.report.labelling import save_page, simulation_dict, simulation_lines, simulation_table
 
-    with console().status("simulating"):
-        simulation = simulated(found, seeds, rounds, budget, margin, seed)
+    with _progress() as shown:
+        simulation = simulated(found, seeds, rounds, budget, margin, seed, shown)
     said = simulation_lines(simulation)
     files = save_page(folder, "What would choosing have gained?", said, simulation, name="simulation")
     if as_json:
         print_json({**simulation_dict(simulation), "files": files})
         return
-    shown = console(stderr=False)
-    shown.print(simulation_table(simulation).terminal())
-    for line in [*said, *(f"written: {path}" for path in files)]:
-        shown.print(line, highlight=False, markup=False, soft_wrap=True)
+    _print(simulation_table(simulation), [*said, *(f"written: {path}" for path in files)])
 
 
 def _next(
@@ -106,16 +113,20 @@ def _next(
     from windtunnel.labelling.table import tasks, write_tasks
     from windtunnel.report.labelling import round_dict, round_lines, save_page, tasks_table
 
-    with console().status("choosing"):
-        found = next_round(data, budget, strategy, seeds, rounds, margin, seed)
+    with _progress() as shown:
+        found = next_round(data, budget, strategy, seeds, rounds, margin, seed, shown)
     todo, said = tasks(found, checks), round_lines(found, data)
     table = write_tasks(todo, folder, columns)
     files = [table, *save_page(folder, "What to label next", said, found.simulation, todo, table.stem)]
     if as_json:
         print_json({**round_dict(found, todo), "files": files})
         return
-    shown = console(stderr=False)
-    shown.print(tasks_table(todo).terminal())
-    told = f"fill in the column {columns.label!r} of {table}, then: --labels {folder}"
-    for line in [*said, *(f"written: {path}" for path in files), *([told] if todo else [])]:
-        shown.print(line, highlight=False, markup=False, soft_wrap=True)
+    then = [f"fill in the column {columns.label!r} of {table}, then: --labels {folder}"] if todo else []
+    _print(tasks_table(todo), [*said, *(f"written: {path}" for path in files), *then])
+
+
+def _print(table: Table, lines: list[str]) -> None:
+    out = console(stderr=False)
+    out.print(table.terminal())
+    for line in lines:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
