@@ -52,6 +52,14 @@ def test_a_wrong_label_stands_first_in_the_next_round(texts):
     assert found.precision.estimate > 0.8
 
 
+def test_no_label_is_suspected_where_planted_errors_are_not_found(texts):
+    rng = np.random.default_rng(0)
+    noise = [Example(e.id, e.text, {"": str(rng.integers(2))}) for e in texts(300)]
+    found = next_round(prepare(noise), 5)
+    assert found.precision.low <= 0.1
+    assert found.suspicions == ()
+
+
 def answered(*rows):
     return [Example(str(i), "text", {f"a{j}": v for j, v in enumerate(row) if v != "."}) for i, row in enumerate(rows)]
 

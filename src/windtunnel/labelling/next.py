@@ -13,7 +13,7 @@ from windtunnel.labelling.examples import Example
 from windtunnel.labelling.features import Floats, Ints, Kind, fit, kind_of_features, out_of_fold, vectors
 from windtunnel.labelling.simulation import FEWEST, Simulation, design, encoded, simulate
 from windtunnel.labelling.strategies import RANDOM, STRATEGIES, Pool, reason
-from windtunnel.labelling.suspects import Suspect, precision_on_planted, suspects
+from windtunnel.labelling.suspects import PLANTED, Suspect, precision_on_planted, suspects
 from windtunnel.stats.intervals import Estimate
 
 AUTO = "auto"
@@ -60,7 +60,7 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class Round:
-    """What to do next.
+    """What to do next. Where planted errors are not shown to be found more often than by chance, no label is suspected.
 
     why: why this strategy. choices: none where every text has an answer. simulation: what `auto` rests on.
     precision: see `precision_on_planted`; None where there are too few labels to suspect any.
@@ -166,8 +166,11 @@ def _doubts(data: Data) -> tuple[tuple[Suspicion, ...], Estimate | None]:
     if len(data.classes) < 2 or len(data.known) < FEWEST_FOR_ERRORS:
         return (), None
     features = data.features[data.known]
+    precision = precision_on_planted(features, data.labels)
+    if precision.low <= PLANTED:
+        return (), precision
     found = suspects(out_of_fold(features, data.labels, len(data.classes)), data.labels)
-    return tuple(_suspicion(data, one) for one in found), precision_on_planted(features, data.labels)
+    return tuple(_suspicion(data, one) for one in found), precision
 
 
 def _suspicion(data: Data, one: Suspect) -> Suspicion:

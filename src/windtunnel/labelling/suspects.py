@@ -14,6 +14,9 @@ from windtunnel.labelling.features import Floats, Ints, out_of_fold
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import wilson
 
+PLANTED = 0.1
+"""Share of the labels that are changed to see whether such errors are found."""
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -65,7 +68,7 @@ def planted(labels: Ints, n_classes: int, share: float, rng: np.random.Generator
 
 
 def precision_on_planted(
-    features: Floats, labels: Ints, share: float = 0.1, checks: int = 20, seeds: int = 5, most: int = 2000
+    features: Floats, labels: Ints, share: float = PLANTED, checks: int = 20, seeds: int = 5, most: int = 2000
 ) -> Estimate:
     """The share of planted errors among the labels that are checked first, of all seeds together.
 

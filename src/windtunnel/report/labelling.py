@@ -16,6 +16,7 @@ from windtunnel.labelling.features import Floats
 from windtunnel.labelling.next import Data, Round
 from windtunnel.labelling.simulation import Simulation
 from windtunnel.labelling.strategies import RANDOM
+from windtunnel.labelling.suspects import PLANTED
 from windtunnel.labelling.table import Task
 from windtunnel.report.charts import figure, lines
 from windtunnel.report.figures import save_figures
@@ -94,11 +95,14 @@ def round_lines(found: Round, data: Data) -> list[str]:
     lines = [how if data.classes else f"{counted}; vectors of {data.kind}"]
     lines.append(f"strategy {found.strategy}: {found.why}")
     if found.precision:
-        n = len(found.suspicions)
-        lines.append(
-            f"{n:,} label{'' if n == 1 else 's'} look{'s' if n == 1 else ''} wrong; of 10 % errors planted among these "
-            f"labels, the first 20 to be checked held {share(found.precision)} (a random 20 hold 10.0 %)"
+        n, chance = len(found.suspicions), f"{100 * PLANTED:g} %"
+        held = (
+            f"of {chance} errors planted among these labels, the first 20 to be checked held {share(found.precision)}"
         )
+        told = f"{n:,} label{'' if n == 1 else 's'} look{'s' if n == 1 else ''} wrong"
+        if found.precision.low <= PLANTED:
+            told = "no label is called wrong, since planted errors are not shown to be found here"
+        lines.append(f"{told}; {held} (a random 20 hold {chance})")
     return lines + (agreement_lines(found.agreement) if found.agreement else [])
 
 
