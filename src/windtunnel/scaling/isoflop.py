@@ -103,7 +103,7 @@ def fit_parabolas(
     """The parabola of every budget, and the vertices of those that are usable (None when none is)."""
     budgets = [_budget(points, nominal, size, compute) for nominal in points.budgets.tolist()]
     sound = [b for b in budgets if b.too_few is None]
-    fits: list[Floats] = [np.linalg.lstsq(b.basis, b.runs.loss, rcond=None)[0] for b in sound]
+    fits: list[Floats] = [np.asarray(np.linalg.lstsq(b.basis, b.runs.loss, rcond=None)[0], dtype=float) for b in sound]
     squares = [float(np.sum((b.runs.loss - b.basis @ fit) ** 2)) for b, fit in zip(sound, fits, strict=True)]
     df = sum(len(b.runs) - 3 for b in sound)
     if df < 1:

@@ -180,7 +180,7 @@ def _columns_of(path: Path, header: Sequence[str]) -> dict[str, int]:
     if missing:
         raise DataError(
             f"{path} has no column {' and no column '.join(missing)}; its header is "
-            f"{', '.join(header)[:200] or 'empty'}; expected parameters (or n), tokens (or d) or flops (or c), loss and seed"
+            f"{', '.join(header)[:200] or 'empty'}; expected parameters, tokens or flops, loss and seed"
         )
     return found
 
