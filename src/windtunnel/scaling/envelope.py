@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import chdtri
 
 from windtunnel.scaling.draws import Floats, spread, summary
+from windtunnel.scaling.laws import SCATTER
 from windtunnel.stats.intervals import Estimate
 
 FEWEST_BUDGETS = 4
@@ -50,9 +52,11 @@ def fit_envelope(
     (fit,) = _fits(z, loss[None], weights)
     df = len(loss) - 3
     rest = loss - fit[0] - fit[1] * np.exp(-fit[2] * z)
-    excess = max(0.0, float(weights @ rest**2) / df - 1) if df else 0.0
-    scale = np.sqrt(excess * df / rng.chisquare(df, (len(draws), 1))) * error if excess else 0.0
-    drawn = _fits(z, draws + scale * rng.standard_normal(draws.shape), weights)
+    scatter, drawn = float(weights @ rest**2), draws
+    if scatter > chdtri(df, SCATTER):
+        scale = np.sqrt((scatter - df) / rng.chisquare(df, (len(draws), 1))) * error
+        drawn = draws + scale * rng.standard_normal(draws.shape)
+    drawn = _fits(z, drawn, weights)
     floor = summary(float(fit[0]), drawn[:, 0], runs, method)
     exponent = summary(float(fit[2]), drawn[:, 2], runs, method)
     return Envelope(floor, exponent, float(fit[1]), centre, drawn)

@@ -67,8 +67,9 @@ class Scaling:
         if not 0 < compute < np.inf:
             raise ConfigError(f"a forecast at {compute:g} FLOPs: expected a finite number above 0, such as 1e15")
         n, d, loss = (part.at(compute) if part else None for part in (self.parameters, self.tokens, self.envelope))
-        by_law = self.law.at(compute) if self.law else (None, None, None)
-        return Forecast(compute, n, d, loss, *by_law, decades=float(np.log10(compute / self.largest_budget)))
+        law_n, law_d, law_loss = self.law.at(compute) if self.law else (None, None, None)
+        decades = float(np.log10(compute / self.largest_budget))
+        return Forecast(compute, n, d, loss, law_n, law_d, law_loss, decades)
 
     @property
     def disagreement(self) -> str | None:
