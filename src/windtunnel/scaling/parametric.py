@@ -23,7 +23,7 @@ GRID = np.linspace(0.05, 1.2, 12)
 STARTS = 8
 HELD = 4_000_000
 """Residuals computed in all while resampling; more points are resampled less often, at least 100 times."""
-METHOD = "95 % bootstrap of residuals of the parametric law"
+METHOD = "95 % parametric bootstrap of the residuals"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +69,12 @@ def fit_parametric(
             f"This law does not fit: its residual of ln L is {residual:.3f}, and at most {WORST_RESIDUAL} is taken; "
             "fit fewer budgets, or read the parabolas alone."
         )
-    stretched = (rest - np.median(rest)) * np.sqrt(n / (n - 5))
+    deviation = float(np.sqrt(np.sum((loss - np.exp(fit)) ** 2) / (n - 5)))
     drawn = []
     for rows in _chunks(min(samples, max(100, HELD // n)), n):
-        targets = fit + stretched[rng.integers(0, n, (rows, n))]
+        scale = deviation * np.sqrt((n - 5) / rng.chisquare(n - 5, (rows, 1)))
+        noise = scale * rng.standard_normal((rows, n))
+        targets = np.log(np.maximum(np.exp(fit) + noise, np.exp(fit) / 2))
         drawn.append(_polished(np.tile(theta, (rows, 1)), logs, targets))
     return _law(theta, np.concatenate(drawn), residual, flops_per, n)
 
