@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from windtunnel.scaling.draws import Floats, exp, summary
+from windtunnel.scaling.draws import LEAST_USABLE, Floats, exp, summary
 from windtunnel.stats.intervals import Estimate
 
 DELTA = 1e-3
@@ -76,7 +76,15 @@ def fit_parametric(
         noise = scale * rng.standard_normal((rows, n))
         targets = np.log(np.maximum(np.exp(fit) + noise, np.exp(fit) / 2))
         drawn.append(_polished(np.tile(theta, (rows, 1)), logs, targets))
-    return _law(theta, np.concatenate(drawn), residual, flops_per, n)
+    draws = np.concatenate(drawn)
+    falls = np.all(draws[:, 3:] > 0, axis=1)
+    if np.any(theta[3:] <= 0) or falls.mean() < LEAST_USABLE:
+        return (
+            f"The loss falls with both N and D in {100 * falls.mean():.0f} % of the resamples of the parametric law, "
+            f"and {100 * LEAST_USABLE:.0f} % are needed; add budgets or seeds."
+        )
+    draws[:, 3:] = np.maximum(draws[:, 3:], 1e-3)
+    return _law(theta, draws, residual, flops_per, n)
 
 
 def _law(theta: Floats, drawn: Floats, residual: float, flops_per: float, n: int) -> Parametric:
