@@ -74,7 +74,11 @@ def fit_and_show(
     found = fit_scaling(points, samples=samples, seed=seed, repeat_data=repeat_data, **counted)
     forecasts = [found.at(budget) for budget in predict or [10 * found.largest_budget]]
     choices = exponents_by_choice(points, samples, repeat_data)
-    files = save_scaling(found, forecasts, choices, out, path.parent.name or path.stem) if out else ()
+    files = (
+        save_scaling(found, forecasts, choices, out, path.parent.name if path.name == POINTS else path.stem)
+        if out
+        else ()
+    )
     if as_json:
         print_json({**scaling_data(found, forecasts, choices), "files": [str(file) for file in files]})
         return
