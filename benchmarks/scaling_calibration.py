@@ -105,8 +105,8 @@ def main():
             )
         for name, job in laws.items():
             rows[name] |= {part: row for part, row in summary(job.result()).items() if part.startswith("law")}
-    print(json.dumps({"machine": machine.description(), "studies": asked.studies, "law_studies": asked.law_studies, "samples": SAMPLES,
-                      "designs": rows}, indent=2))  # fmt: skip
+    asked_for = {"studies": asked.studies, "law_studies": asked.law_studies, "samples": SAMPLES}
+    print(json.dumps({"machine": machine.description(), **asked_for, "designs": rows}, indent=2))
 
 
 if __name__ == "__main__":
