@@ -17,6 +17,7 @@ from windtunnel.cli.explain import explain_app
 from windtunnel.cli.labelling import label
 from windtunnel.cli.looking import cost, generate, look
 from windtunnel.cli.pretrained import alter, export, fold, import_
+from windtunnel.cli.scaling import scale
 from windtunnel.cli.stats import stats_app
 from windtunnel.cli.training import resume, runs, train
 from windtunnel.cli.translating import translate
@@ -47,8 +48,8 @@ def options(
 
 
 COMMANDS = (
-    train, resume, check, compare, generate, translate, look, cost, evaluate, label, runs, experiment, export, alter,
-    fold,
+    train, resume, check, compare, scale, generate, translate, look, cost, evaluate, label, runs, experiment, export,
+    alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
