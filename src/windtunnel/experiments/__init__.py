@@ -42,13 +42,16 @@ def listing() -> list[dict[str, str]]:
     return rows
 
 
+TAKE_CORPUS = ("tiny-corpus",)
 EXPERIMENTS = {
-    name: Experiment(name, tuple(rows.split()), question)
+    name: Experiment(name, tuple(rows.split()), question, takes_corpus=name in TAKE_CORPUS)
     for name, rows, question in (
         ("duplicated-feature", "000-Q1 E1", "Does a doubled feature share the old weight?"),
         ("email-ab-test", "000-Q2 E2", "Which of five e-mail templates differ from A at 95 %?"),
         ("sparse-logistic-cost", "000-Q3 E3", "Does a step on sparse data cost the same for any n?"),
         ("coin-estimators", "000-Q5", "Which estimate of a coin is which, and which interval is right?"),
+        ("tiny-corpus", "001-2.1 001-2.2 001-2.3 001-2.4 001-2.5 E11 E12 E13",
+         "Does a small GPT reach the entropy of its text, and is what it writes as probable as there?"),
         ("tensor-shapes", "002-1.1 002-1.2 002-1.3 002-2", "Do the printed shapes, sizes and counts come out?"),
         ("seed-42", "002-3.1 002-3.2 E16 E18", "Which model since the seed printed 1.3744735717773438?"),
         ("attention-by-hand", "002-4 E17", "Do the weights come out by hand, and is the ratio of variances d_k?"),

@@ -50,11 +50,15 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 
 @dataclass(frozen=True)
 class Setting:
-    """How to run: smaller if quick, from which seed, and the folder that figures, page and any runs go to."""
+    """How to run: smaller if quick, from which seed, and the folder that figures, page and any runs go to.
+
+    corpus: a corpus to take instead of the experiment's own; only where `Experiment.takes_corpus`.
+    """
 
     quick: bool
     seed: int
     out: Path
+    corpus: str | None = None
 
     def size(self, full: T, quick: T) -> T:
         """The size of something, which is another one in a quick run."""
@@ -148,11 +152,13 @@ class Experiment:
     """An entry of the registry; rows are the ids of rows and claims that it answers to beside its name.
 
     question: what it answers, in one line.
+    takes_corpus: whether a user may give it a corpus.
     """
 
     name: str
     rows: tuple[str, ...]
     question: str
+    takes_corpus: bool = False
 
     @property
     def run(self) -> Callable[[Setting], Findings]:
