@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from windtunnel.errors import DataError
-from windtunnel.experiments import tiny_corpus
+from windtunnel.experiments import reading_a_gpt, tiny_corpus
 from windtunnel.experiments.sentences import (
     Frequencies,
     Sentences,
@@ -16,9 +17,11 @@ from windtunnel.experiments.sentences import (
     read_sentences,
     split_sentences,
 )  # fmt: skip
-from windtunnel.experiments.small_gpt import example_losses, gpt_nano, train_on
+from windtunnel.experiments.small_gpt import as_batch, example_losses, gpt_nano, train_on
 from windtunnel.generation.decode import Position
 from windtunnel.generation.trace import describe
+from windtunnel.models.block import Block
+from windtunnel.report.outcome import Claim
 from windtunnel.text.corpora.pets import GRAMMAR, START, entropy_floor, sentence_entropy
 from windtunnel.text.tokenizers import gpt2_tokenizer
 
@@ -152,3 +155,52 @@ def test_a_quick_run_says_why_the_tail_is_nonsense(claims_of):
     assert claims.one("001-2.2", "greedy").values["same"] == 3
     assert claims.one("001-2.5", "one call").verdict == "holds"
     assert claims.one("001-2.1", "lowest loss").verdict == "does not hold"  # after 25 steps
+
+
+# ------------------------------------------------------------------------------------------------------ reading-a-gpt
+
+
+@pytest.fixture
+def reading(gpt2):
+    ids = tuple(tuple(gpt2.encode(text).tolist()) for text in (reading_a_gpt.SENTENCE, reading_a_gpt.LONGER))
+    return reading_a_gpt.Reading(gpt_nano(gpt2.vocab_size, reading_a_gpt.CONTEXT, 0).eval(), gpt2, ids)
+
+
+def verdicts(findings):
+    with torch.no_grad():
+        return [claim.verdict for claim in findings if isinstance(claim, Claim)]
+
+
+def test_ten_questions_and_their_values(claims_of):
+    claims = claims_of("reading-a-gpt")
+    wrong = {id for (id, _), claim in claims.items() if claim.verdict != "holds"}
+    assert wrong == {"E6", "E7", "E8", "E9", "E10"}
+    assert all(claims.one(id, "").verdict == "does not hold" for id in wrong)
+    assert claims.one("E6", "ones").values["token"] == '"'
+    assert claims.one("001-1.2.4", "4 examples").values["got"] == 4
+    assert claims.one("E8", "method").values == {"when_made": 0, "uses": 1}
+    assert claims.one("E9", "N(0, 1)").values["fresh"] == pytest.approx(1, abs=0.02)
+    assert claims.one("E10", "pos_emb").values["looked_up"] == (5, 48)
+
+
+def test_other_weights_are_seen(reading):
+    assert verdicts(reading_a_gpt.spreads(reading)) == ["holds", "holds", "does not hold"]
+    with torch.no_grad():
+        reading.model.embedding.weight.mul_(50)
+        reading.model.position.embedding.weight.mul_(1.1)
+    assert verdicts(reading_a_gpt.spreads(reading)) == ["does not hold", "does not hold", "holds"]
+
+
+def test_a_block_without_skip_connections_is_seen(reading, monkeypatch):
+    monkeypatch.setattr(reading_a_gpt, "zeroed", lambda model: None)
+    assert verdicts(reading_a_gpt.skips(reading)) == ["holds", "holds", "does not hold"]
+    forward = Block.forward
+    monkeypatch.setattr(Block, "forward", lambda self, x, shared: forward(self, x, shared) - x)
+    assert verdicts(reading_a_gpt.skips(reading))[0] == "does not hold"
+
+
+def test_targets_that_are_not_shifted_are_seen(reading, monkeypatch):
+    batch = as_batch(reading.sentences)
+    monkeypatch.setattr(reading_a_gpt, "as_batch", lambda _: batch._replace(targets=batch.ids.clone()))
+    found = reading_a_gpt.targets(reading)
+    assert next(found).verdict == "does not hold"

@@ -50,6 +50,8 @@ EXPERIMENTS = {
         ("email-ab-test", "000-Q2 E2", "Which of five e-mail templates differ from A at 95 %?"),
         ("sparse-logistic-cost", "000-Q3 E3", "Does a step on sparse data cost the same for any n?"),
         ("coin-estimators", "000-Q5", "Which estimate of a coin is which, and which interval is right?"),
+        ("reading-a-gpt", " ".join(f"001-1.2.{n}" for n in range(1, 11)) + " E6 E7 E8 E9 E10",
+         "What do ten lines of a GPT's code do, and which value shows it?"),
         ("tiny-corpus", "001-2.1 001-2.2 001-2.3 001-2.4 001-2.5 E11 E12 E13",
          "Does a small GPT reach the entropy of its text, and is what it writes as probable as there?"),
         ("tensor-shapes", "002-1.1 002-1.2 002-1.3 002-2", "Do the printed shapes, sizes and counts come out?"),
