@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from windtunnel.errors import DataError
-from windtunnel.experiments import reading_a_gpt, tiny_corpus
+from windtunnel.experiments import larger_corpus, reading_a_gpt, tiny_corpus
+from windtunnel.experiments.frame import Setting
 from windtunnel.experiments.sentences import (
     Frequencies,
     Sentences,
@@ -22,6 +23,7 @@ from windtunnel.generation.decode import Position
 from windtunnel.generation.trace import describe
 from windtunnel.models.block import Block
 from windtunnel.report.outcome import Claim
+from windtunnel.stats.intervals import mean_interval
 from windtunnel.text.corpora.pets import GRAMMAR, START, entropy_floor, sentence_entropy
 from windtunnel.text.tokenizers import gpt2_tokenizer
 
@@ -99,7 +101,7 @@ def verdict_at(losses, monkeypatch, setting):
 
 
 def test_the_verdict_on_the_floor_follows_the_losses(monkeypatch, tmp_path):
-    setting, true = tiny_corpus.Setting(True, 0, tmp_path), few().true_losses() * 30
+    setting, true = Setting(True, 0, tmp_path), few().true_losses() * 30
     near, far = ([row + more for row in true] for more in (0.02, 0.05))
     assert verdict_at(near, monkeypatch, setting).verdict == "holds"
     claim = verdict_at(far, monkeypatch, setting)
@@ -204,3 +206,45 @@ def test_targets_that_are_not_shifted_are_seen(reading, monkeypatch):
     monkeypatch.setattr(reading_a_gpt, "as_batch", lambda _: batch._replace(targets=batch.ids.clone()))
     found = reading_a_gpt.targets(reading)
     assert next(found).verdict == "does not hold"
+
+
+# ------------------------------------------------------------------------------------------------------ larger-corpus
+
+
+def test_eight_words_or_signs_are_copied_or_not():
+    text = "def f(x): return x + 1"
+    assert larger_corpus.words(text) == ["def", "f", "(", "x", ")", ":", "return", "x", "+", "1"]
+    assert len(larger_corpus.grams(text)) == 3
+    known = set(larger_corpus.grams("so: def  f(x):\n return x * 2"))
+    assert larger_corpus.share_copied(text, known) == pytest.approx(1 / 3)
+    assert larger_corpus.share_copied("too short", known) == 0
+
+
+def test_the_first_characters_of_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("abc", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("defg", encoding="utf-8")
+    assert larger_corpus.first_characters(str(tmp_path), 6) == "abc\nde"
+    assert larger_corpus.first_characters(str(tmp_path / "b.txt"), 6) == "defg"
+
+
+def wrote(share, held_out, train, dev):
+    return larger_corpus.Copied(["a", "b"], mean_interval([share - 0.01, share, share + 0.01]), held_out, train, dev)
+
+
+def test_the_verdicts_on_copying_follow_the_shares():
+    honest, learned = wrote(0.03, 0.05, 2.6, 4.3), wrote(0.7, 0.0, 0.1, 10.0)
+    assert verdicts(larger_corpus.judged({"whole": honest, "part": learned})) == ["holds"] * 3
+    assert verdicts(larger_corpus.judged({"whole": learned, "part": honest})) == ["does not hold"] * 3
+
+
+def test_a_run_with_a_break_is_the_run_without(quick, tmp_path):
+    (outcome, shown), text = quick("larger-corpus"), tmp_path / "text.txt"
+    same = [claim for claim in outcome.claims if claim.id == "001-3.1"]
+    assert [claim.verdict for claim in same] == ["holds"] * 4
+    assert same[0].statement.startswith("stopped at step 3 and resumed")
+    assert {progress.what for progress in shown} == {"without a break", "with a break", "a part of the text"}
+    text.write_text(larger_corpus.first_characters("python", 20_000), encoding="utf-8")
+    config = larger_corpus.config_of(Setting(True, 0, tmp_path), text)
+    list(larger_corpus.trained(config, tmp_path / "a", "a"))
+    list(larger_corpus.trained(config.replace(seed=1), tmp_path / "b", "b", break_at=2))
+    assert verdicts(larger_corpus.same_model(tmp_path / "a", tmp_path / "b"))[:2] == ["does not hold"] * 2

@@ -42,7 +42,7 @@ def listing() -> list[dict[str, str]]:
     return rows
 
 
-TAKE_CORPUS = ("tiny-corpus",)
+TAKE_CORPUS = ("tiny-corpus", "larger-corpus")
 EXPERIMENTS = {
     name: Experiment(name, tuple(rows.split()), question, takes_corpus=name in TAKE_CORPUS)
     for name, rows, question in (
@@ -54,6 +54,8 @@ EXPERIMENTS = {
          "What do ten lines of a GPT's code do, and which value shows it?"),
         ("tiny-corpus", "001-2.1 001-2.2 001-2.3 001-2.4 001-2.5 E11 E12 E13",
          "Does a small GPT reach the entropy of its text, and is what it writes as probable as there?"),
+        ("larger-corpus", "001-3.1 001-3.2",
+         "Is a loaded or resumed model the one that was trained, and how much of what it writes is copied?"),
         ("tensor-shapes", "002-1.1 002-1.2 002-1.3 002-2", "Do the printed shapes, sizes and counts come out?"),
         ("seed-42", "002-3.1 002-3.2 E16 E18", "Which model since the seed printed 1.3744735717773438?"),
         ("attention-by-hand", "002-4 E17", "Do the weights come out by hand, and is the ratio of variances d_k?"),

@@ -191,7 +191,10 @@ def positions(reading: Reading) -> Findings:
     model, ids = reading.model, torch.tensor([reading.sentences[0]])
     shape = (model.config.context_length, model.config.d_model)
     tables = [name for name, p in model.named_parameters() if tuple(p.shape) == shape]
-    yield ROWS[7].same("one parameter has a row for each position", ", ".join(tables), "position.embedding.weight")
+    shown = f"{', '.join(tables)}: {shape}"
+    yield ROWS[7].shows(
+        "one parameter has a row for each position", len(tables) == 1, shown, "transformer.wpe", shape=shape
+    )
     [entered] = seen(model, [model.blocks[0]], ids, before=True)
     rows = named(model, "position.embedding.weight")[: ids.shape[1]]
     gap = float((entered - named(model, "embedding.weight")[ids] - rows).abs().max())
