@@ -49,7 +49,7 @@ def test_json_is_one_document_and_out_is_the_folder(windtunnel, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("000-T3a", "is not built yet")]
+    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("001-3.3", "is not built yet")]
 )
 def test_a_name_that_cannot_be_run(windtunnel, name, said):
     code, out, err = windtunnel("experiment", name)
@@ -61,7 +61,10 @@ def test_a_name_that_cannot_be_run(windtunnel, name, said):
 def test_a_corpus_for_an_experiment_that_takes_none(windtunnel):
     code, out, err = windtunnel("experiment", "coin-estimators", "--quick", "--corpus", "pets")
     assert (code, out) == (2, "")
-    assert "coin-estimators has its own data, given --corpus pets; leave it out, or run one of tiny-corpus, larger-corpus" in err
+    assert (
+        "coin-estimators has its own data, given --corpus pets; leave it out, or run one of tiny-corpus, larger-corpus"
+        in err
+    )
 
 
 def test_a_corpus_of_too_few_sentences(windtunnel, tmp_path):

@@ -56,6 +56,8 @@ EXPERIMENTS = {
          "Does a small GPT reach the entropy of its text, and is what it writes as probable as there?"),
         ("larger-corpus", "001-3.1 001-3.2",
          "Is a loaded or resumed model the one that was trained, and how much of what it writes is copied?"),
+        ("training-on-many-devices", "000-T3a 000-T3b 000-T3c",
+         "Is a run the same on one process, with DDP and with FSDP, and what does each rank hold?"),
         ("tensor-shapes", "002-1.1 002-1.2 002-1.3 002-2", "Do the printed shapes, sizes and counts come out?"),
         ("seed-42", "002-3.1 002-3.2 E16 E18", "Which model since the seed printed 1.3744735717773438?"),
         ("attention-by-hand", "002-4 E17", "Do the weights come out by hand, and is the ratio of variances d_k?"),
