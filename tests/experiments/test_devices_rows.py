@@ -1,13 +1,15 @@
-"""The rows 000-T3a to c: real ranks, and verdicts that see a run which is not the same."""
+"""The rows 000-T3a to c and 000-R: real ranks, verdicts that see a run which is not the same, and their report."""
 
+import json
 import signal
+from dataclasses import asdict
 
 import pytest
 import torch
 
-from windtunnel.errors import WindtunnelError
-from windtunnel.experiments import ranks, training_on_many_devices
-from windtunnel.experiments.frame import Setting
+from windtunnel.errors import ArtifactError, WindtunnelError
+from windtunnel.experiments import gpt2_report, ranks, training_on_many_devices
+from windtunnel.experiments.frame import Row, Setting
 from windtunnel.experiments.ranks import Ended, given, held, n_bytes, on_ranks, run
 from windtunnel.experiments.training import apart, losses_of
 from windtunnel.report.outcome import Claim
@@ -73,3 +75,59 @@ def test_the_last_words_of_a_rank_that_failed(tmp_path):
     assert ended.code == 3
     assert "is not a run folder" in ended.said
     assert "Traceback" not in ended.said
+
+
+# ------------------------------------------------------------------------------------------------------------- report
+
+
+def test_several_verdicts_are_one():
+    def one(*verdicts):
+        return Row("r").gathers("s", verdicts)
+
+    assert one("holds", "holds").verdict == "holds"
+    assert one("holds", "undecided").verdict == "undecided"
+    assert one("holds", "undecided", "does not hold").verdict == "does not hold"
+    assert one("holds", "undecided").measured == "1 of 2 hold, 0 do not, 1 undecided"
+    assert one("holds", "holds").values == {"holds": 2, "does not hold": 0, "undecided": 0}
+
+
+def write(folder, quick, *claims):
+    folder.mkdir()
+    data = {"quick": quick, "signature": "s", "claims": [asdict(claim) for claim in claims]}
+    (folder / "outcome.json").write_text(json.dumps(data, default=str), encoding="utf-8")
+
+
+def test_a_whole_outcome_is_taken_before_a_quick_one(tmp_path):
+    claim = Row("000-T2a").shows("rope: as good", True, "1", n=1)
+    at = Setting(True, 0, tmp_path / "gpt2-report")
+    write(tmp_path / "gpt2-positions-quick", True)
+    assert gpt2_report.find(at, "gpt2-positions").quick
+    write(tmp_path / "gpt2-positions", False, claim)
+    found = gpt2_report.find(at, "gpt2-positions")
+    assert (found.quick, found.claims, found.folder) == (False, (claim,), tmp_path / "gpt2-positions")
+    (tmp_path / "gpt2-positions" / "outcome.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"is not the outcome of .*make it again: windtunnel experiment gpt2-pos"):
+        gpt2_report.find(at, "gpt2-positions")
+
+
+def test_what_is_not_there_is_run_quickly(tmp_path):
+    at = Setting(False, 0, tmp_path / "gpt2-report")
+    found = gpt2_report.find(at, "gpt2-kv-heads")
+    assert found.quick
+    assert found.folder == at.out / "gpt2-kv-heads"
+    assert (found.folder / "report.html").exists()
+    assert {claim.id for claim in found.claims} == {"000-T2b"}
+
+
+def test_the_report_gathers_the_verdicts_of_its_parts(quick):
+    outcome = quick("gpt2-report")[0]
+    parts = [claim for name in gpt2_report.PARTS for claim in quick(name)[0].claims]
+    assert len(outcome.claims) == len(gpt2_report.GATHERED)
+    for id, claim in zip(gpt2_report.GATHERED, outcome.claims, strict=True):
+        own = [part.verdict for part in parts if part.id == id]
+        assert claim.statement.startswith(f"{id}, ")
+        assert claim.values == {verdict: own.count(verdict) for verdict in ("holds", "does not hold", "undecided")}
+        assert own
+    assert next(len(table.rows) for table in outcome.tables) == len(parts)
+    assert list(outcome.figures) == ["alterations", "ranks"]
+    assert gpt2_report.costs([]) is gpt2_report.shares([]) is None

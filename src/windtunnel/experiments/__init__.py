@@ -56,6 +56,7 @@ EXPERIMENTS = {
          "Does a small GPT reach the entropy of its text, and is what it writes as probable as there?"),
         ("larger-corpus", "001-3.1 001-3.2",
          "Is a loaded or resumed model the one that was trained, and how much of what it writes is copied?"),
+        ("gpt2-report", "000-R", "What did building, altering and distributing GPT-2 show, and what was hard?"),
         ("training-on-many-devices", "000-T3a 000-T3b 000-T3c",
          "Is a run the same on one process, with DDP and with FSDP, and what does each rank hold?"),
         ("tensor-shapes", "002-1.1 002-1.2 002-1.3 002-2", "Do the printed shapes, sizes and counts come out?"),

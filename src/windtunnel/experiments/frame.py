@@ -133,6 +133,15 @@ class Row:
         verdict = "holds" if low <= found.low and found.high <= high else verdict
         return Claim(self.id, statement, printed, shown.replace("{}", str(found)), verdict, {"estimate": found})
 
+    def gathers(self, statement: str, verdicts: Sequence[Verdict], printed: str = "") -> Claim:
+        """Several verdicts as one: it does not hold where one of them does not, and holds where all do."""
+        counts = {verdict: verdicts.count(verdict) for verdict in ("holds", "does not hold", "undecided")}
+        verdict: Verdict = "does not hold" if counts["does not hold"] else "holds"
+        verdict = "undecided" if counts["undecided"] and not counts["does not hold"] else verdict
+        yes, no, open_ = counts.values()
+        shown = f"{yes} of {len(verdicts)} hold, {no} do not, {open_} undecided"
+        return Claim(self.id, statement, printed, shown, verdict, counts)
+
     def judged(
         self, statement: str, judgement: Judgement, words: Sequence[str], printed: str = "", named: bool = True
     ) -> Claim:

@@ -13,6 +13,7 @@ import numpy as np
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.experiments.ranks import KINDS, given, held, on_ranks, run
 from windtunnel.experiments.training import apart, losses_of, small_names
+from windtunnel.files import discard
 from windtunnel.report.charts import lines
 from windtunnel.training.data import open_store
 from windtunnel.training.distributed import ALONE
@@ -36,6 +37,7 @@ def training_on_many_devices(at: Setting) -> Findings:
     config, runs = problem(at), at.out / "runs"
     steps, middle = config.train.steps, config.train.steps // 2
     yield Given({"corpus": "names", "model": "2 layers x 32", "steps": steps, "ranks": SIZE, "stopped at": middle})
+    discard(runs / "killed")  # or it would be finished when the command is given again, and nothing left to kill
     for name in NAMES:
         begin(config, runs / name)
     yield Progress("one process", 0, 3)
