@@ -74,11 +74,14 @@ def test_a_text_is_cut_behind_its_full_stops(gpt2, tmp_path):
     assert split_sentences(" I rub a dog.  He rubs a cat .\nShe 1.5 ") == ["I rub a dog.", "He rubs a cat .", "She 1.5"]
     path = tmp_path / "text.txt"
     path.write_text("I rub a dog. I rub the cat. " * 5 + "He holds a cat. " * 3, encoding="utf-8")
-    found = read_sentences(str(path), gpt2, 1)
+    found = read_sentences(str(path), gpt2, 100)
     assert (len(found.train), found.judged) == (10, found.train)
     assert masked(found.true_losses()) == pytest.approx(math.log(2) / 4)
     path.write_text("I rub a dog.", encoding="utf-8")
     with pytest.raises(DataError, match="has 1 sentences of two tokens or more; expected at least 10"):
+        read_sentences(str(path), gpt2, 1)
+    path.write_text("I rub a dog. " * 10 + "I" + " rub" * 70 + ".", encoding="utf-8")
+    with pytest.raises(DataError, match="has a sentence of 72 tokens; expected at most 64"):
         read_sentences(str(path), gpt2, 1)
 
 
@@ -220,9 +223,12 @@ def test_eight_words_or_signs_are_copied_or_not():
     assert larger_corpus.share_copied("too short", known) == 0
 
 
-def test_the_first_characters_of_documents(tmp_path):
+def test_the_first_characters_of_documents(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("abc", encoding="utf-8")
     (tmp_path / "b.txt").write_text("defg", encoding="utf-8")
+    with pytest.raises(DataError, match="has 9 characters; expected at least 20,000"):
+        larger_corpus.first_characters(str(tmp_path), 10)
+    monkeypatch.setattr(larger_corpus, "FEWEST", 4)
     assert larger_corpus.first_characters(str(tmp_path), 6) == "abc\nde"
     assert larger_corpus.first_characters(str(tmp_path / "b.txt"), 6) == "defg"
 

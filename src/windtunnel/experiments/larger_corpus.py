@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from windtunnel.errors import DataError
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.experiments.training import apart, losses_of, saved
 from windtunnel.generation.request import Request
@@ -27,8 +28,8 @@ from windtunnel.training.run import create_run, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig
 
 LOADED, WRITTEN = Row("001-3.1"), Row("001-3.2")
-CHARACTERS, PART = 480_000, 25
-"""The text is cut there; and a part of it is this many times shorter."""
+CHARACTERS, FEWEST, PART = 480_000, 20_000, 25
+"""The text is cut there, and must be so long; and a part of it is this many times shorter."""
 GRAM, TEXTS, TOKENS, TEMPERATURE = 8, 36, 100, 0.8
 PROMPTS = {"python": ("def ", "import ", "    return ")}
 COURSE_PROMPTS = ("He and I", "Money is")
@@ -76,13 +77,21 @@ def larger_corpus(at: Setting) -> Findings:
 
 
 def first_characters(corpus: str, n: int) -> str:
-    """The beginning of a corpus as one text; documents are divided by a line break."""
+    """The beginning of a corpus as one text; documents are divided by a line break.
+
+    Raises:
+        DataError: when it is too short to train on a part of it.
+    """
     own, parts, length = open_corpus(corpus), list[str](), 0
     for document in own.read():
         parts.append(document if own.unit == "text" else f"{document}\n")
         length += len(parts[-1])
         if length >= n:
             break
+    if length < FEWEST:
+        raise DataError(
+            f"{corpus} has {length:,} characters; expected at least {FEWEST:,}, a part of which is trained on"
+        )
     return "".join(parts)[:n]
 
 

@@ -22,7 +22,7 @@ from windtunnel.text.tokenizers import Tokenizer
 
 Ids = tuple[int, ...]
 Floats = npt.NDArray[np.float64]
-BATCH = 4
+BATCH, LONGEST = 4, 64
 TRAINED = 0.8
 """The share of sentences that is trained on: the first ones, not shuffled."""
 
@@ -52,19 +52,24 @@ def read_sentences(corpus: str, tokenizer: Tokenizer, n_judged: int) -> Sentence
     The truth of `pets` is its grammar, and it is judged on sentences that were held out. Of another text it is how
     often each token follows each beginning in what is trained on, and that is judged too.
 
+    Args:
+        n_judged: the most sentences to judge on.
+
     Raises:
-        DataError: when the text has fewer than 10 sentences of at least two tokens.
+        DataError: when the text has fewer than 10 sentences of at least two tokens, or one of more than 64.
     """
     own = open_corpus(corpus)
     lines = own.read() if own.unit == "line" else split_sentences("".join(own.read()))
     ids = [tuple(row.tolist()) for row in tokenizer.encode_batch(list(lines)) if len(row) > 1]
     if len(ids) < 10:
         raise DataError(f"{corpus} has {len(ids)} sentences of two tokens or more; expected at least 10, each with '.'")
+    if (longest := max(map(len, ids))) > LONGEST:
+        raise DataError(f"{corpus} has a sentence of {longest} tokens; expected at most {LONGEST}: shorten or cut it")
     train, held_out = ids[: int(TRAINED * len(ids))], ids[int(TRAINED * len(ids)) :]
     if corpus == "pets":
         return Sentences(train, held_out[:n_judged], lambda ids: next_tokens(ids, tokenizer)[1:], "its grammar")
     frequencies = Frequencies(train, tokenizer.vocab_size)
-    return Sentences(train, train, frequencies, "the frequencies of its trained sentences")
+    return Sentences(train, train[:n_judged], frequencies, "the frequencies of its trained sentences")
 
 
 def split_sentences(text: str) -> list[str]:

@@ -54,8 +54,9 @@ def example_losses(model: Transformer, sentences: Sequence[Ids]) -> list[Floats]
     return [own[mask].double().numpy() for own, mask in zip(each, kept, strict=True)]
 
 
-def _parts(rows: Batch, size: int = 50) -> Iterator[Batch]:
+def _parts(rows: Batch, n_tokens: int = 512) -> Iterator[Batch]:
     """Some rows at a time, as wide as all: the logits of a large vocabulary weigh much."""
+    size = max(1, n_tokens // rows.ids.shape[1])
     for start in range(0, len(rows.targets), size):
         yield Batch({"ids": rows.ids[start : start + size]}, rows.targets[start : start + size])
 
