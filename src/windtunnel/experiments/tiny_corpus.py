@@ -245,7 +245,7 @@ def wandering(learned: Learned) -> Claim:
     id, third = int(final.argmax()), [learned.watched[s] for s in steps[2 * len(steps) // 3 :]]
     low, high = (float(f([row[id] for row in third])) for f in (min, max))
     shown = f"{learned.tokenizer.token(id)} has {low:.4f} to {high:.4f} in the last third of one training"
-    statement = "so much training apart, a probability is another one: .5568 and .516 need no other reason"
+    statement = "the last third of a training moves one probability by more than lies between .5568 and .516"
     return E13.shows(statement, high - low > 0.5568 - 0.516, shown, ".5568 and .516", low=low, high=high)
 
 
