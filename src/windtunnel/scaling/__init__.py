@@ -1,0 +1,1 @@
+"""Scaling studies: the best size, tokens and loss for a budget of compute, fitted with intervals or refused."""

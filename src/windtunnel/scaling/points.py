@@ -1,0 +1,215 @@
+"""The points of a scaling study: one finished run each, with its size, tokens, compute, seed and loss."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from windtunnel.errors import DataError
+from windtunnel.files import read_given, write_text
+
+Floats = NDArray[np.float64]
+SAME_BUDGET = 1.1
+"""Runs whose FLOPs lie within this factor of the cheapest one of them are of one budget."""
+LARGEST_FILE = 500_000_000
+NAMES = {
+    "parameters": ("parameters", "params", "n", "size", "n_params", "model_size", "non_embedding_parameters"),
+    "all_parameters": ("all_parameters", "all_params", "n_all", "total_parameters", "total_params"),
+    "tokens": ("tokens", "d", "n_tokens", "training_tokens"),
+    "flops": ("flops", "c", "compute", "flop", "training_flops", "training_flop"),
+    "budget": ("budget", "nominal_budget"),
+    "loss": ("loss", "val_loss", "dev_loss", "l"),
+    "seed": ("seed",),
+    "epochs": ("epochs", "epoch"),
+}
+"""Columns of a file, each with the names it may have, in any case."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Runs as columns of one length, (n,) each.
+
+    Args:
+        parameters: N, without embeddings.
+        tokens: D, seen in training; repeats count.
+        flops: C of training, counted.
+        loss: nats per token on held-out text.
+        seed: of the run; runs of one budget and seed may share their noise.
+        budget: the nominal budget in FLOPs that a run belongs to; by `budgets_of(flops)` when not given.
+        all_parameters: with embeddings.
+        epochs: how often the training text was seen.
+        notes: what was assumed when the points were read, in sentences.
+
+    Raises:
+        DataError: for columns of different lengths, no rows, or a value that is not finite and above 0.
+    """
+
+    parameters: Floats
+    tokens: Floats
+    flops: Floats
+    loss: Floats
+    seed: NDArray[np.int64]
+    budget: Floats | None = None
+    all_parameters: Floats | None = None
+    epochs: Floats | None = None
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        n = len(np.atleast_1d(self.parameters))
+        for name in ("parameters", "tokens", "flops", "loss", "budget", "all_parameters", "epochs"):
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, _column(name, given, n))
+        object.__setattr__(self, "seed", np.asarray(self.seed, dtype=np.int64).reshape(-1))
+        if len(self.seed) != n:
+            raise DataError(f"points: {n} rows of parameters but {len(self.seed)} of seed; give a seed for every run")
+        if self.budget is None:
+            object.__setattr__(self, "budget", budgets_of(self.flops))
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    @property
+    def budgets(self) -> Floats:
+        """The nominal budgets, rising: (n_budgets,)."""
+        return np.unique(self.nominal)
+
+    @property
+    def nominal(self) -> Floats:
+        """The nominal budget of every run: (n,)."""
+        assert self.budget is not None
+        return self.budget
+
+    def where(self, keep: NDArray[np.bool_]) -> Points:
+        """The rows where `keep`, (n,), is true."""
+        given = {name: getattr(self, name) for name in NAMES}
+        chosen = {name: None if column is None else column[keep] for name, column in given.items()}
+        return Points(**chosen, notes=self.notes)  # type: ignore[arg-type]
+
+
+def budgets_of(flops: ArrayLike) -> Floats:
+    """The budget of every run, (n,): the geometric mean of those whose FLOPs lie within 10 % of the cheapest."""
+    c = np.asarray(flops, dtype=float)
+    order = np.argsort(c, kind="stable")
+    budget = np.empty_like(c)
+    start = 0
+    while start < len(c):
+        stop = int(np.searchsorted(c[order], SAME_BUDGET * c[order[start]], side="right"))
+        budget[order[start:stop]] = np.exp(np.log(c[order[start:stop]]).mean())
+        start = stop
+    return budget
+
+
+def read_points(path: Path) -> Points:
+    """Points of a CSV, TSV or semicolon file with a header: N, D or C, loss, and if there is one the seed.
+
+    Names of columns are read as people write them (`NAMES`). Where D is missing it is C / 6N, where C is missing it
+    is 6ND, and the points' notes say so.
+
+    Raises:
+        DataError: when the file cannot be read, has no such columns, or a row holds no finite numbers above 0.
+    """
+    try:
+        text = read_given(path, LARGEST_FILE)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(
+            f"{path} cannot be read: {why}; give a CSV file with columns N, D or C, loss and seed"
+        ) from None
+    lines = text.removeprefix("\ufeff").splitlines()
+    mark = max(",\t;", key=lines[0].count) if lines else ","
+    rows = list(csv.reader(lines, delimiter=mark))
+    found = _columns_of(path, [name.strip() for name in rows[0]] if rows else [])
+    numbered = [(i, row) for i, row in enumerate(rows[1:], start=2) if any(cell.strip() for cell in row)]
+    if not numbered:
+        raise DataError(f"{path} has no rows below its header; give a row for every finished run")
+    columns = {
+        name: np.array([_value(path, line, row, at, rows[0][at], name) for line, row in numbered])
+        for name, at in found.items()
+    }
+    return _complete(columns)
+
+
+def write_points(points: Points, path: Path) -> None:
+    """Write the points as a CSV that `read_points` reads: every column there is, all digits.
+
+    Raises:
+        OSError: when the disk refuses.
+    """
+    columns = {name: getattr(points, name) for name in NAMES if getattr(points, name) is not None}
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(map(_written, column.tolist()) for column in columns.values()), strict=True))
+    write_text(path, out.getvalue())
+
+
+def _written(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(value)
+
+
+def _column(name: str, given: Any, n: int) -> Floats:
+    column = np.asarray(given, dtype=float).reshape(-1)
+    if len(column) != n or n == 0:
+        raise DataError(f"points: {n} rows of parameters but {len(column)} of {name}; give both for every run")
+    wrong = ~(np.isfinite(column) & (column > 0))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise DataError(f"points: {name} of run {at} is {column[at]:g}, expected a number above 0; leave the run out")
+    return column
+
+
+def _columns_of(path: Path, header: Sequence[str]) -> dict[str, int]:
+    low = [name.lower().replace(" ", "_").replace("-", "_") for name in header]
+    found = {
+        column: next(low.index(name) for name in names if name in low)
+        for column, names in NAMES.items()
+        if any(name in low for name in names)
+    }
+    missing = [what for what in ("parameters", "loss") if what not in found]
+    if not {"tokens", "flops"} & set(found):
+        missing.append("tokens or flops")
+    if missing:
+        raise DataError(
+            f"{path} has no column {' and no column '.join(missing)}; its header is "
+            f"{', '.join(header)[:200] or 'empty'}; expected parameters, tokens or flops, loss and seed"
+        )
+    return found
+
+
+def _value(path: Path, line: int, row: Sequence[str], at: int, name: str, column: str) -> float:
+    text = row[at].strip() if at < len(row) else ""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    whole = column == "seed"
+    if not math.isfinite(value) or (value != int(value) if whole else value <= 0):
+        expected = "a whole number" if whole else "a number above 0"
+        raise DataError(
+            f"{path}, line {line}: {name} is {text[:40]!r}, expected {expected}; correct the row or leave it out"
+        )
+    return value
+
+
+def _complete(columns: Mapping[str, Floats]) -> Points:
+    """Points of the columns there are; what is missing is computed and said."""
+    full, notes = dict(columns), []
+    if "tokens" not in full:
+        full["tokens"] = full["flops"] / (6 * full["parameters"])
+        notes.append("The points give no tokens: D = C / 6N is assumed.")
+    if "flops" not in full:
+        full["flops"] = 6 * full["parameters"] * full["tokens"]
+        notes.append("The points give no FLOPs: C = 6ND is assumed.")
+    if "seed" not in full:
+        full["seed"] = np.zeros(len(full["loss"]))
+        notes.append("The points give no seed: all runs are taken as of seed 0.")
+    return Points(**{name: full.get(name) for name in NAMES}, notes=tuple(notes))  # type: ignore[arg-type]
