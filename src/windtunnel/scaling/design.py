@@ -195,6 +195,12 @@ class Design:
         times = "" if factor == 1 else f", rate x {factor:g}"
         return Arm(f"{budget:.1e} FLOPs, {size.parameters:,} parameters{times}", config)
 
+    def spent(self, size: Size, budget: float) -> tuple[float, float]:
+        """Tokens and FLOPs of the run of a size at a budget: whole steps."""
+        batch = self.batch(size, budget)
+        tokens = round(self.tokens(size, budget) / (batch * self.per_example)) * batch * self.per_example
+        return tokens, tokens * size.flops
+
     def epochs(self, size: Size, budget: float) -> float:
         """How often the run of a size at a budget reads its training text."""
         return self.tokens(size, budget) / self.unique

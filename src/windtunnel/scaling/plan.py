@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from windtunnel.errors import ConfigError, DataError
@@ -44,7 +44,7 @@ class Row:
 class StudyPlan:
     """All that is decided before the first run; the sizes are a guess that the search corrects.
 
-    hold_out: the runs of the test of the forecast, or None.
+    hold_out: the runs of the test of the forecast, or None; `included` says whether the budgets leave time for it.
     """
 
     design: Design
@@ -52,6 +52,7 @@ class StudyPlan:
     sweep: Row
     rows: tuple[Row, ...]
     hold_out: Row | None
+    included: bool
 
     @property
     def parts(self) -> tuple[Row, ...]:
@@ -92,7 +93,8 @@ class StudyPlan:
             "runs": self.n_runs,
             "flops": self.flops,
             "minutes": self.minutes,
-            "minutes_include_hold_out": self.hold_out is not None,
+            "minutes_of_hold_out": self.hold_out.minutes if self.hold_out else 0.0,
+            "budgets_leave_time_for_hold_out": self.included,
             "epochs": self.epochs,
             "budgets": [
                 {
@@ -178,9 +180,15 @@ def _plan(design: Design, pace: Pace, largest: float, seeds: int, n_budgets: int
     )
     swept = rows[0].sizes[1], rows[0].sizes[2], rows[0].sizes[3]
     sweep = _row(design, pace, budgets[0], swept, len(RATES), extra=2)
-    test = HOLD_OUT_STEP * largest
-    held = _row(design, pace, test, design.around(guess(test), 3), hold_out, extra=0) if hold_out else None
-    return StudyPlan(design, pace, sweep, rows, held)
+    plan = StudyPlan(design, pace, sweep, rows, None, bool(hold_out))
+    return with_hold_out(plan, hold_out) if hold_out else plan
+
+
+def with_hold_out(plan: StudyPlan, seeds: int) -> StudyPlan:
+    """The plan with the test of its forecast beside it."""
+    test = HOLD_OUT_STEP * plan.budgets[-1]
+    sizes = plan.design.around(guess(test), 3)
+    return replace(plan, hold_out=_row(plan.design, plan.pace, test, sizes, seeds, extra=0))
 
 
 def guess(budget: float) -> float:

@@ -1,0 +1,73 @@
+"""What the tests of studies share: a corpus of words, a design that is tiny, and an executor without processes."""
+
+import itertools
+from concurrent.futures import Executor, Future
+from pathlib import Path
+
+import pytest
+
+from windtunnel.models import TransformerConfig
+from windtunnel.runs.measure import measure
+from windtunnel.scaling.study import open_base
+from windtunnel.text.store import TextConfig
+from windtunnel.training.events import Stopped
+from windtunnel.training.loop import resume
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.run_config import RunConfig, TrainConfig
+from windtunnel.training.schedule import ScheduleConfig
+
+
+class Here(Executor):
+    """Trains in this very process, so that a run takes milliseconds and not the start of a process."""
+
+    def __init__(self, at_most=None):
+        self.trained, self.at_most = [], at_most
+
+    def submit(self, train_runs, folders, patience, wanted):
+        future = Future()
+        future.set_result([self._train(Path(folder)) for folder in folders])
+        return future
+
+    def _train(self, folder):
+        if self.at_most is not None and len(self.trained) >= self.at_most:
+            return Stopped(0, "interrupted", "not begun")
+        self.trained.append(folder)
+        ended = list(resume(folder))[-1]
+        measure(folder)
+        return ended
+
+
+@pytest.fixture
+def here():
+    """The executor."""
+    return Here
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory):
+    """A file of 78,125 letters: all words of 7 letters of an alphabet of 5, in a fixed shuffle."""
+    path = tmp_path_factory.mktemp("corpus") / "words.txt"
+    every = ["".join(word) for word in itertools.product("abcde", repeat=6)]
+    path.write_text("".join(word for i, word in sorted(enumerate(every), key=lambda item: item[0] * 7919 % 15625)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def config(words):
+    """A run config whose sizes are tiny."""
+    return RunConfig(
+        corpus=str(words),
+        text=TextConfig(unit="text"),
+        model=TransformerConfig(
+            context_length=8, n_layers=2, n_heads=2, d_model=16, position="rope", dropout=0.0, bias=False
+        ),
+        optimizer=OptimizerConfig(lr=3e-3),
+        schedule=ScheduleConfig(warmup=100),
+        train=TrainConfig(steps=100, batch_size=8, threads=1, precision="fp32"),
+    )
+
+
+@pytest.fixture(scope="session")
+def base(config):
+    """The config, resolved."""
+    return open_base(config)
