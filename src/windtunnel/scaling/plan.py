@@ -135,7 +135,8 @@ def make_plan(
     if at(k).minutes > minutes:
         raise ConfigError(
             f"--minutes {minutes:g} is too few: the smallest study of this config, whose runs have at least "
-            f"{design.fewest_steps} steps, takes {math.ceil(at(k).minutes)} minutes here"
+            f"{design.fewest_steps} steps, takes {math.ceil(at(k).minutes)} minutes here; fewer --seeds or --budgets, "
+            "or a shorter --set model.context_length, take less"
         )
     fits = k if at(k).epochs <= MOST_EPOCHS else None
     while (larger := at(k + 1)).minutes <= minutes:

@@ -34,6 +34,12 @@ class Searched:
     why: str = ""
 
     @property
+    def said(self) -> str:
+        """Where the best is, in a sentence."""
+        where = "between the sizes trained" if self.bracketed else f"not bracketed ({self.why})"
+        return f"{self.budget:.1e} FLOPs: the best is near {self.best:,.0f} parameters, {where}"
+
+    @property
     def best(self) -> float:
         """The parameters at the parabola's lowest point, or of the best size where it has none between others."""
         means = [_mean(self.losses[size]) for size in self.sizes]

@@ -24,6 +24,7 @@ from windtunnel.config import fingerprint, plain
 from windtunnel.errors import ArtifactError
 from windtunnel.files import write_text
 from windtunnel.runs.arms import Arm, ResolvedArm, resolve_grid
+from windtunnel.runs.grid import Grid, at_once
 from windtunnel.runs.seeds import RUNS, corpus_label
 from windtunnel.scaling.design import FEWEST_STEPS, Design, make_design
 from windtunnel.scaling.fit import Scaling, fit_scaling
@@ -99,6 +100,11 @@ def open_base(config: RunConfig) -> ResolvedArm:
     return resolve_grid([Arm("base", config)])[0]
 
 
+def runs_at_once(base: ResolvedArm) -> int:
+    """How many runs of this config share the machine."""
+    return at_once(Grid((base,), (0,)))
+
+
 def study_folder(base: ResolvedArm, asked: Asked, root: Path = RUNS) -> Path:
     """`scale-CORPUS-HASH`, with a hash of the config and what is asked, the hold-out apart: it can be added later."""
     key = f"{base.key} {base.store.sha256} {asked.minutes} {asked.seeds} {asked.budgets} {asked.fewest_steps}"
@@ -106,7 +112,7 @@ def study_folder(base: ResolvedArm, asked: Asked, root: Path = RUNS) -> Path:
 
 
 def plan_study(
-    base: ResolvedArm, asked: Asked, executor: Executor, at_once: int, root: Path = RUNS
+    base: ResolvedArm, asked: Asked, executor: Executor, side_by_side: int, root: Path = RUNS
 ) -> Generator[News, None, Study]:
     """Time this machine, unless the study's folder knows it, and plan.
 
@@ -115,11 +121,11 @@ def plan_study(
         DataError: when text would be read more than four times.
     """
     folder = study_folder(base, asked, root)
-    expected = EFFECTIVE * at_once * 60 * asked.minutes / 25
+    expected = EFFECTIVE * side_by_side * 60 * asked.minutes / 25
     design = make_design(base, guess(expected / 100), asked.fewest_steps)
     known = _known(folder)
     if known is None:
-        pace = yield from _timed(design, expected, executor, at_once, folder)
+        pace = yield from _timed(design, expected, executor, side_by_side, folder)
         included = asked.hold_out
     else:
         pace, included = known
@@ -134,13 +140,13 @@ def plan_study(
 
 
 def _timed(
-    design: Design, expected: float, executor: Executor, at_once: int, folder: Path
+    design: Design, expected: float, executor: Executor, side_by_side: int, folder: Path
 ) -> Generator[News, None, Pace]:
     """Four sizes from the smallest to the largest that may be planned."""
     low, high = guess(expected / 100) / 4, guess(4 * expected) * 2
     ratio = (high / low) ** (1 / (CALIBRATED - 1))
     sizes = list(dict.fromkeys(design.nearest(low * ratio**i) for i in range(CALIBRATED)))
-    for news in time_sizes(design, sizes, executor, at_once, folder / "pace"):
+    for news in time_sizes(design, sizes, executor, side_by_side, folder / "pace"):
         if isinstance(news, Pace):
             return news
         yield news
@@ -164,7 +170,7 @@ def run_study(study: Study, runner: Runner, samples: int = 1000) -> Generator[Ne
         center = next_center(searched, row.budget) if searched else guess(row.budget)
         one = yield from search(design, row.budget, center, seeds[: row.seeds], runner, asked.repeat_data)
         searched.append(one)
-        yield _said(one)
+        yield one.said
         points = points_of(design, searched)
         _note(study, {"sweep": sweep.to_dict(), "searched": [_searched_dict(one) for one in searched]}, points)
     scaling = fit_scaling(points, samples=samples, repeat_data=asked.repeat_data)
@@ -197,11 +203,6 @@ def points_of(design: Design, searched: Sequence[Searched]) -> Points:
         seed=np.array([seed for _, _, seed, _ in rows], dtype=np.int64),
         epochs=np.array([tokens / design.unique for tokens, _ in spent], dtype=float),
     )
-
-
-def _said(one: Searched) -> str:
-    where = "between the sizes trained" if one.bracketed else f"not bracketed ({one.why})"
-    return f"{one.budget:.1e} FLOPs: the best is near {one.best:,.0f} parameters, {where}"
 
 
 def _searched_dict(one: Searched) -> dict[str, Any]:
