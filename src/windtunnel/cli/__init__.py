@@ -16,6 +16,7 @@ from windtunnel.cli.experiment import experiment
 from windtunnel.cli.explain import explain_app
 from windtunnel.cli.looking import cost, generate, look
 from windtunnel.cli.pretrained import alter, export, fold, import_
+from windtunnel.cli.scaling import scale
 from windtunnel.cli.stats import stats_app
 from windtunnel.cli.training import resume, runs, train
 from windtunnel.cli.translating import translate
@@ -47,6 +48,7 @@ def options(
 
 COMMANDS = (
     train, resume, check, compare, generate, translate, look, cost, evaluate, runs, experiment, export, alter, fold,
+    scale,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

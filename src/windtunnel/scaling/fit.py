@@ -9,20 +9,22 @@ import numpy as np
 
 from windtunnel.config import plain
 from windtunnel.errors import ConfigError
+from windtunnel.scaling import laws
 from windtunnel.scaling.draws import Refusal
+from windtunnel.scaling.envelope import FEWEST_BUDGETS, Envelope, fit_envelope
 from windtunnel.scaling.isoflop import Compute, Parabola, Size, Vertices, fit_parabolas
-from windtunnel.scaling.laws import FEWEST_BUDGETS, PowerLaw, fit_power_law
+from windtunnel.scaling.laws import PowerLaw, fit_power_law
+from windtunnel.scaling.notes import notes_on, refuse_repeats
+from windtunnel.scaling.parametric import Parametric, fit_parametric
 from windtunnel.scaling.points import Points
 from windtunnel.stats.intervals import Estimate
-
-MOST_EPOCHS = 4
-"""Beyond so many passes over a text repeats are worth clearly less than new text (Muennighoff et al. 2023)."""
 
 
 @dataclass(frozen=True)
 class Forecast:
     """What is best at a budget: N, D and the loss in nats per token; None where the part was refused.
 
+    parameters, tokens: by the lines through the vertices; loss: by the envelope; law_...: by the parametric law;
     decades: how many powers of ten beyond the largest fitted budget (below 0: within or below the budgets).
     """
 
@@ -30,6 +32,9 @@ class Forecast:
     parameters: Estimate | None
     tokens: Estimate | None
     loss: Estimate | None
+    law_parameters: Estimate | None
+    law_tokens: Estimate | None
+    law_loss: Estimate | None
     decades: float
 
 
@@ -37,8 +42,8 @@ class Forecast:
 class Scaling:
     """The fits of a study.
 
-    parabolas: one a budget; parameters: N*(C); tokens: D*(C); notes: what to keep in mind; refusals: what has no
-    number, and the cure.
+    parabolas: one a budget; parameters: N*(C); tokens: D*(C); envelope: L*(C); law: E + A/N^a + B/D^b;
+    notes: what to keep in mind; refusals: what has no number, and the cure.
     """
 
     points: Points = field(repr=False)
@@ -47,32 +52,59 @@ class Scaling:
     parabolas: tuple[Parabola, ...]
     parameters: PowerLaw | None
     tokens: PowerLaw | None
+    envelope: Envelope | None
+    law: Parametric | None
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
 
     @property
     def largest_budget(self) -> float:
-        """C at the vertex of the largest usable budget, else the largest sampled C."""
-        usable = [p.compute for p in self.parabolas if p.refusal is None]
-        return max(usable or [p.compute for p in self.parabolas])
+        """C at the vertex of the largest usable budget, else the largest nominal one."""
+        return max([p.compute for p in self.parabolas if p.refusal is None] or self.points.budgets.tolist())
 
     def at(self, compute: float) -> Forecast:
         """The forecast at so many FLOPs. Raises ConfigError unless they are a finite number above 0."""
         if not 0 < compute < np.inf:
             raise ConfigError(f"a forecast at {compute:g} FLOPs: expected a finite number above 0, such as 1e15")
+        n, d, loss = (part.at(compute) if part else None for part in (self.parameters, self.tokens, self.envelope))
+        law_n, law_d, law_loss = self.law.at(compute) if self.law else (None, None, None)
         decades = float(np.log10(compute / self.largest_budget))
-        n, d = (law.at(compute) if law else None for law in (self.parameters, self.tokens))
-        return Forecast(compute, n, d, None, decades)
+        return Forecast(compute, n, d, loss, law_n, law_d, law_loss, decades)
+
+    @property
+    def disagreement(self) -> str | None:
+        """How far apart the parabolas and the parametric law are in N*(C); None where one is refused."""
+        if self.parameters is None or self.law is None:
+            return None
+        ours, theirs = self.parameters.exponent, self.law.exponent
+        apart = ours.high < theirs.low or theirs.high < ours.low
+        n, by_law = self.parameters.at(self.largest_budget), self.law.at(self.largest_budget)[0]
+        return (
+            f"The exponent of N* is {ours.estimate:.3f} by the parabolas and {theirs.estimate:.3f} by the law, "
+            f"and N* at the largest budget {n.estimate:,.0f} and {by_law.estimate:,.0f}: "
+            + (
+                "the intervals of the exponents do not meet, so trust neither."
+                if apart
+                else "they agree within errors."
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
+        law, envelope = self.law, self.envelope
         return {
             "size": self.size,
             "compute": self.compute,
             "runs": len(self.points),
+            "largest_budget": self.largest_budget,
             "parabolas": plain(self.parabolas),
             "parameters_exponent": plain(self.parameters.exponent) if self.parameters else None,
             "tokens_exponent": plain(self.tokens.exponent) if self.tokens else None,
+            "envelope": plain({"floor": envelope.floor, "exponent": envelope.exponent}) if envelope else None,
+            "law": plain({name: getattr(law, name) for name in ("floor", "A", "a", "B", "b", "exponent", "residual")})
+            if law
+            else None,
+            "disagreement": self.disagreement,
             "notes": list(self.notes),
             "refusals": plain(self.refusals),
         }
@@ -86,14 +118,16 @@ def fit_scaling(
     size: Size = "parameters",
     compute: Compute = "flops",
     repeat_data: bool = False,
+    law: bool = True,
 ) -> Scaling:
-    """Parabolas at each budget and the laws through their vertices, with 95 % intervals.
+    """Parabolas at each budget, the laws through their vertices, and the parametric law, with 95 % intervals.
 
     Args:
         samples: draws that the intervals are made of.
         size: count parameters without embeddings, or all of them.
         compute: C as counted, or as 6ND.
         repeat_data: fit runs that saw their text more than four times as well.
+        law: fit the parametric law, too; without it a fit takes milliseconds.
 
     Raises:
         ConfigError: for fewer than 100 samples, or all_parameters where the points have none.
@@ -102,21 +136,50 @@ def fit_scaling(
         raise ConfigError(f"samples is {samples}: an interval of 95 % needs at least 100 draws, better 1000")
     if size == "all_parameters" and points.all_parameters is None:
         raise ConfigError("size is all_parameters, but the points have no such column; add it, or say size=parameters")
+    repeated = None if repeat_data else refuse_repeats(points)
+    notes = notes_on(points, size)
+    if repeated:
+        return Scaling(points, size, compute, (), None, None, None, None, notes, (Refusal("all fits", repeated),))
     rng = np.random.default_rng(seed)
     parabolas, vertices = fit_parabolas(points, size, compute, samples, rng)
-    refusals = [Refusal(f"the budget {p.budget:.3g}", p.refusal) for p in parabolas if p.refusal]
-    laws, refused = _laws(vertices, rng)
-    return Scaling(points, size, compute, parabolas, *laws, points.notes, (*refusals, *refused))
+    refusals = [Refusal(f"the parabola at {p.budget:.3g} FLOPs", p.refusal) for p in parabolas if p.refusal]
+    lines, refused = _lines(vertices, rng)
+    envelope = _envelope(vertices, rng)
+    by_law = _law(points, size, compute, samples, rng) if law else None
+    for what, found in (("L*(C)", envelope), ("the parametric law", by_law)):
+        refused += [Refusal(what, found)] if isinstance(found, str) else []
+    return Scaling(
+        points, size, compute, parabolas, *lines,
+        None if isinstance(envelope, str) else envelope, None if isinstance(by_law, str) else by_law,
+        notes, (*refusals, *refused),
+    )  # fmt: skip
 
 
-def _laws(
+def _lines(
     found: Vertices | None, rng: np.random.Generator
 ) -> tuple[tuple[PowerLaw | None, PowerLaw | None], list[Refusal]]:
     n = 0 if found is None else len(found.compute)
-    if found is None or n < FEWEST_BUDGETS:
-        why = f"{n} budgets are usable, and a line needs at least {FEWEST_BUDGETS}; mend those refused, or add budgets."
-        return (None, None), [Refusal("N*(C) and D*(C)", why)]
+    if found is None or n < laws.FEWEST_BUDGETS:
+        return (None, None), [Refusal("N*(C) and D*(C)", _too_few(n, "a line", laws.FEWEST_BUDGETS))]
     rest = (found.runs, found.method, rng)
     size = fit_power_law(found.compute, found.size, found.size_draws, *rest)
     tokens = fit_power_law(found.compute, found.tokens, found.tokens_draws, *rest)
     return (size, tokens), []
+
+
+def _envelope(found: Vertices | None, rng: np.random.Generator) -> Envelope | str:
+    n = 0 if found is None else len(found.compute)
+    if found is None or n < FEWEST_BUDGETS:
+        return _too_few(n, "the envelope of the loss, which has three numbers,", FEWEST_BUDGETS)
+    return fit_envelope(found.compute, found.loss, found.loss_draws, found.runs, found.method, rng)
+
+
+def _too_few(n: int, what: str, needed: int) -> str:
+    have = {0: "No budget is", 1: "1 budget is"}.get(n, f"{n} budgets are")
+    return f"{have} usable, and {what} needs at least {needed}; mend those refused, or add budgets."
+
+
+def _law(points: Points, size: Size, compute: Compute, samples: int, rng: np.random.Generator) -> Parametric | str:
+    n = np.asarray(getattr(points, size))
+    flops_per = 6.0 if compute == "6nd" else float(np.exp(np.mean(np.log(points.flops / n / points.tokens))))
+    return fit_parametric(n, points.tokens, points.loss, flops_per, samples, rng)

@@ -109,7 +109,7 @@ def expected(
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(studies):
-        fitted = fit_scaling(simulate(law, sizes, budgets, seeds, noise, rng), samples=400, seed=seed)
+        fitted = fit_scaling(simulate(law, sizes, budgets, seeds, noise, rng), samples=400, seed=seed, law=False)
         if fitted.parameters:
             e, n = fitted.parameters.exponent, fitted.parameters.at(10 * max(budgets))
             found.append(((e.high - e.low) / 2, n.low / n.estimate, n.high / n.estimate))

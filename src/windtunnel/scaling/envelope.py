@@ -1,0 +1,80 @@
+"""The envelope of the loss, L*(C) = E + K C^-g, through the lowest points of the parabolas, with its band."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import chdtri
+
+from windtunnel.scaling.draws import Floats, spread, summary
+from windtunnel.scaling.laws import SCATTER
+from windtunnel.stats.intervals import Estimate
+
+FEWEST_BUDGETS = 4
+EXPONENTS = np.geomspace(0.005, 2.0, 600)
+"""Where g is looked for; one step is 1 %."""
+
+
+@dataclass(frozen=True, eq=False)
+class Envelope:
+    """L* = floor + gain (C / exp(centre))^-exponent in nats per token; draws: those three, (samples, 3)."""
+
+    floor: Estimate
+    exponent: Estimate
+    gain: float
+    centre: float
+    draws: Floats = field(repr=False)
+
+    def at(self, compute: float) -> Estimate:
+        """L* at so many FLOPs, with its band."""
+        z = np.log(compute) - self.centre
+        floor, gain, exponent = self.draws.T
+        value = self.floor.estimate + self.gain * np.exp(-self.exponent.estimate * z)
+        return summary(value, floor + gain * np.exp(-exponent * z), self.floor.n, self.floor.method)
+
+
+def fit_envelope(
+    log_compute: Floats, loss: Floats, draws: Floats, runs: int, method: str, rng: np.random.Generator
+) -> Envelope:
+    """Weighted least squares over a grid of g, with E >= 0 and K >= 0.
+
+    Where the losses scatter around the curve by more than their own errors do, every draw adds the excess, as a t with
+    as many degrees of freedom as there are budgets beyond three.
+
+    Args:
+        log_compute: (budgets,); loss: of the vertices, (budgets,); draws: (samples, budgets).
+    """
+    error = np.maximum(spread(draws), 1e-12)
+    centre = float(log_compute.mean())
+    z = log_compute - centre
+    weights = 1 / error**2
+    (fit,) = _fits(z, loss[None], weights)
+    df = len(loss) - 3
+    rest = loss - fit[0] - fit[1] * np.exp(-fit[2] * z)
+    scatter, drawn = float(weights @ rest**2), draws
+    if scatter > chdtri(df, SCATTER):
+        scale = np.sqrt((scatter - df) / rng.chisquare(df, (len(draws), 1))) * error
+        drawn = draws + scale * rng.standard_normal(draws.shape)
+    drawn = _fits(z, drawn, weights)
+    floor = summary(float(fit[0]), drawn[:, 0], runs, method)
+    exponent = summary(float(fit[2]), drawn[:, 2], runs, method)
+    return Envelope(floor, exponent, float(fit[1]), centre, drawn)
+
+
+def _fits(z: Floats, losses: Floats, weights: Floats) -> Floats:
+    """Floor, gain and exponent of each row of losses, (rows, budgets): (rows, 3)."""
+    best = np.full((len(losses), 4), np.inf)
+    for exponent in EXPONENTS:
+        x = np.exp(-exponent * z)
+        mean = weights @ x / weights.sum()
+        middle = losses @ weights / weights.sum()
+        gain = losses @ (weights * (x - mean)) / (weights @ (x - mean) ** 2)
+        through_zero = losses @ (weights * x) / (weights @ x**2)
+        gain = np.maximum(np.where(middle - gain * mean < 0, through_zero, gain), 0)
+        floor = np.maximum(middle - gain * mean, 0)
+        wrong = ((losses - floor[:, None] - gain[:, None] * x) ** 2) @ weights
+        better = wrong < best[:, 3]
+        found = np.stack([floor, gain, np.full_like(gain, exponent), wrong], axis=1)
+        best[better] = found[better]
+    return best[:, :3]
