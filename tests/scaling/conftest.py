@@ -1,6 +1,7 @@
 """What the tests of studies share: a corpus of words, a design that is tiny, and an executor without processes."""
 
 import itertools
+import random
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from windtunnel.training.schedule import ScheduleConfig
 class Here(Executor):
     """Trains in this very process, so that a run takes milliseconds and not the start of a process."""
 
-    def __init__(self, at_most=None):
+    def __init__(self, at_most=-1):
         self.trained, self.at_most = [], at_most
 
     def submit(self, train_runs, folders, patience, wanted):
@@ -29,7 +30,7 @@ class Here(Executor):
         return future
 
     def _train(self, folder):
-        if self.at_most is not None and len(self.trained) >= self.at_most:
+        if len(self.trained) == self.at_most:
             return Stopped(0, "interrupted", "not begun")
         self.trained.append(folder)
         ended = list(resume(folder))[-1]
@@ -45,10 +46,14 @@ def here():
 
 @pytest.fixture(scope="session")
 def words(tmp_path_factory):
-    """A file of 78,125 letters: all words of 7 letters of an alphabet of 5, in a fixed shuffle."""
+    """A file of 60,000 letters of an alphabet of 6, each drawn by the two before it."""
+    draw, letters = random.Random(0), "abcdef"
+    likely = {pair: draw.choices(letters, k=2) for pair in itertools.product(letters, repeat=2)}
+    text = ["a", "b"]
+    while len(text) < 60_000:
+        text.append(draw.choice([*likely[text[-2], text[-1]], *likely[text[-2], text[-1]], draw.choice(letters)]))
     path = tmp_path_factory.mktemp("corpus") / "words.txt"
-    every = ["".join(word) for word in itertools.product("abcde", repeat=6)]
-    path.write_text("".join(word for i, word in sorted(enumerate(every), key=lambda item: item[0] * 7919 % 15625)))
+    path.write_text("".join(text))
     return path
 
 

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from windtunnel.cli.terminal import asked_to_stop, console, print_json, settings
+from windtunnel.cli.scaling import Fits, Told, show_fits
+from windtunnel.cli.terminal import asked_to_stop, console, print_json
 
 if TYPE_CHECKING:
     from windtunnel.scaling.runner import News
     from windtunnel.scaling.study import Asked, Found, Study
+    from windtunnel.training.run_config import RunConfig
 
 Result = TypeVar("Result")
 
 
 def scale_corpus(
-    corpus: str,
+    config: RunConfig,
     asked: Asked,
-    recipe: str,
-    changes: list[str],
-    columns: list[str],
+    fits: Fits,
     executor: str,
     jobs: int | None,
     root: Path,
@@ -41,7 +41,7 @@ def scale_corpus(
 
     err = console()
     with err.status("reading the corpus"):
-        base = open_base(settings(corpus, recipe, None, changes, columns, None))
+        base = open_base(config)
     at_once = jobs or runs_at_once(base)
     with ExitStack() as stack:
         stop = stack.enter_context(asked_to_stop(err))
@@ -66,7 +66,7 @@ def scale_corpus(
         except Cut as cut:
             err.print(f"{cut or 'stopped and saved'}; the same command goes on", highlight=False, soft_wrap=True)
             raise typer.Exit(130 if stop[:1] == [signal.SIGINT] else 75) from None
-    _show(study, found, as_json)
+    show_fits(found.points, fits, study.folder, study.folder.name, as_json, _told(study, found))
 
 
 def _follow(news: Generator[News, None, Result], show: Callable[..., None], say: Callable[[str], None]) -> Result:
@@ -82,15 +82,8 @@ def _follow(news: Generator[News, None, Result], show: Callable[..., None], say:
             show(*one)
 
 
-def _show(study: Study, found: Found, as_json: bool) -> None:
+def _told(study: Study, found: Found) -> Told:
     from windtunnel.report.scaling_study import found_lines, search_table, sweep_table
 
-    if as_json:
-        print_json({"folder": str(study.folder), "plan": study.plan.to_dict(), **found.to_dict()})
-        return
-    shown = console(stderr=False)
-    for part in (sweep_table(found.sweep), search_table(found.searched)):
-        shown.print(part.terminal())
-        shown.print()
-    for line in found_lines(found):
-        shown.print(line, highlight=False, soft_wrap=True)
+    data = {"folder": str(study.folder), "plan": study.plan.to_dict(), **found.to_dict()}
+    return Told([sweep_table(found.sweep), search_table(found.searched)], found_lines(found), data)

@@ -74,7 +74,9 @@ def makespan(durations: Sequence[float], at_once: int) -> float:
 def time_sizes(
     design: Design, sizes: Sequence[Size], executor: Executor, at_once: int, folder: Path
 ) -> Iterator[tuple[str, Event] | Pace]:
-    """Train a few steps of each size on the executor; yields (label, event), and last the pace.
+    """Train a few steps of each size on the executor, of the smallest also with a batch of one.
+
+    Yields (label, event), and last the pace.
 
     Args:
         folder: where the runs are made, and deleted afterwards.
@@ -82,7 +84,9 @@ def time_sizes(
     Raises:
         ConfigError: when one of them does not end, with its own message.
     """
-    arms = [_arm(design, size) for size in sizes]
+    batch = design.base.config.train.batch_size
+    arms = [_arm(design, sizes[0], 1)] if batch > 1 else []
+    arms += [_arm(design, size, batch) for size in sizes]
     grid = make_grid(arms, 1, folder)
     begun = time.perf_counter()
     for name, _, event in train_grid(grid, executor):
@@ -101,16 +105,16 @@ def time_sizes(
     # Where others use the machine too, a larger size may seem faster; the times are then those of the order of sizes.
     flops, seconds = (sorted(column) for column in zip(*timed, strict=True))
     pace = Pace(tuple(zip(flops, seconds, strict=True)), 0.0, at_once)
-    inside += sum(pace.evaluation(design, size) for size in sizes)
+    inside += sum(pace.evaluation(design, size) for size in [sizes[0]] * (len(arms) - len(sizes)) + list(sizes))
     shutil.rmtree(folder, ignore_errors=True)
-    yield Pace(pace.steps, max(0.0, (wall * min(at_once, len(sizes)) - inside) / len(sizes)), at_once)
+    yield Pace(pace.steps, max(0.0, (wall * min(at_once, len(arms)) - inside) / len(arms)), at_once)
 
 
-def _arm(design: Design, size: Size) -> Arm:
-    """So few steps of a size, with the config's own batch, that they take about a second."""
-    batch = design.base.config.train.batch_size
+def _arm(design: Design, size: Size, batch: int) -> Arm:
+    """Some steps of a size, few enough to take about a second."""
     a_step = size.flops * batch * design.per_example
     steps = round(min(MOST_STEPS, max(FEWEST_STEPS, TIMED_FLOPS / a_step)))
-    arm = design.arm(size, max(steps * a_step, design.fewest_steps * design.per_example * size.flops * batch))
-    train = arm.config.train.replace(steps=steps, batch_size=batch, eval_every=steps)
-    return Arm(f"{size.parameters:,} parameters", arm.config.replace(train=train))
+    config = design.arm(size, design.fewest_steps * size.flops * batch * design.per_example * 2).config
+    parts = min(config.train.grad_accumulation, batch)
+    train = config.train.replace(steps=steps, batch_size=batch, grad_accumulation=parts, eval_every=steps)
+    return Arm(f"{size.parameters:,} parameters, batch {batch}", config.replace(train=train))

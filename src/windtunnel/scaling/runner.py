@@ -40,15 +40,13 @@ class Runner:
         if not arms or not seeds:
             return {}
         grid = make_grid(arms, seeds, self.root)
-        why = ""
+        cut: list[str] = []
         for arm, seed, event in train_grid(grid, self.executor, self.should_stop, self.patience):
             yield f"{arm}, seed {seed}", event
             if isinstance(event, Stopped) and event.reason in ("interrupted", "failed"):
-                why = "" if event.reason == "interrupted" else f"{arm}, seed {seed} failed: {event.message}"
-                if not self.should_stop() and event.reason == "failed":
-                    raise Cut(why)
-        if self.should_stop():
-            raise Cut(why)
+                cut.append(f"{arm}, seed {seed} failed: {event.message}" if event.reason == "failed" else "")
+        if cut or self.should_stop():
+            raise Cut(max(cut, default=""))
         return {place: _loss(grid, place) for place in grid.places}
 
 

@@ -89,7 +89,6 @@ class Found:
             "sweep": self.sweep.to_dict(),
             "searched": [_searched_dict(one) for one in self.searched],
             "hold_out": held,
-            "fits": self.scaling.to_dict(),
         }
 
 
