@@ -46,11 +46,11 @@ def here():
 
 @pytest.fixture(scope="session")
 def words(tmp_path_factory):
-    """A file of 60,000 letters of an alphabet of 6, each drawn by the two before it."""
+    """A file of 300,000 letters of an alphabet of 6, each drawn by the two before it."""
     draw, letters = random.Random(0), "abcdef"
     likely = {pair: draw.choices(letters, k=2) for pair in itertools.product(letters, repeat=2)}
     text = ["a", "b"]
-    while len(text) < 60_000:
+    while len(text) < 300_000:
         text.append(draw.choice([*likely[text[-2], text[-1]], *likely[text[-2], text[-1]], draw.choice(letters)]))
     path = tmp_path_factory.mktemp("corpus") / "words.txt"
     path.write_text("".join(text))

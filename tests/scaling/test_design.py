@@ -1,6 +1,8 @@
 """The sizes of a study lie on one dial, and the run of a size ends where its budget does."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +11,7 @@ from windtunnel.models import TransformerConfig, build
 from windtunnel.runs.arms import resolve_grid
 from windtunnel.runs.budget import spent
 from windtunnel.scaling.design import GUESS, Design, RateRule, make_design, resized
+from windtunnel.scaling.study import open_base
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run_config import Start
 
@@ -58,7 +61,7 @@ def test_sizes_are_a_factor_of_two_apart_and_none_comes_twice(design):
     sizes = design.around(100_000)
     assert len(sizes) == 5
     assert sizes[2] == design.nearest(100_000)
-    assert all(1.4 < b.parameters / a.parameters < 2.9 for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(1.4 < b.parameters / a.parameters < 2.9 for a, b in itertools.pairwise(sizes))
     low = design.around(1)
     assert low[0] == design.size(1)
     assert len(set(low)) == 5
@@ -80,7 +83,7 @@ def test_every_schedule_ends_at_its_budget(design, budget):
 def test_small_budgets_have_small_batches_and_500_steps(base):
     design = make_design(base, 5000)
     batches = []
-    for budget in (3e8, 1e9, 1e10, 1e11):
+    for budget in (3e9, 1e10, 3e10, 1e11):
         sizes = design.around(math.sqrt(budget / GUESS))
         arms = [design.arm(size, budget).config.train for size in sizes]
         assert all(train.steps >= 500 for train in arms)
@@ -88,27 +91,24 @@ def test_small_budgets_have_small_batches_and_500_steps(base):
         batches.append(arms[0].batch_size)
     assert batches == sorted(batches)
     assert batches[0] < batches[-1] == base.config.train.batch_size
-    with pytest.raises(ConfigError, match="fewer than 500 steps of one example.*give more --minutes"):
+    with pytest.raises(ConfigError, match=r"fewer than 500 steps of one example.*give more --minutes"):
         design.arm(design.size(20), 1e7)
 
 
-def test_the_rate_falls_with_the_width_and_rises_with_the_root_of_the_batch(design):
-    rule = RateRule(lr=1e-2, matrix_lr=2e-2, width=64, batch=16, power=0.5)
-    assert rule.at(64, 16) == 1e-2
-    assert rule.at(256, 16) == pytest.approx(5e-3)
-    assert rule.at(64, 4) == pytest.approx(5e-3)
-    ruled = Design(design.base, design.head, rule, 20)
-    config = ruled.arm(design.size(4), 1e10, factor=2).config
-    assert config.optimizer.lr == pytest.approx(2 * rule.at(design.size(4).width, config.train.batch_size), rel=1e-3)
+def test_the_rate_falls_with_the_width_and_the_budget(design):
+    rule = RateRule(lr=1e-2, matrix_lr=2e-2, width=64, power=0.5, budget=1e9, budget_power=0.25)
+    assert rule.at(64, 1e9) == 1e-2
+    assert rule.at(256, 1e9) == pytest.approx(5e-3)
+    assert rule.at(64, 16e9) == pytest.approx(5e-3)
+    ruled, size = Design(design.base, design.head, rule, 20), design.size(4)
+    optimizer = ruled.arm(size, 1e10, factor=2).config.optimizer
+    assert optimizer.lr == pytest.approx(2 * rule.at(size.width, 1e10), rel=1e-3)
+    assert optimizer.matrix_lr == pytest.approx(2 * 2e-2 * 10**-0.25, rel=1e-3)
 
 
 def test_a_family_without_a_dial_is_refused(config, base):
-    from windtunnel.scaling.study import open_base
-
-    with pytest.raises(ConfigError, match="the family mlp has no dial .* transformer or translator"):
+    with pytest.raises(ConfigError, match=r"the family mlp has no dial .* transformer or translator"):
         make_design(open_base(recipe("mlp", config.corpus)), 5000)
-    from dataclasses import replace
-
     started = replace(base, config=base.config.replace(start=Start(run="somewhere")))
     with pytest.raises(ConfigError, match="begins every size with random weights"):
         make_design(started, 5000)

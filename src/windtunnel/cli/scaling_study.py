@@ -86,4 +86,4 @@ def _told(study: Study, found: Found) -> Told:
     from windtunnel.report.scaling_study import found_lines, search_table, sweep_table
 
     data = {"folder": str(study.folder), "plan": study.plan.to_dict(), **found.to_dict()}
-    return Told([sweep_table(found.sweep), search_table(found.searched)], found_lines(found), data)
+    return Told([sweep_table(found.sweeps), search_table(found.searched)], found_lines(found), data)

@@ -36,7 +36,7 @@ def _plan_row(plan: StudyPlan, name: str, row: Row) -> list[str]:
         f"{first.parameters:,} to {last.parameters:,}",
         f"{steps(0)} to {steps(-1)}",
         str(row.batch),
-        f"{len(row.sizes)} x {row.seeds}" + (f" + {row.extra}" if row.extra else ""),
+        f"{row.n_runs}" + (f" + {row.extra}" if row.extra else ""),
         f"{design.epochs(last, row.budget):.2g} to {design.epochs(first, row.budget):.2g}",
         f"{row.minutes:.1f}",
     ]
@@ -67,14 +67,16 @@ def _repeats(plan: StudyPlan) -> list[str]:
     return [f"{said}: up to {MOST_EPOCHS:g} times are worth almost as much as new text (Muennighoff et al. 2023)"]
 
 
-def sweep_table(sweep: Sweep) -> Table:
-    """The losses of the sweep: a row a size, a column a factor of the rule's rate."""
-    factors = sorted({factor for of in sweep.losses.values() for factor in of})
+def sweep_table(sweeps: Sequence[Sweep]) -> Table:
+    """The losses of the sweeps: a row a budget and size, a column a factor of the rate that the rule gave."""
+    factors = sorted({factor for sweep in sweeps for of in sweep.losses.values() for factor in of})
     rows = [
-        [f"{n:,}", *(_loss(of.get(factor)) for factor in factors), f"x {sweep.best[n]:.2g}"]
+        [f"{sweep.budget:.1e}", f"{n:,}", *(_loss(of.get(factor)) for factor in factors), f"x {sweep.best[n]:.2g}"]
+        for sweep in sweeps
         for n, of in sweep.losses.items()
     ]
-    return table("Sweep of the learning rate", ["parameters", *(f"x {factor:g}" for factor in factors), "best"], rows)
+    heads = ["FLOPs", "parameters", *(f"x {factor:g}" for factor in factors), "best"]
+    return table("Sweeps of the learning rate", heads, rows)
 
 
 def search_table(searched: Sequence[Searched]) -> Table:
@@ -91,7 +93,7 @@ def search_table(searched: Sequence[Searched]) -> Table:
 
 def found_lines(found: Found) -> list[str]:
     """The sweep, the search and the test in sentences."""
-    lines = [str(found.sweep)]
+    lines = [str(sweep) for sweep in found.sweeps]
     lines += [one.said for one in found.searched]
     if found.hold_out is not None:
         lines.append(f"hold-out: {found.hold_out}")

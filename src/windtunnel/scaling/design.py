@@ -48,28 +48,31 @@ class Size:
 
 @dataclass(frozen=True)
 class RateRule:
-    """lr * (width / reference width)^-power * sqrt(batch / reference batch).
+    """lr * (width / reference width)^-power * (budget / reference budget)^-budget_power.
 
-    The root of the batch is AdamW's (Malladi et al. 2022, arXiv 2205.10287). A matrix rate of Muon moves with `lr` as
-    far as the batch and the sweep move that, and not with the width.
+    The batch has no part in it: it grows with the budget, and so its root (Malladi et al. 2022, arXiv 2205.10287) works
+    against the lower rates of longer runs. What is left over is `budget_power`, which sweeps at several budgets tell. A
+    matrix rate of Muon moves with the sweeps and not with the width.
     """
 
     lr: float
     matrix_lr: float
     width: int
-    batch: int
     power: float = 0.5
+    budget: float = 1.0
+    budget_power: float = 0.0
 
-    def factor(self, batch: int) -> float:
-        """Of both rates, for a batch."""
-        return math.sqrt(batch / self.batch)
+    def at_budget(self, budget: float) -> float:
+        """The factor of both rates that a budget brings."""
+        return (budget / self.budget) ** -self.budget_power
 
-    def at(self, width: int, batch: int) -> float:
+    def at(self, width: int, budget: float) -> float:
         """The rate of everything but the matrices that Muon moves."""
-        return self.lr * (width / self.width) ** -self.power * self.factor(batch)
+        return self.lr * (width / self.width) ** -self.power * self.at_budget(budget)
 
     def __str__(self) -> str:
-        return f"learning rate {self.lr:.3g} * (width / {self.width})^-{self.power:.2f} * sqrt(batch / {self.batch})"
+        longer = f" * (FLOPs / {self.budget:.1e})^{-self.budget_power:.2f}" if self.budget_power else ""
+        return f"learning rate {self.lr:.3g} * (width / {self.width})^{-self.power:.2f}{longer}"
 
 
 @dataclass(frozen=True)
@@ -179,10 +182,8 @@ class Design:
         """
         base, batch = self.base.config, self.batch(size, budget)
         steps = round(self.tokens(size, budget) / (batch * self.per_example))
-        rate, matrices = (
-            self.rule.at(size.width, batch) * factor,
-            self.rule.matrix_lr * self.rule.factor(batch) * factor,
-        )
+        rule = self.rule
+        rate, matrices = rule.at(size.width, budget) * factor, rule.matrix_lr * rule.at_budget(budget) * factor
         config = base.replace(
             model=resized(base.model, size.width, self.head),
             optimizer=base.optimizer.replace(lr=_short(rate), matrix_lr=_short(matrices)),
@@ -230,7 +231,7 @@ def make_design(base: ResolvedArm, smallest: float, fewest_steps: int = FEWEST_S
     model = config.model
     _check(config)
     assert isinstance(model, BlocksConfig)
-    rule = RateRule(config.optimizer.lr, config.optimizer.matrix_lr, model.d_model, config.train.batch_size)
+    rule = RateRule(config.optimizer.lr, config.optimizer.matrix_lr, model.d_model)
     head = model.head_width
     while True:
         design = Design(base, head, rule, fewest_steps)

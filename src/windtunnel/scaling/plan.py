@@ -25,19 +25,23 @@ WARN_EPOCHS, MOST_EPOCHS = 1.0, 4.0
 
 @dataclass(frozen=True)
 class Row:
-    """What is planned for one budget; `extra` runs are kept for sizes that the search adds."""
+    """What is planned for one budget.
+
+    rates: runs beside the sizes', which check the learning rate. extra: runs kept for sizes that the search adds.
+    """
 
     budget: float
     sizes: tuple[Size, ...]
     seeds: int
     batch: int
+    rates: int
     extra: int
     minutes: float
 
     @property
     def n_runs(self) -> int:
         """Without the extra ones."""
-        return len(self.sizes) * self.seeds
+        return len(self.sizes) * self.seeds + self.rates
 
 
 @dataclass(frozen=True)
@@ -176,11 +180,11 @@ def _smallest(at: Any) -> int:
 def _plan(design: Design, pace: Pace, largest: float, seeds: int, n_budgets: int, hold_out: int) -> StudyPlan:
     budgets = [largest / STEP_OF_BUDGETS**i for i in reversed(range(n_budgets))]
     rows = tuple(
-        _row(design, pace, budget, design.around(guess(budget)), seeds if i < 2 else 1, extra=1)
+        _row(design, pace, budget, design.around(guess(budget)), seeds if i < 2 else 1, _rates(i, n_budgets), 1)
         for i, budget in enumerate(budgets)
     )
     swept = rows[0].sizes[1], rows[0].sizes[2], rows[0].sizes[3]
-    sweep = _row(design, pace, budgets[0], swept, len(RATES), extra=2)
+    sweep = _row(design, pace, budgets[0], swept, len(RATES), 0, 2)
     plan = StudyPlan(design, pace, sweep, rows, None, bool(hold_out))
     return with_hold_out(plan, hold_out) if hold_out else plan
 
@@ -189,7 +193,7 @@ def with_hold_out(plan: StudyPlan, seeds: int) -> StudyPlan:
     """The plan with the test of its forecast beside it."""
     test = HOLD_OUT_STEP * plan.budgets[-1]
     sizes = plan.design.around(guess(test), 3)
-    return replace(plan, hold_out=_row(plan.design, plan.pace, test, sizes, seeds, extra=0))
+    return replace(plan, hold_out=_row(plan.design, plan.pace, test, sizes, seeds, 0, 0))
 
 
 def guess(budget: float) -> float:
@@ -197,9 +201,15 @@ def guess(budget: float) -> float:
     return math.sqrt(budget / GUESS)
 
 
-def _row(design: Design, pace: Pace, budget: float, sizes: Sequence[Size], seeds: int, extra: int) -> Row:
+def _rates(i: int, n_budgets: int) -> int:
+    """Runs that check the rate at budget number i: none at the lowest, which has the sweep, and at the highest, where
+    they would cost most."""
+    return len(RATES) - 1 if 0 < i < n_budgets - 1 else 0
+
+
+def _row(design: Design, pace: Pace, budget: float, sizes: Sequence[Size], seeds: int, rates: int, extra: int) -> Row:
     times = [pace.run(design, size, budget) for size in sizes]
     total = makespan(times, pace.at_once)  # those of one seed are looked at before the others begin
-    total += extra * times[0]
+    total += extra * times[0] + makespan([times[len(times) // 2]] * rates, pace.at_once)
     total += makespan(times * (seeds - 1), pace.at_once) if seeds > 1 else 0.0
-    return Row(budget, tuple(sizes), seeds, design.batch(sizes[len(sizes) // 2], budget), extra, total / 60)
+    return Row(budget, tuple(sizes), seeds, design.batch(sizes[len(sizes) // 2], budget), rates, extra, total / 60)

@@ -26,7 +26,7 @@ from windtunnel.files import write_text
 from windtunnel.runs.arms import Arm, ResolvedArm, resolve_grid
 from windtunnel.runs.grid import Grid, at_once
 from windtunnel.runs.seeds import RUNS, corpus_label
-from windtunnel.scaling.design import FEWEST_STEPS, Design, make_design
+from windtunnel.scaling.design import FEWEST_STEPS, Design, Size, make_design
 from windtunnel.scaling.fit import Scaling, fit_scaling
 from windtunnel.scaling.hold_out import HoldOut, hold_out
 from windtunnel.scaling.pace import CALIBRATED, Pace, time_sizes
@@ -76,7 +76,7 @@ class Study:
 class Found:
     """What a study found."""
 
-    sweep: Sweep
+    sweeps: tuple[Sweep, ...]
     searched: tuple[Searched, ...]
     points: Points
     scaling: Scaling
@@ -85,11 +85,7 @@ class Found:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         held = self.hold_out.to_dict() if isinstance(self.hold_out, HoldOut) else self.hold_out
-        return {
-            "sweep": self.sweep.to_dict(),
-            "searched": [_searched_dict(one) for one in self.searched],
-            "hold_out": held,
-        }
+        return {**_sweeps_dict(self.sweeps), **_searches_dict(self.searched), "hold_out": held}
 
 
 def open_base(config: RunConfig) -> ResolvedArm:
@@ -160,24 +156,31 @@ def run_study(study: Study, runner: Runner, samples: int = 1000) -> Generator[Ne
     """
     plan, asked = study.plan, study.asked
     design, seeds = plan.design, range(asked.seeds)
-    sweep = yield from sweep_rates(design, plan.sweep.sizes, plan.sweep.budget, runner)
-    yield str(sweep)
-    design = replace(design, rule=sweep.rule)
-    _note(study, {"sweep": sweep.to_dict()})
+    sweeps: list[Sweep] = []
     searched: list[Searched] = []
+
+    def check(sizes: Sequence[Size], budget: float) -> Generator[News, None, Design]:
+        sweep = yield from sweep_rates(design, sizes, budget, runner)
+        sweeps.append(sweep)
+        yield str(sweep)
+        return replace(design, rule=sweep.rule)
+
+    design = yield from check(plan.sweep.sizes, plan.sweep.budget)
     for row in plan.rows:
         center = next_center(searched, row.budget) if searched else guess(row.budget)
+        if row.rates:
+            design = yield from check([design.nearest(center)], row.budget)
         one = yield from search(design, row.budget, center, seeds[: row.seeds], runner, asked.repeat_data)
         searched.append(one)
         yield one.said
         points = points_of(design, searched)
-        _note(study, {"sweep": sweep.to_dict(), "searched": [_searched_dict(one) for one in searched]}, points)
+        _note(study, {**_sweeps_dict(sweeps), **_searches_dict(searched)}, points)
     scaling = fit_scaling(points, samples=samples, repeat_data=asked.repeat_data)
     held: HoldOut | str | None = None
     if plan.hold_out:
         forecast = scaling.at(HOLD_OUT_STEP * plan.budgets[-1])
         held = yield from hold_out(design, forecast, range(plan.hold_out.seeds), runner)
-    found = Found(sweep, tuple(searched), points, scaling, held)
+    found = Found(tuple(sweeps), tuple(searched), points, scaling, held)
     _note(study, found.to_dict(), points)
     return found
 
@@ -202,6 +205,14 @@ def points_of(design: Design, searched: Sequence[Searched]) -> Points:
         seed=np.array([seed for _, _, seed, _ in rows], dtype=np.int64),
         epochs=np.array([tokens / design.unique for tokens, _ in spent], dtype=float),
     )
+
+
+def _sweeps_dict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    return {"sweeps": [sweep.to_dict() for sweep in sweeps]}
+
+
+def _searches_dict(searched: Sequence[Searched]) -> dict[str, Any]:
+    return {"searched": [_searched_dict(one) for one in searched]}
 
 
 def _searched_dict(one: Searched) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from windtunnel.scaling.runner import News, Runner
 
 AGREE = 2.0
 """The rule holds when the best rates of all sizes, as factors of the rule's, lie within this factor."""
+TRANSFERS = math.sqrt(2)
+"""The rule holds at a further budget when the best rate there is within this factor of its own."""
 MOST_ROUNDS = 6
 """How often the sweep is widened where the best rate is at its edge."""
 
@@ -27,12 +29,14 @@ MOST_ROUNDS = 6
 class Sweep:
     """What the sweep found.
 
+    budget: FLOPs of each run.
     losses: by the number of parameters and the factor of the rule's rate.
     best: of each size the factor with the least loss, between those that were trained.
     edge: sizes whose best rate lies at the edge of the sweep after all.
     rule: with which the study goes on.
     """
 
+    budget: float
     before: RateRule
     losses: Mapping[int, Mapping[float, float]]
     best: Mapping[int, float]
@@ -47,9 +51,14 @@ class Sweep:
 
     def __str__(self) -> str:
         found = ", ".join(f"x {factor:.2g} at {n:,} parameters" for n, factor in self.best.items())
-        agree = "agree within" if self.holds else "differ by more than"
-        said = f"the best learning rate is the rule's {found}; these {agree} a factor of {AGREE:g}, so "
-        said += "the power stays" if self.holds else f"the power is now {self.rule.power:.2f}"
+        said = f"{self.budget:.1e} FLOPs: the best learning rate is the rule's {found}"
+        if len(self.best) > 1:
+            said += f"; these {'agree within' if self.holds else 'differ by more than'} a factor of {AGREE:g}"
+            said += "" if self.holds else f", so the power of the width is now {self.rule.power:.2f}"
+        elif self.holds:
+            said += f", within a factor of {TRANSFERS:.2g}: the rule holds at this budget"
+        else:
+            said += f", so the rate changes with the budget by a power of {-self.rule.budget_power:.2f}"
         if self.edge:
             said += f"; at {', '.join(f'{n:,}' for n in self.edge)} parameters the best is at the edge of the sweep"
         return f"{said}: {self.rule}"
@@ -57,6 +66,7 @@ class Sweep:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
+            "budget": self.budget,
             "before": str(self.before),
             "rule": vars(self.rule),
             "holds": self.holds,
@@ -83,15 +93,17 @@ def sweep_rates(design: Design, sizes: Sequence[Size], budget: float, runner: Ru
         wanted = [(size, beyond) for size in sizes if (beyond := _beyond(losses[size.parameters])) is not None]
         if not wanted:
             break
-    return conclude_sweep(design.rule, sizes, losses, design.batch(sizes[0], budget))
+    conclude = conclude_width if len(sizes) > 1 else conclude_budget
+    return conclude(design.rule, sizes, losses, budget)
 
 
-def conclude_sweep(
-    rule: RateRule, sizes: Sequence[Size], losses: Mapping[int, Mapping[float, float]], batch: int
-) -> Sweep:
-    """Keep the rule's power when the sizes agree, and fit it when they do not; its rate is fitted either way."""
+Losses = Mapping[int, Mapping[float, float]]
+
+
+def conclude_width(rule: RateRule, sizes: Sequence[Size], losses: Losses, budget: float) -> Sweep:
+    """At the lowest budget: keep the power of the width when the sizes agree, and fit it when they do not; the rate is
+    fitted either way."""
     best = {size.parameters: _vertex(losses[size.parameters]) for size in sizes}
-    edge = tuple(n for n, of in losses.items() if _beyond(of) is not None)
     logs = np.log([size.width for size in sizes]) - math.log(rule.width)
     factors = np.log(list(best.values()))
     holds = float(np.ptp(factors)) < math.log(AGREE)
@@ -101,8 +113,23 @@ def conclude_sweep(
         lr=rule.lr * math.exp(shift),
         matrix_lr=rule.matrix_lr * math.exp(float(factors.mean())),
         power=rule.power - slope,
+        budget=budget,
     )
-    return Sweep(rule, losses, best, edge, holds, new)
+    return Sweep(budget, rule, losses, best, _edge(losses), holds, new)
+
+
+def conclude_budget(rule: RateRule, sizes: Sequence[Size], losses: Losses, budget: float) -> Sweep:
+    """At a further budget: where the best rate is far from the rule's, the power of the budget takes it there."""
+    (size,) = sizes
+    factor = _vertex(losses[size.parameters])
+    holds = abs(math.log(factor)) <= math.log(TRANSFERS)
+    slope = 0.0 if holds else math.log(factor) / math.log(budget / rule.budget)
+    new = rule if holds else replace(rule, budget_power=rule.budget_power - slope)
+    return Sweep(budget, rule, losses, {size.parameters: factor}, _edge(losses), holds, new)
+
+
+def _edge(losses: Losses) -> tuple[int, ...]:
+    return tuple(n for n, of in losses.items() if _beyond(of) is not None)
 
 
 def _beyond(losses: Mapping[float, float]) -> float | None:

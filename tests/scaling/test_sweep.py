@@ -1,0 +1,71 @@
+"""What a sweep of the learning rate concludes from losses that are given."""
+
+import math
+
+import pytest
+
+from windtunnel.scaling.design import RateRule, make_design
+from windtunnel.scaling.sweep import conclude_budget, conclude_width
+
+RULE = RateRule(lr=1e-3, matrix_lr=2e-2, width=16)
+
+
+@pytest.fixture(scope="module")
+def sizes(base):
+    design = make_design(base, 5000)
+    return [design.size(n) for n in (2, 4, 8)]
+
+
+def valley(best, factors=(0.5, 1, 2, 4)):
+    """Losses that are a parabola in the logarithm of the factor."""
+    return {f: 2 + 0.1 * math.log(f / best) ** 2 for f in factors}
+
+
+def test_sizes_that_agree_keep_the_power_and_move_the_rate(sizes):
+    best = (1.2, 1.5, 1.8)
+    losses = {size.parameters: valley(b) for size, b in zip(sizes, best, strict=True)}
+    found = conclude_width(RULE, sizes, losses, 1e9)
+    assert found.holds
+    assert found.edge == ()
+    assert list(found.best.values()) == pytest.approx(best)
+    assert found.rule.power == 0.5
+    assert found.rule.lr == pytest.approx(1e-3 * (1.2 * 1.5 * 1.8) ** (1 / 3))
+    assert found.rule.budget == 1e9
+    assert "agree within a factor of 2" in str(found)
+
+
+def test_sizes_that_differ_change_the_power(sizes):
+    losses = {size.parameters: valley(2 * (size.width / 16) ** -0.7) for size in sizes}
+    found = conclude_width(RULE, sizes, losses, 1e9)
+    assert not found.holds
+    assert found.rule.power == pytest.approx(1.2)
+    assert found.rule.lr == pytest.approx(2e-3)
+    for size in sizes:
+        assert found.rule.at(size.width, 1e9) == pytest.approx(1e-3 * 2 * (size.width / 16) ** -1.2)
+
+
+def test_a_best_rate_at_the_edge_is_told(sizes):
+    losses = {size.parameters: valley(1) for size in sizes}
+    losses[sizes[0].parameters] = {0.5: 3.0, 1: 2.0, 2: 1.0}
+    found = conclude_width(RULE, sizes, losses, 1e9)
+    assert found.edge == (sizes[0].parameters,)
+    assert found.best[sizes[0].parameters] == 2
+    assert "at the edge of the sweep" in str(found)
+
+
+def test_a_rate_that_diverged_is_no_neighbour(sizes):
+    losses = {size.parameters: {0.5: 2.1, 1: 2.0, 2: math.inf} for size in sizes}
+    assert set(conclude_width(RULE, sizes, losses, 1e9).best.values()) == {1}
+
+
+def test_a_further_budget_keeps_the_rule_or_bends_it(sizes):
+    rule = RateRule(lr=1e-3, matrix_lr=2e-2, width=16, budget=1e9)
+    near = conclude_budget(rule, sizes[:1], {sizes[0].parameters: valley(1.3)}, 1e10)
+    assert near.holds
+    assert near.rule == rule
+    far = conclude_budget(rule, sizes[:1], {sizes[0].parameters: valley(0.5, (0.25, 0.5, 1, 2))}, 1e10)
+    assert not far.holds
+    assert far.rule.budget_power == pytest.approx(math.log10(2))
+    assert far.rule.at(16, 1e10) == pytest.approx(0.5e-3)
+    assert far.rule.at(16, 1e9) == rule.lr
+    assert "changes with the budget by a power of -0.30" in str(far)
