@@ -90,7 +90,7 @@ def test_the_file_of_the_study_holds_what_was_found(whole):
     study, found, _ = whole
     body = read_sealed(study.folder / "study.json")
     assert body["asked"]["minutes"] == 0.4
-    assert [len(one["runs"]) for one in body["found"]["sweeps"]][0] >= 9
+    assert len(body["found"]["sweeps"][0]["runs"]) >= 9
     assert [one["budget"] for one in body["found"]["searched"]] == pytest.approx(study.plan.budgets)
     assert body["found"]["searched"][0]["best"] == found.searched[0].best
     assert body["pace"]["overhead"] == 0.1

@@ -1,13 +1,14 @@
 """What a sweep of the learning rate concludes from losses that are given."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from windtunnel.scaling.design import RateRule, make_design
 from windtunnel.scaling.sweep import conclude_budget, conclude_width
 
-RULE = RateRule(lr=1e-3, matrix_lr=2e-2, width=16)
+RULE = RateRule(lr=1e-3, matrix_lr=2e-2, width=16, batch=8, tokens=1e6)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,25 @@ def test_sizes_that_agree_keep_the_power_and_move_the_rate(sizes):
 
 
 def test_sizes_that_differ_change_the_power(sizes):
-    losses = {size.parameters: valley(2 * (size.width / 16) ** -0.7) for size in sizes}
-    found = conclude_width(RULE, sizes, losses, 1e9)
+    losses = {size.parameters: valley(2 * (size.width / 16) ** -0.7, (0.25, 0.5, 1, 2, 4)) for size in sizes}
+    found = conclude_width(replace(RULE, power=0.2), sizes, losses, 1e9)
     assert not found.holds
-    assert found.rule.power == pytest.approx(1.2)
+    assert found.rule.power == pytest.approx(0.9)
     assert found.rule.lr == pytest.approx(2e-3)
     for size in sizes:
-        assert found.rule.at(size.width, 1e9) == pytest.approx(1e-3 * 2 * (size.width / 16) ** -1.2)
+        assert found.rule.at(size.width, 8, 1e6, 1e9) == pytest.approx(1e-3 * 2 * (size.width / 16) ** -0.9)
+
+
+@pytest.mark.parametrize(("slope", "power"), [(1.5, 0.0), (-1.5, 1.0)])
+def test_the_power_stays_between_0_and_1(sizes, slope, power):
+    losses = {
+        size.parameters: valley((size.width / sizes[1].width) ** slope, (1 / 16, 1 / 8, 0.25, 0.5, 1, 2, 4, 8, 16))
+        for size in sizes
+    }
+    found = conclude_width(RULE, sizes, losses, 1e9)
+    assert found.rule.power == power
+    middle = sizes[1].width
+    assert found.rule.at(middle, 8, 1e6, 1e9) == pytest.approx(RULE.at(middle, 8, 1e6, 1e9))
 
 
 def test_a_best_rate_at_the_edge_is_told(sizes):
@@ -59,13 +72,13 @@ def test_a_rate_that_diverged_is_no_neighbour(sizes):
 
 
 def test_a_further_budget_keeps_the_rule_or_bends_it(sizes):
-    rule = RateRule(lr=1e-3, matrix_lr=2e-2, width=16, budget=1e9)
+    rule = RateRule(lr=1e-3, matrix_lr=2e-2, width=16, batch=8, tokens=1e6, budget=1e9)
     near = conclude_budget(rule, sizes[:1], {sizes[0].parameters: valley(1.3)}, 1e10)
     assert near.holds
     assert near.rule == rule
     far = conclude_budget(rule, sizes[:1], {sizes[0].parameters: valley(0.5, (0.25, 0.5, 1, 2))}, 1e10)
     assert not far.holds
     assert far.rule.budget_power == pytest.approx(math.log10(2))
-    assert far.rule.at(16, 1e10) == pytest.approx(0.5e-3)
-    assert far.rule.at(16, 1e9) == rule.lr
+    assert far.rule.at(16, 8, 1e6, 1e10) == pytest.approx(0.5e-3)
+    assert far.rule.at(16, 8, 1e6, 1e9) == rule.lr
     assert "changes with the budget by a power of -0.30" in str(far)

@@ -124,7 +124,7 @@ def fit_and_show(path: Path, fits: Fits, out: Path | None, as_json: bool) -> Non
     """Fit a file of points, print what is found, and write the report where it is asked for."""
     from windtunnel.scaling.points import read_points
 
-    show_fits(read_points(path), fits, out, path.parent.name or path.stem, as_json)
+    show_fits(read_points(path), fits, out, path.parent.name if path.name == POINTS else path.stem, as_json)
 
 
 def show_fits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -29,17 +30,26 @@ figure { margin: 1rem 0; overflow-x: auto; }
 figure svg { fill: var(--ink); max-width: 100%; min-width: 34rem; height: auto; }
 .refused { border-left: .3rem solid var(--not); padding-left: .6rem; margin: .35rem 0; }
 """
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 FAR = 1.0
 """Decades beyond the largest budget from which on a forecast is called far."""
 
 
 def count(found: Estimate | None) -> str:
-    """`36,223 [34,100, 38,500]`, or in thousands of millions `1.94e+09 [...]`; - for None."""
+    """`36.2k [34.1k, 38.5k]`, in thousands, millions (M), 1e9 (G) or 1e12 (T); - for None."""
     return "-" if found is None else f"{_count(found.estimate)} [{_count(found.low)}, {_count(found.high)}]"
 
 
 def _count(x: float) -> str:
-    return f"{x:,.0f}" if x < 1e7 else f"{x:.3g}"
+    for size, unit in UNITS:
+        if x >= 0.9995 * size:
+            return f"{_three(x / size)}{unit}"
+    return f"{x:.3g}"
+
+
+def _three(x: float) -> str:
+    """Three digits, and no exponent below a million: 36.2, 1,230."""
+    return f"{x:,.{max(0, 2 - int(math.log10(max(x, 1))))}f}" if x < 1e6 else f"{x:.3g}"
 
 
 def _plain(found: Estimate | None, digits: int = 3) -> str:
@@ -79,12 +89,9 @@ def scaling_tables(found: Scaling, forecasts: Sequence[Forecast], choices: Choic
 
 def _parabolas(found: Scaling) -> Table:
     rows = [
-        (f"{p.budget:.3g}", str(p.runs), str(len(p.sizes)), count(p.parameters), count(p.tokens), _plain(p.loss),
-         f"{100 * p.usable:.0f} %")
-        for p in found.parabolas
-    ]  # fmt: skip
-    heads = ("budget, FLOPs", "runs", "sizes", "best N", "D there", "loss there", "usable resamples")
-    return table("The lowest point of each budget, 95 %", heads, rows)
+        (f"{p.budget:.3g}", str(p.runs), count(p.parameters), count(p.tokens), _plain(p.loss)) for p in found.parabolas
+    ]
+    return table("The lowest point of each budget, 95 %", ("FLOPs", "runs", "best N", "D there", "loss there"), rows)
 
 
 def _laws(found: Scaling) -> Table:
@@ -106,13 +113,13 @@ def _laws(found: Scaling) -> Table:
 
 
 def _forecasts(forecasts: Iterable[Forecast]) -> Table:
-    rows = [
-        (f"{f.compute:.3g}", count(f.parameters), count(f.tokens), _plain(f.loss), count(f.law_parameters),
-         _plain(f.law_loss), f"{f.decades:+.1f}")
-        for f in forecasts
-    ]  # fmt: skip
-    heads = ("C, FLOPs", "N*", "D*", "L*", "N*, parametric", "L*, parametric", "decades beyond")
-    return table("Forecasts, 95 %", heads, rows)
+    rows = []
+    for f in forecasts:
+        rows.append((f"{f.compute:.3g}", "parabolas", count(f.parameters), count(f.tokens), _plain(f.loss)))
+        if f.law_parameters:
+            law = (count(f.law_parameters), count(f.law_tokens), _plain(f.law_loss))
+            rows.append((f"{f.compute:.3g}", "law", *law))
+    return table("Forecasts, 95 %", ("C, FLOPs", "by", "N*", "D*", "L*"), rows)
 
 
 def scaling_data(found: Scaling, forecasts: Sequence[Forecast], choices: Choices) -> dict[str, Any]:

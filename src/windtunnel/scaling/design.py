@@ -28,6 +28,7 @@ SIZES, SIZE_STEP = 5, 2.0
 """How many sizes a budget has, and the factor between their parameters."""
 GUESS = 120.0
 """The first guess of the best size is sqrt(FLOPs / GUESS) parameters: 6 FLOPs a parameter and token, 20 tokens each."""
+TOKENS_POWER = 0.32
 NARROWEST_HEAD, FEWEST_HEADS = 8, 4
 
 
@@ -48,31 +49,41 @@ class Size:
 
 @dataclass(frozen=True)
 class RateRule:
-    """lr * (width / reference width)^-power * (budget / reference budget)^-budget_power.
+    """How the learning rate depends on a run: lr at the reference, times a power of each of these by its own.
 
-    The batch has no part in it: it grows with the budget, and so its root (Malladi et al. 2022, arXiv 2205.10287) works
-    against the lower rates of longer runs. What is left over is `budget_power`, which sweeps at several budgets tell. A
-    matrix rate of Muon moves with the sweeps and not with the width.
+    width: to the -power, .5 until a sweep tells another.
+    batch: to the .5 (Malladi et al. 2022, arXiv 2205.10287).
+    tokens of the run: to the -.32 (Bjorck et al. 2024, arXiv 2409.19913). Of two sizes at a budget the larger sees
+        fewer; without this, a sweep would take what shorter runs need for what wider models need.
+    budget: to the -budget_power, 0 until a sweep at a further budget tells another.
+
+    A matrix rate of Muon has all but the width.
     """
 
     lr: float
     matrix_lr: float
     width: int
+    batch: int
+    tokens: float
     power: float = 0.5
     budget: float = 1.0
     budget_power: float = 0.0
 
-    def at_budget(self, budget: float) -> float:
-        """The factor of both rates that a budget brings."""
-        return (budget / self.budget) ** -self.budget_power
+    def factor(self, batch: int, tokens: float, budget: float) -> float:
+        """Of both rates, for all but the width."""
+        rest = (tokens / self.tokens) ** -TOKENS_POWER * (budget / self.budget) ** -self.budget_power
+        return math.sqrt(batch / self.batch) * rest
 
-    def at(self, width: int, budget: float) -> float:
+    def at(self, width: int, batch: int, tokens: float, budget: float) -> float:
         """The rate of everything but the matrices that Muon moves."""
-        return self.lr * (width / self.width) ** -self.power * self.at_budget(budget)
+        return self.lr * (width / self.width) ** -self.power * self.factor(batch, tokens, budget)
 
     def __str__(self) -> str:
-        longer = f" * (FLOPs / {self.budget:.1e})^{-self.budget_power:.2f}" if self.budget_power else ""
-        return f"learning rate {self.lr:.3g} * (width / {self.width})^{-self.power:.2f}{longer}"
+        budget = f" * (FLOPs / {self.budget:.1e})^{-self.budget_power:.2f}" if self.budget_power else ""
+        return (
+            f"learning rate {self.lr:.3g} * (width / {self.width})^{-self.power:.2f} * (batch / {self.batch})^0.5 * "
+            f"(tokens / {self.tokens:.2g})^-{TOKENS_POWER:g}{budget}"
+        )
 
 
 @dataclass(frozen=True)
@@ -182,8 +193,8 @@ class Design:
         """
         base, batch = self.base.config, self.batch(size, budget)
         steps = round(self.tokens(size, budget) / (batch * self.per_example))
-        rule = self.rule
-        rate, matrices = rule.at(size.width, budget) * factor, rule.matrix_lr * rule.at_budget(budget) * factor
+        rule, at = self.rule, (batch, self.tokens(size, budget), budget)
+        rate, matrices = rule.at(size.width, *at) * factor, rule.matrix_lr * rule.factor(*at) * factor
         config = base.replace(
             model=resized(base.model, size.width, self.head),
             optimizer=base.optimizer.replace(lr=_short(rate), matrix_lr=_short(matrices)),
@@ -231,7 +242,9 @@ def make_design(base: ResolvedArm, smallest: float, fewest_steps: int = FEWEST_S
     model = config.model
     _check(config)
     assert isinstance(model, BlocksConfig)
-    rule = RateRule(config.optimizer.lr, config.optimizer.matrix_lr, model.d_model)
+    tokens = step_cost(config, base.store, base.task)[0] * config.train.steps
+    rates = config.optimizer.lr, config.optimizer.matrix_lr
+    rule = RateRule(*rates, model.d_model, config.train.batch_size, max(1.0, tokens))
     head = model.head_width
     while True:
         design = Design(base, head, rule, fewest_steps)

@@ -11,6 +11,8 @@ from windtunnel.stats.intervals import Estimate
 
 Floats = NDArray[np.float64]
 LEVELS = (0.025, 0.975)
+LEAST_USABLE = 0.9
+"""Share of the draws that must have what a part is about; a vertex between the sampled sizes, exponents above 0."""
 
 
 @dataclass(frozen=True)

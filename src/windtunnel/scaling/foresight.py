@@ -11,7 +11,7 @@ from windtunnel.scaling.simulate import Expected, expected
 
 NOISES = (0.01, 0.03)
 """Nats by which seeds may differ; nobody knows before they are trained."""
-STUDIES = 60
+STUDIES = 30
 WORTH = 0.75
 """A change is worth its time where it narrows the exponent's interval to less than this share."""
 

@@ -13,15 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from windtunnel.scaling.draws import Floats, exp, summary
+from windtunnel.scaling.draws import LEAST_USABLE, Floats, exp, summary
 from windtunnel.scaling.points import Points
 from windtunnel.stats.intervals import Estimate
 
 Size = Literal["parameters", "all_parameters"]
 Compute = Literal["flops", "6nd"]
 SEEDS_TO_RESAMPLE = 5
-LEAST_USABLE = 0.9
-"""Share of draws that must open upwards with their vertex between the sampled sizes."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +110,7 @@ def fit_parabolas(
     deviation = float(np.sqrt(sum(squares) / df))
     if all(_seeds_a_size(b) >= SEEDS_TO_RESAMPLE for b in sound):
         method = "95 % bootstrap over seeds"
+        deviation = _deviation_within_seeds(sound, fits)
         drawn = [_resampled(b, samples, rng) for b in sound]
     else:
         method = f"95 % t interval of residuals, {df} degrees of freedom"
@@ -135,6 +134,18 @@ def _seeds_a_size(budget: _Budget) -> int:
     """The fewest seeds that all sizes share."""
     shared = [set(budget.runs.seed[budget.size == n].tolist()) for n in np.unique(budget.size)]
     return len(set.intersection(*shared)) if all(own == shared[0] for own in shared) else 0
+
+
+def _deviation_within_seeds(budgets: Sequence[_Budget], fits: Sequence[Floats]) -> float:
+    """Of residuals from their seed's mean at the budget: what a seed adds to all of its sizes moves no vertex."""
+    squares, df = 0.0, 0
+    for b, fit in zip(budgets, fits, strict=True):
+        rest = b.runs.loss - b.basis @ fit
+        seeds, which = np.unique(b.runs.seed, return_inverse=True)
+        means = np.bincount(which, rest) / np.bincount(which)
+        squares += float(np.sum((rest - means[which]) ** 2))
+        df += len(rest) - 2 - len(seeds)
+    return float(np.sqrt(squares / df))
 
 
 def _from_residuals(budget: _Budget, fit: Floats, scale: Floats, rng: np.random.Generator) -> Floats:

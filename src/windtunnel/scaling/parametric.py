@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from windtunnel.scaling.draws import Floats, exp, summary
+from windtunnel.scaling.draws import LEAST_USABLE, Floats, exp, summary
 from windtunnel.stats.intervals import Estimate
 
 DELTA = 1e-3
@@ -23,7 +23,7 @@ GRID = np.linspace(0.05, 1.2, 12)
 STARTS = 8
 HELD = 4_000_000
 """Residuals computed in all while resampling; more points are resampled less often, at least 100 times."""
-METHOD = "95 % bootstrap of residuals of the parametric law"
+METHOD = "95 % parametric bootstrap of the residuals"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +69,22 @@ def fit_parametric(
             f"This law does not fit: its residual of ln L is {residual:.3f}, and at most {WORST_RESIDUAL} is taken; "
             "fit fewer budgets, or read the parabolas alone."
         )
-    stretched = (rest - np.median(rest)) * np.sqrt(n / (n - 5))
+    deviation = float(np.sqrt(np.sum((loss - np.exp(fit)) ** 2) / (n - 5)))
     drawn = []
     for rows in _chunks(min(samples, max(100, HELD // n)), n):
-        targets = fit + stretched[rng.integers(0, n, (rows, n))]
+        scale = deviation * np.sqrt((n - 5) / rng.chisquare(n - 5, (rows, 1)))
+        noise = scale * rng.standard_normal((rows, n))
+        targets = np.log(np.maximum(np.exp(fit) + noise, np.exp(fit) / 2))
         drawn.append(_polished(np.tile(theta, (rows, 1)), logs, targets))
-    return _law(theta, np.concatenate(drawn), residual, flops_per, n)
+    draws = np.concatenate(drawn)
+    falls = np.all(draws[:, 3:] > 0, axis=1)
+    if np.any(theta[3:] <= 0) or falls.mean() < LEAST_USABLE:
+        return (
+            f"The loss falls with both N and D in {100 * falls.mean():.0f} % of the resamples of the parametric law, "
+            f"and {100 * LEAST_USABLE:.0f} % are needed; add budgets or seeds."
+        )
+    draws[:, 3:] = np.maximum(draws[:, 3:], 1e-3)
+    return _law(theta, draws, residual, flops_per, n)
 
 
 def _law(theta: Floats, drawn: Floats, residual: float, flops_per: float, n: int) -> Parametric:

@@ -81,9 +81,7 @@ def simulate(
     Raises:
         ConfigError: unless there are as many lists of sizes and numbers of seeds as budgets.
     """
-    if not len(sizes) == len(budgets) == len(seeds) > 0:
-        given = f"{len(budgets)} budgets, {len(sizes)} lists of sizes, {len(seeds)} numbers of seeds"
-        raise ConfigError(f"{given}: expected as many of each")
+    _require_design(sizes, budgets, seeds)
     rows = [(n, c, s) for own, c, k in zip(sizes, budgets, seeds, strict=True) for n in own for s in range(k)]
     n, c, seed = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     loss = law.loss(n, c / 6 / n) + noise * rng.standard_normal(len(n))
@@ -105,6 +103,7 @@ def expected(
         sizes: N of each budget; seeds: of each budget; noise: standard deviation of a seed's loss in nats.
         law: by default one whose best sizes run through the middles of the sizes.
     """
+    _require_design(sizes, budgets, seeds)
     law = law or law_of_middles(sizes, budgets)
     rng = np.random.default_rng(seed)
     found = []
@@ -115,6 +114,12 @@ def expected(
             found.append(((e.high - e.low) / 2, n.low / n.estimate, n.high / n.estimate))
     half, low, high = np.median(found, axis=0).tolist() if found else (np.nan, np.nan, np.nan)
     return Expected(half, low, high, len(found) / studies, studies)
+
+
+def _require_design(sizes: Sizes, budgets: Sequence[float], seeds: Sequence[int]) -> None:
+    if not len(sizes) == len(budgets) == len(seeds) > 0:
+        given = f"{len(budgets)} budgets, {len(sizes)} lists of sizes, {len(seeds)} numbers of seeds"
+        raise ConfigError(f"{given}: expected as many of each")
 
 
 def law_of_middles(sizes: Sizes, budgets: Sequence[float]) -> Law:

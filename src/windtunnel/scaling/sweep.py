@@ -19,6 +19,8 @@ from windtunnel.scaling.runner import News, Runner
 
 AGREE = 2.0
 """The rule holds when the best rates of all sizes, as factors of the rule's, lie within this factor."""
+MOST_POWER = 1.0
+"""Of the width, from 0 on: a power beyond is a sign of noise, and would ruin the larger sizes to come."""
 TRANSFERS = math.sqrt(2)
 """The rule holds at a further budget when the best rate there is within this factor of its own."""
 MOST_ROUNDS = 6
@@ -107,14 +109,11 @@ def conclude_width(rule: RateRule, sizes: Sequence[Size], losses: Losses, budget
     logs = np.log([size.width for size in sizes]) - math.log(rule.width)
     factors = np.log(list(best.values()))
     holds = float(np.ptp(factors)) < math.log(AGREE)
-    slope, shift = (0.0, float(factors.mean())) if holds else map(float, np.polyfit(logs, factors, 1))
-    new = replace(
-        rule,
-        lr=rule.lr * math.exp(shift),
-        matrix_lr=rule.matrix_lr * math.exp(float(factors.mean())),
-        power=rule.power - slope,
-        budget=budget,
-    )
+    slope = 0.0 if holds else float(np.polyfit(logs, factors, 1)[0])
+    power = min(max(rule.power - slope, 0.0), MOST_POWER)
+    shift = float((factors + (power - rule.power) * logs).mean())
+    moved, matrices = rule.lr * math.exp(shift), rule.matrix_lr * math.exp(float(factors.mean()))
+    new = replace(rule, lr=moved, matrix_lr=matrices, power=power, budget=budget)
     return Sweep(budget, rule, losses, best, _edge(losses), holds, new)
 
 

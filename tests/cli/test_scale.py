@@ -1,0 +1,81 @@
+"""windtunnel scale: anybody's points, the report, the forecast of a study, and input that cannot be used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from windtunnel.scaling.points import read_points, write_points
+from windtunnel.scaling.simulate import Law, simulate
+
+LAW = Law.through(1e11, 3e4)
+BUDGETS = [1e10 * 10 ** (i / 2) for i in range(4)]
+
+
+@pytest.fixture
+def points(tmp_path):
+    sizes = [LAW.optimum(c) * np.geomspace(1 / 4, 4, 5) for c in BUDGETS]
+    path = tmp_path / "mine.csv"
+    write_points(simulate(LAW, sizes, BUDGETS, (3, 3, 1, 1), 0.01, np.random.default_rng(1)), path)
+    return path
+
+
+def test_points_are_fitted_and_the_folder_that_is_written_is_a_study(command_line, points, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = tmp_path / "study"
+    code, out, err = command_line("scale", "fit", points, "--samples", "200", "--out", folder)
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith("1e+1")}
+    assert set(rows) == {"1e+10", "1e+11"}  # and no row is broken at 80 columns
+    assert rows["1e+10"][1] == "15"
+    assert rows["1e+10"][2].startswith(("10.", "11."))
+    assert rows["1e+10"][2].endswith("k")
+    assert "At 3.16e+12 FLOPs, 1.0 decades beyond the largest budget, the best model has" in out
+    assert "The exponent of N* is 0.4" in out
+    written = {path.name for path in folder.iterdir()}
+    assert written == {f"{n}.{e}" for n in ("isoflop", "optimum", "loss") for e in ("png", "svg")} | {
+        "points.csv", "scaling.json", "report.html",
+    }  # fmt: skip
+    assert "mine" in (folder / "report.html").read_text()
+    assert len(read_points(folder / "points.csv")) == 40
+
+    code, out, _ = command_line("scale", folder, "--predict", "1e13", "--predict", "1e14", "--samples", "200", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert [f["compute"] for f in found["forecasts"]] == [1e13, 1e14]
+    assert found["forecasts"][1]["decades"] == pytest.approx(2.5)
+    n = found["forecasts"][0]["parameters"]
+    assert n["low"] < LAW.optimum(1e13) < n["high"]
+    assert len(found["exponents_by_choice"]) == 2
+    assert found["refusals"] == []
+
+
+def test_what_is_refused_is_said_and_the_figures_are_drawn_without_it(command_line, tmp_path):
+    path = tmp_path / "few.csv"
+    path.write_text("n,c,loss\n" + "".join(f"{n},1e9,{3 - n / 1e4}\n" for n in (1000, 2000, 3000, 4000)))
+    code, out, _ = command_line("scale", "fit", path, "--out", tmp_path / "out")
+    assert code == 0
+    assert "Refused: the parabola at 1e+09 FLOPs." in out
+    assert "no size is forecast: its line was refused" in out
+    assert "D = C / 6N is assumed" in out
+    assert "Refused" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["fit"], 2, "name a file of points"),
+        (["fit", "none.csv"], 3, "none.csv cannot be read"),
+        (["nothing-here"], 2, "no folder of a study"),
+        (["nothing-here", "points.csv"], 2, "comes after `fit`"),
+        (["fit", "POINTS", "--predict", "-1"], 2, "above 0"),
+        (["fit", "POINTS", "--size", "all_parameters"], 2, "no such column"),
+        (["fit", "POINTS", "--compute", "tokens"], 2, "flops or 6nd"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(command_line, points, words, code, said):
+    words = [points if word == "POINTS" else word for word in words]
+    found, out, err = command_line("scale", *words)
+    assert (found, out) == (code, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
