@@ -79,3 +79,47 @@ def test_what_cannot_be_used_is_one_sentence(command_line, points, words, code, 
     assert (found, out) == (code, "")
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_study_is_planned_before_anything_is_trained(command_line, tmp_path):
+    corpus = tmp_path / "words.txt"
+    corpus.write_text("".join(chr(97 + i * i * 7919 % 26) for i in range(200_000)))
+    tiny = ("model.context_length=4", "train.batch_size=8", "train.threads=1")
+    ask = [
+        "scale",
+        corpus,
+        *(f"--set={one}" for one in tiny),
+        "--repeat-data",
+        "--hold-out",
+        "--out",
+        tmp_path / "runs",
+    ]
+    code, out, err = command_line(*ask, "--minutes", "600", "--dry-run", "--json")
+    assert code == 0, err
+    plan = json.loads(out)
+    assert 0.8 * 600 < plan["minutes"] <= 600
+    assert plan["minutes_include_hold_out"] is True
+    assert [len(budget["parameters"]) for budget in plan["budgets"]] == [5] * 4
+    assert "600 given, the hold-out's" in err
+    assert "expected with seeds that differ by 0.01 nats" in err
+    (study,) = (tmp_path / "runs").iterdir()  # and no run beside it
+    assert [path.name for path in study.iterdir()] == ["study.json"]
+    code, out, err = command_line(*ask, "--minutes", "600", "--dry-run")
+    assert "timing" not in err  # the study knows its pace
+    assert "hold-out" in out
+    code, _, err = command_line("scale", study)
+    assert (code, "has no points.csv yet" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["names", "--recipe", "mlp"], "the family mlp has no dial for its size"),
+        (["no-such-corpus"], "no-such-corpus"),
+        (["names", "--budgets", "2"], "budgets"),
+    ],
+)
+def test_what_cannot_be_studied_is_told(command_line, wrong, told):
+    code, _, err = command_line("scale", *wrong)
+    assert code in (2, 3)
+    assert told in err

@@ -22,7 +22,7 @@ class Here(Executor):
     """Trains in this very process, so that a run takes milliseconds and not the start of a process."""
 
     def __init__(self, at_most=-1):
-        self.trained, self.at_most = [], at_most
+        self.trained, self.at_most = [], at_most  # -1: never
 
     def submit(self, train_runs, folders, patience, wanted):
         future = Future()
@@ -38,9 +38,9 @@ class Here(Executor):
         return ended
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def here():
-    """The executor."""
+    """The class of the executor; `at_most` is after how many runs it stops."""
     return Here
 
 
@@ -64,7 +64,7 @@ def config(words):
         corpus=str(words),
         text=TextConfig(unit="text"),
         model=TransformerConfig(
-            context_length=8, n_layers=2, n_heads=2, d_model=16, position="rope", dropout=0.0, bias=False
+            context_length=8, n_layers=1, n_heads=2, d_model=16, position="rope", dropout=0.0, bias=False
         ),
         optimizer=OptimizerConfig(lr=3e-3),
         schedule=ScheduleConfig(warmup=100),

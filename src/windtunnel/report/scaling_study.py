@@ -46,7 +46,7 @@ def plan_lines(plan: StudyPlan, minutes: float, foresights: Sequence[Foresight])
     """What is planned, in sentences."""
     held = plan.hold_out.minutes if plan.hold_out else 0.0
     include = f"the hold-out's {held:.1f} among them" if held else "without a hold-out (--hold-out tests the forecast)"
-    if held and not plan.included:
+    if held and not plan.leaves_time:
         include = f"the hold-out's {held:.1f} among them, for which the budgets leave no time"
     return [
         f"sizes: {plan.design.dial}; N is counted without embeddings",

@@ -201,7 +201,8 @@ class Design:
             schedule=base.schedule.replace(warmup=min(base.schedule.warmup, steps // 10)),
             train=base.train.replace(
                 steps=steps, batch_size=batch, grad_accumulation=min(base.train.grad_accumulation, batch),
-                eval_every=steps, eval_tokens=EVAL_TOKENS, save_every=max(1, steps // 4), keep=1, sample_tokens=0,
+                eval_every=steps, eval_tokens=EVAL_TOKENS, sample_tokens=0,
+                save_every=max(base.train.save_every, steps // 4), keep=1,
             ),
         )  # fmt: skip
         times = "" if factor == 1 else f", rate x {factor:g}"

@@ -48,7 +48,8 @@ class Row:
 class StudyPlan:
     """All that is decided before the first run; the sizes are a guess that the search corrects.
 
-    hold_out: the runs of the test of the forecast, or None; `included` says whether the budgets leave time for it.
+    hold_out: the runs of the test of the forecast, or None.
+    reserved: seeds of a hold-out for which the budgets leave time.
     """
 
     design: Design
@@ -56,7 +57,7 @@ class StudyPlan:
     sweep: Row
     rows: tuple[Row, ...]
     hold_out: Row | None
-    included: bool
+    reserved: int
 
     @property
     def parts(self) -> tuple[Row, ...]:
@@ -72,6 +73,11 @@ class StudyPlan:
     def minutes(self) -> float:
         """Of the clock, with the runs that are kept for the search."""
         return sum(row.minutes for row in self.parts)
+
+    @property
+    def leaves_time(self) -> bool:
+        """Whether the budgets were chosen so that there is time for the hold-out as well."""
+        return self.hold_out is not None and self.hold_out.seeds <= self.reserved
 
     @property
     def flops(self) -> float:
@@ -98,7 +104,7 @@ class StudyPlan:
             "flops": self.flops,
             "minutes": self.minutes,
             "minutes_of_hold_out": self.hold_out.minutes if self.hold_out else 0.0,
-            "budgets_leave_time_for_hold_out": self.included,
+            "minutes_include_hold_out": self.leaves_time,
             "epochs": self.epochs,
             "budgets": [
                 {
@@ -148,7 +154,11 @@ def make_plan(
         fits = k if larger.epochs <= MOST_EPOCHS else fits
     plan = at(k)
     if plan.epochs > MOST_EPOCHS and not repeat_data:
-        cure = "no smaller study would fit" if fits is None else f"--minutes {at(fits).minutes:.2g} would fit"
+        cure = (
+            "no smaller study would fit"
+            if fits is None
+            else f"--minutes {math.ceil(100 * at(fits).minutes) / 100:g} would fit"
+        )
         raise DataError(
             f"a run of this study would read its {design.unique:,.0f} tokens {plan.epochs:.1f} times, and beyond "
             f"{MOST_EPOCHS:g} times repeated text teaches less than new text, so the fits would not be of the size; "
@@ -185,12 +195,13 @@ def _plan(design: Design, pace: Pace, largest: float, seeds: int, n_budgets: int
     )
     swept = rows[0].sizes[1], rows[0].sizes[2], rows[0].sizes[3]
     sweep = _row(design, pace, budgets[0], swept, len(RATES), 0, 2)
-    plan = StudyPlan(design, pace, sweep, rows, None, bool(hold_out))
-    return with_hold_out(plan, hold_out) if hold_out else plan
+    return with_hold_out(StudyPlan(design, pace, sweep, rows, None, hold_out), hold_out)
 
 
 def with_hold_out(plan: StudyPlan, seeds: int) -> StudyPlan:
-    """The plan with the test of its forecast beside it."""
+    """The plan with the test of its forecast on so many seeds; 0 is no test."""
+    if seeds == 0:
+        return replace(plan, hold_out=None)
     test = HOLD_OUT_STEP * plan.budgets[-1]
     sizes = plan.design.around(guess(test), 3)
     return replace(plan, hold_out=_row(plan.design, plan.pace, test, sizes, seeds, 0, 0))

@@ -125,10 +125,8 @@ def plan_study(
     else:
         pace, included = known
     plan = make_plan(design, pace, asked.minutes, asked.seeds, asked.budgets, included, asked.repeat_data)
-    if asked.hold_out and not included:
+    if asked.hold_out != included:
         plan = with_hold_out(plan, asked.hold_out)
-    elif not asked.hold_out:
-        plan = replace(plan, hold_out=None)
     study = Study(plan, asked, folder, root)
     _save(study, {"pace": vars(pace), "minutes_include_hold_out": included})
     return study
