@@ -5,7 +5,7 @@ import pytest
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.scaling.design import make_design
 from windtunnel.scaling.foresight import foresee
-from windtunnel.scaling.pace import Pace, makespan
+from windtunnel.scaling.pace import Pace, makespan, time_sizes
 from windtunnel.scaling.plan import make_plan
 
 PACE = Pace(((1e5, 1e-3), (1e7, 1e-3), (1e9, 1e-1)), overhead=0.5, at_once=2)
@@ -76,6 +76,23 @@ def test_text_that_would_be_read_five_times_is_refused_with_the_minutes_that_fit
     assert make_plan(design, PACE, fits).epochs <= 4
     with pytest.raises(DataError, match="no smaller study would fit; or give more text"):
         make_plan(make_design(base, 5000), PACE, 60)
+
+
+def test_sizes_are_timed_on_the_executor_and_leave_nothing(base, here, tmp_path):
+    design = make_design(base, 5000)
+    sizes = [design.size(1), design.size(8)]
+    *events, pace = time_sizes(design, sizes, here(), 1, tmp_path / "pace")
+    assert not (tmp_path / "pace").exists()
+    flops, seconds = zip(*pace.steps, strict=True)
+    assert flops == pytest.approx([sizes[0].flops * 8, sizes[0].flops * 64, sizes[1].flops * 64])  # batches 1, 8 and 8
+    assert list(seconds) == sorted(seconds)
+    assert pace.overhead >= 0
+    assert pace.at_once == 1
+    assert {label for label, _ in events} == {
+        "timing 792 parameters, batch 1",
+        "timing 792 parameters, batch 8",
+        f"timing {sizes[1].parameters:,} parameters, batch 8",
+    }
 
 
 def test_the_expected_interval_is_said(design):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -148,23 +149,28 @@ def make_plan(
             f"{design.fewest_steps} steps, takes {math.ceil(at(k).minutes)} minutes here; fewer --seeds or --budgets, "
             "or a shorter --set model.context_length, take less"
         )
-    fits = k if at(k).epochs <= MOST_EPOCHS else None
-    while (larger := at(k + 1)).minutes <= minutes:
-        k += 1
-        fits = k if larger.epochs <= MOST_EPOCHS else fits
-    plan = at(k)
+    plans = [at(k)]
+    while (larger := at(k + len(plans))).minutes <= minutes:
+        plans.append(larger)
+    plan = plans[-1]
     if plan.epochs > MOST_EPOCHS and not repeat_data:
-        cure = (
-            "no smaller study would fit"
-            if fits is None
-            else f"--minutes {math.ceil(100 * at(fits).minutes) / 100:g} would fit"
-        )
         raise DataError(
             f"a run of this study would read its {design.unique:,.0f} tokens {plan.epochs:.1f} times, and beyond "
             f"{MOST_EPOCHS:g} times repeated text teaches less than new text, so the fits would not be of the size; "
-            f"{cure}; or give more text, or --repeat-data to do it all the same"
+            f"{_fitting([*plans, larger])} would fit; or give more text, or --repeat-data to do it all the same"
         )
     return plan
+
+
+def _fitting(plans: Sequence[StudyPlan]) -> str:
+    """The most minutes whose plan repeats its text little enough."""
+    fits, most = "no smaller study", 0.0
+    for plan, larger in itertools.pairwise(plans):
+        most = max(most, plan.minutes)
+        given = math.ceil(1000 * most) / 1000
+        if plan.epochs <= MOST_EPOCHS and given < larger.minutes:
+            fits = f"--minutes {given:g}"
+    return fits
 
 
 def _check(minutes: float, seeds: int, n_budgets: int, hold_out: int) -> None:

@@ -102,7 +102,7 @@ def runs_at_once(base: ResolvedArm) -> int:
 
 def study_folder(base: ResolvedArm, asked: Asked, root: Path = RUNS) -> Path:
     """`scale-CORPUS-HASH`, with a hash of the config and what is asked, the hold-out apart: it can be added later."""
-    key = f"{base.key} {base.store.sha256} {asked.minutes} {asked.seeds} {asked.budgets} {asked.fewest_steps}"
+    key = f"{base.key} {base.store.sha256} {asked.minutes:g} {asked.seeds} {asked.budgets} {asked.fewest_steps}"
     return root / f"scale-{corpus_label(base.config)}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
 
 
