@@ -1,6 +1,6 @@
 """How often the 95 % bands of `windtunnel scale` hold the truth, by simulation from a known law.
 
-    python -m benchmarks.scaling_calibration [--studies 3000] [--law-studies 400]
+    python -m benchmarks.scaling_calibration [--studies 3000] [--law-studies 240]
 
 The law is L = 1 + A/N^.34 + B/D^.28 with its best size 3e4 at 1e11 FLOPs, at most designs four budgets a factor of
 sqrt(10) apart and five sizes over a factor of 4 either way; losses have normal noise, in nats. "budgets scatter" moves
@@ -11,6 +11,7 @@ the truth, with its Wilson interval, among those that were not refused, and the 
 import argparse
 import json
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 
@@ -42,6 +43,7 @@ DESIGNS = {
     "budgets scatter": {**DEFAULT, "scatter": 0.1},
     "8 budgets scatter, 1 seed": {**DEFAULT, "budgets": EIGHT, "seeds": (1,) * 8, "scatter": 0.1},
 }
+SAMPLES = 400
 WITH_LAW = list(DESIGNS)[:2] + list(DESIGNS)[4:6]
 """Designs whose parametric law is judged as well."""
 
@@ -65,7 +67,7 @@ def study(name, n, seed, law):
     loss = float(LAW.loss(np.array(best), np.array(far / 6 / best)))
     found = []
     for i in range(n):
-        fit = fit_scaling(points_of(design, rng), seed=i, law=law)
+        fit = fit_scaling(points_of(design, rng), samples=SAMPLES, seed=i, law=law)
         at = fit.at(far)
         exponents = [part.exponent if part else None for part in (fit.parameters, fit.law)]
         judged = {"exponent": (exponents[0], LAW.exponent), "N* at 10x": (at.parameters, best)}
@@ -90,16 +92,21 @@ def summary(found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=3000)
-    parser.add_argument("--law-studies", type=int, default=400)
+    parser.add_argument("--law-studies", type=int, default=240)
     asked = parser.parse_args()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         jobs = {name: pool.submit(study, name, asked.studies, i, False) for i, name in enumerate(DESIGNS)}
         laws = {name: pool.submit(study, name, asked.law_studies, 100 + i, True) for i, name in enumerate(WITH_LAW)}
-        rows = {name: summary(job.result()) for name, job in jobs.items()}
+        rows = {}
+        for name, job in jobs.items():
+            rows[name] = summary(job.result())
+            print(
+                name, {part: row["held"]["estimate"] for part, row in rows[name].items()}, file=sys.stderr, flush=True
+            )
         for name, job in laws.items():
             rows[name] |= {part: row for part, row in summary(job.result()).items() if part.startswith("law")}
-    print(json.dumps({"machine": machine.description(), "studies": asked.studies, "law_studies": asked.law_studies,
-                      "designs": rows}, indent=2))  # fmt: skip
+    asked_for = {"studies": asked.studies, "law_studies": asked.law_studies, "samples": SAMPLES}
+    print(json.dumps({"machine": machine.description(), **asked_for, "designs": rows}, indent=2))
 
 
 if __name__ == "__main__":

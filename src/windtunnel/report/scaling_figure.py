@@ -38,7 +38,7 @@ def _colours(n: int) -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return [to_hex(colormaps["viridis"](x)) for x in np.linspace(0, 0.85, n)]
+    return [to_hex(colormaps["viridis"](x)) for x in np.linspace(0.25, 0.8, n)]
 
 
 def _isoflop(found: Scaling) -> Panel:
