@@ -51,8 +51,10 @@ def test_a_run_that_diverged_decides_nothing():
 def test_the_error_and_the_band_are_those_of_the_forecast_size():
     size = Size(8, 1, 1, 2, 3, 1.0)
     measured = mean_interval([2.02])
-    held = HoldOut(1e9, size, Estimate(2.0, 1.95, 2.03, 20, ""), measured, {2: (2.02,)}, "undecided", "one seed")
+    held = HoldOut(
+        1e9, size, Estimate(2.0, 1.95, 2.03, 20, ""), "envelope", measured, {2: (2.02,)}, "undecided", "one seed"
+    )
     assert held.error == pytest.approx(0.01)
     assert held.inside
-    assert "predicted 2.0000 [1.9500, 2.0300], measured 2.0200 (+1.00%), inside the band" in str(held)
+    assert "predicted 2.0000 [1.9500, 2.0300] by the envelope, measured 2.0200 (+1.00%), inside the band" in str(held)
     assert held.to_dict()["inside"] is True

@@ -101,22 +101,24 @@ def test_the_hold_out_trains_the_forecast_size_and_its_neighbours(whole, here):
     study, _, _ = whole
     design = study.plan.design
     size, band = design.size(3), Estimate(1.5, 1.0, 2.0, 15, "")
-    forecast = SimpleNamespace(compute=1e8, loss=band, parameters=replace(band, estimate=1.1 * size.parameters))
+    forecast = SimpleNamespace(
+        compute=1e8, loss=None, law_loss=band, parameters=replace(band, estimate=1.1 * size.parameters)
+    )
     executor = here()
     held = last(hold_out(design, forecast, range(2), Runner(study.root, executor)))
     assert len(executor.trained) == 6
     assert list(held.losses) == [design.smaller(size).parameters, size.parameters, design.larger(size).parameters]
     assert held.size == size
     assert held.measured.estimate == pytest.approx(sum(held.losses[size.parameters]) / 2)
-    assert held.predicted == band
+    assert (held.predicted, held.by) == (band, "parametric law")
     assert held.verdict == "undecided"
     for folder in executor.trained:
         run = open_run(folder)
         assert sum(e.n_tokens for e in run.events("step") if isinstance(e, Step)) * design.nearest(
             sum(row.n_parameters for row in run.config.model.parameter_rows() if not row.is_embedding)
         ).flops == pytest.approx(1e8, rel=0.05)
-    nothing = SimpleNamespace(compute=1e8, loss=None, parameters=None)
-    assert last(hold_out(design, nothing, range(2), None)).startswith("there is no forecast to test")
+    nothing = SimpleNamespace(compute=1e8, loss=band, law_loss=band, parameters=None)
+    assert "no size is forecast" in last(hold_out(design, nothing, range(2), None))
 
 
 def test_a_hold_out_can_be_added_and_left_out(whole, base):

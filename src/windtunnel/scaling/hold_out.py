@@ -21,12 +21,14 @@ Verdict = Literal["the best of them", "not the best of them", "undecided"]
 class HoldOut:
     """Predicted and measured at a budget beyond those that were fitted.
 
-    predicted, measured: nats a target, of the forecast size. losses: of each size trained, seed by seed.
+    predicted, measured: nats a target, of the forecast size; `by` is the fit that predicted it.
+    losses: of each size trained, seed by seed.
     """
 
     budget: float
     size: Size
     predicted: Estimate
+    by: str
     measured: Estimate
     losses: Mapping[int, tuple[float, ...]]
     verdict: Verdict
@@ -46,7 +48,7 @@ class HoldOut:
         p, where = self.predicted, "inside" if self.inside else "outside"
         return (
             f"{self.budget:.1e} FLOPs on {self.size.parameters:,} parameters: predicted {p.estimate:.4f} "
-            f"[{p.low:.4f}, {p.high:.4f}], measured {self.measured.estimate:.4f} ({self.error:+.2%}), "
+            f"[{p.low:.4f}, {p.high:.4f}] by the {self.by}, measured {self.measured.estimate:.4f} ({self.error:+.2%}), "
             f"{where} the band; of the {len(self.losses)} sizes trained it is {self.verdict}: {self.reason}"
         )
 
@@ -65,8 +67,10 @@ def hold_out(
     design: Design, forecast: Forecast, seeds: Sequence[int], runner: Runner
 ) -> Generator[News, None, HoldOut | str]:
     """Train the forecast size and its neighbours at the forecast's budget, and judge; or say why there is no test."""
-    if forecast.parameters is None or forecast.loss is None:
-        return "there is no forecast to test: the fits were refused"
+    predicted, by = (forecast.loss, "envelope") if forecast.loss else (forecast.law_loss, "parametric law")
+    if forecast.parameters is None or predicted is None:
+        what = "size" if forecast.parameters is None else "loss"
+        return f"there is no forecast to test: no {what} is forecast, since its fit was refused"
     size, budget = design.nearest(forecast.parameters.estimate), forecast.compute
     sizes = hold_out_sizes(design, forecast.parameters.estimate)
     arms = {one: design.arm(one, budget) for one in sizes}
@@ -74,7 +78,7 @@ def hold_out(
     losses = {one.parameters: tuple(found[arm.name, seed] for seed in seeds) for one, arm in arms.items()}
     verdict, reason = judge(losses, size.parameters)
     measured = mean_interval(losses[size.parameters])
-    return HoldOut(budget, size, forecast.loss, measured, losses, verdict, reason)
+    return HoldOut(budget, size, predicted, by, measured, losses, verdict, reason)
 
 
 def judge(losses: Mapping[int, Sequence[float]], own: int) -> tuple[Verdict, str]:
