@@ -58,3 +58,13 @@ def test_the_error_and_the_band_are_those_of_the_forecast_size():
     assert held.inside
     assert "predicted 2.0000 [1.9500, 2.0300] by the envelope, measured 2.0200 (+1.00%), inside the band" in str(held)
     assert held.to_dict()["inside"] is True
+
+
+def test_two_neighbours_are_judged_together():
+    gaps = [0.01, 0.02, 0.03, 0.06]  # t = 2.78 with 3 degrees of freedom: p = .069; of the first three and .04: .026
+    near = [0.01, 0.02, 0.03, 0.04]
+    own = (2.0, 2.1, 2.2, 2.3)
+    pair = {2: own, 4: tuple(o + g for o, g in zip(own, near, strict=True))}
+    assert judge(pair, 2)[0] == "the best of them"
+    assert judge({**pair, 1: tuple(o + 1 for o in own)}, 2)[0] == "undecided"
+    assert judge({2: own, 4: tuple(o + g for o, g in zip(own, gaps, strict=True))}, 2)[0] == "undecided"

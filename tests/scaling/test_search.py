@@ -96,3 +96,11 @@ def test_what_cannot_be_bracketed_says_why(design):
 def test_the_next_budget_is_looked_at_where_the_last_ones_lead(design):
     found, *_ = searched(design, 3e4, 3e4)
     assert next_center([found], 10 * BUDGET) == pytest.approx(found.best * 10**0.5)
+
+
+@pytest.mark.parametrize("tilt", [0.02, 0.05, 0.1, 0.2])
+def test_seeds_that_move_the_best_take_its_neighbours_with_them(design, tilt):
+    found, *_ = searched(design, 3e4, 4e5, seeds=(0, 1, 2), tilt=tilt)
+    assert all(len(found.losses[size]) == 3 for size in found.sizes)
+    best = min(found.sizes, key=lambda size: sum(found.losses[size].values()))
+    assert best not in (found.sizes[0], found.sizes[-1])
