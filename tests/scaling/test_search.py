@@ -1,11 +1,13 @@
 """The search of the best size, where a known law stands for the training: it brackets what the first guess misses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from windtunnel.errors import ConfigError
 from windtunnel.scaling.design import SIZES, make_design
-from windtunnel.scaling.search import next_center, search
+from windtunnel.scaling.search import first_sizes, next_center, search
 from windtunnel.scaling.simulate import Law
 
 BUDGET = 1e11
@@ -88,7 +90,7 @@ def test_what_cannot_be_bracketed_says_why(design):
     assert "not bracketed (there is no smaller size on the dial)" in found.said
     found, runs, _ = searched(design, 100, 3e5, repeat_data=False)
     assert "a smaller size would read its text" in found.why
-    assert all(design.epochs(design.nearest(n), BUDGET) <= 4 for n, _ in runs[SIZES:])
+    assert all(design.epochs(design.nearest(n), BUDGET) <= 4 for n, _ in runs)
     found, _, _ = searched(design, 1e9, 3e5)
     assert found.why in ("a larger size would have fewer than 500 steps", "8 sizes were added already")
 
@@ -104,3 +106,19 @@ def test_seeds_that_move_the_best_take_its_neighbours_with_them(design, tilt):
     assert all(len(found.losses[size]) == 3 for size in found.sizes)
     best = min(found.sizes, key=lambda size: sum(found.losses[size].values()))
     assert best not in (found.sizes[0], found.sizes[-1])
+
+
+def test_sizes_that_cannot_be_trained_are_not_begun(design, base):
+    """A guess that is far too large, or too small for the text there is, moves to where runs are possible."""
+    large = first_sizes(design, BUDGET, 1e9, repeat_data=True)
+    assert len(large) == SIZES
+    assert all(design.arm(size, BUDGET).config.train.steps >= 500 for size in large)
+    with pytest.raises(ConfigError, match="fewer than 500 steps"):
+        design.arm(design.larger(large[-1]), BUDGET)
+    small = first_sizes(design, BUDGET, 100, repeat_data=False)
+    assert len(small) == SIZES
+    assert all(design.epochs(size, BUDGET) <= 4 for size in small)
+    assert design.epochs(design.smaller(small[0]), BUDGET) > 4
+    config = base.config.replace(train=base.config.train.replace(n_examples=10))
+    with pytest.raises(ConfigError, match=r"no size fits 1e\+11 FLOPs: a smaller size would read its text"):
+        first_sizes(make_design(replace(base, config=config), 5000), BUDGET, 100, repeat_data=False)

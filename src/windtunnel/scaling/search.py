@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from windtunnel.errors import ConfigError
 from windtunnel.scaling.design import SIZES, Design, Size
 from windtunnel.scaling.plan import MOST_EPOCHS
 from windtunnel.scaling.runner import News, Runner
@@ -58,7 +59,7 @@ def search(
 ) -> Generator[News, None, Searched]:
     """Train the sizes around `center` parameters with the first seed, add sizes at the side of the best until it has
     neighbours at both, and train those next to it with all seeds."""
-    sizes, losses = list(design.around(center)), {}  # type: list[Size], dict[Size, dict[int, float]]
+    sizes, losses = first_sizes(design, budget, center, repeat_data), {}  # type: list[Size], dict[Size, dict[int, float]]
     for some in dict.fromkeys((tuple(seeds[:1]), tuple(seeds))):
         while True:
             near = sizes if len(some) == 1 else _window(sizes, losses)
@@ -95,6 +96,41 @@ def _window(sizes: Sequence[Size], losses: Mapping[Size, Mapping[int, float]]) -
     return list(sizes[start : start + SIZES])
 
 
+def first_sizes(design: Design, budget: float, center: float, repeat_data: bool) -> list[Size]:
+    """The sizes around `center` that have their steps and do not repeat their text too much, and others beside them."""
+    sizes = [size for size in design.around(center) if not _why_not(design, budget, size, repeat_data)]
+    sizes = sizes or [_nearest_allowed(design, budget, center, repeat_data)]
+    while len(sizes) < SIZES:
+        smaller, larger = design.smaller(sizes[0]), design.larger(sizes[-1])
+        if not _why_not(design, budget, larger, repeat_data):
+            sizes.append(larger)
+        elif smaller is not None and not _why_not(design, budget, smaller, repeat_data):
+            sizes.insert(0, smaller)
+        else:
+            break
+    return sizes
+
+
+def _nearest_allowed(design: Design, budget: float, center: float, repeat_data: bool) -> Size:
+    size = design.nearest(center)
+    shrink = budget / size.flops < design.fewest_steps * design.per_example
+    while _why_not(design, budget, size, repeat_data):
+        following = design.smaller(size) if shrink else design.larger(size)
+        if following is None or (not shrink and budget / following.flops < design.fewest_steps * design.per_example):
+            raise ConfigError(f"no size fits {budget:.2g} FLOPs: {_why_not(design, budget, size, repeat_data)}")
+        size = following
+    return size
+
+
+def _why_not(design: Design, budget: float, size: Size, repeat_data: bool) -> str:
+    """Why a size cannot be trained at a budget; nothing where it can."""
+    if budget / size.flops < design.fewest_steps * design.per_example:
+        return f"a larger size would have fewer than {design.fewest_steps} steps"
+    if design.epochs(size, budget) > MOST_EPOCHS and not repeat_data:
+        return f"a smaller size would read its text {design.epochs(size, budget):.1f} times (--repeat-data)"
+    return ""
+
+
 def _next(
     design: Design, budget: float, sizes: Sequence[Size], best: Size, repeat_data: bool
 ) -> tuple[Size | None, str]:
@@ -103,14 +139,8 @@ def _next(
         return None, ""
     if len(sizes) >= SIZES + MOST_ADDED:
         return None, f"{MOST_ADDED} sizes were added already"
-    if best == sizes[-1]:
-        larger = design.larger(best)
-        if budget / larger.flops < design.fewest_steps * design.per_example:
-            return None, f"a larger size would have fewer than {design.fewest_steps} steps"
-        return larger, ""
-    smaller = design.smaller(best)
-    if smaller is None:
+    added = design.larger(best) if best == sizes[-1] else design.smaller(best)
+    if added is None:
         return None, "there is no smaller size on the dial"
-    if design.epochs(smaller, budget) > MOST_EPOCHS and not repeat_data:
-        return None, f"a smaller size would read its text {design.epochs(smaller, budget):.1f} times (--repeat-data)"
-    return smaller, ""
+    why = _why_not(design, budget, added, repeat_data)
+    return (None, why) if why else (added, "")
