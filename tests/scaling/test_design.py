@@ -95,23 +95,22 @@ def test_small_budgets_have_small_batches_and_500_steps(base):
         design.arm(design.size(20), 1e7)
 
 
-def test_the_rate_follows_width_batch_tokens_and_budget(design):
-    rule = RateRule(lr=1e-2, matrix_lr=2e-2, width=64, batch=16, tokens=1e6, budget=1e9, budget_power=0.25)
-    assert rule.at(64, 16, 1e6, 1e9) == 1e-2
-    assert rule.at(256, 16, 1e6, 1e9) == pytest.approx(5e-3)
-    assert rule.at(64, 4, 1e6, 1e9) == pytest.approx(5e-3)
-    assert rule.at(64, 16, 1e7, 1e9) == pytest.approx(1e-2 * 10**-0.32)
-    assert rule.at(64, 16, 1e6, 16e9) == pytest.approx(5e-3)
+def test_the_rate_follows_width_batch_and_tokens(design):
+    rule = RateRule(lr=1e-2, matrix_lr=2e-2, width=64, batch=16, tokens=1e6)
+    assert rule.at(64, 16, 1e6) == 1e-2
+    assert rule.at(256, 16, 1e6) == pytest.approx(5e-3)
+    assert rule.at(64, 4, 1e6) == pytest.approx(5e-3)
+    assert rule.at(64, 16, 1e7) == pytest.approx(1e-2 * 10**-0.32)
     ruled, size = Design(design.base, design.head, rule, 20), design.size(4)
     config = ruled.arm(size, 1e10, factor=2).config
-    at = config.train.batch_size, ruled.tokens(size, 1e10), 1e10
+    at = config.train.batch_size, ruled.tokens(size, 1e10)
     assert config.optimizer.lr == pytest.approx(2 * rule.at(size.width, *at), rel=1e-3)
     assert config.optimizer.matrix_lr == pytest.approx(2 * 2e-2 * rule.factor(*at), rel=1e-3)
 
 
 def test_the_reference_of_the_rate_is_the_config(base):
     rule = make_design(base, 5000).rule
-    assert rule.at(16, 8, 100 * 8 * 8, 1e9) == base.config.optimizer.lr
+    assert rule.at(16, 8, 100 * 8 * 8) == base.config.optimizer.lr
 
 
 def test_a_family_without_a_dial_is_refused(config, base):

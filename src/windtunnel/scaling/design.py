@@ -8,7 +8,7 @@ width. All sizes at a budget share a batch, and the schedule of each run ends wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from windtunnel.config import parse
@@ -55,7 +55,6 @@ class RateRule:
     batch: to the .5 (Malladi et al. 2022, arXiv 2205.10287).
     tokens of the run: to the -.32 (Bjorck et al. 2024, arXiv 2409.19913). Of two sizes at a budget the larger sees
         fewer; without this, a sweep would take what shorter runs need for what wider models need.
-    budget: to the -budget_power, 0 until a sweep at a further budget tells another.
 
     A matrix rate of Muon has all but the width.
     """
@@ -66,23 +65,23 @@ class RateRule:
     batch: int
     tokens: float
     power: float = 0.5
-    budget: float = 1.0
-    budget_power: float = 0.0
 
-    def factor(self, batch: int, tokens: float, budget: float) -> float:
+    def factor(self, batch: int, tokens: float) -> float:
         """Of both rates, for all but the width."""
-        rest = (tokens / self.tokens) ** -TOKENS_POWER * (budget / self.budget) ** -self.budget_power
-        return math.sqrt(batch / self.batch) * rest
+        return math.sqrt(batch / self.batch) * (tokens / self.tokens) ** -TOKENS_POWER
 
-    def at(self, width: int, batch: int, tokens: float, budget: float) -> float:
+    def at(self, width: int, batch: int, tokens: float) -> float:
         """The rate of everything but the matrices that Muon moves."""
-        return self.lr * (width / self.width) ** -self.power * self.factor(batch, tokens, budget)
+        return self.lr * (width / self.width) ** -self.power * self.factor(batch, tokens)
+
+    def times(self, factor: float) -> RateRule:
+        """The rule with both rates so many times as high."""
+        return replace(self, lr=self.lr * factor, matrix_lr=self.matrix_lr * factor)
 
     def __str__(self) -> str:
-        budget = f" * (FLOPs / {self.budget:.1e})^{-self.budget_power:.2f}" if self.budget_power else ""
         return (
             f"learning rate {self.lr:.3g} * (width / {self.width})^{-self.power:.2f} * (batch / {self.batch})^0.5 * "
-            f"(tokens / {self.tokens:.2g})^-{TOKENS_POWER:g}{budget}"
+            f"(tokens / {self.tokens:.2g})^-{TOKENS_POWER:g}"
         )
 
 
@@ -193,7 +192,7 @@ class Design:
         """
         base, batch = self.base.config, self.batch(size, budget)
         steps = round(self.tokens(size, budget) / (batch * self.per_example))
-        rule, at = self.rule, (batch, self.tokens(size, budget), budget)
+        rule, at = self.rule, (batch, self.tokens(size, budget))
         rate, matrices = rule.at(size.width, *at) * factor, rule.matrix_lr * rule.factor(*at) * factor
         config = base.replace(
             model=resized(base.model, size.width, self.head),

@@ -60,7 +60,7 @@ class Sweep:
         elif self.holds:
             said += f", within a factor of {TRANSFERS:.2g}: the rule holds at this budget"
         else:
-            said += f", so the rate changes with the budget by a power of {-self.rule.budget_power:.2f}"
+            said += ", so from here on the rule has that rate"
         if self.edge:
             said += f"; at {', '.join(f'{n:,}' for n in self.edge)} parameters the best is at the edge of the sweep"
         return f"{said}: {self.rule}"
@@ -113,18 +113,22 @@ def conclude_width(rule: RateRule, sizes: Sequence[Size], losses: Losses, budget
     power = min(max(rule.power - slope, 0.0), MOST_POWER)
     shift = float((factors + (power - rule.power) * logs).mean())
     moved, matrices = rule.lr * math.exp(shift), rule.matrix_lr * math.exp(float(factors.mean()))
-    new = replace(rule, lr=moved, matrix_lr=matrices, power=power, budget=budget)
+    new = replace(rule, lr=moved, matrix_lr=matrices, power=power)
     return Sweep(budget, rule, losses, best, _edge(losses), holds, new)
 
 
 def conclude_budget(rule: RateRule, sizes: Sequence[Size], losses: Losses, budget: float) -> Sweep:
-    """At a further budget: where the best rate is far from the rule's, the power of the budget takes it there."""
+    """At a further budget: where the best rate is far from the rule's, the rule moves there.
+
+    It gets no power of the budget: two budgets half a decade apart would tell one that is mostly noise, and the largest
+    budget would have the rate that follows from it.
+    """
     (size,) = sizes
     factor = _vertex(losses[size.parameters])
     holds = abs(math.log(factor)) <= math.log(TRANSFERS)
-    slope = 0.0 if holds else math.log(factor) / math.log(budget / rule.budget)
-    new = rule if holds else replace(rule, budget_power=rule.budget_power - slope)
-    return Sweep(budget, rule, losses, {size.parameters: factor}, _edge(losses), holds, new)
+    return Sweep(
+        budget, rule, losses, {size.parameters: factor}, _edge(losses), holds, rule if holds else rule.times(factor)
+    )
 
 
 def _edge(losses: Losses) -> tuple[int, ...]:
