@@ -32,10 +32,6 @@ CLAIM = "each shape stands near one of the two roofs of the machine: its matrix 
 RESULTS = Path(__file__).parent / "results"
 
 
-def n_parameters(case: Any) -> int:
-    return sum(row.n_parameters for row in case.config.parameter_rows())
-
-
 def points() -> list[dict[str, Any]]:
     """What was measured: training steps at their best setting, and decoding of one sequence."""
     found = []
@@ -46,12 +42,12 @@ def points() -> list[dict[str, Any]]:
         ways = [times["median"] for name, times in result["milliseconds"].items() if name.startswith(OURS)]
         n_tokens = case.batch_size * case.context_length
         flops = training_flops_per_token(case.config, case.context_length) * n_tokens
-        moved = 28 * n_parameters(case) + 34 * n_tokens * case.n_layers * case.d_model
+        moved = 28 * case.config.model.n_parameters() + 34 * n_tokens * case.n_layers * case.d_model
         found.append({"what": f"train {case.n_layers} x {case.d_model}", "intensity": flops / moved,
                       "flops_per_second": flops / min(ways) * 1e3})  # fmt: skip
     decoding = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("decoding*.json"))]
     for result in (result for document in decoding for result in document["results"]):
-        n = n_parameters(DECODING[result["shape"]])
+        n = DECODING[result["shape"]].config.model.n_parameters()
         for kind, size in BYTES.items():
             if kind in result["tokens_per_second"]:
                 reached = 2 * n * result["tokens_per_second"][kind]

@@ -16,7 +16,7 @@ def test_the_list(windtunnel):
     code, out, _ = windtunnel("experiment")
     assert code == 0
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == ["000-Q1", "000-Q2", "000-Q3", "000-Q5"]
+    assert [line.split()[0] for line in lines[1:6]] == ["000-Q1", "000-Q2", "000-Q3", "000-Q4", "000-Q5"]
     rows = json.loads(windtunnel("experiment", "--json")[1])
     assert rows[1]["name"] == "email-ab-test"
     assert sum(" not yet " in line for line in lines) == sum(row["state"] == "not yet" for row in rows) > 0

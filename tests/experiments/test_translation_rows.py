@@ -18,7 +18,7 @@ from windtunnel.experiments.decoder_only import (
 from windtunnel.experiments.frame import Setting
 from windtunnel.experiments.translate_sentence import SENTENCE, copied, looks, place
 from windtunnel.experiments.translation_grid import CORPORA, PRINTED, SIZES, main_effects, more_words, pairs
-from windtunnel.experiments.translators import COURSE, MODERN, n_inside, translating
+from windtunnel.experiments.translators import COURSE, MODERN, translating
 from windtunnel.models import TransformerConfig, TranslatorConfig
 from windtunnel.nn.positions import sinusoidal
 from windtunnel.text.batches import IGNORED
@@ -45,7 +45,7 @@ def test_positions_as_written_fit_one_length_only():
 
 @pytest.mark.parametrize(("h", "n"), [(16, 4862), (128, 268_062)])
 def test_the_decoder_of_the_course_has_its_parameters(h, n):
-    assert n_inside(course_decoder(h)) == n
+    assert course_decoder(h).n_parameters(embeddings=False) == n
 
 
 def test_decoder_only(claims_of):

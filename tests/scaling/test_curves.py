@@ -33,6 +33,7 @@ def test_the_published_vertices_come_back_and_the_first_of_them_is_refused():
     assert found.parabolas[0].refusal
     assert "resamples" in found.parabolas[0].refusal
     assert found.law is None  # its residual is .23
+    assert found.envelope is None  # nor do the lowest losses lie on a curve that levels off
     band = found.at(1e15).parameters
     assert band.low < 1.94e6 < 3.7e6 < band.high  # so both readings are within the error
     assert band.high / band.low > 5

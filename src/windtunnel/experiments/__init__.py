@@ -48,6 +48,7 @@ EXPERIMENTS = {
         ("duplicated-feature", "000-Q1 E1", "Does a doubled feature share the old weight?"),
         ("email-ab-test", "000-Q2 E2", "Which of five e-mail templates differ from A at 95 %?"),
         ("sparse-logistic-cost", "000-Q3 E3", "Does a step on sparse data cost the same for any n?"),
+        ("what-to-label", "000-Q4 E4", "Which of three ways to choose stories to train on is best, and where?"),
         ("coin-estimators", "000-Q5", "Which estimate of a coin is which, and which interval is right?"),
         ("tensor-shapes", "002-1.1 002-1.2 002-1.3 002-2", "Do the printed shapes, sizes and counts come out?"),
         ("seed-42", "002-3.1 002-3.2 E16 E18", "Which model since the seed printed 1.3744735717773438?"),

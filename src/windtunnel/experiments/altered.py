@@ -44,11 +44,6 @@ def transformer_of(config: RunConfig) -> TransformerConfig:
     return config.model
 
 
-def n_parameters(config: TransformerConfig) -> int:
-    """By formula, which the tests hold to the model itself."""
-    return sum(row.n_parameters for row in config.parameter_rows())
-
-
 def writing(at: Setting, arms: Sequence[Arm]) -> Findings:
     """What writing costs at the end of the context; models with random weights take turns.
 

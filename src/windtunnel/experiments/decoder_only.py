@@ -11,7 +11,7 @@ from torch import Tensor
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.experiments.frame import Claim, Findings, Given, Progress, Row, Setting, interval
 from windtunnel.experiments.training import trained
-from windtunnel.experiments.translators import COURSE, MODERN, SOME, n_inside, translating
+from windtunnel.experiments.translators import COURSE, MODERN, SOME, translating
 from windtunnel.models import ModelConfig, TransformerConfig, TranslatorConfig, build
 from windtunnel.nn.positions import sinusoidal
 from windtunnel.runs.arms import Arm
@@ -100,7 +100,7 @@ def forward() -> Findings:
     shown = str(tuple(cut.shape))
     yield FORWARD.equal("cut to the length of the sequence it does", float((cut - own).abs().max()), shown=shown)
     config = course_decoder(128)
-    yield FORWARD.same("parameters at h 128, without embeddings", n_inside(config), 268_062)
+    yield FORWARD.same("parameters at h 128, without embeddings", config.n_parameters(embeddings=False), 268_062)
     with torch.no_grad():
         logits = build(config, 0)(torch.zeros(64, LENGTH, dtype=torch.int64))
     yield FORWARD.same("logits of 64 sequences", str(tuple(logits.shape)), str((64, LENGTH, 30)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from windtunnel.experiments.altered import altered, n_parameters, small_gpt2
+from windtunnel.experiments.altered import altered, small_gpt2
 from windtunnel.experiments.frame import Claim, Findings, Row, Setting, interval, text
 from windtunnel.experiments.speed import Seconds, at_lengths
 from windtunnel.experiments.training import AS_GOOD
@@ -42,7 +42,7 @@ def gpt2_kv_heads(at: Setting) -> Findings:
 def sizes() -> Findings:
     """Parameters and cache of GPT-2 small."""
     configs = {g: TransformerConfig(n_kv_heads=g) for g in PUBLISHED}
-    counted = {g: n_parameters(config) for g, config in configs.items()}
+    counted = {g: config.n_parameters() for g, config in configs.items()}
     cache = {g: HALF * config.cache_elements_per_token() for g, config in configs.items()}
     yield ROW.same("parameters of GPT-2 small by key and value heads", counted, PUBLISHED)
     yield ROW.shows("bytes of its cache a token in half precision", CACHE.items() <= cache.items(), text(cache),

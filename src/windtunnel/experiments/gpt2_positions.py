@@ -12,7 +12,7 @@ import torch
 
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.errors import DataError
-from windtunnel.experiments.altered import altered, n_parameters, small_gpt2
+from windtunnel.experiments.altered import altered, small_gpt2
 from windtunnel.experiments.frame import Claim, Findings, Progress, Row, Setting, Steps, draw, interval, table
 from windtunnel.models import TransformerConfig
 from windtunnel.nn import positions
@@ -53,7 +53,7 @@ def gpt2_positions(at: Setting) -> Findings:
 
 def parameters() -> Claim:
     """GPT-2 small without its table of positions."""
-    n, before = n_parameters(TransformerConfig(position="rope")), n_parameters(TransformerConfig())
+    n, before = TransformerConfig(position="rope").n_parameters(), TransformerConfig().n_parameters()
     statement, shown = "parameters of GPT-2 small with rotary positions", f"{{}}, which is {before - n:,} fewer"
     return ROW.same(statement, n, 123_653_376, shown)
 

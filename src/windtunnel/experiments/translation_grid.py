@@ -24,7 +24,7 @@ from windtunnel.experiments.frame import (
 )
 from windtunnel.experiments.makemore_ladder import block_means
 from windtunnel.experiments.training import folders_of, train, trained
-from windtunnel.experiments.translators import COURSE, SOME, n_inside, translating
+from windtunnel.experiments.translators import COURSE, SOME, translating
 from windtunnel.models import TranslatorConfig
 from windtunnel.report.charts import Curve, Panel, dots, lines
 from windtunnel.report.figures import dev_losses
@@ -81,8 +81,8 @@ def translation_grid(at: Setting) -> Findings:
 
 def sizes() -> Claim:
     """E28: whether what the source calls hidden layers is a number of layers."""
-    wide = {h: n_inside(course_decoder(h)) for h in PUBLISHED}
-    deep = {h: n_inside(course_decoder(32).replace(n_layers=h)) for h in PUBLISHED}
+    wide = {h: course_decoder(h).n_parameters(embeddings=False) for h in PUBLISHED}
+    deep = {h: course_decoder(32).replace(n_layers=h).n_parameters(embeddings=False) for h in PUBLISHED}
     printed, width, depth = (", ".join(f"{n:,}" for n in own.values()) for own in (PUBLISHED, wide, deep))
     said = f"parameters of 4 layers of these widths: {width}; of so many layers of width 32: {depth}"
     return E28.shows("32, 64 and 128 are numbers of hidden layers", deep == PUBLISHED, said, printed,

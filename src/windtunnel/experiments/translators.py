@@ -26,11 +26,6 @@ MODERN: dict[str, Any] = {
 """Those of the recipe `translate` with two heads."""
 
 
-def n_inside(config: ModelConfig) -> int:
-    """Parameters without those of tables in which tokens and positions are looked up."""
-    return sum(row.n_parameters for row in config.parameter_rows() if not row.is_embedding)
-
-
 def translating(at: Setting, corpus: str, model: ModelConfig, steps: int, lr: float, **train: Any) -> RunConfig:
     """A run on pairs that is evaluated and saved at its end; one word in five is held out, in a quick run one in 50."""
     every = {"eval_every": steps, "save_every": steps, "sample_tokens": 0, "compile": False}

@@ -97,7 +97,7 @@ def cost(config: RunConfig) -> Cost:
         context_length=model.context_length,
         precision=precision,
         parameters=rows,
-        n_parameters=sum(row.n_parameters for row in rows),
+        n_parameters=model.n_parameters(),
         n_parameters_counted=sum(shape.numel() for shape in parameter_shapes(model)),
         flops=_flops(config),
         memory=_memory(config, micro_batch, precision),

@@ -148,6 +148,10 @@ class ModelConfig(Tagged, ABC):
     def parameter_rows(self) -> list[ParameterRow]:
         """Each kind of module with its formula and its number of parameters; those without any are left out."""
 
+    def n_parameters(self, embeddings: bool = True) -> int:
+        """By formula; without embeddings the tables in which tokens and positions are looked up are left out."""
+        return sum(row.n_parameters for row in self.parameter_rows() if embeddings or not row.is_embedding)
+
     @abstractmethod
     def formula_names(self) -> dict[str, int]:
         """The values of the names in the formulas, with what the config leaves open filled in."""

@@ -13,6 +13,8 @@ Floats = NDArray[np.float64]
 LEVELS = (0.025, 0.975)
 LEAST_USABLE = 0.9
 """Share of the draws that must have what a part is about; a vertex between the sampled sizes, exponents above 0."""
+WORST_RESIDUAL = 0.05
+"""Root mean square of ln L - ln fit beyond which a law of the loss does not fit."""
 
 
 @dataclass(frozen=True)

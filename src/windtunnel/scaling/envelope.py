@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import chdtri
 
-from windtunnel.scaling.draws import Floats, spread, summary
+from windtunnel.scaling.draws import WORST_RESIDUAL, Floats, spread, summary
 from windtunnel.scaling.laws import SCATTER
 from windtunnel.stats.intervals import Estimate
 
@@ -37,8 +37,8 @@ class Envelope:
 
 def fit_envelope(
     log_compute: Floats, loss: Floats, draws: Floats, runs: int, method: str, rng: np.random.Generator
-) -> Envelope:
-    """Weighted least squares over a grid of g, with E >= 0 and K >= 0.
+) -> Envelope | str:
+    """Weighted least squares over a grid of g, with E >= 0 and K >= 0; or the sentence why there are no numbers.
 
     Where the losses scatter around the curve by more than their own errors do, every draw adds the excess, as a t with
     as many degrees of freedom as there are budgets beyond three.
@@ -53,6 +53,12 @@ def fit_envelope(
     (fit,) = _fits(z, loss[None], weights)
     df = len(loss) - 3
     rest = loss - fit[0] - fit[1] * np.exp(-fit[2] * z)
+    residual = float(np.sqrt(np.mean(np.log1p(-rest / loss) ** 2)))
+    if not residual <= WORST_RESIDUAL:
+        return (
+            f"This law does not fit: the losses at the vertices lie off it by {residual:.3f} in ln L, "
+            f"and at most {WORST_RESIDUAL} is taken; read the losses at the budgets, or add budgets beyond them."
+        )
     scatter, drawn = float(weights @ rest**2), draws
     if scatter > chdtri(df, SCATTER):
         scale = np.sqrt((scatter - df) / rng.chisquare(df, (len(draws), 1))) * error

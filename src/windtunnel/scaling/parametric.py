@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from windtunnel.scaling.draws import LEAST_USABLE, Floats, exp, summary
+from windtunnel.scaling.draws import LEAST_USABLE, WORST_RESIDUAL, Floats, exp, summary
 from windtunnel.stats.intervals import Estimate
 
 DELTA = 1e-3
 """Where Huber's loss of a residual of ln L turns from its square to its size."""
-WORST_RESIDUAL = 0.05
 FEWEST_POINTS = 8
 GRID = np.linspace(0.05, 1.2, 12)
 """Starts of a and b."""

@@ -13,6 +13,7 @@ from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.corpus import Corpus, Truth, Unit
+from windtunnel.text.corpora.labelled import LABELLED
 from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
 from windtunnel.text.corpora.pets import pets_corpus
@@ -104,7 +105,11 @@ def _nearest(given: str) -> str:
     return f"; known are {', '.join(CORPORA)}, and the path of any file, folder or glob of UTF-8 text"
 
 
-FETCHED: dict[str, Callable[[], Path]] = {"shakespeare": fetch_shakespeare, "pronunciations": fetch_pronunciations}
+FETCHED: dict[str, Callable[[], Path]] = {
+    "shakespeare": fetch_shakespeare,
+    "pronunciations": fetch_pronunciations,
+    **{name: one.fetch for name, one in LABELLED.items()},
+}
 
 CORPORA: dict[str, Callable[..., Corpus]] = {
     "names": names_corpus,
@@ -113,4 +118,5 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
     "shakespeare": shakespeare_corpus,
     **PIG_LATIN,
     "pronunciations": pronunciations_corpus,
+    **{name: one.corpus for name, one in LABELLED.items()},
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,6 @@ class Table:
     """A file whose rows are documents. columns: each field's column, in the order of the fields."""
 
     path: Path
-    kind: str
     columns: Mapping[str, str]
 
     def documents(self) -> Iterator[str]:
@@ -37,8 +36,7 @@ class Table:
         Raises:
             DataError: names the line of the first row that is not as the header says or cannot be a document.
         """
-        rows = _objects(self.path) if self.kind == ".jsonl" else _rows(self.path, self.kind)
-        for number, row in rows:
+        for number, row in rows_of(self.path):
             where = f"{self.path}, line {number}"
             yield join_fields({field: _value(row, name, where) for field, name in self.columns.items()}, where)
 
@@ -53,32 +51,51 @@ def find_table(files: tuple[Path, ...], columns: Mapping[str, str] | None) -> Ta
         DataError: columns are asked for that are not there, or that stand there twice.
     """
     path = files[0]
-    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if len(files) > 1 or kind not in KINDS:
+    if len(files) > 1 or kind_of(path) not in KINDS:
         if columns is not None:
             given = path if len(files) == 1 else f"{len(files)} files"
             raise DataError(f"columns are those of one file, {', '.join(KINDS)} or one of these as .gz; got {given}")
         return None
     wanted = PAIR if columns is None else columns
-    names = _names(path, kind)
-    missing = [name for name in wanted.values() if name not in names]
-    if missing and columns is None:
+    names = column_names(path)
+    if columns is None and not set(wanted.values()) <= {*names}:
         return None
+    require_columns(path, names, wanted.values())
+    return Table(path, dict(wanted))
+
+
+def require_columns(path: Path, names: Sequence[str], wanted: Collection[str]) -> None:
+    """Raises DataError, which offers the nearest name, unless each of the wanted columns stands once among `names`."""
+    missing = [name for name in wanted if name not in names]
     if missing:
         close = difflib.get_close_matches(missing[0], names, n=1)
         raise DataError(
             f"{path}: no column {missing[0]!r}; "
             + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)[:200] or 'no header'}")
         )
-    twice = [name for name in wanted.values() if names.count(name) > 1]
+    twice = [name for name in wanted if names.count(name) > 1]
     if twice:
         raise DataError(f"{path}, line 1: the column {twice[0]!r} stands there twice; rename one of them")
-    return Table(path, kind, dict(wanted))
 
 
-def _names(path: Path, kind: str) -> list[str]:
+def kind_of(path: Path) -> str:
+    """The ending that says how a file is written; that of x.csv.gz is .csv."""
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """The rows of a table, each with the number of its first line; of TSV and CSV every value is a string.
+
+    Raises:
+        DataError: names the line of the first row that is not as the header says, or no object.
+    """
+    kind = kind_of(path)
+    return _objects(path) if kind == ".jsonl" else _rows(path, kind)
+
+
+def column_names(path: Path) -> list[str]:
     """The names of the columns; none when the beginning of the file (1 MiB) is no such table."""
-    beginning = lines(islice(read_chunks(path), 1))
+    kind, beginning = kind_of(path), lines(islice(read_chunks(path), 1))
     try:
         if kind != ".jsonl":
             return [name.strip() for name in next(_cells(beginning, kind), (1, []))[1]]

@@ -1,0 +1,235 @@
+"""A round of labelling and a simulation of rounds: tables, sentences, a figure and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from windtunnel.comparison.verdict import Verdict
+from windtunnel.files import write_text
+from windtunnel.labelling.agreement import Agreement
+from windtunnel.labelling.features import Floats
+from windtunnel.labelling.next import Data, Round
+from windtunnel.labelling.simulation import Simulation
+from windtunnel.labelling.strategies import RANDOM
+from windtunnel.labelling.suspects import PLANTED
+from windtunnel.labelling.table import Task
+from windtunnel.report.charts import figure, lines
+from windtunnel.report.figures import save_figures
+from windtunnel.report.html import inline_svg, page
+from windtunnel.report.outcome_page import STYLE
+from windtunnel.report.table import Table, interval, table
+from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.training.disk import saving
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LONGEST = 70  # letters of a text in the terminal
+TEXTS = "td.text { white-space: pre-wrap; text-align: left; min-width: 24rem; } td { text-align: left; }"
+
+
+def simulation_table(found: Simulation) -> Table:
+    """One row a strategy: accuracy, and the difference to random with its verdict."""
+    judged = {verdict.arm: verdict for verdict in found.verdicts}
+    heads = (
+        "strategy", "verdict", "to random,\npoints", "seeds\nahead", "mean %",
+        f"% at\n{found.design.sizes[-1]:,}", "labels\nneeded",
+    )  # fmt: skip
+    rows = [
+        (
+            name,
+            judged[name].word if name in judged else "baseline",
+            points(judged[name].difference).replace(" [", "\n[") if name in judged else "",
+            _ahead(found, name) if name in judged else "",
+            _plus_minus(scores),
+            _plus_minus(found.accuracy[name][:, -1]),
+            _labels_to(found, name),
+        )
+        for name, scores in found.scores.items()
+    ]
+    return table("", heads, rows)
+
+
+def simulation_lines(found: Simulation) -> list[str]:
+    """How it was simulated, and what follows."""
+    d, n = found.design, len(found.design.seeds)
+    verdict = next((v for v in found.verdicts if v.arm == found.best), None)
+    told = "No strategy is shown to be better than random here." if verdict is None else _gain(verdict, found)
+    return [
+        told,
+        f"{n} seeds, each with its own {d.held_out:,} held-out texts and first {d.start} labels, the same for every "
+        f"strategy; {d.rounds} rounds of {d.batch} labels. Intervals of differences are at the level that was tested "
+        f"(Holm), one of less than {100 * d.margin:g} point{'' if d.margin == 0.01 else 's'} does not matter.",
+        "mean %: accuracy over the rounds; labels needed: until the mean curve is where random ends, at "
+        f"{100 * found.accuracy[RANDOM][:, -1].mean():.1f} %. All labels that are not held out: "
+        f"{share(found.everything)}.",
+    ]
+
+
+def curves_figure(found: Simulation) -> Figure:
+    """Accuracy over the number of labels, and each strategy's difference to random."""
+    sizes = found.design.sizes
+
+    def curve(rows: Any) -> tuple[Any, list[Estimate]]:
+        return sizes, [mean_interval(column.tolist()) for column in rows.T]
+
+    accuracy = {name: (sizes, own.mean(axis=0)) for name, own in found.accuracy.items()}
+    base = found.accuracy[RANDOM]
+    apart = {name: curve(100 * (own - base)) for name, own in found.accuracy.items()}
+    return figure(
+        lines(accuracy, xlabel="labels", ylabel="accuracy"),
+        lines(apart, xlabel="labels", ylabel="points above random, 95 % intervals"),
+        size=(11.0, 4.6),
+    )
+
+
+def round_lines(found: Round, data: Data) -> list[str]:
+    """What was chosen and why, what looks wrong, and how far annotators agree."""
+    counted = f"{len(data.examples):,} texts, {len(data.known):,} with a label"
+    how = f"{counted} ({', '.join(data.classes[:8])}{' ...' if len(data.classes) > 8 else ''}); vectors of {data.kind}"
+    lines = [how if data.classes else f"{counted}; vectors of {data.kind}"]
+    lines.append(f"strategy {found.strategy}: {found.why}")
+    if found.precision:
+        n, chance = len(found.suspicions), f"{100 * PLANTED:g} %"
+        held = (
+            f"of {chance} errors planted among these labels, the first 20 to be checked held {share(found.precision)}"
+        )
+        told = f"{n:,} label{'' if n == 1 else 's'} look{'s' if n == 1 else ''} wrong"
+        if found.precision.low <= PLANTED:
+            told = "no label is called wrong, since planted errors are not shown to be found here"
+        lines.append(f"{told}; {held} (a random 20 hold {chance})")
+    return lines + (agreement_lines(found.agreement) if found.agreement else [])
+
+
+def agreement_lines(found: Agreement) -> list[str]:
+    """Alpha, and each annotator against the others."""
+    said = [
+        f"{found.n_texts:,} texts with two answers or more, {len(found.disputed):,} disputed: Krippendorff's alpha "
+        f"{interval(found.alpha, '.3f')}"
+    ]
+    for one in found.annotators:
+        agrees = f"with most of the others in {share(one.agrees)}" if one.agrees else "on texts of nobody else"
+        said.append(f"{one.name or 'the table'}: {one.n:,} answers, {agrees}")
+    return said
+
+
+def tasks_table(todo: Sequence[Task], most: int = 10) -> Table:
+    """The first tasks, for the terminal."""
+    rows = [(t.example.id, t.kind, t.reason, _clipped(t.example.text)) for t in todo[:most]]
+    more = f"the first {most} of {len(todo)} tasks" if len(todo) > most else f"{len(todo)} tasks"
+    return table(more, ("id", "task", "reason", "text"), rows)
+
+
+def save_page(
+    folder: Path, title: str, said: Sequence[str], simulation: Simulation | None, todo: Sequence[Task] = (),
+    name: str = "label",
+) -> list[Path]:  # fmt: skip
+    """Write a self-contained page with the texts to read, and the figure of a simulation beside it.
+
+    Raises:
+        SaveError: when the disk refuses.
+    """
+    figures = {} if simulation is None else {"curves": curves_figure(simulation)}
+    files, drawings = save_figures(figures, folder)
+    parts = [f"<p>{escape(line)}</p>" for line in said]
+    parts += [f"<figure>{inline_svg(key, svg)}</figure>" for key, svg in drawings.items()]
+    parts += [] if simulation is None else [simulation_table(simulation).html()]
+    parts += [_reading(todo)] if todo else []
+    body = f"<h1>{escape(title)}</h1>\n" + "\n".join(parts)
+    path = folder / f"{name}.html"
+    with saving(path):
+        write_text(path, page(title, body, {}, style=STYLE + TEXTS))
+    return [*files, path]
+
+
+def round_dict(found: Round, todo: Sequence[Task]) -> dict[str, Any]:
+    """Plain data of a round."""
+    agreed = found.agreement
+    return {
+        "strategy": found.strategy,
+        "why": found.why,
+        "tasks": [{"id": t.example.id, "task": t.kind, "reason": t.reason} for t in todo],
+        "suspicions": [
+            {"id": s.example.id, "given": s.given, "likely": s.likely, "believed": s.believed, "other": s.other}
+            for s in found.suspicions
+        ],
+        "precision_on_planted": found.precision,
+        "agreement": None if agreed is None else {
+            "texts": agreed.n_texts, "alpha": agreed.alpha, "annotators": agreed.annotators,
+            "disputed": [example.id for example in agreed.disputed],
+        },
+        "simulation": None if found.simulation is None else simulation_dict(found.simulation),
+    }  # fmt: skip
+
+
+def simulation_dict(found: Simulation) -> dict[str, Any]:
+    """Plain data of a simulation; accuracies by strategy, a row a seed."""
+    return {
+        "design": found.design,
+        "sizes": found.design.sizes,
+        "best": found.best,
+        "accuracy": {name: own.tolist() for name, own in found.accuracy.items()},
+        "all_labels": found.everything,
+        "verdicts": [{"strategy": v.arm, "word": v.word, "difference": v.difference, "p": v.p} for v in found.verdicts],
+    }
+
+
+def share(found: Estimate) -> str:
+    """`94.1 % [93.2, 95.0]`."""
+    if np.isnan(found.low):
+        return f"{100 * found.estimate:.1f} %"
+    return f"{100 * found.estimate:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _plus_minus(shares: Floats) -> str:
+    """`94.1 ±0.9`, of a mean over seeds, in hundredths."""
+    found = mean_interval(shares.tolist())
+    half = "" if np.isnan(found.low) else f" ±{100 * (found.high - found.estimate):.1f}"
+    return f"{100 * found.estimate:.1f}{half}"
+
+
+def points(found: Estimate) -> str:
+    """`+3.0 [+2.1, +3.9]`, hundredths of a share."""
+    return f"{100 * found.estimate:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def _gain(verdict: Verdict, found: Simulation) -> str:
+    gained = (
+        f"{points(verdict.difference)} points of accuracy over the rounds, ahead in {_ahead(found, verdict.arm)} seeds"
+    )
+    return f"{verdict.arm} is better than random here: {gained}."
+
+
+def _ahead(found: Simulation, name: str) -> str:
+    ahead = int((found.scores[name] > found.scores[RANDOM]).sum())
+    return f"{ahead} of {len(found.design.seeds)}"
+
+
+def _labels_to(found: Simulation, name: str) -> str:
+    """With how many labels the mean curve is where that of random ends."""
+    wanted = found.accuracy[RANDOM].mean(axis=0)[-1]
+    there = np.flatnonzero(found.accuracy[name].mean(axis=0) >= wanted)
+    return f"{found.design.sizes[there[0]]:,}" if len(there) else f"> {found.design.sizes[-1]:,}"
+
+
+def _clipped(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def _reading(todo: Sequence[Task]) -> str:
+    """The texts, whole, in the order of the table to fill in."""
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("id", "task", "reason", "text"))
+    rows = "".join(
+        f"<tr><td>{escape(t.example.id)}</td><td>{t.kind}</td><td>{escape(t.reason)}</td>"
+        f'<td class="text">{escape(t.example.text)}</td></tr>'
+        for t in todo
+    )
+    return (
+        f'<h2>To read</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )

