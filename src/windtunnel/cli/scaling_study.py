@@ -64,7 +64,7 @@ def scale_corpus(
         try:
             found = follow(run_study(study, Runner(root, workers, lambda: bool(stop))))
         except Cut as cut:
-            err.print(f"{cut or 'stopped and saved'}; the same command goes on", highlight=False, soft_wrap=True)
+            err.print(f"{cut}; the same command goes on", highlight=False, soft_wrap=True)
             raise typer.Exit(130 if stop[:1] == [signal.SIGINT] else 75) from None
     show_fits(found.points, fits, study.folder, study.folder.name, as_json, _told(study, found))
 

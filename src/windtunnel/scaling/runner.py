@@ -46,7 +46,7 @@ class Runner:
             if isinstance(event, Stopped) and event.reason in ("interrupted", "failed"):
                 cut.append(f"{arm}, seed {seed} failed: {event.message}" if event.reason == "failed" else "")
         if cut or self.should_stop():
-            raise Cut(max(cut, default=""))
+            raise Cut(max(cut, default="") or "stopped and saved")
         return {place: _loss(grid, place) for place in grid.places}
 
 
