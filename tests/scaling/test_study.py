@@ -45,7 +45,7 @@ def whole(base, here, tmp_path_factory):
     root, trained = tmp_path_factory.mktemp("runs"), []
     for at_most in (3, 10):
         executor = here(at_most)
-        with pytest.raises(Cut, match="^stopped and saved$"):
+        with pytest.raises(Cut, match=r"^stopped and saved$"):
             last(run_study(planned(base, root), Runner(root, executor), samples=100))
         trained += executor.trained
         assert len(executor.trained) == at_most
