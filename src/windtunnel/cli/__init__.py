@@ -14,6 +14,7 @@ from windtunnel.cli.corpora import corpora_app
 from windtunnel.cli.evaluating import evaluate
 from windtunnel.cli.experiment import experiment
 from windtunnel.cli.explain import explain_app
+from windtunnel.cli.judge import judge
 from windtunnel.cli.looking import cost, generate, look
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.stats import stats_app
@@ -46,7 +47,8 @@ def options(
 
 
 COMMANDS = (
-    train, resume, check, compare, generate, translate, look, cost, evaluate, runs, experiment, export, alter, fold,
+    train, resume, check, compare, judge, generate, translate, look, cost, evaluate, runs, experiment, export, alter,
+    fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
