@@ -78,6 +78,7 @@ def judge(
     from windtunnel.programs.arms import make_plan
     from windtunnel.programs.judge import conclude, exit_code, prepare, run_arms
     from windtunnel.report.comparison import print_comparison, save_report
+    from windtunnel.report.comparison_series import series_figure
     from windtunnel.runs.execute import open_executor
     from windtunnel.runs.seeds import RUNS
 
@@ -103,7 +104,8 @@ def judge(
     measured = judged.measured()
     found = conclude(judged, measured)
     save_comparison(found)
-    files = save_report(found, judged.folder)
+    series = series_figure(measured, found.metric)
+    files = save_report(found, judged.folder, {"series": series} if series else {})
     if as_json:
         print_json(found.to_dict())
     else:

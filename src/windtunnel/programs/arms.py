@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ LARGEST_TRACKED = 256 << 20
 class JudgePlan(Config):
     """Everything that `windtunnel judge` is asked; its options and plan.toml have the same names.
 
-    arms: shell commands by name, with {seed} and, where they need a place of their own, {out}.
+    arms: shell commands by name, with {seed}; {out} is a folder of the run's own, {here} that in which it was asked.
     results: files or folders by name that hold finished runs. pair: what tells their seed.
     metrics: the first decides. seeds: with until_decided, max_seeds takes their place.
     repeat: runs of each arm at each seed, which tell the noise at one seed from that between seeds.
@@ -101,7 +102,8 @@ class ProgramArm:
 
     def at(self, seed: int, out: Path) -> str:
         """The command of a run."""
-        return self.command.replace("{seed}", str(seed)).replace("{out}", shlex.quote(str(out.absolute())))
+        places = {"{seed}": str(seed), "{out}": shlex.quote(str(out.absolute())), "{here}": shlex.quote(self.cwd)}
+        return re.sub("{seed}|{out}|{here}", lambda match: places[match.group()], self.command)
 
 
 def make_plan(data: Mapping[str, Any]) -> JudgePlan:
@@ -139,8 +141,10 @@ def program_arms(plan: JudgePlan, root: Path) -> list[ProgramArm]:
     if plan.baseline_from is None:
         return asked
     base = read_arm(Path(plan.baseline_from))
+    if base.name in {*plan.arms, *plan.results}:  # as in a loop that calls each change the same
+        base = replace(base, name="baseline")
     if base.name in {*plan.arms, *plan.results}:
-        raise ConfigError(f"the arm of {base.folder} is called {base.name}: give the other one another name")
+        raise ConfigError(f"the baseline of {base.folder} needs a name of its own: call the others otherwise")
     if twin := next((arm for arm in asked if arm.key == base.key), None):
         raise ConfigError(f"{twin.name} is the very arm whose runs lie in {base.folder}: there is nothing to compare")
     return [base, *asked]
@@ -176,6 +180,7 @@ def _hashes(command: str, track: Sequence[str]) -> dict[str, str]:
         words = shlex.split(command)
     except ValueError as error:
         raise ConfigError(f"the command {command!r} cannot be read ({error}): close its quotes") from None
+    words = [word.replace("{here}/", "") for word in words]
     named = [Path(word) for word in words if "{" not in word and "\0" not in word and len(word) < 4096]
     found = {str(path): path for path in named if path.is_file() and path.stat().st_size <= LARGEST_TRACKED}
     for given in track:

@@ -19,6 +19,7 @@ from windtunnel.programs.arms import JudgePlan, ProgramArm, program_arms
 from windtunnel.programs.measured import Measured
 from windtunnel.programs.metrics import MetricSource
 from windtunnel.programs.notes import notes, problems, signature
+from windtunnel.programs.results import read_results
 from windtunnel.programs.runs import execute_programs, read_run
 from windtunnel.stats.intervals import mean_interval
 
@@ -51,19 +52,21 @@ class Judged:
         return [found[name] for name in self.names]
 
 
-def prepare(plan: JudgePlan, root: Path, results: Sequence[Measured] = ()) -> Judged:
+def prepare(plan: JudgePlan, root: Path) -> Judged:
     """The arms of a plan, and where everything goes.
 
     Raises:
         ConfigError: when the runs of `baseline_from` are too few.
+        DataError: when results cannot be read.
     """
     programs = tuple(program_arms(plan, root))
+    results = tuple(read_results(name, given, plan.metrics, plan.pair) for name, given in plan.results.items())
     for arm in programs:
         if not arm.runs:
             _check_there(arm, plan)
     keys = "".join([*(arm.key for arm in programs), *(arm.key for arm in results), plan.metrics[0].where])
     folder = root / f"judge-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
-    return Judged(plan, programs, tuple(results), folder)
+    return Judged(plan, programs, results, folder)
 
 
 def _check_there(arm: ProgramArm, plan: JudgePlan) -> None:
@@ -162,7 +165,7 @@ def conclude(judged: Judged, arms: Sequence[Measured] | None = None) -> Comparis
         arms=results,
         judgements=judgements,
         rule=rule,
-        margin_share=plan.margin,
+        margin_share=_share(rule.margin, results[0], metric.title) if plan.margin_in_units else plan.margin,
         n_documents=0,
         n_tokens=0,
         pairing=(f"runs of the same {plan.pair}; what a program makes of it is not looked into",),
@@ -170,6 +173,12 @@ def conclude(judged: Judged, arms: Sequence[Measured] | None = None) -> Comparis
         signature=signature(plan, arms, rule),
         folder=str(judged.folder),
     )
+
+
+def _share(margin: float, base: ArmResult, title: str) -> float:
+    """A margin in units as a share of the baseline's score; NaN where that is 0 or not known."""
+    score = base.scores.get(title)
+    return abs(margin / score.estimate) if score and score.estimate else NAN
 
 
 def _judgement(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from windtunnel.comparison.comparison import SeedRun
-from windtunnel.programs.metrics import Series
+from windtunnel.programs.metrics import MetricSource, Series
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,26 @@ class ProgramRun:
     left: int = 0
     at_once: int = 1
     git: str = ""
+
+
+def measured_run(
+    seed: int, folder: str, series: Mapping[str, Series], metrics: Sequence[MetricSource], failed: str = ""
+) -> ProgramRun:
+    """A run with its scores: it failed if it is told so or where the metric that decides was not found."""
+    first = metrics[0]
+    found = {m.title: series[m.title].score(m) for m in metrics if m.title in series}
+    scores = {title: value for title, value in found.items() if value is not None}
+    decides = scores.get(first.title)
+    if not failed and decides is None:
+        failed = f"no metric: {first.where!r} finds nothing in {first.file or 'its output'}"
+    if failed or decides is None:
+        return ProgramRun(SeedRun(seed, folder, "failed", failed, {}), 0, series)
+    if math.isfinite(decides):
+        return ProgramRun(SeedRun(seed, folder, "finished", "", scores), 0, series)
+    worst = math.inf if first.better == "lower" else -math.inf
+    return ProgramRun(
+        SeedRun(seed, folder, "diverged", f"{first.title} is {decides:g}", {first.title: worst}), 0, series
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +65,7 @@ class MetricSource(Config):
         """Its name, or what stands before the number."""
         if self.name or not self.is_pattern:
             return self.name or self.where
-        plain = re.sub(r"\(\?P<step>.*?\)", " ", self.where)
+        plain = re.sub(r"^[^(]*\(\?P<step>.*?\)", " ", self.where)
         words = re.sub(r"\\[a-zA-Z]|[\\^$*+?\[\]{}|.]", " ", plain.partition("(")[0])
         return " ".join(words.split()).strip(" :=,") or self.where
 
@@ -98,15 +98,30 @@ def read_series(source: MetricSource, path: Path) -> Series:
     Raises:
         DataError: when the file cannot be read, and when what was found is no number.
     """
+    text = read_text(path)
+    if not source.is_pattern:
+        return series_of(source, rows_of(path, text))
+    return _series(_matches(source, text))
+
+
+def series_of(source: MetricSource, rows: Iterable[dict[str, Any]]) -> Series:
+    """What records hold of a metric under its key. Raises DataError when it is no number."""
+    return _series(_of_rows(source.where, rows))
+
+
+def _series(found: Iterable[tuple[float, float]]) -> Series:
+    pairs = list(found)
+    return Series(tuple(step for step, _ in pairs), tuple(value for _, value in pairs))
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of results. Raises DataError when it cannot be read, or is too large."""
     try:
         if path.stat().st_size > LARGEST:
             raise DataError(f"{path} has {path.stat().st_size:,} bytes, and at most {LARGEST:,} are read")
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    found = _matches(source, text) if source.is_pattern else _of_rows(source.where, rows_of(path, text))
-    pairs = list(found)
-    return Series(tuple(step for step, _ in pairs), tuple(value for _, value in pairs))
 
 
 def rows_of(path: Path, text: str) -> Iterator[dict[str, Any]]:
@@ -152,7 +167,7 @@ def as_number(value: Any, what: str) -> float:
         raise DataError(f"{what} is {str(value)[:80]!r}, and a number is expected") from None
 
 
-def _of_rows(key: str, rows: Iterator[dict[str, Any]]) -> Iterator[tuple[float, float]]:
+def _of_rows(key: str, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[float, float]]:
     n = 0
     for row in rows:
         value = lookup(row, key)

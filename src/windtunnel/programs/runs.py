@@ -9,12 +9,12 @@ runs/arm-NAME-KEY/arm.json              the arm: command, hashes of tracked file
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from windtunnel.comparison.comparison import SeedRun
 from windtunnel.errors import ArtifactError, BusyError, DataError
 from windtunnel.files import read_file, write_text
 from windtunnel.programs.arms import ARM, JudgePlan, ProgramArm, git_state
-from windtunnel.programs.measured import ProgramRun
+from windtunnel.programs.measured import ProgramRun, measured_run
 from windtunnel.programs.metrics import SECONDS, MetricSource, Series, read_series
 from windtunnel.programs.process import Ended, run_command
 from windtunnel.runs.execute import wanted_file
@@ -161,26 +161,16 @@ def read_run(arm: ProgramArm, seed: int, repeat: int, metrics: Sequence[MetricSo
         begun = (place / OUTPUT).exists()
         reason, told = ("interrupted", "it was stopped before its end") if begun else ("not begun", "")
         return ProgramRun(SeedRun(seed, str(place), reason, told, {}), repeat, {})
-    told = facts["message"]
-    series: dict[str, Series] = {}
-    scores: dict[str, float] = {}
+    told, series = facts["message"], {}
     if not told:
         _check_output(place, facts["output"])
         try:
             series = {metric.title: _series(metric, arm, seed, place, facts["seconds"]) for metric in metrics}
         except DataError as error:
             told = str(error)
-        scores, lacking = _scores(series, metrics)
-        told = told or lacking
-    deciding = metrics[0]
-    reason = "failed" if told else "finished"
-    if not told and not math.isfinite(scores[deciding.title]):
-        reason, told = "diverged", f"{deciding.title} is {scores[deciding.title]:g}"
-        scores = {deciding.title: math.inf if deciding.better == "lower" else -math.inf}
-    run = SeedRun(seed, str(place), reason, told, scores if reason != "failed" else {})
-    return ProgramRun(
-        run, repeat, series, facts["seconds"], facts["cut"], facts["left"], facts["at_once"], facts["git"]
-    )
+    found = measured_run(seed, str(place), series, metrics, told)
+    known = {name: facts[name] for name in ("seconds", "cut", "left", "at_once", "git")}
+    return replace(found, repeat=repeat, **known)
 
 
 def _check_output(place: Path, digest: str) -> None:
@@ -202,13 +192,3 @@ def _series(metric: MetricSource, arm: ProgramArm, seed: int, place: Path, secon
     out = place / FILES
     named = Path(metric.file.replace("{seed}", str(seed)).replace("{out}", str(out)))
     return read_series(metric, (out if arm.own_folder else Path(arm.cwd)) / named)
-
-
-def _scores(series: Mapping[str, Series], metrics: Sequence[MetricSource]) -> tuple[dict[str, float], str]:
-    """The scores by title, and what to say when the metric that decides is not there."""
-    found = {m.title: series[m.title].score(m) for m in metrics if m.title in series}
-    first = metrics[0]
-    if series and found[first.title] is None:
-        where = first.file or "its output"
-        return {}, f"no metric: {where} holds nothing that {first.where!r} finds"
-    return {title: value for title, value in found.items() if value is not None}, ""

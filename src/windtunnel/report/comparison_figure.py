@@ -165,7 +165,8 @@ def _legend(figure: Figure, found: Comparison) -> None:
     mean = Line2D(
         [], [], color=QUIET, marker="D", linewidth=1.8, label="mean; interval 95 % left, at its test's level right"
     )
-    band = f"does not matter: below {number(found.rule.margin)}, {found.margin_share:.2%} of the baseline"
+    band = f"does not matter: below {number(found.rule.margin)}"
+    band += "" if math.isnan(found.margin_share) else f", {found.margin_share:.2%} of the baseline"
     handles = [seed, mean, Patch(color=QUIET, alpha=0.15, linewidth=0, label=band)]
     if any(map(_diverged, found.arms)):
         label = "diverged: at the edge, no loss"
