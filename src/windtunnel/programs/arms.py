@@ -21,8 +21,38 @@ from windtunnel.programs.metrics import MetricSource
 from windtunnel.training.disk import read_sealed
 
 ARM = "arm.json"
-LARGEST_TRACKED = 256 << 20
-"""Bytes of a file named in a command that is hashed without being asked for; larger ones are data."""
+SOURCES = frozenset(
+    [
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".bash",
+        ".zsh",
+        ".pl",
+        ".r",
+        ".R",
+        ".jl",
+        ".lua",
+        ".js",
+        ".ts",
+        ".c",
+        ".cc",
+        ".cpp",
+        ".cu",
+        ".go",
+        ".rs",
+        ".java",
+        ".toml",
+        ".yaml",
+        ".yml",
+        ".json",
+        ".cfg",
+        ".ini",
+        ".conf",
+        ".gin",
+    ]
+)
+"""Endings of files that are a part of an arm when its command names them; others may be what it writes."""
 
 
 class JudgePlan(Config):
@@ -174,6 +204,12 @@ def _key(command: str, tracked: Mapping[str, str], own_folder: bool, cwd: str) -
     return hashlib.sha256(told.encode()).hexdigest()
 
 
+def changed_files(arm: ProgramArm) -> tuple[str, ...]:
+    """The files that are a part of an arm and are not any more what they were when this command began."""
+    there = [name for name in arm.tracked if arm.runs and Path(name).is_file()]
+    return tuple(name for name in there if _sha256(Path(name)) != arm.tracked[name])
+
+
 def _hashes(command: str, track: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the files that the command names, and of those that are tracked."""
     try:
@@ -182,7 +218,7 @@ def _hashes(command: str, track: Sequence[str]) -> dict[str, str]:
         raise ConfigError(f"the command {command!r} cannot be read ({error}): close its quotes") from None
     words = [word.replace("{here}/", "") for word in words]
     named = [Path(word) for word in words if "{" not in word and "\0" not in word and len(word) < 4096]
-    found = {str(path): path for path in named if path.is_file() and path.stat().st_size <= LARGEST_TRACKED}
+    found = {str(path): path for path in named if path.suffix in SOURCES and path.is_file()}
     for given in track:
         path = Path(given)
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

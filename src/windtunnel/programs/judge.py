@@ -15,7 +15,7 @@ from windtunnel.comparison.judging import Differences, sentence
 from windtunnel.comparison.notes import ranges
 from windtunnel.comparison.verdict import FEWEST_SEEDS, Rule, Verdict, judge, mean_or_nothing, seeds_to_decide
 from windtunnel.errors import ConfigError
-from windtunnel.programs.arms import JudgePlan, ProgramArm, program_arms
+from windtunnel.programs.arms import JudgePlan, ProgramArm, changed_files, program_arms
 from windtunnel.programs.measured import Measured
 from windtunnel.programs.metrics import MetricSource
 from windtunnel.programs.notes import notes, problems, signature
@@ -115,7 +115,7 @@ def _read(arm: ProgramArm, plan: JudgePlan) -> Measured:
     runs = [read_run(arm, seed, r, plan.metrics) for seed in plan.seed_numbers for r in range(plan.repeat)]
     if plan.until_decided:
         runs = [one for one in runs if one.run.reason != "not begun"]
-    return Measured(arm.name, {"command": arm.command}, arm.key, tuple(runs), arm.tracked)
+    return Measured(arm.name, {"command": arm.command}, arm.key, tuple(runs), arm.tracked, changed_files(arm))
 
 
 def verdicts(arms: Sequence[Measured], plan: JudgePlan) -> list[Verdict]:

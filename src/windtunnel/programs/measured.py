@@ -59,6 +59,8 @@ class Measured:
     runs: tuple[ProgramRun, ...]
     tracked: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the files that are a part of it, by path."""
+    changed: tuple[str, ...] = ()
+    """Those of them that changed while the runs were made."""
 
     def seeds(self) -> tuple[SeedRun, ...]:
         """A run a seed: the mean of its repeats, or the first of them that has none."""

@@ -50,6 +50,10 @@ def notes(
     yield from run_notes(results)
     yield from verdict_notes(results, judgements, rule)
     yield from (line for arm in arms for line in _of_runs(arm, plan))
+    own = [{run.seed for run in arm.seeds()} for arm in arms]
+    alone = sorted({seed for seeds in own for seed in seeds if any(seed not in other for other in own)})
+    if alone and not rule.looks:
+        yield f"{plan.pair}s {ranges(alone)} are not in all arms, so they take no part"
     if len(states := _states(arms)) > 1:
         yield f"the runs come from different states of the code (git): {'; '.join(states)}"
     times = [metric.title for metric in plan.metrics if metric.is_time]
@@ -63,6 +67,11 @@ def notes(
 
 
 def _of_runs(arm: Measured, plan: JudgePlan) -> Iterator[str]:
+    if arm.changed:
+        yield (
+            f"{arm.name}: {', '.join(arm.changed)} changed while the runs were made, so they may be runs of different "
+            "programs: undo that, or run the same command again, which then makes them anew"
+        )
     cut = [one for one in arm.runs if one.cut]
     if cut:
         most = max(one.cut for one in cut)
