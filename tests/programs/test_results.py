@@ -17,11 +17,11 @@ from windtunnel.programs.results import read_results
 from windtunnel.programs.tfevents import masked_crc32c, read_scalars
 
 BASE, NEW = [2.5, 2.25, 2.75, 2.5], [2.0, 1.875, 2.375, 2.125]
-EVENTS = """eNqTYICAxfXeSpxevN6yIodvOUrxJhUlZubpuZal5pVYGTX+8lwiA1V34uBUWc7PohB1WoJc/FwcZYk5+jn5xcWiDAwKDl4h1hziULXPz/2Q4/
-xmClXLw8XFxZyYnAxUxmC/5fH5CDmospt3hIw4Dc0gygS4MAwVcMjIXCQpCVXd/ZFDgzMWoRrJWAX7Asc3SSjGNsIUimAYy+DAfV81AsXYlQjV
-SMY62DvssmZVY4QoLJ1fvIpTyxbqqVlMXNOZuBgztCYycULkP9gLQhgcDpIwhiKEIeGgCWHoOBgVcMzMlBSNemuvLfLr7D6VD/bJnsdEWQ99tN
-8V0Gs4v+OzvbH9C5n1NV/tW13PzD+w6Lt9pc+vR5f//7QPbncTzpz5x/7OlLN6vaX/7R8IfuQp8WV0KE+w4UvjYHZ4ZcZftvg9i0PGHgHTWezs
-Drxzji7QDOV0sCpgQAEf7BkoAoT0f7CfdFh8MQCEw4uY"""
+EVENTS = """eNqTYICAxfXeSpxevN6yIodvOUrxJhUlZubpuZal5pVYGTX+8lwiA1V34uBUWc7PohB1WoJc/FwcZYk5+jn5xcWiDAwKDl4h1hzi
+ULXPz/2Q4/xmClXLw8XFxZyYnAxUxmC/5fH5CDmospt3hIw4Dc0gygS4MAwVcMjIXCQpCVXd/ZFDgzMWoRrJWAX7Asc3SSjGNsIU
+imAYy+DAfV81AsXYlQjVSMY62DvssmZVY4QoLJ1fvIpTyxbqqVlMXNOZuBgztCYycULkP9gLQhgcDpIwhiKEIeGgCWHoOBgVcMzM
+lBSNemuvLfLr7D6VD/bJnsdEWQ99tN8V0Gs4v+OzvbH9C5n1NV/tW13PzD+w6Lt9pc+vR5f//7QPbncTzpz5x/7OlLN6vaX/7R8I
+fuQp8WV0KE+w4UvjYHZ4ZcZftvg9i0PGHgHTWezsDrxzji7QDOV0sCpgQAEf7BkoAoT0f7CfdFh8MQCEw4uY"""
 """A file that tensorboardX 2.6.5 wrote: val/loss is 2.5 - step / 40 and acc is .5 + step / 80 at 0, 10 and 20, and a
 histogram."""
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from windtunnel.cli.terminal import Json, asked_to_stop, console, print_json
 from windtunnel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from windtunnel.programs.judge import Judged
 
 
 def judge(
@@ -64,6 +67,12 @@ def judge(
     track: Annotated[
         list[str], typer.Option(metavar="FILE", help="A file or folder whose content is a part of the arms.")
     ] = [],  # noqa: B006
+    power: Annotated[
+        bool, typer.Option("--plan", help="Run two seeds (or --seeds); say how many the margin takes.")
+    ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Keep each verdict; the false discovery rate over all.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Run those once more that failed.")] = False,
     executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
     out: Annotated[Path | None, typer.Option(help="Where runs are found and made; by default ./runs.")] = None,
@@ -77,6 +86,7 @@ def judge(
     from windtunnel.comparison.compare import save_comparison
     from windtunnel.programs.arms import make_plan
     from windtunnel.programs.judge import conclude, exit_code, prepare, run_arms
+    from windtunnel.programs.ledger import keep_verdicts
     from windtunnel.report.comparison import print_comparison, save_report
     from windtunnel.report.comparison_series import series_figure
     from windtunnel.runs.execute import open_executor
@@ -91,6 +101,8 @@ def judge(
         "metrics": _metrics(metric, metric_file, higher, best),
     }  # fmt: skip
     asked_for = make_plan(_laid_over(plan, given))
+    if power:
+        asked_for = asked_for.replace(seeds=seeds or 2, until_decided=False)
     judged, err = prepare(asked_for, out or RUNS), console()
     err.print(
         f"{len(judged.names)} arms, baseline {judged.names[0]}; the report goes to {judged.folder}", highlight=False
@@ -101,19 +113,35 @@ def judge(
     ):
         for name, seed, told in run_arms(judged, workers, lambda: bool(asked), again):
             err.print(f"{name}, seed {seed}: {told}", highlight=False, markup=False, soft_wrap=True)
+    if power and not asked:
+        _print_needs(judged, as_json)
+        raise typer.Exit
     measured = judged.measured()
     found = conclude(judged, measured)
     save_comparison(found)
     series = series_figure(measured, found.metric)
+    kept = keep_verdicts(found, ledger) if ledger and not asked else None
     files = save_report(found, judged.folder, {"series": series} if series else {})
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | ({"ledger": kept} if kept else {}))
     else:
         print_comparison(found, console(stderr=False), files)
+        for line in kept.lines if kept else ():
+            print(line)
     if asked:
         err.print("stopped; the same command goes on", highlight=False)
         raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
     raise typer.Exit(exit_code(found, judged, measured))
+
+
+def _print_needs(judged: Judged, as_json: bool) -> None:
+    from windtunnel.programs.power import needs
+
+    found = needs(judged)
+    if as_json:
+        print_json(found)
+    for one in () if as_json else found:
+        print(one.sentence)
 
 
 def _named(given: list[str], option: str) -> dict[str, str]:

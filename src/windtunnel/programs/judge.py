@@ -120,11 +120,11 @@ def _read(arm: ProgramArm, plan: JudgePlan) -> Measured:
 
 def verdicts(arms: Sequence[Measured], plan: JudgePlan) -> list[Verdict]:
     """A verdict for each arm that can be judged, the first being the baseline."""
-    rule, pairs = make_rule(arms, plan), _paired(arms, plan)
+    rule, pairs = rule_of(arms, plan), paired(arms, plan)
     return judge({name: [d for _, d in own] for name, own in pairs.items()}, rule) if pairs else []
 
 
-def make_rule(arms: Sequence[Measured], plan: JudgePlan) -> Rule:
+def rule_of(arms: Sequence[Measured], plan: JudgePlan) -> Rule:
     """The plan's rule with its margin in the unit of the metric: a share of the size of the baseline's mean.
 
     With looks it is that of the seeds of the first look, so that it does not move.
@@ -136,7 +136,7 @@ def make_rule(arms: Sequence[Measured], plan: JudgePlan) -> Rule:
     return Rule(margin, plan.alpha, correction=plan.correction, looks=plan.looks, better=metric.better)
 
 
-def _paired(arms: Sequence[Measured], plan: JudgePlan) -> dict[str, Differences]:
+def paired(arms: Sequence[Measured], plan: JudgePlan) -> dict[str, Differences]:
     """(seed, arm minus baseline) of each arm that has a seed in common with the baseline, and whose seeds differ."""
     title = plan.metrics[0].title
     usable = [arm for arm in arms if not arm.ignores_seed(title)]
@@ -155,7 +155,7 @@ def _differences(base: Measured, arm: Measured, title: str) -> Differences:
 def conclude(judged: Judged, arms: Sequence[Measured] | None = None) -> Comparison:
     """Judge the runs that are there; those that are missing are listed and take no part."""
     plan, arms = judged.plan, judged.measured() if arms is None else arms
-    rule, pairs, metric = make_rule(arms, plan), _paired(arms, plan), plan.metrics[0]
+    rule, pairs, metric = rule_of(arms, plan), paired(arms, plan), plan.metrics[0]
     results = tuple(_arm_result(arm, plan.metrics) for arm in arms)
     judgements = tuple(_judgement(v, arms, pairs[v.arm], rule, plan) for v in verdicts(arms, plan))
     return Comparison(
