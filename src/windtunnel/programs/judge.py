@@ -115,7 +115,8 @@ def _read(arm: ProgramArm, plan: JudgePlan) -> Measured:
     runs = [read_run(arm, seed, r, plan.metrics) for seed in plan.seed_numbers for r in range(plan.repeat)]
     if plan.until_decided:
         runs = [one for one in runs if one.run.reason != "not begun"]
-    return Measured(arm.name, {"command": arm.command}, arm.key, tuple(runs), arm.tracked, changed_files(arm))
+    told = {"command": arm.command, "runs": str(arm.folder)}
+    return Measured(arm.name, told, arm.key, tuple(runs), arm.tracked, changed_files(arm))
 
 
 def verdicts(arms: Sequence[Measured], plan: JudgePlan) -> list[Verdict]:

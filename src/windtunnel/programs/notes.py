@@ -137,4 +137,4 @@ def _states(arms: Sequence[Measured]) -> list[str]:
 
 
 def _what(arm: Measured) -> str:
-    return " ".join(repr(value) for value in arm.settings.values())
+    return repr(next(iter(arm.settings.values()), ""))
