@@ -47,9 +47,9 @@ class Rule:
 
 RULES = [
     Rule("verdict, 6 seeds", 6),
-    Rule("verdict, 16 seeds", 16),
-    Rule("verdict, 16 seeds, half of the noise is the seed's", 16, shared=0.5),
-    Rule("verdict, until decided, 4 to 16 seeds", 16, looks=True),
+    Rule("verdict, 12 seeds", 12),
+    Rule("verdict, 12 seeds, half of the noise is the seed's", 12, shared=0.5),
+    Rule("verdict, until decided, 4 to 12 seeds", 12, looks=True),
     Rule("verdict, 64 seeds", 64),
 ]
 

@@ -51,6 +51,14 @@ def test_higher_is_better_and_several_metrics(judge):
     assert found.rule.better == "higher"
 
 
+def test_the_margin_of_a_negative_score_is_a_share_of_its_size(judge):
+    metrics = [{"where": "loss (-?[0-9.]+)"}]
+    found, code, _ = judge({"base": prints("-2 - x"), "new": prints("-2.0001 - x + x / 9999")}, metrics=metrics)
+    assert found.rule.margin == pytest.approx(-0.005 * statistics.fmean(scores(found, 0)))
+    assert (found.judgements[0].verdict.word, code) == ("no difference that matters", 10)
+    assert found.judgements[0].relative < 0
+
+
 def test_several_arms_end_in_zero_and_holm_corrects(judge):
     found, code, _ = judge({"base": BASE, "a": prints("1.9 + x + x / 99"), "b": prints("2.1 + x + x / 99")})
     assert [j.verdict.word for j in found.judgements] == ["better", "worse"]
