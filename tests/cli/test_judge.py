@@ -61,6 +61,7 @@ def test_the_tables_and_the_same_command_from_a_file(judged):
     result = windtunnel("plan.toml", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "new against base: better: -0.5000" in result.stdout
+    assert "nats" not in result.stdout  # windtunnel's own metric of this name is another
     assert json.loads(first.stdout)["signature"] in result.stdout
     assert "finished" not in result.stderr  # nothing was run again
     assert windtunnel("plan.toml", "--margin", 0.9, cwd=folder).returncode == 10  # options go before the file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -144,9 +145,14 @@ class Comparison:
         """The arm that the others are compared with."""
         return self.arms[0]
 
+    @property
+    def is_of_programs(self) -> bool:
+        """Whether the arms are programs, of which nothing is known but their results."""
+        return math.isnan(self.baseline.n_parameters)
+
     def title(self, metric: str) -> str:
-        """What heads a column of a metric: its unit where it has one."""
-        return METRICS[metric].title if metric in METRICS else metric
+        """What heads a column of a metric: its unit where it has one; a program's metrics have but their names."""
+        return metric if self.is_of_programs else METRICS[metric].title
 
     @property
     def complete(self) -> bool:

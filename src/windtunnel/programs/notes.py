@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from windtunnel import __version__
@@ -47,7 +48,7 @@ def notes(
 ) -> Iterator[str]:
     """Sentences, only those that apply; `folder` is the comparison's."""
     yield from (line for arm in arms for line in problems(arm, plan))
-    yield from run_notes(results)
+    yield from run_notes([replace(r, seeds=tuple(run for run in r.seeds if run.reason != "failed")) for r in results])
     yield from verdict_notes(results, judgements, rule)
     yield from (line for arm in arms for line in _of_runs(arm, plan))
     own = [{run.seed for run in arm.seeds()} for arm in arms]

@@ -25,7 +25,7 @@ def arm_rows(found: Comparison) -> Rows:
     others = list(dict.fromkeys(name for arm in found.arms for name in arm.scores if name != found.metric))
     heads = ["arm", f"loss\n{found.unit}" if found.unit else found.metric]
     heads += [found.title(name).replace(" a ", "\na ") for name in others]
-    if math.isnan(found.baseline.n_parameters):  # a program, of which only the time is known
+    if found.is_of_programs:
         heads += ["seconds\na run", "seeds"]
     else:
         heads += ["para-\nmeters", "FLOPs/\ntoken", "FLOPs/\nrun", "tokens\n/s", "peak\nmemory", "seeds"]
