@@ -5,8 +5,8 @@
 A program is simulated: the score of a run (lower is better) is its true level plus normal noise with standard deviation
 1, drawn anew for every program and seed; where half of the noise is the seed's, that half is the same in all programs
 with this seed. Every change is judged by the function behind `windtunnel judge` against the code as it is. One that is
-accepted becomes that code, with the runs that it was accepted with, and what it lacks of the seeds is run. Changes
-either do nothing, or lower the level by half a standard deviation. Each of the independent baselines sees its own
+accepted becomes that code, with the runs that it was accepted with (what it lacks of the seeds is run), or with those of
+new seeds. Changes either do nothing, or lower the level by half a standard deviation. Each of the independent baselines sees its own
 changes, and intervals are over baselines, since the changes of one share its luck.
 """
 
@@ -32,12 +32,16 @@ CLAIM = "of changes that do nothing, at most 5 % are accepted by a verdict"
 
 @dataclass(frozen=True)
 class Rule:
-    """seeds: of the baseline, and the most of a change; looks: whether fewer may decide; shared: the seed's part."""
+    """seeds: of the baseline, and the most of a change; looks: whether fewer may decide; shared: the seed's part.
+
+    fresh: when the code as it is gets new seeds: never, when a change is accepted, or for each change.
+    """
 
     name: str
     seeds: int
     looks: bool = False
     shared: float = 0.0
+    fresh: str = "never"
 
     def plan(self):
         told = {"max_seeds": self.seeds, "until_decided": True} if self.looks else {"seeds": self.seeds}
@@ -50,6 +54,9 @@ RULES = [
     Rule("verdict, 12 seeds", 12),
     Rule("verdict, 12 seeds, half of the noise is the seed's", 12, shared=0.5),
     Rule("verdict, until decided, 4 to 12 seeds", 12, looks=True),
+    Rule("verdict, 12 seeds, new ones after an acceptance", 12, fresh="accepted"),
+    Rule("verdict, 6 seeds, new ones for each change", 6, fresh="always"),
+    Rule("verdict, 12 seeds, new ones for each change", 12, fresh="always"),
     Rule("verdict, 64 seeds", 64),
 ]
 
@@ -78,6 +85,8 @@ def judged_loop(rule, changes, gain, seed):
         if verdict.word == "better":
             n_runs += rule.seeds - verdict.n
             code, level, accepted = change, level - gain, accepted + 1
+        if rule.fresh == "always" or (rule.fresh == "accepted" and verdict.word == "better"):
+            code, n_runs = program(level), n_runs + rule.seeds
     return accepted, n_runs, first.mean() - code.mean()
 
 
