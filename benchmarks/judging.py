@@ -5,9 +5,9 @@
 A program is simulated: the score of a run (lower is better) is its true level plus normal noise with standard deviation
 1, drawn anew for every program and seed; where half of the noise is the seed's, that half is the same in all programs
 with this seed. Every change is judged by the function behind `windtunnel judge` against the code as it is. One that is
-accepted becomes that code, with the runs that it was accepted with (what it lacks of the seeds is run), or with those of
-new seeds. Changes either do nothing, or lower the level by half a standard deviation. Each of the independent baselines sees its own
-changes, and intervals are over baselines, since the changes of one share its luck.
+accepted becomes that code, with the runs that it was accepted with (what it lacks of the seeds is run), or with those
+of new seeds. Changes either do nothing, or lower the level by half a standard deviation. Each of the independent
+baselines sees its own changes, and intervals are over baselines, since the changes of one share its luck.
 """
 
 import argparse
