@@ -65,6 +65,7 @@ def test_the_tables_and_the_same_command_from_a_file(judged):
     assert json.loads(first.stdout)["signature"] in result.stdout
     assert "finished" not in result.stderr  # nothing was run again
     assert windtunnel("plan.toml", "--margin", 0.9, cwd=folder).returncode == 10  # options go before the file
+    assert windtunnel("plan.toml", "--higher", cwd=folder).returncode == 12
 
 
 @pytest.mark.parametrize(

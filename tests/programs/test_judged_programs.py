@@ -131,6 +131,47 @@ def test_no_metric_is_a_failure_that_says_what_was_looked_for(judge):
     assert any("no metric: 'loss ([0-9.]+)' finds nothing in its output" in note for note in found.notes)
 
 
+def test_a_run_that_gave_no_metric_is_made_again_when_asked(judge):
+    arms = {"base": BASE, "new": "echo x >> tries; test -f fixed || exit 0; " + prints("1 + x + x / 9")}
+    assert judge(arms)[1] == 1
+    Path("fixed").touch()
+    assert judge(arms, again=True)[1] == 0
+    assert Path("tries").read_text() == 8 * "x\n"
+
+
+def test_an_arm_that_equals_the_baseline_at_every_seed_is_said(judge):
+    found, _, _ = judge({"base": BASE, "new": BASE + " # a change that does nothing", "other": prints("1 + x * x")})
+    equal = [note for note in found.notes if "does not reach the program" in note]
+    assert equal == [
+        "new: loss is that of base at all 4 seeds, to the last digit: its change does nothing, or does not reach "
+        "the program"
+    ]
+
+
+def test_a_command_that_names_no_code_is_said(judge):
+    Path("named.sh").write_text("echo loss 1.$1\n")
+    found, _, _ = judge({"base": BASE, "new": "sh named.sh {seed}"})
+    assert [n.partition(":")[0] for n in found.notes if "names no file of code" in n] == ["base"]
+
+
+def test_settings_that_an_option_names_are_a_part_of_the_arm(judge):
+    Path("a.yaml").write_text("2")
+    arms = {"base": BASE, "new": "for f in --config=a.yaml; do echo loss $(cat ${f#*=}).{seed}; done"}
+    assert scores(judge(arms)[0], 1) == [2.0, 2.1, 2.2, 2.3]
+    Path("a.yaml").write_text("3")
+    assert scores(judge(arms)[0], 1) == [3.0, 3.1, 3.2, 3.3]
+
+
+@pytest.mark.parametrize("file", ["log-{seed}.csv", "log.csv"])
+def test_a_metric_from_a_file_that_the_arms_would_share(judge, file):
+    arms = {name: f'printf "loss\\n{name}.{{seed}}\\n" > {file}' for name in "21"}
+    metrics = [{"where": "loss", "file": file}]
+    with pytest.raises(ConfigError, match="not each run's own, so the arms write over it"):
+        judge(arms, metrics=metrics)
+    found, _, _ = judge(arms, metrics=metrics, own_folder=True)
+    assert (scores(found, 0), scores(found, 1)) == ([2.0, 2.1, 2.2, 2.3], [1.0, 1.1, 1.2, 1.3])
+
+
 def test_nan_is_a_run_that_diverged(judge):
     found, code, _ = judge({"base": BASE, "new": "echo loss 1; echo loss nan {seed}"}, seeds=6)
     (one,) = found.judgements

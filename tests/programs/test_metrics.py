@@ -34,6 +34,28 @@ def test_the_last_number_of_a_pattern(tmp_path, text, where, value):
     assert found(text, where, tmp_path=tmp_path)[1] == value
 
 
+@pytest.mark.parametrize(
+    ("text", "where", "value"),
+    [
+        ("reward 3.0\nreward -2.5", "reward ([0-9.]+)", -2.5),
+        ("reward: 3.0\nreward:-2.5", "reward:\\s*([0-9.]+)", -2.5),
+        ("reward=3\nreward=-2e-3", "reward=([0-9.]+)", -0.002),
+        ("ckpt-0.53.pt", "ckpt-([0-9.]+)[.]pt", 0.53),
+        ("tok/s 12,345.5", "tok/s ([0-9.]+)", 12345.5),
+        ("losses 0.5,0.6", "losses ([0-9.]+)", 0.5),
+        ("at 3, loss 4", "at ([0-9.]+)", 3.0),
+    ],
+)
+def test_signs_and_thousands_that_a_group_leaves_out_are_a_part_of_the_number(tmp_path, text, where, value):
+    assert found(text, where, tmp_path=tmp_path)[1] == value
+
+
+def test_a_decimal_comma_is_refused_and_not_read_as_thousands(tmp_path):
+    (tmp_path / "log.csv").write_text('loss\n"0,512"\n')
+    with pytest.raises(DataError, match="loss is '0,512', and a number is expected"):
+        read_series(MetricSource(where="loss"), tmp_path / "log.csv")
+
+
 def test_the_best_number_of_a_pattern(tmp_path):
     text = "".join(f"acc {a}\n" for a in (0.5, 0.75, 0.625))
     assert found(text, r"acc ([0-9.]+)", tmp_path=tmp_path, take="best", better="higher")[1] == 0.75
@@ -91,11 +113,6 @@ def test_what_is_no_number_is_said(tmp_path):
 def test_a_wrong_pattern_is_said(where, told):
     with pytest.raises(ConfigError, match=told):
         parse(MetricSource, {"where": where})
-
-
-def test_a_file_that_all_runs_share_is_refused():
-    with pytest.raises(ConfigError, match="the same for all runs"):
-        parse(MetricSource, {"where": "loss", "file": "log.csv"})
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,9 @@ def judge(
         "until_decided": until_decided or None, "max_seeds": max_seeds, "margin_in_units": margin_in_units,
         "alpha": alpha, "correction": correction, "jobs": jobs, "time_limit": time_limit, "track": track,
         "output_limit": output_limit, "own_folder": own_folder or None,
-        "metrics": _metrics(metric, metric_file, higher, best),
+        "metrics": [{"where": one} for one in metric],
     }  # fmt: skip
-    asked_for = make_plan(_laid_over(plan, given))
+    asked_for = make_plan(_laid_over(plan, given, metric_file, higher, best))
     if power:
         asked_for = asked_for.replace(seeds=seeds or 2, until_decided=False)
     judged, err = prepare(asked_for, out or RUNS), console()
@@ -155,18 +155,23 @@ def _named(given: list[str], option: str) -> dict[str, str]:
     return found
 
 
-def _metrics(given: list[str], file: str | None, higher: bool | None, best: bool) -> list[dict[str, Any]]:
+def _metrics(given: list[dict[str, Any]], file: str | None, higher: bool | None, best: bool) -> list[dict[str, Any]]:
     """The first is taken as the options say; of the others the last value is."""
-    first = {"better": "higher" if higher else "lower", "take": "best" if best else "last"}
-    return [{"where": one, "file": file, **({} if i else first)} for i, one in enumerate(given)]
+    first = ({} if higher is None else {"better": "higher" if higher else "lower"}) | ({"take": "best"} if best else {})
+    return [{**one, **({} if file is None else {"file": file}), **({} if i else first)} for i, one in enumerate(given)]
 
 
-def _laid_over(plan: Path | None, given: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the file, and over them the options that were given."""
+def _laid_over(
+    plan: Path | None, given: dict[str, Any], file: str | None, higher: bool | None, best: bool
+) -> dict[str, Any]:
+    """The settings of the file, and over them the options that were given, for its metrics, too."""
     from windtunnel.config import read_settings
 
     told = {name: value for name, value in given.items() if value is not None and value not in ([], {})}
     settings = {**(read_settings(plan) if plan else {}), **told}
+    metrics = settings.get("metrics")
+    if isinstance(metrics, list) and all(isinstance(one, dict) for one in metrics):
+        settings["metrics"] = _metrics(metrics, file, higher, best)
     if not settings.get("metrics"):
         raise ConfigError("what decides? --metric 'val loss ([0-9.]+)', a key of JSON lines, or a column")
     return settings

@@ -18,41 +18,10 @@ from windtunnel.comparison.verdict import FEWEST_SEEDS, Correction
 from windtunnel.config import Config, parse
 from windtunnel.errors import ConfigError
 from windtunnel.programs.metrics import MetricSource
+from windtunnel.programs.named_files import named_files
 from windtunnel.training.disk import read_sealed
 
 ARM = "arm.json"
-SOURCES = frozenset(
-    [
-        ".py",
-        ".ipynb",
-        ".sh",
-        ".bash",
-        ".zsh",
-        ".pl",
-        ".r",
-        ".R",
-        ".jl",
-        ".lua",
-        ".js",
-        ".ts",
-        ".c",
-        ".cc",
-        ".cpp",
-        ".cu",
-        ".go",
-        ".rs",
-        ".java",
-        ".toml",
-        ".yaml",
-        ".yml",
-        ".json",
-        ".cfg",
-        ".ini",
-        ".conf",
-        ".gin",
-    ]
-)
-"""Endings of files that are a part of an arm when its command names them; others may be what it writes."""
 
 
 class JudgePlan(Config):
@@ -154,6 +123,7 @@ def make_plan(data: Mapping[str, Any]) -> JudgePlan:
                 f"the command of {name} does not contain {{seed}}, so all of its runs would be the same: pass the seed "
                 "on, as in `python train.py --seed {seed}` or `SEED={seed} python train.py`"
             )
+    _check_files(plan)
     if plan.baseline_from and plan.baseline:
         raise ConfigError("--baseline-from gives the baseline, and --baseline names another: leave one of them out")
     if plan.until_decided and plan.max_seeds < FEWEST_SEEDS:
@@ -163,6 +133,16 @@ def make_plan(data: Mapping[str, Any]) -> JudgePlan:
     if plan.baseline is not None and plan.baseline not in names:
         raise ConfigError(f"there is no arm {plan.baseline!r} to be the baseline; there are {', '.join(names)}")
     return plan
+
+
+def _check_files(plan: JudgePlan) -> None:
+    """A file that two runs write holds the metric of the last of them only, and no trace of that."""
+    for file in {metric.file for metric in plan.metrics if metric.file and plan.arms}:
+        if "{out}" not in file and (not plan.own_folder or Path(file).is_absolute()):
+            raise ConfigError(
+                f"the metric's file {file} is not each run's own, so the arms write over it: let the program write "
+                "to {out}, as in --metric-file '{out}/log.csv', or run each in a folder of its own with --own-folder"
+            )
 
 
 def program_arms(plan: JudgePlan, root: Path) -> list[ProgramArm]:
@@ -213,12 +193,9 @@ def changed_files(arm: ProgramArm) -> tuple[str, ...]:
 def _hashes(command: str, track: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the files that the command names, and of those that are tracked."""
     try:
-        words = shlex.split(command)
+        found = named_files(command)
     except ValueError as error:
         raise ConfigError(f"the command {command!r} cannot be read ({error}): close its quotes") from None
-    words = [word.replace("{here}/", "") for word in words]
-    named = [Path(word) for word in words if "{" not in word and "\0" not in word and len(word) < 4096]
-    found = {str(path): path for path in named if path.suffix in SOURCES and path.is_file()}
     for given in track:
         path = Path(given)
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

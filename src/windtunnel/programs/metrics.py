@@ -21,6 +21,7 @@ NUMBER = re.compile(
 )
 SECONDS = "wall_seconds"
 """The metric of this name is the time that a run took."""
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?(?![\d,])")
 TIMES = re.compile(r"(?:^|[^a-z])(?:time|seconds?|secs?|ms|latency|speed|throughput|[a-z]+/s|per[ _]sec)", re.I)
 STEPS = ("step", "iter", "iteration", "epoch", "_step", "global_step")
 LARGEST = 1 << 30
@@ -33,7 +34,7 @@ class MetricSource(Config):
     where: a regular expression with a group around the number (a group called `step` tells where on the curve it is);
         or the key of JSON lines, `a.b` inside of others; or the column of a table; or the tag of a scalar.
     take: of all that is found, the last or the best.
-    file: where the program writes it, with {out} or {seed}; None is the output.
+    file: where the program writes it, with {out}, and perhaps {seed}; None is the output.
     """
 
     where: str
@@ -51,8 +52,6 @@ class MetricSource(Config):
                 raise ValueError(f"{self.where!r} is no regular expression: {error}") from None
             if not groups:
                 raise ValueError(f"{self.where!r} needs a group around the number, as in 'loss ([0-9.]+)'")
-        if self.file is not None and "{out}" not in self.file and "{seed}" not in self.file:
-            raise ValueError(f"the file {self.file} is the same for all runs: put {{out}} or {{seed}} into it")
         return self
 
     @property
@@ -160,7 +159,8 @@ def as_number(value: Any, what: str) -> float:
     """A number from JSON, a table or a text. Raises DataError for what is none."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    text = str(value).strip().replace(",", "")
+    text = str(value).strip().rstrip(",")
+    text = text.replace(",", "") if THOUSANDS.fullmatch(text) else text
     try:
         return float(text)
     except ValueError:
@@ -183,31 +183,36 @@ def _of_rows(key: str, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[float, 
 
 
 def _matches(source: MetricSource, text: str) -> Iterator[tuple[float, float]]:
-    """A number that the group cuts short, as [0-9.]+ does with 1.2e-05, is taken whole, and NaN is found, too."""
+    """A number that the group cuts short, as [0-9.]+ does with 1.2e-05 and 1,234.5, is taken whole; NaN is found."""
     pattern = re.compile(source.where, re.MULTILINE)
     step_group = pattern.groupindex.get("step")
     group = pattern.groupindex.get("value") or next(i for i in range(1, 3) if i != step_group)
     if group > pattern.groups:
         raise ConfigError(f"{source.where!r} needs a group around the number beside the one called step")
-    for n, match in enumerate(_with_nan(pattern, group).finditer(text)):
+    for n, match in enumerate(_widened(pattern, group).finditer(text)):
         taken = match.group(group)
         if taken is None:
             continue
-        whole = NUMBER.match(text, match.start(group))
+        whole = THOUSANDS.match(text, match.start(group)) or NUMBER.match(text, match.start(group))
         longer = whole is not None and (whole.end() > match.end(group) or "," not in taken)
         value = as_number(whole.group() if whole and longer else taken, f"what {source.where!r} found")
         yield as_number(match.group(step_group), "step") if step_group else float(n), value
 
 
-def _with_nan(pattern: re.Pattern[str], group: int) -> re.Pattern[str]:
-    """The pattern, whose first group may be nan or inf as well, where it is plain enough to be changed."""
+def _widened(pattern: re.Pattern[str], group: int) -> re.Pattern[str]:
+    """The pattern, whose first group may be nan or inf as well, where it is plain enough to be changed.
+
+    Where it stands behind a space, `=` or `:`, the group may begin with a sign: [0-9.]+ would pass over -3.2, and what
+    it found before would count as the last value.
+    """
     before, opened, after = pattern.pattern.partition("(")
     if group != 1 or not opened or before.endswith("\\") or before.count("[") != before.count("]"):
         return pattern
     if after.startswith("?"):
         return pattern
     try:
-        wider = re.compile(rf"{before}((?i:[-+]?(?:nan|inf(?:inity)?)\b)|{after}", pattern.flags)
+        sign = "[-+]?" if re.search(r"(?:[ =:]|\\s)[*+?]?$", before) else ""
+        wider = re.compile(rf"{before}((?i:[-+]?(?:nan|inf(?:inity)?)\b)|{sign}{after}", pattern.flags)
     except re.error:
         return pattern
     return wider if wider.groups == pattern.groups else pattern

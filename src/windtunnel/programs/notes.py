@@ -51,6 +51,7 @@ def notes(
     yield from run_notes([replace(r, seeds=tuple(run for run in r.seeds if run.reason != "failed")) for r in results])
     yield from verdict_notes(results, judgements, rule)
     yield from (line for arm in arms for line in _of_runs(arm, plan))
+    yield from _equal_arms(arms, plan)
     own = [{run.seed for run in arm.seeds()} for arm in arms]
     alone = sorted({seed for seeds in own for seed in seeds if any(seed not in other for other in own)})
     if alone and not rule.looks:
@@ -67,11 +68,29 @@ def notes(
         yield from looked_before(folder, max((len(result.seeds) for result in results), default=0))
 
 
+def _equal_arms(arms: Sequence[Measured], plan: JudgePlan) -> Iterator[str]:
+    """An arm that does at every seed what the baseline does: the change is none, or it is lost on its way."""
+    title = plan.metrics[0].title
+    base, *others = ({run.seed: run.scores.get(title) for run in arm.seeds()} for arm in arms)
+    for arm, own in zip(arms[1:], others, strict=True):
+        both = [(own[seed], base[seed]) for seed in own if seed in base]
+        if len(both) > 1 and all(ours == theirs is not None for ours, theirs in both):
+            yield (
+                f"{arm.name}: {title} is that of {arms[0].name} at all {len(both)} {plan.pair}s, to the last digit: "
+                "its change does nothing, or does not reach the program"
+            )
+
+
 def _of_runs(arm: Measured, plan: JudgePlan) -> Iterator[str]:
     if arm.changed:
         yield (
             f"{arm.name}: {', '.join(arm.changed)} changed while the runs were made, so they may be runs of different "
             "programs: undo that, or run the same command again, which then makes them anew"
+        )
+    if "command" in arm.settings and not arm.tracked:
+        yield (
+            f"{arm.name}: its command names no file of code, so its runs are used again even when its code changed: "
+            "name the code with --track"
         )
     cut = [one for one in arm.runs if one.cut]
     if cut:

@@ -43,16 +43,19 @@ def execute_programs(
     Args:
         executor: any of concurrent.futures whose workers see the same folders.
         should_stop: when it says yes, the running commands are ended and no other is begun.
-        again: whether runs that failed are run once more.
+        again: whether runs that failed, or gave no metric, are run once more.
     """
-    todo = [place for place in places if place[0].runs and not is_done(place[0].place(*place[1:]), again)]
+    own = [place for place in places if place[0].runs]
+    if again:
+        _forget_failed(own, plan)
+    todo = [place for place in own if not is_done(place[0].place(*place[1:]))]
     if not todo:
         return
     root, git = todo[0][0].folder.parent, git_state(Path.cwd())
     for arm in {arm.folder: arm for arm, _, _ in todo}.values():
         _write_arm(arm)
     with wanted_file(root) as wanted:
-        tasks = {_submit(executor, place, plan, git, again, wanted): place for place in todo}
+        tasks = {_submit(executor, place, plan, git, wanted): place for place in todo}
         waiting, asked = dict(tasks), False
         try:
             while waiting:
@@ -68,19 +71,24 @@ def execute_programs(
                 wait(waiting, timeout=20)
 
 
-def _submit(executor: Executor, place: Place, plan: JudgePlan, git: str, again: bool, wanted: Path) -> Future[str]:
+def _submit(executor: Executor, place: Place, plan: JudgePlan, git: str, wanted: Path) -> Future[str]:
     arm, seed, repeat = place
     folder = arm.place(seed, repeat).absolute()
     facts = {"arm": arm.key, "seed": seed, "repeat": repeat, "git": git, "at_once": plan.jobs}
     facts["command"] = arm.at(seed, folder / FILES)
     cwd = folder / FILES if arm.own_folder else Path(arm.cwd)
     most = int(plan.output_limit * (1 << 20))
-    return executor.submit(run_once, str(folder), str(cwd), facts, plan.time_limit, most, again, str(wanted))
+    return executor.submit(run_once, str(folder), str(cwd), facts, plan.time_limit, most, str(wanted))
 
 
-def run_once(
-    folder: str, cwd: str, facts: dict[str, Any], seconds: float | None, most: int, again: bool, wanted: str
-) -> str:
+def _forget_failed(places: Sequence[Place], plan: JudgePlan) -> None:
+    for arm, seed, repeat in places:
+        if read_run(arm, seed, repeat, plan.metrics).run.reason == "failed":
+            with saving(arm.place(seed, repeat)):
+                (arm.place(seed, repeat) / RUN).unlink(missing_ok=True)
+
+
+def run_once(folder: str, cwd: str, facts: dict[str, Any], seconds: float | None, most: int, wanted: str) -> str:
     """Run a command in its folder unless that was done; returns how it ended, in words.
 
     A run that another process is at is waited for. One that was interrupted begins anew: nobody but the program knows
@@ -92,7 +100,7 @@ def run_once(
             with saving(place):
                 place.mkdir(parents=True, exist_ok=True)
             with locked(place):
-                if is_done(place, again):
+                if is_done(place):
                     return "done before"
                 return _run(place, cwd, facts, seconds, most, Path(wanted))
         except BusyError:
@@ -132,13 +140,13 @@ def _message(ended: Ended, output: Path, seconds: float | None) -> str:
     return f"{how}; its last line: {lines[-1][:200]}" if lines else f"{how}; it wrote nothing"
 
 
-def is_done(folder: Path, again: bool = False) -> bool:
-    """Whether there is a run that ended by itself or by its time limit; with `again` only one that ended well."""
+def is_done(folder: Path) -> bool:
+    """Whether there is a run that ended by itself or by its time limit."""
     try:
-        facts = read_sealed(folder / RUN)
+        read_sealed(folder / RUN)
     except (FileNotFoundError, NotADirectoryError, ArtifactError):
         return False
-    return not again or not facts["message"]
+    return True
 
 
 def _write_arm(arm: ProgramArm) -> None:
