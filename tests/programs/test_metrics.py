@@ -97,6 +97,25 @@ def test_files_of_json_and_tables(tmp_path):
     assert found("epoch\tloss\n1\t2.5\n", "loss", "a.tsv", tmp_path)[1] == 2.5
 
 
+def test_tables_as_spreadsheets_write_them(tmp_path):
+    text = '\ufeffseed, note, loss\n1, "two\nlines", 2.5\n'
+    series, score = found(text, "loss", "log.csv", tmp_path)
+    assert (series.values, score) == ((2.5,), 2.5)
+    assert found(text, "seed", "log.csv", tmp_path)[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("log.csv", "loss\n" + "x" * 200_000, "cannot be read as a table"),
+        ("log.jsonl", '{"loss": 1}\n{"loss": tru', "line 2 is no JSON"),
+    ],
+)
+def test_a_damaged_file_is_said_and_not_read_in_part(tmp_path, name, text, told):
+    with pytest.raises(DataError, match=told):
+        found(text, "loss", name, tmp_path)
+
+
 def test_what_is_no_number_is_said(tmp_path):
     with pytest.raises(DataError, match=r"'high', and a number is expected"):
         found("loss high", r"loss (\w+)", tmp_path=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -118,7 +119,7 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST:
             raise DataError(f"{path} has {path.stat().st_size:,} bytes, and at most {LARGEST:,} are read")
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8-sig", errors="replace")  # spreadsheets write a mark first
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
@@ -126,7 +127,7 @@ def read_text(path: Path) -> str:
 def rows_of(path: Path, text: str) -> Iterator[dict[str, Any]]:
     """The records of a table (.csv, .tsv), of JSON (.json), and of the JSON lines of anything else."""
     if path.suffix in (".csv", ".tsv"):
-        yield from csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+        yield from _of_table(path, text)
         return
     if path.suffix == ".json":
         try:
@@ -135,14 +136,24 @@ def rows_of(path: Path, text: str) -> Iterator[dict[str, Any]]:
             raise DataError(f"{path} is no JSON: {error}") from None
         yield from (row for row in (data if isinstance(data, list) else [data]) if isinstance(row, dict))
         return
-    for line in text.splitlines():
+    for n, line in enumerate(text.split("\n"), start=1):
         if line.lstrip().startswith("{"):
             try:
                 row = json.loads(line)
-            except (ValueError, RecursionError):
+            except (ValueError, RecursionError) as error:
+                if path.suffix == ".jsonl":
+                    raise DataError(f"{path}, line {n} is no JSON ({error}): mend or delete that line") from None
                 continue  # of a program's output only some lines are JSON
             if isinstance(row, dict):
                 yield row
+
+
+def _of_table(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    comma = "\t" if path.suffix == ".tsv" else ","
+    try:
+        yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, skipinitialspace=True)
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from None
 
 
 def lookup(row: dict[str, Any], key: str) -> Any:
