@@ -77,6 +77,12 @@ def test_the_tables_and_the_same_command_from_a_file(judged):
         (["nowhere.toml"], 2, "not a readable config"),
         (["--arm", "a=echo loss", "--arm", "b=echo", "--metric", "x"], 2, "does not contain {seed}"),
         (["--arm", "a=echo {seed}", "--arm", "b=exit {seed}", "--metric", r"(\d+)", "--seeds", 4], 1, "runs failed"),
+        (
+            ["--arm", "[b]a=echo 1 {seed}", "--arm", "b=echo {seed}", "--metric", r"^(\d+)", "--plan"],
+            1,
+            "ignores its seed",
+        ),
+        (["--arm", "[b]a=echo {seed}", "--arm", "b=echo {seed}", "--metric", r"(\d+)"], 10, "baseline [b]a"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, words, code, told):

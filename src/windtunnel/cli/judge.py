@@ -105,7 +105,9 @@ def judge(
         asked_for = asked_for.replace(seeds=seeds or 2, until_decided=False)
     judged, err = prepare(asked_for, out or RUNS), console()
     err.print(
-        f"{len(judged.names)} arms, baseline {judged.names[0]}; the report goes to {judged.folder}", highlight=False
+        f"{len(judged.names)} arms, baseline {judged.names[0]}; the report goes to {judged.folder}",
+        highlight=False,
+        markup=False,
     )
     with (
         asked_to_stop(err, what="the running commands are ended") as asked,
@@ -114,8 +116,7 @@ def judge(
         for name, seed, told in run_arms(judged, workers, lambda: bool(asked), again):
             err.print(f"{name}, seed {seed}: {told}", highlight=False, markup=False, soft_wrap=True)
     if power and not asked:
-        _print_needs(judged, as_json)
-        raise typer.Exit
+        raise typer.Exit(_print_needs(judged, as_json))
     measured = judged.measured()
     found = conclude(judged, measured)
     save_comparison(found)
@@ -134,7 +135,9 @@ def judge(
     raise typer.Exit(exit_code(found, judged, measured))
 
 
-def _print_needs(judged: Judged, as_json: bool) -> None:
+def _print_needs(judged: Judged, as_json: bool) -> int:
+    """The exit status: 1 when an arm failed, or ignores its seed."""
+    from windtunnel.programs.notes import problems
     from windtunnel.programs.power import needs
 
     found = needs(judged)
@@ -142,6 +145,10 @@ def _print_needs(judged: Judged, as_json: bool) -> None:
         print_json(found)
     for one in () if as_json else found:
         print(one.sentence)
+    wrong = [line for arm in judged.measured() for line in problems(arm, judged.plan)]
+    for line in wrong:
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
+    return 1 if wrong else 0
 
 
 def _named(given: list[str], option: str) -> dict[str, str]:

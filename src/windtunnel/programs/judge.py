@@ -75,8 +75,9 @@ def _check_there(arm: ProgramArm, plan: JudgePlan) -> None:
     if list(asked) != there:
         option = "--max-seeds" if plan.until_decided else "--seeds"
         raise ConfigError(
-            f"{arm.folder} holds finished runs of the seeds {ranges(there) if there else 'none'}, and "
-            f"{ranges(asked)} are asked for: ask for those with --first-seed and {option}"
+            f"{arm.folder} holds runs that gave {plan.metrics[0].title} for the seeds "
+            f"{ranges(there) if there else 'none'}, and {ranges(asked)} are asked for: "
+            f"ask for those with --first-seed and {option}"
             + (f", and for {plan.repeat} repeats" if plan.repeat > 1 else "")
         )
 

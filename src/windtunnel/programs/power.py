@@ -42,7 +42,7 @@ class Need:
     def sentence(self) -> str:
         """What to expect."""
         if math.isnan(self.sd):
-            return f"{self.arm}: no plan: fewer than two pilot seeds gave the metric in both arms"
+            return f"{self.arm}: no plan: fewer than two pilot seeds can be held against the baseline's"
         many = f"{self.seeds} seeds" if self.seeds else "more than 10,000 seeds"
         took = "" if self.hours is None else f", {number(self.hours, 2)} hours for all arms"
         ends = f"{self.least or 'more than 10,000'} to {self.most or 'more than 10,000'}"

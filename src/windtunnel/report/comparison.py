@@ -43,7 +43,9 @@ def comparison_tables(found: Comparison) -> list[RenderableType]:
         parts += [Text(), _Rows(verdict_rows(found)), Text(), _Rows(evidence_rows(found)), Text(told, "dim")]
     if found.slices:
         parts += [Text(), _Rows(slice_rows(found)), Text(SLICES, "dim")]
-    lines = [j.sentence for j in found.judgements] or ["nothing can be judged yet: no seed is there in both arms"]
+    lines = [j.sentence for j in found.judgements] or [
+        "nothing can be judged yet: no seed of an arm can be held against the baseline's"
+    ]
     lines += [f"paired: {line}" for line in found.pairing] + [f"note: {line}" for line in found.notes]
     parts.append(Text())
     return [*parts, *(Text(line) for line in [*lines, f"signature: {found.signature}"])]

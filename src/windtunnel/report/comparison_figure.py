@@ -103,7 +103,7 @@ def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement
     say_beside(axes, 0, "baseline", "")
     for i, arm in enumerate(found.arms[1:], start=1):
         if arm.name not in judged:
-            say_beside(axes, i, "not judged", "no seed is there in both arms")
+            say_beside(axes, i, "not judged", "no seed can be held against the baseline's")
             continue
         j = judged[arm.name]
         lost = [x for seed, x in j.differences if seed in gone[arm.name] and not math.isnan(x)]  # nan: both diverged

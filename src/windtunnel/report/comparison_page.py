@@ -85,7 +85,7 @@ def _held_out(found: Comparison) -> str:
 
 def _verdicts(found: Comparison) -> str:
     lines = [f'<p class="{CLASSES[j.verdict.word]}">{escape(j.sentence)}</p>' for j in found.judgements]
-    return "\n".join(lines) or "<p>Nothing can be judged yet: no seed is there in both arms.</p>"
+    return "\n".join(lines) or "<p>Nothing can be judged yet: no seed of an arm can be held against the baseline's.</p>"
 
 
 def _slices(found: Comparison, drawings: Mapping[str, str]) -> str:
