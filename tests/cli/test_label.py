@@ -65,6 +65,22 @@ def test_rounds_follow_each_other(windtunnel, data, tmp_path):
     assert "120 texts, 77 with a label" in out
 
 
+def test_copies_and_one_label_written_in_two_ways_are_said(windtunnel, data, tmp_path):
+    rows = table(tmp_path / data)
+    rows[0]["label"], rows[2]["label"], rows[4]["label"] = "1", "1.0", "Money"
+    rows[7]["text"] = rows[9]["text"] = rows[5]["text"]
+    with (tmp_path / data).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    copies = len(rows) - len({row["text"] for row in rows})
+    for words in (["--strategy", "random"], ["--simulate", "--seeds", 2, "--rounds", 1]):
+        _, out, _ = windtunnel("label", data, *words)
+        assert "'1' (1) and '1.0' (1) count as different labels" in out
+        assert "'Money' (1) and 'money' (33) count as different labels" in out
+        assert f"{copies} of the texts are copies of others" in out
+
+
 def test_auto_as_json(windtunnel, data):
     _, out, _ = windtunnel("label", data, "--budget", 3, "--seeds", 4, "--rounds", 2, "--json")
     found = json.loads(out)

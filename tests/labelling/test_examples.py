@@ -73,6 +73,14 @@ def test_a_bad_table(written, name, text, said):
         read_examples(written(name, text))
 
 
+def test_answers_to_rows_that_were_moved(written):
+    examples = (Example("1", "one  text"), Example("2", "two"))
+    found = add_answers(examples, written("b.csv", "id,label,text\n1,x,one text\n2,,another\n"))
+    assert [one.label for one in found] == ["x", None]
+    with pytest.raises(DataError, match=r"line 3: the id '2' is that of another text, 'two', and here is 'one text'"):
+        add_answers(examples, written("c.csv", "id,label,text\n1,,two\n2,x,one text\n"))
+
+
 def test_answers_to_texts_that_are_not_there(written):
     examples = (Example("story-1", "one"),)
     with pytest.raises(DataError, match=r"line 2: no text has the id 'story-l'; did you mean 'story-1'"):

@@ -25,6 +25,18 @@ def test_a_label_that_nobody_has_accuses_nobody():
     assert suspects(np.array([[0.4, 0.1, 0.5]] * 3), np.array([0, 0, 0])) == []
 
 
+def test_the_likeliest_label_is_not_suspected_and_it_is_what_is_called_likely():
+    p = np.array([[0.9, 0.08, 0.02], [0.7, 0.2, 0.1], [0.88, 0.05, 0.07], [0.5, 0.2, 0.3]])
+    labels = np.array([0, 1, 2, 0])
+    # thresholds .7, .2 and .07: [3] is above them for labels 1 and 2, but most of it is label 0, which it has
+    assert [(s.index, s.given, s.likely, s.other) for s in suspects(p, labels)] == [(2, 2, 0, 0.88), (1, 1, 0, 0.7)]
+
+
+def test_a_label_that_the_classifier_never_saw_is_not_suspected():
+    p = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.95, 0.05, 0.0]])
+    assert suspects(p, np.array([0, 1, 2])) == []
+
+
 def test_planting_changes_so_many_labels():
     labels = np.repeat([0, 1, 2], 100)
     changed = planted(labels, 3, 0.2, np.random.default_rng(0))

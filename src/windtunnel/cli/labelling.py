@@ -93,11 +93,11 @@ def _simulate(
     found: Data, seeds: int, rounds: int, budget: int | None, margin: float, seed: int, folder: Path, as_json: bool
 ) -> None:
     from windtunnel.labelling.next import simulated
-    from windtunnel.report.labelling import save_page, simulation_dict, simulation_lines, simulation_table
+    from windtunnel.report.labelling import data_lines, save_page, simulation_dict, simulation_lines, simulation_table
 
     with _progress() as shown:
         simulation = simulated(found, seeds, rounds, budget, margin, seed, shown)
-    said = simulation_lines(simulation)
+    said = [*simulation_lines(simulation), *data_lines(found)]
     files = save_page(folder, "What would choosing have gained?", said, simulation, name="simulation")
     if as_json:
         print_json({**simulation_dict(simulation), "files": files})

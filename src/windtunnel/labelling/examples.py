@@ -91,10 +91,11 @@ def corpus_examples(corpus: Corpus) -> tuple[Example, ...]:
 def add_answers(examples: Sequence[Example], path: Path, columns: Columns = Columns()) -> tuple[Example, ...]:
     """The same texts with the answers of a table of ids and labels; rows without a label are passed over.
 
-    A later answer of the same annotator takes the place of an earlier one.
+    A later answer of the same annotator takes the place of an earlier one. Where the table has the texts, an answer must
+    stand beside the text that has this id: ids that are row numbers move when rows do.
 
     Raises:
-        DataError: not such a table, no column of ids or labels, an id that no text has.
+        DataError: not such a table, no column of ids or labels, an id that no text has, or that another text has.
     """
     _require(path, [columns.id, columns.label])
     found = {example.id: example for example in examples}
@@ -104,8 +105,19 @@ def add_answers(examples: Sequence[Example], path: Path, columns: Columns = Colu
             near = difflib.get_close_matches(id, found, n=1) if len(found) <= 10_000 else []
             hint = f"did you mean {near[0]!r}?" if near else f"ids look like {examples[0].id!r}"
             raise DataError(f"{where}: no text has the id {id!r}; {hint}")
-        found[id] = replace(found[id], answers={**found[id].answers, **_answer(row, columns, where)})
+        answer = _answer(row, columns, where)
+        if answer and row.get(columns.text) is not None:
+            _require_same(_value(row, columns.text, where), found[id], where)
+        found[id] = replace(found[id], answers={**found[id].answers, **answer})
     return tuple(found.values())
+
+
+def _require_same(text: str, example: Example, where: str) -> None:
+    if text.split() != example.text.split():
+        raise DataError(
+            f"{where}: the id {example.id!r} is that of another text, {example.text[:40]!r}, and here is {text[:40]!r}; "
+            "were rows added or moved? Give the table that the answers are for, and every text an id of its own"
+        )
 
 
 def _require(path: Path, wanted: list[str]) -> None:

@@ -36,7 +36,9 @@ def suspects(probabilities: Floats, labels: Ints) -> list[Suspect]:
     """The labels that are confidently contradicted, the least believed first.
 
     A label j contradicts the given one where its probability is at least the mean probability of j among the examples
-    labelled j, and no other such label is likelier (equation 2 of the source).
+    labelled j (equation 2 of the source). Two kinds are left out that the source has: where the given label is the
+    likeliest of all, since that of a rare j is soon above its mean; and a given label of probability 0, which the
+    classifier has never seen. What is called likely is the likeliest label.
 
     Args:
         probabilities: out of fold, (N, C). labels: (N,).
@@ -45,8 +47,9 @@ def suspects(probabilities: Floats, labels: Ints) -> list[Suspect]:
     sums = np.array([probabilities[labels == j, j].sum() for j in range(len(counted))])
     thresholds = np.where(counted > 0, sums / np.maximum(counted, 1), np.inf)
     sure = np.where(probabilities >= thresholds, probabilities, -1.0)
-    likely = sure.argmax(axis=1)
-    found = np.flatnonzero((sure.max(axis=1) >= 0) & (likely != labels))
+    contradicted = (sure.max(axis=1) >= 0) & (sure.argmax(axis=1) != labels)
+    likely, given = probabilities.argmax(axis=1), probabilities[np.arange(len(labels)), labels]
+    found = np.flatnonzero(contradicted & (likely != labels) & (given > 0))
     ordered = found[np.argsort(probabilities[found, labels[found]], kind="stable")]
     return [
         Suspect(int(i), int(labels[i]), int(likely[i]), float(probabilities[i, labels[i]]),

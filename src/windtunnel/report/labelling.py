@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,8 @@ def simulation_table(found: Simulation) -> Table:
             judged[name].word if name in judged else "baseline",
             points(judged[name].difference).replace(" [", "\n[") if name in judged else "",
             _ahead(found, name) if name in judged else "",
-            _plus_minus(scores),
-            _plus_minus(found.accuracy[name][:, -1]),
+            _plus_minus(scores).replace(" ", "\n"),
+            _plus_minus(found.accuracy[name][:, -1]).replace(" ", "\n"),
             _labels_to(found, name),
         )
         for name, scores in found.scores.items()
@@ -92,7 +93,7 @@ def round_lines(found: Round, data: Data) -> list[str]:
     """What was chosen and why, what looks wrong, and how far annotators agree."""
     counted = f"{len(data.examples):,} texts, {len(data.known):,} with a label"
     how = f"{counted} ({', '.join(data.classes[:8])}{' ...' if len(data.classes) > 8 else ''}); vectors of {data.kind}"
-    lines = [how if data.classes else f"{counted}; vectors of {data.kind}"]
+    lines = [how if data.classes else f"{counted}; vectors of {data.kind}", *data_lines(data)]
     lines.append(f"strategy {found.strategy}: {found.why}")
     if found.precision:
         n, chance = len(found.suspicions), f"{100 * PLANTED:g} %"
@@ -118,11 +119,38 @@ def agreement_lines(found: Agreement) -> list[str]:
     return said
 
 
+def data_lines(data: Data) -> list[str]:
+    """What is wrong with the texts and labels as they are: copies, and one label that is written in two ways."""
+    lines = []
+    copies = len(data.examples) - len({" ".join(example.text.split()) for example in data.examples})
+    if copies:
+        lines.append(
+            f"{copies:,} of the texts are copies of others: they are asked for once more, and a held-out copy is "
+            "known already, so accuracies are too high; delete them"
+        )
+    alike: dict[str, list[str]] = {}
+    for name in data.classes:
+        alike.setdefault(_plain(name), []).append(name)
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    for names in (names for names in alike.values() if len(names) > 1):
+        told = " and ".join(f"{name!r} ({counts[data.classes.index(name)]:,})" for name in names)
+        lines.append(f"{told} count as different labels: if they are the same, write them alike")
+    return lines
+
+
+def _plain(label: str) -> str:
+    """A label without capitals and spaces; 1.0 is 1."""
+    try:
+        return f"{float(label):g}"
+    except ValueError:
+        return "".join(label.casefold().split())
+
+
 def tasks_table(todo: Sequence[Task], most: int = 10) -> Table:
     """The first tasks, for the terminal."""
     rows = [(t.example.id, t.kind, t.reason, _clipped(t.example.text)) for t in todo[:most]]
     more = f"the first {most} of {len(todo)} tasks" if len(todo) > most else f"{len(todo)} tasks"
-    return table(more, ("id", "task", "reason", "text"), rows)
+    return replace(table(more, ("id", "task", "reason", "text"), rows), words=True)
 
 
 def save_page(
@@ -183,7 +211,7 @@ def share(found: Estimate) -> str:
     """`94.1 % [93.2, 95.0]`."""
     if np.isnan(found.low):
         return f"{100 * found.estimate:.1f} %"
-    return f"{100 * found.estimate:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return f"{100 * found.estimate:.1f} % [{100 * max(0.0, found.low):.1f}, {100 * min(1.0, found.high):.1f}]"
 
 
 def _plus_minus(shares: Floats) -> str:

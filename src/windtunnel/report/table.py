@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns; the first column names the row. `table` makes one of numbers."""
+    """Text in rows and columns; the first column names the row. `table` makes one of numbers.
+
+    words: whether the other columns hold words, which begin on the left, and not numbers.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: bool = False
 
     def terminal(self) -> Grid:
         """For the terminal; in a narrow one a cell goes on below, and nothing of it is left out."""
@@ -30,7 +34,7 @@ class Table:
         title = Text(self.title) if self.title else None
         grid = Grid(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, name in enumerate(self.columns):
-            grid.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+            grid.add_column(Text(name), justify="right" if i and not self.words else "left", overflow="fold")
         for row in self.rows:
             grid.add_row(*map(Text, row))
         return grid
