@@ -77,7 +77,7 @@ def test_answers_to_rows_that_were_moved(written):
     examples = (Example("1", "one  text"), Example("2", "two"))
     found = add_answers(examples, written("b.csv", "id,label,text\n1,x,one text\n2,,another\n"))
     assert [one.label for one in found] == ["x", None]
-    with pytest.raises(DataError, match=r"line 3: the id '2' is that of another text, 'two', and here is 'one text'"):
+    with pytest.raises(DataError, match=r"line 3: the id '2' is that of another text, 'two', here 'one text'"):
         add_answers(examples, written("c.csv", "id,label,text\n1,,two\n2,x,one text\n"))
 
 

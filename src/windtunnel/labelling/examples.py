@@ -91,8 +91,8 @@ def corpus_examples(corpus: Corpus) -> tuple[Example, ...]:
 def add_answers(examples: Sequence[Example], path: Path, columns: Columns = Columns()) -> tuple[Example, ...]:
     """The same texts with the answers of a table of ids and labels; rows without a label are passed over.
 
-    A later answer of the same annotator takes the place of an earlier one. Where the table has the texts, an answer must
-    stand beside the text that has this id: ids that are row numbers move when rows do.
+    A later answer of the same annotator takes the place of an earlier one. Where the table has the texts, an answer
+    must stand beside the text that has this id: ids that are row numbers move when rows do.
 
     Raises:
         DataError: not such a table, no column of ids or labels, an id that no text has, or that another text has.
@@ -115,7 +115,7 @@ def add_answers(examples: Sequence[Example], path: Path, columns: Columns = Colu
 def _require_same(text: str, example: Example, where: str) -> None:
     if text.split() != example.text.split():
         raise DataError(
-            f"{where}: the id {example.id!r} is that of another text, {example.text[:40]!r}, and here is {text[:40]!r}; "
+            f"{where}: the id {example.id!r} is that of another text, {example.text[:40]!r}, here {text[:40]!r}; "
             "were rows added or moved? Give the table that the answers are for, and every text an id of its own"
         )
 
