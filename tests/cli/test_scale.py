@@ -44,6 +44,7 @@ def test_points_are_fitted_and_the_folder_that_is_written_is_a_study(command_lin
     assert len(read_points(folder / "points.csv")) == 40
 
     code, out, _ = command_line("scale", folder, "--predict", "1e13", "--predict", "1e14", "--samples", "200", "--json")
+    assert "At 1e+08 FLOPs, 2.0 decades below the smallest" in command_line("scale", folder, "--predict", "1e8")[1]
     found = json.loads(out)
     assert code == 0
     assert [f["compute"] for f in found["forecasts"]] == [1e13, 1e14]
@@ -73,6 +74,7 @@ def test_what_is_refused_is_said_and_the_figures_are_drawn_without_it(command_li
         (["nothing-here"], 3, "nothing-here"),
         (["nothing-here", "points.csv"], 2, "comes after `fit`"),
         (["fit", "POINTS", "--predict", "-1"], 2, "above 0"),
+        (["POINTS", "--predict", "1e15"], 2, "holds points and no text: to fit them, windtunnel scale fit"),
         (["fit", "POINTS", "--size", "all_parameters"], 2, "no such column"),
         (["fit", "POINTS", "--compute", "tokens"], 2, "flops or 6nd"),
     ],

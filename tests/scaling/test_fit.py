@@ -49,6 +49,8 @@ def test_the_vertices_and_the_line_of_exact_parabolas_are_recovered():
     assert found.tokens.exponent.estimate == pytest.approx(0.5, rel=1e-9)
     assert found.at(1e14).parameters.estimate == pytest.approx(3e5, rel=1e-6)
     assert found.at(1e14).decades == pytest.approx(2.5, rel=1e-6)
+    assert found.at(1e8).below == pytest.approx(2, rel=1e-6)
+    assert (found.at(1e11).decades < 0, found.at(1e11).below < 0) == (True, True)
 
 
 def test_a_b_and_e_come_back_from_all_three_fits():

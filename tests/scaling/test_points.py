@@ -41,6 +41,27 @@ def test_missing_flops_and_seeds_are_said(tmp_path):
     assert any("seed" in note for note in points.notes)
 
 
+def test_a_row_that_stands_there_twice_is_one_run(tmp_path):
+    rows = ["1e3,1e6,6e9,2.5,0", "1e3,1e6,6e9,2.75,1", "2e3,5e5,6e9,2.25,0"]
+    points = read_points(written(tmp_path, "\n".join(["n,d,c,loss,seed", rows[2], *rows, *rows[:2]])))
+    assert points.loss.tolist() == [2.25, 2.5, 2.75]
+    assert points.seed.tolist() == [0, 0, 1]
+    assert points.notes == ("3 rows repeat another one to the last digit, and are left out: they are one run.",)
+    points = read_points(written(tmp_path, "\n".join(["n,d,c,loss,seed", *rows, "1e3,1e6,6e9,2.625,1"])))
+    assert len(points) == 4
+    assert points.notes[0].startswith("1 rows have the size, the compute and the seed of another row and another loss")
+
+
+def test_without_seeds_equal_losses_may_be_those_of_two(tmp_path):
+    assert len(read_points(written(tmp_path, "n,d,loss\n1e3,1e6,2.5\n1e3,1e6,2.5\n"))) == 2
+
+
+def test_columns_in_different_units_are_said(tmp_path):
+    [note] = read_points(written(tmp_path, "n,d,c,loss,seed\n1,2,12e15,2.5,0\n")).notes
+    assert note.startswith("C is 1e+15 times 6ND, so N, D and C are not in the same unit")
+    assert read_points(written(tmp_path, "n,d,c,loss,seed\n1e3,1e6,200e9,2.5,0\n")).notes == ()
+
+
 def test_budgets_are_runs_within_ten_per_cent():
     budget = budgets_of([1.0e9, 1.09e9, 1.11e9, 3e9, 2.9e9])
     assert len(set(budget.tolist())) == 3

@@ -115,9 +115,22 @@ def _points_of(what: str, points: Path | None) -> Path | None:
         raise ConfigError(f"scale {what} {points}: a file of points comes after `fit`: windtunnel scale fit {points}")
     if (Path(what) / POINTS).is_file():
         return Path(what) / POINTS
+    if _are_points(Path(what)):
+        raise ConfigError(f"{what} holds points and no text: to fit them, windtunnel scale fit {what}")
     if (Path(what) / "study.json").is_file():
         raise ConfigError(f"the study {what} has no {POINTS} yet: no budget is finished; its command goes on with it")
     return None
+
+
+def _are_points(path: Path) -> bool:
+    """Whether a table is one of points: as a text of a corpus it would be trained on, for all of the minutes."""
+    from windtunnel.errors import DataError
+    from windtunnel.scaling.points import read_points
+
+    try:
+        return path.suffix in (".csv", ".tsv") and path.is_file() and len(read_points(path)) > 0
+    except DataError:
+        return False
 
 
 def fit_and_show(path: Path, fits: Fits, out: Path | None, as_json: bool) -> None:

@@ -65,11 +65,13 @@ def sentences(found: Scaling, forecasts: Sequence[Forecast]) -> list[str]:
 
 
 def _forecast_sentence(found: Scaling, f: Forecast) -> str:
-    far = f", {f.decades:.1f} decades beyond the largest budget" if f.decades > 0 else ", within the budgets"
+    far = ", within the budgets"
+    if (away := max(f.decades, f.below)) > 0:
+        far = f", {away:.1f} decades " + ("beyond the largest budget" if f.decades > 0 else "below the smallest budget")
     if f.parameters is None or f.tokens is None:
         return f"At {f.compute:.3g} FLOPs{far}, no size is forecast: its line was refused."
     loss = f" and a loss of {_plain(f.loss)}" if f.loss else ""
-    trust = "; that is far, and the band holds only if the law does" if f.decades > FAR else ""
+    trust = "; that is far, and the band holds only if the law does" if away > FAR else ""
     return (
         f"At {f.compute:.3g} FLOPs{far}, the best model has {count(f.parameters)} parameters, "
         f"{count(f.tokens)} tokens{loss}{trust}."

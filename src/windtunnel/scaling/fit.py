@@ -25,7 +25,7 @@ class Forecast:
     """What is best at a budget: N, D and the loss in nats per token; None where the part was refused.
 
     parameters, tokens: by the lines through the vertices; loss: by the envelope; law_...: by the parametric law;
-    decades: how many powers of ten beyond the largest fitted budget (below 0: within or below the budgets).
+    decades: how many powers of ten beyond the largest fitted budget; below: below the smallest (both below 0 within).
     """
 
     compute: float
@@ -36,6 +36,7 @@ class Forecast:
     law_tokens: Estimate | None
     law_loss: Estimate | None
     decades: float
+    below: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,11 @@ class Scaling:
     @property
     def largest_budget(self) -> float:
         """C at the vertex of the largest usable budget, else the largest nominal one."""
-        return max([p.compute for p in self.parabolas if p.refusal is None] or self.points.budgets.tolist())
+        return max(self._fitted)
+
+    @property
+    def _fitted(self) -> list[float]:
+        return [p.compute for p in self.parabolas if p.refusal is None] or self.points.budgets.tolist()
 
     def at(self, compute: float) -> Forecast:
         """The forecast at so many FLOPs. Raises ConfigError unless they are a finite number above 0."""
@@ -68,8 +73,8 @@ class Scaling:
             raise ConfigError(f"a forecast at {compute:g} FLOPs: expected a finite number above 0, such as 1e15")
         n, d, loss = (part.at(compute) if part else None for part in (self.parameters, self.tokens, self.envelope))
         law_n, law_d, law_loss = self.law.at(compute) if self.law else (None, None, None)
-        decades = float(np.log10(compute / self.largest_budget))
-        return Forecast(compute, n, d, loss, law_n, law_d, law_loss, decades)
+        beyond, below = (float(np.log10(compute / end)) for end in (max(self._fitted), min(self._fitted)))
+        return Forecast(compute, n, d, loss, law_n, law_d, law_loss, beyond, -below)
 
     @property
     def disagreement(self) -> str | None:

@@ -81,6 +81,6 @@ def _shape(squares: float, df: int, pure: float, pure_df: int) -> list[str]:
     if fdtrc(lack_df, pure_df, ratio) > ALPHA:
         return []
     return [
-        f"The parabolas miss the mean losses by more than the seeds' spread explains (F = {ratio:.1f}): "
+        f"The parabolas miss the mean losses by more than the seeds' spread explains (F = {ratio:.3g}): "
         "their vertices may be off; sample sizes nearer to the best one."
     ]

@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 SAME_BUDGET = 1.1
 """Runs whose FLOPs lie within this factor of the cheapest one of them are of one budget."""
 LARGEST_FILE = 500_000_000
+LEAST_RATIO, MOST_RATIO = 0.1, 500
+"""C / 6ND of what can be: FLOPs of attention and of a large vocabulary come on top, most in small models."""
 NAMES = {
     "parameters": ("parameters", "params", "n", "size", "n_params", "model_size", "non_embedding_parameters"),
     "all_parameters": ("all_parameters", "all_params", "n_all", "total_parameters", "total_params"),
@@ -201,8 +203,8 @@ def _value(path: Path, line: int, row: Sequence[str], at: int, name: str, column
 
 
 def _complete(columns: Mapping[str, Floats]) -> Points:
-    """Points of the columns there are; what is missing is computed and said."""
-    full, notes = dict(columns), []
+    """Points of the columns there are; what is missing is computed and said, and so are rows that stand there twice."""
+    full, notes = _once(columns)
     if "tokens" not in full:
         full["tokens"] = full["flops"] / (6 * full["parameters"])
         notes.append("The points give no tokens: D = C / 6N is assumed.")
@@ -212,4 +214,35 @@ def _complete(columns: Mapping[str, Floats]) -> Points:
     if "seed" not in full:
         full["seed"] = np.zeros(len(full["loss"]))
         notes.append("The points give no seed: all runs are taken as of seed 0.")
+    notes += _units(full)
     return Points(**{name: full.get(name) for name in NAMES}, notes=tuple(notes))  # type: ignore[arg-type]
+
+
+def _once(columns: Mapping[str, Floats]) -> tuple[dict[str, Floats], list[str]]:
+    """The columns without rows that repeat another one: a copy of a run is no second seed."""
+    if "seed" not in columns:
+        return dict(columns), []
+    notes = []
+    n = len(columns["loss"])
+    first = np.sort(np.unique(np.stack(list(columns.values())), axis=1, return_index=True)[1])
+    if len(first) < n:
+        notes.append(f"{n - len(first)} rows repeat another one to the last digit, and are left out: they are one run.")
+    once = {name: column[first] for name, column in columns.items()}
+    runs = np.stack([column for name, column in once.items() if name not in ("loss", "budget")])
+    again = len(first) - np.unique(runs, axis=1).shape[1]
+    if again:
+        notes.append(
+            f"{again} rows have the size, the compute and the seed of another row and another loss: if they are one "
+            "run under several settings, such as learning rates, leave only the best of them."
+        )
+    return once, notes
+
+
+def _units(columns: Mapping[str, Floats]) -> list[str]:
+    ratio = float(np.median(columns["flops"] / columns["parameters"] / columns["tokens"])) / 6
+    if LEAST_RATIO <= ratio <= MOST_RATIO:
+        return []
+    return [
+        f"C is {ratio:.3g} times 6ND, so N, D and C are not in the same unit: give parameters, tokens and FLOPs one by "
+        "one, and not by millions or billions."
+    ]
