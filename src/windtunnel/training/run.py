@@ -73,6 +73,11 @@ class Run:
         folder = self.folder.absolute()
         return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name
 
+    @property
+    def altered(self) -> bool:
+        """Whether its model is another than its settings say, by a change in Python."""
+        return self.config.change is not None and self.record.get("change", {}).get("alters_model", True)
+
     def events(self, *kinds: str) -> list[Event]:
         """The events of its training so far, or those of some kinds.
 
@@ -315,6 +320,8 @@ def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> St
         ConfigError: when the weights do not fit the model or mean other tokens.
     """
     run, checkpoint = open_start(start)
+    if run.altered:
+        raise ConfigError(f"the model of {start.run} was altered in Python: no settings describe it; take another")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in model.create().state_dict().items()}
     given = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
@@ -375,6 +382,6 @@ def _empty_model(run: Run, change: Named | None) -> Model:
     own = change_for(run.config, run.folder, change) if change else None
     if own:
         return set_up(own, run.config, open_task(run.config, run.store()), initial_model(run.config)).model
-    if run.config.change and run.record.get("change", {}).get("alters_model", True):
-        raise ConfigError(f"its model was altered in Python: {needs_change(run.config.change, run.folder)}")
+    if run.config.change and run.altered:
+        raise ConfigError(needs_change(run.config.change, run.folder))
     return run.config.model.create()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from contextlib import suppress
 
@@ -38,6 +39,11 @@ def resolve_changed(
         ConfigError: for a config that cannot be trained, or a change that fails.
         DataError: when the corpus is too small.
     """
+    if config.change and named is None:
+        raise ConfigError(
+            f"the config has a change, the function {config.change.function}, and a config has nothing executed; name "
+            "it yourself: --change FILE:FUNCTION, or change= in Python"
+        )
     resolved = resolve(config, store, side_by_side).replace(change=None)
     task = open_task(resolved, store)
     train_examples(resolved, task)
@@ -144,6 +150,8 @@ def _flops(model: Model, config: RunConfig) -> float:
     length = config.model.context_length
     inputs = {name: tensor.to(machine.device()) for name, tensor in config.model.example(1, length).items()}
     given = {"attend": attend_reference} if config.model.attends else {}  # the fused kernel is not counted
+    if not given.keys() <= inspect.signature(model.forward).parameters.keys():
+        return math.nan  # a forward pass of the user's own
     with evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(**inputs, **given)
     return float(counter.get_total_flops()) or math.nan
