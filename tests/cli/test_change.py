@@ -13,7 +13,6 @@ from windtunnel.comparison.pairing import pairing
 from windtunnel.comparison.plan import make_plan
 from windtunnel.config import override
 from windtunnel.errors import ConfigError
-from windtunnel.report.comparison import print_comparison
 from windtunnel.runs.arms import Arm, arm_from_file, resolve_arms
 from windtunnel.runs.budget import spent
 from windtunnel.training.events import Step
@@ -25,6 +24,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "ideas.md").read_text(encoding="utf
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
 ARMS = re.findall(r"--arm (\S+)", PAGE)
 SMALL = ["model.n_layers=1", "model.d_model=16", "model.n_heads=2", "train.batch_size=8", "train.sample_tokens=0"]
+NAMED = json.dumps({"function": "squared", "source_sha256": "0" * 64})
 OPTIONS = ["--steps", 8, *(word for setting in SMALL for word in ("--set", setting))]
 
 
@@ -81,7 +81,7 @@ def test_what_is_paired_and_what_it_costs(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("wide.py").write_text(
         "from windtunnel.nn.feedforward import FeedForward\nimport torch\n"
-        "def f(setup):\n    setup.model.blocks[0].feed_forward = FeedForward(16, 128, True, torch.relu)\n"
+        "def f(setup):\n    setup.model.blocks[0].feed_forward = FeedForward(16, 128, False, torch.relu)\n"
         "    return setup\n"
     )
     arms = resolve_arms([Arm("base", base), *(arm_from_file(base, named) for named in [*ARMS, "wide=wide.py:f"])])
@@ -91,7 +91,7 @@ def test_what_is_paired_and_what_it_costs(base, tmp_path, monkeypatch):
         assert said[name] == f"the same batches; {n:,} of its {n:,} parameters begin as the baseline's"
     assert said["short"].startswith("batches not paired (those of short are its change's)")
     more = arms[4].n_parameters - n
-    assert more == 64 * (2 * 16 + 1)
+    assert more == 64 * 2 * 16
     assert said["wide"].startswith("the same batches; ")
     assert f" of its {n + more:,} parameters" in said["wide"]
     costs = {arm.name: spent(arm) for arm in arms}
@@ -118,7 +118,7 @@ def test_a_comparison_of_an_idea(windtunnel, tmp_path):
     found = json.loads(out)
     squared = found["arms"][1]
     sha256 = open_run(Path(squared["seeds"][0]["folder"])).config.change.source_sha256
-    assert squared["settings"] == {"change": None} | {"change.function": "squared", "change.source_sha256": sha256}
+    assert squared["settings"] == {"change.function": "squared", "change.source_sha256": sha256}
     told = f"squared is changed in Python by activation.py:squared sha256:{sha256[:12]}"
     assert any(note.startswith(told) for note in found["notes"])
     assert f"squared changed by activation.py:squared sha256:{sha256[:12]}" in found["signature"]
@@ -128,7 +128,6 @@ def test_a_comparison_of_an_idea(windtunnel, tmp_path):
     code, again, err = windtunnel(*words)
     assert json.loads(again)["judgements"] == found["judgements"]
     assert {path: path.stat().st_mtime_ns for path in Path("runs").glob("*/seed-*/metrics.jsonl")} == before
-    assert print_comparison is not None
     run, change = squared["seeds"][0]["folder"], ("--change", "activation.py:squared")
     for command in (["generate", run, "an", "--tokens", 2], ["evaluate", run], ["look", run, "anna"]):
         code, _, err = windtunnel(*command)
@@ -142,7 +141,7 @@ def test_a_comparison_of_an_idea(windtunnel, tmp_path):
 
 def test_a_changed_run_is_trained_stopped_and_resumed(windtunnel, tmp_path):
     words = ["train", "names", *OPTIONS, "--set", "train.save_every=2", "--change", "optimizer.py:lion"]
-    code, out, err = windtunnel(*words, "--out", "whole")
+    code, _, err = windtunnel(*words, "--out", "whole")
     assert code == 0, err
     whole = Path("whole/seed-0")
     part = Path("part/seed-0")
@@ -168,19 +167,20 @@ def test_a_changed_run_is_trained_stopped_and_resumed(windtunnel, tmp_path):
     [
         (
             ["compare", "names", "--arm", "x=activation.py"],
-            "which function of activation.py? expected x=activation.py:F",
+            "which function of activation.py? expected x=",
         ),
         (["compare", "names", "--arm", "x=activation.py:square"], "has no function 'square'; did you mean squared?"),
         (["compare", "names", "--arm", "x=no.py:f"], "no.py cannot be read"),
         (["train", "names", "--change", "activation.py"], "expected FILE:FUNCTION"),
         (["train", "names", "--change", "activation.py:squared", "--parallel", "ddp"], "leave --parallel out"),
-        (["train", "names", "--set", "change.function=squared"], "there is no such setting|change"),
+        (["train", "names", "--set", "change.function=squared"], "there is no such setting"),
+        (["train", "names", "--set", f"change={NAMED}"], "a config has nothing executed; name it yourself"),
     ],
 )
 def test_bad_input_is_a_sentence(windtunnel, tmp_path, words, message):
     code, _, err = windtunnel(*words, *OPTIONS)
     assert code == 2, err
-    assert message in err or message.partition("|")[2] in err
+    assert message in err
     assert not (tmp_path / "runs").exists()
 
 
@@ -189,7 +189,7 @@ def test_a_run_that_fails_on_the_way_says_where(windtunnel, tmp_path):
         "def f(setup):\n    def batch_of(step):\n        return setup.batch_of(step) if step != 3 else missing\n"
         "    return setup.replace(batch_of=batch_of)\n"
     )
-    code, out, err = windtunnel("train", "names", "--change", "late.py:f", *OPTIONS, "--steps", 80, "--json")
+    code, out, _ = windtunnel("train", "names", "--change", "late.py:f", *OPTIONS, "--steps", 80, "--json")
     assert code == 1
     [seed] = json.loads(out)["seeds"]
     assert seed["reason"] == "failed"
