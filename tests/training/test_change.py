@@ -48,9 +48,9 @@ class Signs(torch.optim.Optimizer):
     def step(self):
         for group in self.param_groups:
             for p in group["params"]:
-                mean = self.state[p].setdefault("mean", torch.zeros(()))
+                mean = self.state[p].setdefault("mean", torch.zeros(2))
                 mean.lerp_(p.grad.mean(), 0.1)
-                p.sub_(group["lr"] * (p.grad + mean).sign())
+                p.sub_(group["lr"] * (p.grad + mean[0]).sign())
 
 def signs(setup):
     return setup.replace(optimizer=Signs(setup.model.parameters(), lr=1.0))
@@ -117,6 +117,14 @@ def test_a_resumed_run_is_one_that_nothing_stopped(config, ideas, tmp_path):
             done[0] = event.step
     assert trained(config, tmp_path / "parts", change) == whole
     assert final_hashes(tmp_path / "parts") == final_hashes(tmp_path / "whole")
+
+
+def test_a_loss_of_its_own_is_trained_on_and_not_judged_by(config, reference, tmp_path):
+    change = write(tmp_path, "def f(setup): return setup.replace(loss=lambda l, t: 2 * setup.loss(l, t))\n")
+    doubled = trained(config, tmp_path / "run", change)
+    assert doubled[0] == pytest.approx(2 * reference[1][0], rel=1e-6)
+    first, plain = (open_run(folder).events("evaluation")[0] for folder in (tmp_path / "run", reference[0]))
+    assert first == plain
 
 
 def test_the_optimizer_is_built_over_new_weights(config, ideas, tmp_path):
@@ -226,7 +234,7 @@ BAD = {
     "def f(setup):\n    setup.model.head = nn.Linear(16, 5)\n    return setup\n":
         r"gives logits of the shape \(20, 8, 5\), expected \(20, 8, 11\)",
     "def f(setup):\n    setup.model.blocks[0].feed_forward = nn.Linear(3, 4)\n    return setup\n":
-        "RuntimeError: mat1 and mat2",
+        r"returned what the run cannot train with:\nRuntimeError: mat1 and mat2",
     "def f(setup): return setup.replace(loss=lambda l, t: nn.functional.cross_entropy(l.flatten(0, 1), t.flatten(),"
     " ignore_index=-1))\n": "no sum over targets.*Return the sum",
     "def f(setup): return setup.replace(loss=lambda l, t: l.sum(-1))\n": r"the loss of idea.py:f is a tensor \(20, 8\)",

@@ -285,27 +285,22 @@ def _check_optimizer(change: Change, made: Setup) -> None:
 
 
 @contextmanager
-def users_code(change: Change | None, always: bool = False) -> Iterator[None]:
-    """Turn what the user's file raises into a ConfigError with the lines of that file.
-
-    Args:
-        always: also what was raised beside it, by what it returned.
-    """
+def users_code(change: Change | None) -> Iterator[None]:
+    """Turn what the user's file raises, or what it returned, into a ConfigError with the lines of that file."""
     try:
         yield
     except WindtunnelError:
         raise
     except (Exception, SystemExit) as error:
-        if change is None or not (told := _told(error, change.path, always)):
+        if change is None:
             raise
-        raise ConfigError(f"{change.name} failed:\n{told}") from None
+        raise ConfigError(f"{change.name} {_told(error, change.path)}") from None
 
 
-def _told(error: BaseException, path: Path, always: bool) -> str:
-    """The error as Python tells it, without the lines of other files; nothing when none is of this file."""
+def _told(error: BaseException, path: Path) -> str:
+    """The error as Python tells it, without the lines of other files."""
     told = traceback.TracebackException.from_exception(error)
     own = [frame for frame in told.stack if frame.filename == str(path)]
-    if not (own or always or (isinstance(error, SyntaxError) and error.filename == str(path))):
-        return ""
+    what = "failed" if own or isinstance(error, SyntaxError) else "returned what the run cannot train with"
     lines = traceback.StackSummary.from_list(own).format()
-    return "".join([*lines, *told.format_exception_only()]).rstrip()
+    return f"{what}:\n{''.join([*lines, *told.format_exception_only()])}".rstrip()

@@ -62,7 +62,7 @@ def try_change(change: Change, config: RunConfig, task: Task) -> Trial:
     """
     config = config.replace(train=config.train.replace(compile=False))
     plain = initial_model(config).to(machine.device())
-    with torch.random.fork_rng(), users_code(change, always=True):
+    with torch.random.fork_rng(), users_code(change):
         setup, again = (set_up(change, config, task, initial_model(config)) for _ in range(2))
         batch = setup.batch_of(0)
         if not isinstance(batch, Batch):
