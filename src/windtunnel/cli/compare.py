@@ -20,7 +20,10 @@ def compare(
     ] = [],  # noqa: B006
     zip: Annotated[bool, typer.Option("--zip", help="Vary several settings together, not as a grid.")] = False,
     arm: Annotated[
-        list[str], typer.Option(metavar="NAME=FILE", help="An arm from a .json or .toml file with its settings.")
+        list[str],
+        typer.Option(
+            metavar="NAME=FILE", help="An arm of a .json or .toml file with settings, or of FILE.py:FUNCTION."
+        ),
     ] = [],  # noqa: B006
     baseline: Annotated[
         str | None, typer.Option(help="The arm that the others are compared with; else the first.")

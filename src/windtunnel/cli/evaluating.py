@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import FigurePath, Json, RunName, console, load_model, print_json, write_figure
+from windtunnel.cli.terminal import (
+    ChangeOption,
+    FigurePath,
+    Json,
+    RunName,
+    console,
+    load_model,
+    print_json,
+    write_figure,
+)
 from windtunnel.errors import ConfigError
 
 
@@ -22,6 +31,7 @@ def evaluate(
     ] = False,
     wrong: Annotated[int, typer.Option(min=0, help="With --slices: how many of the wrong ones to list.")] = 10,
     figure: FigurePath = None,
+    change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Measure the loss of a run, or of all its seeds, on a split.
@@ -29,20 +39,20 @@ def evaluate(
     --slices is for a run that translates; of several seeds it takes the first.
     """
     if slices:
-        _by_slice(run, split, stress, wrong, figure, as_json)
+        _by_slice(run, split, stress, wrong, figure, change, as_json)
         return
     if stress or figure:
         raise ConfigError(f"{'--stress' if stress else '--figure'} goes with --slices; add it, or leave both out")
-    _loss(run, split, as_json)
+    _loss(run, split, change, as_json)
 
 
-def _loss(run: str, split: str, as_json: bool) -> None:
+def _loss(run: str, split: str, change: str | None, as_json: bool) -> None:
     from windtunnel.report.training import evaluation_lines
     from windtunnel.runs.seeds import evaluate_seeds, find_seeds
 
     folders = find_seeds(run)
     with console().status(f"evaluating on the {split} split"):
-        found = evaluate_seeds(folders, split, partial=True)
+        found = evaluate_seeds(folders, split, partial=True, change=change)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -54,14 +64,16 @@ def _loss(run: str, split: str, as_json: bool) -> None:
         raise typer.Exit(3)
 
 
-def _by_slice(run: str, split: str, stress: bool, wrong: int, figure: Path | None, as_json: bool) -> None:
+def _by_slice(
+    run: str, split: str, stress: bool, wrong: int, figure: Path | None, change: str | None, as_json: bool
+) -> None:
     from windtunnel.inspect.slices import evaluate_slices, evaluate_stress
     from windtunnel.report.figures import check_ending
     from windtunnel.report.slices import slice_lines, slice_tables, slices_figure
 
     if figure:
         check_ending(figure)
-    trained, out = load_model(run), console(stderr=False)
+    trained, out = load_model(run, change), console(stderr=False)
     with console().status("translating"):
         made = [evaluate_stress(trained, n_wrong=wrong)] if stress else []
         found = [evaluate_slices(trained, split, wrong), *made]

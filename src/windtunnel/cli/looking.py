@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from windtunnel.cli.terminal import RECIPES, Json, RunName, Set, console, load_model, print_json, write_text
+from windtunnel.cli.terminal import (
+    RECIPES,
+    ChangeOption,
+    Json,
+    RunName,
+    Set,
+    console,
+    load_model,
+    print_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from windtunnel.generation.compiled import Steps
@@ -33,6 +43,7 @@ def generate(
         bool | None,
         typer.Option("--compile/--eager", help="Compile now (half a minute, once a shape); by default when it pays."),
     ] = None,
+    change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Continue a prompt, every token with its probability.
@@ -50,7 +61,7 @@ def generate(
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
     request = Request(prompt, tokens, sampling, seed, alternatives, tuple(stop))
-    loaded = load_model(run)
+    loaded = load_model(run, change)
     prepare_process(loaded.model, samples)  # before read_as, which leaves hardly a parameter to count
     trained = read_as(loaded, weights)
     steps = Steps(trained.model, "auto" if compile is None else compile)
@@ -99,13 +110,14 @@ def look(
     head: Annotated[int | None, typer.Option(min=1, help="One head only, from 1.")] = None,
     alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown at each position.")] = 6,
     out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
+    change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Show a text's surprise in a model, and its attention or, of a recurrent network, how far each state reaches."""
     from windtunnel.report.look import Look, look_at
     from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table
 
-    trained = load_model(run)
+    trained = load_model(run, change)
     folder = out or trained.run.folder.parent / "look"
     seen = look_at(trained, text, folder, alternatives, layer, head)
     if as_json:

@@ -35,6 +35,12 @@ Columns = Annotated[
 ]
 
 
+ChangeOption = Annotated[
+    str | None,
+    typer.Option("--change", metavar="FILE:FUNCTION", help="The function that the run is changed by; executed."),
+]
+
+
 def settings(
     corpus: str, recipe: str, start: str | None, changes: list[str], columns: list[str], steps: int | None
 ) -> RunConfig:
@@ -76,12 +82,12 @@ def _say_plain_table(config: RunConfig) -> None:
             )
 
 
-def load_model(name: str) -> TrainedModel:
-    """The model of a run; what was found wrong on the way to it is said."""
+def load_model(name: str, change: str | None = None) -> TrainedModel:
+    """The model of a run, with the change that it was begun with; what was found wrong on the way to it is said."""
     from windtunnel.runs.seeds import find_run
     from windtunnel.training.run import load
 
-    trained = load(find_run(name))
+    trained = load(find_run(name), change)
     for warning in trained.warnings:
         print(f"windtunnel: {warning}", file=sys.stderr)
     return trained

@@ -11,6 +11,7 @@ import typer
 
 from windtunnel.cli.terminal import (
     RECIPES,
+    ChangeOption,
     Columns,
     Json,
     RunName,
@@ -50,6 +51,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
     parallel: Parallel = None,
+    change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Train a language model on a corpus.
@@ -64,26 +66,28 @@ def train(
     if parallel:
         from windtunnel.runs.distributed import create_distributed
 
+        _refuse_change(change)
         if seeds > 1:
             raise ConfigError(f"--parallel trains one seed, given --seeds {seeds}; begin torchrun once for each seed")
         _train_distributed(parallel, lambda ranks: create_distributed(config, out, ranks), as_json)
     refuse_torchrun()
     with console().status("reading the corpus"):
         first = config()
-        folders = create_seeds(first, range(first.seed, first.seed + seeds), out)
-    _train(folders, as_json)
+        folders = create_seeds(first, range(first.seed, first.seed + seeds), out, change)
+    _train(folders, change, as_json)
 
 
-def resume(run: RunName, parallel: Parallel = None, as_json: Json = False) -> None:
+def resume(run: RunName, parallel: Parallel = None, change: ChangeOption = None, as_json: Json = False) -> None:
     """Continue stopped runs to their last step."""
     from windtunnel.runs.seeds import find_seeds
 
     if parallel:
         from windtunnel.runs.distributed import find_distributed
 
+        _refuse_change(change)
         _train_distributed(parallel, lambda ranks: find_distributed(run, ranks), as_json)
     refuse_torchrun()
-    _train(find_seeds(run), as_json)
+    _train(find_seeds(run), change, as_json)
 
 
 def _train_distributed(parallel: str, folder_of: Callable[[Ranks], Path], as_json: bool) -> NoReturn:
@@ -107,21 +111,28 @@ def _train_distributed(parallel: str, folder_of: Callable[[Ranks], Path], as_jso
     _exit({ended.reason}, asked, folder)
 
 
-def _train(folders: list[Path], as_json: bool) -> None:
+def _refuse_change(change: str | None) -> None:
+    if change:
+        raise ConfigError(f"--change {change}: a changed run trains in one process; leave --parallel out")
+
+
+def _train(folders: list[Path], change: str | None, as_json: bool) -> None:
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.runs.execute import execute, open_executor
     from windtunnel.runs.seeds import unfinished
+    from windtunnel.training.change import change_for
     from windtunnel.training.events import Stopped
     from windtunnel.training.machine import cores
 
     err, endings = console(), {}
     missing = unfinished(folders)
     to_train = [run.folder for _, run in missing]
+    named = [found.where if (found := change_for(run.config, run.folder, change)) else "" for _, run in missing]
     threads = next((run.config.train.threads for _, run in missing), None) or cores()
     err.print(f"{len(to_train)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
     local = open_executor("local", max(1, cores() // threads))
     with asked_to_stop(err) as asked, local as executor, TrainingProgress(err) as progress:
-        for place, event in execute(to_train, executor, should_stop=lambda: bool(asked)):
+        for place, event in execute(to_train, executor, lambda: bool(asked), changes=named):
             progress.show(to_train[place].name, event)
             if isinstance(event, Stopped):
                 endings[missing[place][0]] = event

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import Json, RunName, console, load_model, print_json, write_figure, write_text
+from windtunnel.cli.terminal import (
+    ChangeOption,
+    Json,
+    RunName,
+    console,
+    load_model,
+    print_json,
+    write_figure,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from windtunnel.generation.translate import Translated
@@ -34,6 +43,7 @@ def translate(
         Path | None,
         typer.Option(metavar="PATH", help="Write what each head looked at: a page (.html) or a .png, .svg or .pdf."),
     ] = None,
+    change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Translate a text with a run that was trained on pairs (`train pig-latin`).
@@ -52,7 +62,7 @@ def translate(
         from windtunnel.report.figures import ENDINGS, check_ending
 
         check_ending(attention, "attention", (".html", *ENDINGS))
-    loaded = load_model(run)
+    loaded = load_model(run, change)
     lines = translate_lines(loaded, given, beam, 1 if alternatives is None else alternatives, length_penalty)
     if attention is not None:
         _write_attention(loaded, [one for line in lines for one in line], attention)

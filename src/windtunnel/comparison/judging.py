@@ -279,7 +279,7 @@ def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[Found]) -> ArmResu
         name=arm.name,
         settings={path: own.get(path) for path in paths},
         key=arm.key,
-        n_parameters=arm.config.model.n_parameters(),
+        n_parameters=arm.n_parameters,
         steps=cost.steps,
         tokens=cost.tokens,
         flops=cost.flops,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from windtunnel.comparison.verdict import Rule
 from windtunnel.errors import ArtifactError
 from windtunnel.files import read_file
 from windtunnel.stats.digits import ends, number, p_is
+from windtunnel.training.change import Change, Trial
 from windtunnel.training.disk import LARGEST_MANIFEST
 
 SAVED = "comparison.json"
@@ -28,6 +30,7 @@ def notes(
     yield from run_notes(arms)
     for name in (arm.name for arm in plan.grid.arms if not arm.config.model.is_causal):
         yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
+    yield from (note for arm in plan.grid.arms if arm.trial for note in _change(arm.name, arm.trial))
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
     yield from verdict_notes(arms, judgements, plan.rule)
     if len(versions) > 1:
@@ -72,6 +75,7 @@ def signature(plan: Plan, n_documents: int, versions: Sequence[str]) -> str:
         f"windtunnel {__version__}",
         f"corpus {base.store.corpus.name} sha256:{base.store.sha256[:12]}",
         "arms " + " | ".join(f"{arm.name} {arm.key[:12]}" for arm in plan.grid.arms),
+        *(f"{arm.name} changed by {_hashed(arm.change)}" for arm in plan.grid.arms if arm.change),
         f"seeds {ranges(plan.grid.seeds)}",
         f"steps {'/'.join(map(str, steps))}",
         f"dev split, whole: {base.task.totals('dev')['targets']} tokens in {n_documents} documents",
@@ -111,6 +115,20 @@ def _runs(arm: ArmResult) -> Iterator[str]:
     if missing:
         told = f": {missing[0].message}" if missing[0].message else ""
         yield f"{arm.name}: seeds {ranges([r.seed for r in missing])} are missing ({missing[0].reason}{told})"
+
+
+def _hashed(change: Change) -> str:
+    return f"{change.name} sha256:{change.config.source_sha256[:12]}"
+
+
+def _change(name: str, trial: Trial) -> Iterator[str]:
+    yield f"{name} is changed in Python by {_hashed(trial.change)}; each of its runs holds a copy of the file"
+    if trial.other_loss:
+        yield f"{name} trains on a loss of its own; it is judged by the same loss as the others"
+    if math.isnan(trial.flops):
+        yield f"{name}: the FLOPs of its change are not known, its batches having other shapes, or torch counting none"
+    if trial.other_batches and trial.tokens != 1:
+        yield f"{name}: its tokens are estimated from some of its change's batches"
 
 
 def _costs(base: ArmResult, arm: ArmResult) -> Iterator[str]:

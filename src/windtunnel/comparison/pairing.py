@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from windtunnel.runs.arms import ResolvedArm
-from windtunnel.training.run import initial_model
 
 
 def pairing(arms: Sequence[ResolvedArm], n_documents: int) -> tuple[str, ...]:
@@ -27,6 +26,8 @@ def _batches(base: ResolvedArm, arm: ResolvedArm) -> str:
         return "batches not paired (another context length)"
     if base.config.train.batch_size != arm.config.train.batch_size:
         return "the same examples in the same order, in batches of another size"
+    if changed := [a.name for a in (base, arm) if a.trial and a.trial.other_batches]:
+        return f"batches not paired (those of {changed[0]} are its change's)"
     if base.config.train.steps != arm.config.train.steps:
         return "the same batches as far as both go"
     return "the same batches"
@@ -34,7 +35,7 @@ def _batches(base: ResolvedArm, arm: ResolvedArm) -> str:
 
 def _weights(base: ResolvedArm, arm: ResolvedArm) -> str:
     """How many of the arm's parameters begin with the baseline's values."""
-    ours, theirs = (dict(initial_model(a.config).named_parameters()) for a in (arm, base))
+    ours, theirs = (dict(a.first_model().named_parameters()) for a in (arm, base))
     same = sum(p.numel() for name, p in ours.items() if name in theirs and torch.equal(p, theirs[name]))
     total = sum(p.numel() for p in ours.values())
     return f"{same:,} of its {total:,} parameters begin as the baseline's"

@@ -218,6 +218,8 @@ def _notes(config: RunConfig) -> tuple[str, ...]:
     notes = []
     if "vocab_size" not in config.model.model_fields_set:
         notes.append(f"vocab_size {config.model.vocab_size} is the default; training takes the tokenizer's")
+    if config.change:
+        notes.append(f"{config.change.function} changes it in Python: these are the numbers of the settings alone")
     if config.train.precision == "auto":
         notes.append("train.precision is auto and counted as fp32; in bf16 the activations take less")
     return tuple(notes)

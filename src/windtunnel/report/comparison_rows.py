@@ -98,8 +98,8 @@ def counts(arm: ArmResult) -> str:
 
 
 def short(n: float | None) -> str:
-    """Three digits and a unit in powers of 1000: 3552 is 3.55k; - for None."""
-    if n is None:
+    """Three digits and a unit in powers of 1000: 3552 is 3.55k; - for None and NaN."""
+    if n is None or math.isnan(n):
         return "-"
     for unit in ("", "k", "M", "G", "T", "P", "E"):
         if abs(n) < 999.5:
@@ -160,7 +160,8 @@ def _dearer(text: str, cost: float | None, theirs: float | None) -> str:
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
-    return a / b if a is not None and b else None
+    ratio = a / b if a is not None and b else None
+    return None if ratio is None or math.isnan(ratio) else ratio
 
 
 def _test(p: float, level: float) -> str:

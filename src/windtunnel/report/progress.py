@@ -180,7 +180,7 @@ class _Line:
             parts.append(f"dev {number(self.dev, 3)}")
         if self.rate is not None and self.started is not None:
             share = self.rate * self.started.flops_per_token / self.started.peak_flops
-            parts.append(f"{_thousands(self.rate)} tokens/s  {share:.0%} of peak")
+            parts.append(f"{_thousands(self.rate)} tokens/s" + (f"  {share:.0%} of peak" if share else ""))
         return "  ".join(parts)
 
 

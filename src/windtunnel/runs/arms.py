@@ -12,30 +12,59 @@ from typing import Any
 
 from windtunnel.config import differences, fingerprint, override, parse, read_settings
 from windtunnel.errors import ConfigError, DataError
+from windtunnel.models import Model
 from windtunnel.tasks import Task
 from windtunnel.text.store import TokenStore
-from windtunnel.training.data import open_store, open_task, train_examples
-from windtunnel.training.run import resolve
+from windtunnel.training.change import Change, Named, Trial, read_change, set_up
+from windtunnel.training.data import open_store, open_task
+from windtunnel.training.run import initial_model
 from windtunnel.training.run_config import RunConfig
+from windtunnel.training.step_cost import changed_cost, step_cost
+from windtunnel.training.trial import resolve_changed
 
 MOST_ARMS = 64
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train, with a name."""
+    """One way to train, with a name.
+
+    change: a function at the top level of a file, or `FILE:FUNCTION`, that alters what is trained with; see
+        `windtunnel.training.change`.
+    """
 
     name: str
     config: RunConfig
+    change: Named | None = None
 
 
 @dataclass(frozen=True)
 class ResolvedArm:
-    """An arm with everything decided, and its corpus as tokens."""
+    """An arm with everything decided, its corpus as tokens, and what was seen when its change was tried."""
 
     name: str
     config: RunConfig
     store: TokenStore
+    trial: Trial | None = None
+
+    @property
+    def change(self) -> Change | None:
+        """What is altered in Python."""
+        return self.trial.change if self.trial else None
+
+    @property
+    def n_parameters(self) -> int:
+        """Of its model."""
+        return self.trial.n_parameters if self.trial else self.config.model.n_parameters()
+
+    def step_cost(self) -> tuple[float, float]:
+        """Tokens and FLOPs of a step, as `windtunnel.training.step_cost` counts them; NaN is not known."""
+        return changed_cost(step_cost(self.config, self.store, self.task), self.trial.facts() if self.trial else None)
+
+    def first_model(self) -> Model:
+        """The model as training with the config's own seed begins."""
+        model = initial_model(self.config)
+        return set_up(self.change, self.config, self.task, model).model if self.change else model
 
     @property
     def key(self) -> str:
@@ -81,14 +110,20 @@ def vary(base: RunConfig, variations: Iterable[str], zipped: bool = False) -> li
 
 
 def arm_from_file(base: RunConfig, named: str) -> Arm:
-    """The arm of `NAME=FILE`: the settings of a .json or .toml file laid over the base.
+    """The arm of `NAME=FILE`, the settings of a .json or .toml file laid over the base, or of `NAME=FILE.py:FUNCTION`.
 
     Raises:
         ConfigError: when it cannot be read, or says something that is not a setting.
     """
     name, separator, path = named.partition("=")
     if not (name and separator and path):
-        raise ConfigError(f"--arm {named!r}: expected NAME=FILE, the file with settings in .json or .toml")
+        raise ConfigError(
+            f"--arm {named!r}: expected NAME=FILE, the file with settings in .json or .toml, or NAME=FILE.py:FUNCTION"
+        )
+    if path.rpartition(":")[0].endswith(".py"):
+        return Arm(name, base, read_change(path))
+    if path.endswith(".py"):
+        raise ConfigError(f"--arm {named!r}: which function of {path}? expected {name}={path}:FUNCTION")
     merged = _laid_over(base.model_dump(exclude_unset=True), read_settings(Path(path)))
     try:
         return Arm(name, parse(RunConfig, merged))
@@ -144,13 +179,12 @@ def _resolve(arm: Arm, stores: dict[str, TokenStore]) -> ResolvedArm:
     try:
         if key not in stores:
             stores[key] = open_store(config)
-        resolved = resolve(config, stores[key], side_by_side=2)
-        train_examples(resolved, open_task(resolved, stores[key]))  # a corpus too small for it is told here
+        resolved, trial = resolve_changed(config, stores[key], arm.change, side_by_side=2)
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name}: {error}") from None
     except DataError as error:
         raise DataError(f"arm {arm.name}: {error}") from None
-    return ResolvedArm(arm.name, resolved.replace(seed=0), stores[key])
+    return ResolvedArm(arm.name, resolved.replace(seed=0), stores[key], trial)
 
 
 def _check(arms: Sequence[ResolvedArm]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +19,6 @@ from windtunnel.models import build
 from windtunnel.runs.arms import ResolvedArm, with_steps
 from windtunnel.training import machine
 from windtunnel.training.disk import read_sealed, saving, sealed
-from windtunnel.training.step_cost import step_cost
 from windtunnel.training.trainer import Trainer
 
 KINDS = ("steps", "tokens", "flops", "seconds")
@@ -51,7 +51,7 @@ def parse_budget(text: str) -> tuple[str, float]:
 def spent(arm: ResolvedArm) -> Spent:
     """What a run of this arm costs."""
     steps = arm.config.train.steps
-    tokens, flops = step_cost(arm.config, arm.store, arm.task)
+    tokens, flops = arm.step_cost()
     return Spent(steps, steps * tokens, steps * flops, flops / tokens)
 
 
@@ -69,8 +69,12 @@ def within_budget(arms: Sequence[ResolvedArm], kind: str, amount: float, folder:
     elif kind == "seconds":
         costs = _pace(arms, folder / "pace.json")
     else:
-        costs = [step_cost(arm.config, arm.store, arm.task)[kind == "flops"] for arm in arms]
+        costs = [arm.step_cost()[kind == "flops"] for arm in arms]
     for arm, cost in zip(arms, costs, strict=True):
+        if math.isnan(cost):
+            raise ConfigError(
+                f"arm {arm.name}: what its change costs in {kind} is not known; give --budget steps=N or seconds=N"
+            )
         if amount < cost:
             raise ConfigError(f"arm {arm.name}: one step costs {cost:.3g} {kind}, more than the budget of {amount:g}")
     return [with_steps(arm, int(amount / cost)) for arm, cost in zip(arms, costs, strict=True)]
@@ -100,7 +104,7 @@ def _racer(arm: ResolvedArm) -> Iterator[float]:
     """Seconds of one step of training after another, until it diverges."""
     config = arm.config
     torch.set_num_threads(config.train.threads or machine.cores())
-    trainer = Trainer.begin(config, arm.task, build(config.model, config.seed))
+    trainer = Trainer.begin(config, arm.task, build(config.model, config.seed), change=arm.change)
     with suppress(NumericsError):
         while True:
             yield trainer.step().seconds

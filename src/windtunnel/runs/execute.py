@@ -102,7 +102,11 @@ def unheard_cluster(distributed: Any, n: int) -> Iterator[Any]:
 
 
 def execute(
-    folders: Sequence[Path], executor: Executor, should_stop: Callable[[], bool] = lambda: False, patience: float = 10
+    folders: Sequence[Path],
+    executor: Executor,
+    should_stop: Callable[[], bool] = lambda: False,
+    patience: float = 10,
+    changes: Sequence[str] = (),
 ) -> Iterator[tuple[int, Event]]:
     """Train the runs in these folders to their ends; yields (index of the folder, event) as they come.
 
@@ -112,6 +116,7 @@ def execute(
     Args:
         patience: seconds to wait for a run that another process is training; one that nobody waits for any more
             has half of them to save and end.
+        changes: of each folder FILE:FUNCTION that its run was begun with, or nothing; none is nothing for all.
     """
     if not folders:
         return
@@ -119,8 +124,12 @@ def execute(
     tasks = group_seeds(folders)
     begin_again = {task: lives([folders[i] for i in task]) for task in tasks}
     asked = False
+
+    def submit(task: tuple[int, ...]) -> Future[list[Stopped]]:
+        return _submit(executor, [folders[i] for i in task], patience, wanted, changes[task[0]] if changes else "")
+
     with wanted_file(folders[0].absolute().parent) as wanted:
-        waiting = {_submit(executor, [folders[i] for i in task], patience, wanted): task for task in tasks}
+        waiting = {submit(task): task for task in tasks}
         try:
             while waiting:
                 if not asked and should_stop():
@@ -134,7 +143,7 @@ def execute(
                     if not lost:
                         yield from zip(task, future.result(), strict=True)
                     elif not asked and not future.cancelled() and next(begin_again[task]):
-                        waiting[_submit(executor, [folders[i] for i in task], patience, wanted)] = task
+                        waiting[submit(task)] = task
                     else:
                         yield from ((i, Stopped(0, "interrupted" if asked else "failed", lost)) for i in task)
         finally:
@@ -185,9 +194,11 @@ def wanted_file(folder: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _submit(executor: Executor, folders: Sequence[Path], patience: float, wanted: Path) -> Future[list[Stopped]]:
+def _submit(
+    executor: Executor, folders: Sequence[Path], patience: float, wanted: Path, change: str
+) -> Future[list[Stopped]]:
     try:
-        return executor.submit(train_runs, [str(folder.absolute()) for folder in folders], patience, str(wanted))
+        return executor.submit(train_runs, [str(path.absolute()) for path in folders], patience, str(wanted), change)
     except RuntimeError as error:  # the executor is broken or was shut down
         failed: Future[list[Stopped]] = Future()
         failed.set_exception(error)

@@ -65,16 +65,17 @@ class Grid:
         folder = self.folders[arm, seed]
         if not is_run(folder):
             return None
-        return self._runs.get((arm, seed)) or self._keep(self._arm(arm), seed, open_run(folder))
+        return self._runs.get((arm, seed)) or self._keep(self.arm(arm), seed, open_run(folder))
 
     def begin(self, arm: str, seed: int) -> Run:
         """The run of an arm and a seed; its folder is written where it is not there."""
-        one = self._arm(arm)
+        one = self.arm(arm)
         return self.run(arm, seed) or self._keep(
-            one, seed, create_run(self.folders[arm, seed], one.config.replace(seed=seed), one.store)
+            one, seed, create_run(self.folders[arm, seed], one.config.replace(seed=seed), one.store, one.trial)
         )
 
-    def _arm(self, name: str) -> ResolvedArm:
+    def arm(self, name: str) -> ResolvedArm:
+        """The arm of a name."""
         return next(arm for arm in self.arms if arm.name == name)
 
     def _keep(self, arm: ResolvedArm, seed: int, run: Run) -> Run:
@@ -126,7 +127,8 @@ def train_grid(
     places = grid.places if places is None else places
     missing = [place for place in places if (run := grid.run(*place)) is None or not is_done(run)]
     folders = [grid.begin(*place).folder for place in missing]
-    for i, event in execute(folders, executor, should_stop, patience):
+    changes = [arm.change.where if (arm := grid.arm(name)).change else "" for name, _ in missing]
+    for i, event in execute(folders, executor, should_stop, patience, changes):
         yield (*missing[i], event)
 
 

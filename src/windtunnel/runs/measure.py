@@ -36,9 +36,13 @@ class Measured:
     """Bytes that training took beyond the process itself; None when it was not measured."""
 
 
-def measure(folder: Path, peak_memory: int | None = None) -> None:
-    """Write what `read_measured` reads, unless the run's newest model was measured before."""
-    trained = load(folder)
+def measure(folder: Path, peak_memory: int | None = None, change: str | None = None) -> None:
+    """Write what `read_measured` reads, unless the run's newest model was measured before.
+
+    Args:
+        change: what the run was begun with, as `load` needs it.
+    """
+    trained = load(folder, change)
     if _step(folder) == trained.step:
         return
     sums = unit_sums(trained.model, open_task(trained.run.config, trained.run.store()), "dev")

@@ -12,13 +12,15 @@ from typing import Any
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.training.change import Named
 from windtunnel.training.checkpoint import newest_step
-from windtunnel.training.data import open_store, open_task, train_examples
+from windtunnel.training.data import open_store, open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Stopped
 from windtunnel.training.recipes import RECIPES, recipe
 from windtunnel.training.run import Run, create_run, is_run, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig
+from windtunnel.training.trial import resolve_changed
 
 RUNS = Path("runs")
 
@@ -79,11 +81,12 @@ class SplitLoss:
         return dict(plain(self))
 
 
-def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False) -> SplitLoss:
+def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False, change: str | None = None) -> SplitLoss:
     """The loss of the newest model of each run on the whole of a split; this is what touches the test split.
 
     Args:
         partial: whether damaged runs are left out, and named in the result, as long as one is sound.
+        change: what the runs were begun with, where their model is altered.
 
     Raises:
         ArtifactError: for a damaged run.
@@ -94,7 +97,7 @@ def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False) -
     damaged: list[tuple[str, str]] = []
     for folder in folders:
         try:
-            trained = load(folder)
+            trained = load(folder, change)
             store = trained.run.store()
         except ArtifactError as error:
             damaged.append((str(folder), str(error)))
@@ -126,19 +129,21 @@ def config_folder(resolved: RunConfig) -> str:
     return f"{corpus_label(resolved)}-{fingerprint(resolved, exclude=['seed'])[:6]}"
 
 
-def create_seeds(config: RunConfig, seeds: Sequence[int], folder: Path | None = None) -> list[Path]:
+def create_seeds(
+    config: RunConfig, seeds: Sequence[int], folder: Path | None = None, change: Named | None = None
+) -> list[Path]:
     """Create, or find again, the run folder of each seed below one folder.
 
     Args:
         folder: where; None is runs/CORPUS-HASH, with a hash of the resolved config without its seed, so that the same
             command finds the same runs.
+        change: what alters them in Python; see `windtunnel.training.change`.
     """
     store = open_store(config)
-    resolved = resolve(config, store, side_by_side=len(seeds))
-    train_examples(resolved, open_task(resolved, store))  # a corpus too small for it is told here
+    resolved, trial = resolve_changed(config, store, change, side_by_side=len(seeds))
     if folder is None:
         folder = RUNS / config_folder(resolved)
-    return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store).folder for seed in seeds]
+    return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store, trial).folder for seed in seeds]
 
 
 def planned(name: str, corpus: str | None, assignments: Sequence[str]) -> RunConfig:

@@ -1,8 +1,9 @@
 """Runs in a process of their own: `train_runs` starts it, again when it is killed, and `main` is what it does.
 
-    python -P -m windtunnel.runs.worker RUN ... SECONDS WANTED
+    python -P -m windtunnel.runs.worker RUN ... SECONDS WANTED CHANGE
 
 One run trains alone, several together, stacked. SECONDS is how long to wait while another process trains one of them.
+CHANGE is FILE:FUNCTION that a user named for them, or nothing; the runs know by its hash whether it is theirs.
 The last lines of the output are their ends, Stopped events as JSON. SIGTERM, SIGINT and a byte in the file WANTED end
 the step (of a stack the block of steps), save, and stop. So do the end of the standard input and the end of WANTED's
 lock, since then nobody waits for the run any more and the next may come for it at once: what has not been saved after
@@ -38,13 +39,13 @@ NOT_BEGUN = Stopped(0, "interrupted", "not begun")
 EXIT_CODES = {"finished": 0, "interrupted": 75, "diverged": 4, "failed": 1}
 
 
-def train_runs(folders: Sequence[str], patience: float, wanted: str) -> list[Stopped]:
+def train_runs(folders: Sequence[str], patience: float, wanted: str, change: str = "") -> list[Stopped]:
     """Train the runs in these folders to their ends in one process; when that is killed, go on with another.
 
     The process watches the pipe that it gets as its input, whose other end is gone with the one who waits here.
     """
     # -P: with -m alone, Python would run a module of the working folder in the place of any of the same name.
-    command = [sys.executable, "-P", "-m", "windtunnel.runs.worker", *folders, str(patience), wanted]
+    command = [sys.executable, "-P", "-m", "windtunnel.runs.worker", *folders, str(patience), wanted, change]
     begin_again = lives([Path(folder) for folder in folders])
     while True:
         if says_stop(Path(wanted)):
@@ -79,7 +80,7 @@ def lives(folders: Sequence[Path]) -> Iterator[bool]:
         yield deaths < MOST_DEATHS
 
 
-def main(folders: Sequence[Path], patience: float, wanted: Path) -> int:
+def main(folders: Sequence[Path], patience: float, wanted: Path, change: str | None = None) -> int:
     """Train until finished or asked to stop; returns the exit code of the worst end, as the command line has them."""
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,7 +90,7 @@ def main(folders: Sequence[Path], patience: float, wanted: Path) -> int:
     ends = _train_stacked(folders, asked, patience) if len(folders) > 1 else {}
     for folder in folders:
         if ends.get(folder, NOT_BEGUN).reason in ("finished", "interrupted"):
-            ends[folder] = _train(folder, asked, patience, ends.get(folder, NOT_BEGUN))
+            ends[folder] = _train(folder, asked, patience, ends.get(folder, NOT_BEGUN), change)
     for folder in folders:
         print(to_line(ends[folder]), end="", flush=True)
     return max(EXIT_CODES[ended.reason] for ended in ends.values())
@@ -108,7 +109,7 @@ def _train_stacked(folders: Sequence[Path], asked: list[int], patience: float) -
     return {folders[place]: event for place, event in events if isinstance(event, Stopped)}
 
 
-def _train(folder: Path, asked: list[int], patience: float, ended: Stopped) -> Stopped:
+def _train(folder: Path, asked: list[int], patience: float, ended: Stopped, change: str | None) -> Stopped:
     """Train what did not end yet and measure, each as soon as no other process has the run's lock."""
     from windtunnel.generation.write import write_sample
     from windtunnel.runs.measure import measure
@@ -121,13 +122,13 @@ def _train(folder: Path, asked: list[int], patience: float, ended: Stopped) -> S
     while True:
         try:
             if ended == NOT_BEGUN:
-                for event in resume(folder, lambda: bool(asked), write_sample):
+                for event in resume(folder, lambda: bool(asked), write_sample, change=change):
                     trained = trained or isinstance(event, Step)
                     ended = event if isinstance(event, Stopped) else ended
                 deadline = time.monotonic() + patience
             if ended.reason == "finished":
                 with locked(folder):
-                    measure(folder, machine.peak_memory() - before if trained else None)
+                    measure(folder, machine.peak_memory() - before if trained else None, change)
             return ended
         except NumericsError:  # told by the Stopped event before it
             return ended
@@ -192,4 +193,5 @@ def held(wanted: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main([Path(name) for name in sys.argv[1:-2]], float(sys.argv[-2]), Path(sys.argv[-1])))
+    *runs, seconds, awaited, named = sys.argv[1:]
+    sys.exit(main([Path(run) for run in runs], float(seconds), Path(awaited), named or None))

@@ -78,6 +78,8 @@ class Metric:
         return math.inf if self.better == "lower" else -math.inf
 
 
+LossSum = Callable[[Tensor, Tensor], Tensor]
+"""(logits (B, T', V), targets (B, T')) -> summed loss in nats (), IGNORED left out."""
 LossOf = Callable[[Batch], Tensor]
 """batch -> summed loss in nats; the model and the task are inside."""
 

@@ -14,7 +14,7 @@ from windtunnel.models.cost import training_flops
 from windtunnel.nn.blocks import blocks_of
 from windtunnel.nn.linear import two_cores_with_tiles
 from windtunnel.tasks import Task
-from windtunnel.tasks.task import LossOf
+from windtunnel.tasks.task import LossOf, LossSum
 from windtunnel.text.batches import Batch
 from windtunnel.training import machine
 from windtunnel.training.run_config import RunConfig
@@ -64,12 +64,12 @@ def is_tiny(config: RunConfig) -> bool:
     """Whether runs of this resolved config that differ only in the seed train stacked (`windtunnel.training.stack`).
 
     An mlp whose step is overhead, in float32 on one thread of a CPU, with its batch in one part: batch norm sees parts.
-    A loss that couples the rows of a batch is left to itself.
+    A loss that couples the rows of a batch is left to itself, and so is a run that is changed in Python.
     Measured by benchmarks/stacked_seeds.py for 2e6 FLOPs a step.
     """
     train, model = config.train, config.model
     plain = train.grad_accumulation == 1 and train.threads == 1 and train.precision == "fp32"
-    plain = plain and config.optimizer.name != "muon" and not config.task.coupled
+    plain = plain and config.optimizer.name != "muon" and not config.task.coupled and config.change is None
     flops = training_flops(model, model.targets_per_example) * train.batch_size
     return model.stackable and plain and flops < TINY and machine.device().type == "cpu"
 
@@ -87,14 +87,17 @@ def compiling_note(config: RunConfig) -> str:
     return "not compiled, because no C++ compiler (c++, g++ or clang++) was found; with one a step is faster"
 
 
-def loss_function(model: Callable[..., Tensor], task: Task, config: RunConfig, n_ranks: int = 1) -> LossOf:
-    """batch -> summed loss, in the run's precision."""
+def loss_function(
+    model: Callable[..., Tensor], task: Task, config: RunConfig, n_ranks: int = 1, loss: LossSum | None = None
+) -> LossOf:
+    """batch -> summed loss, in the run's precision; `loss` takes the place of the task's."""
     whole = compiles(config) and not in_blocks(config, n_ranks)
+    summed = partial(task.loss_sum, once=not whole) if loss is None or loss == task.loss_sum else loss
 
     def total(batch: Batch) -> Tensor:
         with machine.autocast(config.train.precision):
             logits = model(**batch.inputs)
-        return task.loss_sum(logits, batch.targets, once=not whole)
+        return summed(logits, batch.targets)
 
     if not whole:
         return total

@@ -22,7 +22,8 @@ class Started:
     steps: int
     n_parameters: int
     flops_per_token: float
-    """Matrix-multiply FLOPs of one predicted token, forward and backward, in an example of average length."""
+    """Matrix-multiply FLOPs of one predicted token, forward and backward, in an example of average length; 0 is not
+    known."""
     peak_flops: float
     """Measured matrix-multiply rate of this machine, in FLOP/s, in the run's precision on its threads."""
     note: str = ""

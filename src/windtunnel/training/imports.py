@@ -230,7 +230,7 @@ def create_from(
         },
     }
     start = Start(run=source, weights_sha256=weights_sha256(weights))
-    new = old.replace(model=model, train=old.train.replace(steps=0), start=start)
+    new = old.replace(model=model, train=old.train.replace(steps=0), start=start, change=None)
     return create_with_weights(folder, new, weights, trained.tokenizer, store, facts, [after])
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from windtunnel.errors import ArtifactError, NumericsError
+from windtunnel.errors import ArtifactError, ConfigError, NumericsError
 from windtunnel.files import discard, open_regular, write_all
 from windtunnel.models import Model
 from windtunnel.tasks import Task
 from windtunnel.text.store import TokenStore
 from windtunnel.training import machine
+from windtunnel.training.change import Change, Named, change_for, set_up, users_code
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
 from windtunnel.training.compiling import compiling_note, prepare_blocks
 from windtunnel.training.data import open_store, open_task
@@ -41,29 +44,35 @@ from windtunnel.training.run import (
     create_run,
     initial_model,
     open_run,
-    resolve,
 )
 from windtunnel.training.run_config import RunConfig
-from windtunnel.training.step_cost import step_cost
+from windtunnel.training.step_cost import changed_cost, step_cost
 from windtunnel.training.trainer import State, Trainer
+from windtunnel.training.trial import resolve_changed
 
 WriteSample = Callable[[Model, Run], str]
-
+Others = dict[str, Any]
+"""batch_of and loss of a changed run."""
 
 Stepping = Callable[[RunConfig, Task, State], Callable[[], Step]]
 """(config, task, state) -> what takes the state one step further; it may raise NumericsError instead."""
 
 
-def fit(config: RunConfig, folder: Path) -> Iterator[Event]:
+def fit(config: RunConfig, folder: Path, change: Named | None = None) -> Iterator[Event]:
     """Train a config in a folder; continues where the folder's run stands if it is the same run.
 
+    Args:
+        change: a function of the user's own that alters what is trained with, or `FILE:FUNCTION`; see
+            `windtunnel.training.change`.
+
     Raises:
-        ConfigError: when the folder holds a run with another config.
+        ConfigError: when the folder holds a run with another config, or the change fails.
         NumericsError: when training diverges; the weights before that step are saved.
         SaveError: when the disk refuses; the checkpoint before is intact.
     """
     store = open_store(config)
-    return resume(create_run(folder, resolve(config, store), store).folder)
+    resolved, trial = resolve_changed(config, store, change)
+    return resume(create_run(folder, resolved, store, trial).folder, change=trial.change if trial else None)
 
 
 def resume(
@@ -73,6 +82,7 @@ def resume(
     ranks: Ranks | None = None,
     stepping: Stepping | None = None,
     note: str = "",
+    change: Named | None = None,
 ) -> Iterator[Event]:
     """Train the run in a folder from its newest verified checkpoint to its last step.
 
@@ -83,6 +93,7 @@ def resume(
             None is this process alone.
         stepping: what makes its steps; None is a `Trainer`.
         note: what else is to be said when it starts.
+        change: what the run was begun with; it needs it again.
     """
     ranks = ranks or Ranks()  # its own: it holds `should_stop`, and several runs may train in one process
     open_run(folder)  # before a lock file appears in a folder that is no run
@@ -94,14 +105,20 @@ def resume(
             ranks.check(run.config)
             store = run.store()
             task = open_task(run.config, store)
+            own = change_for(run.config, folder, change)
+            if own and ranks.mode is not None:
+                raise ConfigError(f"{own.name} changes a run, and such a run trains in one process; omit --parallel")
         machine.keep_memory()
         torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
-        state, size, warnings = _restore(run, ranks)
-        step = stepping(run.config, task, state) if stepping else Trainer(run.config, task, state, ranks).step
+        state, size, warnings, others = _restore(run, task, ranks, own)
+        step = stepping(run.config, task, state) if stepping else Trainer(run.config, task, state, ranks, **others).step
         ranks.listen(should_stop)
         with ranks.barrier():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
-        note = "; ".join(filter(None, (warnings, note, compiling_note(run.config))))
+        note = "; ".join(
+            filter(None, (warnings, note, f"changed by {own.name}" if own else "", compiling_note(run.config)))
+        )
+        held.enter_context(users_code(own))
         session = _Session(run, store, task, state, ranks, log, write_sample)
         for event in session.events(step, note, new=size == 0):
             with saving(run.folder / METRICS):
@@ -126,8 +143,9 @@ class _Session:
     def events(self, step: Callable[[], Step], note: str, new: bool) -> Iterator[Event]:
         """Take the steps that are left, and say what happens."""
         run, state, train = self.run, self.state, self.run.config.train
-        tokens, flops = step_cost(run.config, self.store, self.task)
-        yield _started(run, state, flops / tokens, self.ranks, note)
+        tokens, flops = changed_cost(step_cost(run.config, self.store, self.task), run.record.get("change"))
+        a_token = flops / tokens if math.isfinite(flops / tokens) else 0.0
+        yield _started(run, state, a_token, self.ranks, note)
         if new:
             yield from self._evaluate_and_sample()
             if train.steps == 0:
@@ -190,27 +208,31 @@ class _Session:
         return Saved(state.step, f"step-{state.step}")
 
 
-def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
-    """The state to go on from, how much of the log belongs to it, and what is to be said about it."""
+def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple[State, int, str, Others]:
+    """The state to go on from, how much of the log belongs to it, what is to be said about it, and what the change has
+    the run train with beside it."""
     with ranks.barrier():
         checkpoint = newest_checkpoint(run.folder)
         # A run that has saved needs the one that it started from no more.
-        model = run.config.model.create() if checkpoint else initial_model(run.config)
+        model = run.config.model.create() if checkpoint and not change else initial_model(run.config)
+        setup = set_up(change, run.config, task, model) if change else None
+        model = setup.model if setup else model
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
     prepare_blocks(model, run.config, ranks.size)
     ranks.place(model).train()
-    optimizer = build_optimizer(model, run.config.optimizer)
+    optimizer = setup.optimizer if setup else build_optimizer(model, run.config.optimizer)
+    others: Others = {"batch_of": setup.batch_of, "loss": setup.loss} if setup else {}
     if checkpoint is None:
-        return State(model, optimizer, 0, None), 0, ""
-    restore_optimizer(optimizer, model, checkpoint.optimizer, ranks.shard)
+        return State(model, optimizer, 0, None), 0, "", others
+    restore_optimizer(optimizer, model, checkpoint.optimizer, ranks.shard, known=setup is None)
     for step, folder in checkpoints(run.folder) if ranks.rank == 0 else ():
         if step > checkpoint.step:
             with saving(folder):
                 discard(folder)
     state = State(model, optimizer, checkpoint.step, checkpoint.facts["first_loss"])
-    return state, checkpoint.facts["metrics_size"], "; ".join(checkpoint.warnings)
+    return state, checkpoint.facts["metrics_size"], "; ".join(checkpoint.warnings), others
 
 
 def _open_log(path: Path, size: int) -> FileIO:

@@ -65,11 +65,13 @@ def restore_optimizer(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
     place: Callable[[Tensor, Tensor], Tensor] = lambda value, parameter: value.to(parameter.device, copy=True),
+    known: bool = True,
 ) -> None:
     """Put back what `optimizer_tensors` gave.
 
     Args:
         place: (value, its parameter) -> a copy of the value that lies as the parameter does.
+        known: whether the optimizer is one of `build_optimizer`, whose states have known shapes and owners.
 
     Raises:
         ArtifactError: when a tensor belongs to no parameter of the model or has another shape than it, or when
@@ -81,13 +83,13 @@ def restore_optimizer(
         kind, _, name = key.partition("/")
         if name not in parameters:
             raise ArtifactError(f"the saved optimizer state {key} belongs to no parameter of this model")
-        if value.dim() and value.shape != parameters[name].shape:
+        if known and value.dim() and value.shape != parameters[name].shape:
             expected, given = tuple(parameters[name].shape), tuple(value.shape)
             raise ArtifactError(f"the saved optimizer state {key} does not fit: expected {expected}, given {given}")
         named.setdefault(kind, set()).add(name)
         optimizer.state[parameters[name]][kind] = place(value, parameters[name])
     hidden = {name for name, p in parameters.items() if isinstance(optimizer, Muon) and p in optimizer.sizes}
-    for kind, names in named.items():
+    for kind, names in named.items() if known else ():
         having = hidden if hidden and kind == "momentum_buffer" else parameters.keys() - hidden
         if missing := sorted(having - names):
             raise ArtifactError(f"the saved optimizer state lacks {', '.join(f'{kind}/{name}' for name in missing)}")

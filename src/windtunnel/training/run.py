@@ -6,6 +6,7 @@ RUN/
     record.json       machine, versions, corpus       | never changed after
     manifest.json     sizes and SHA-256 of the above  |
     metrics.jsonl     every event of the training, one a line
+    change.py         source of its change, to be read | when it has one, written before step 0
     step-N/           weights, optimizer state, manifest
     lock              held by the process that is training
 """
@@ -31,6 +32,7 @@ from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
+from windtunnel.training.change import KEPT, Named, Trial, change_for, needs_change, set_up
 from windtunnel.training.checkpoint import (
     WEIGHTS,
     Checkpoint,
@@ -40,7 +42,7 @@ from windtunnel.training.checkpoint import (
     saved_log_size,
 )
 from windtunnel.training.compiling import compiling_pays
-from windtunnel.training.data import first_weights
+from windtunnel.training.data import first_weights, open_task
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.training.events import Event, read_events
 from windtunnel.training.run_config import RunConfig, Start
@@ -70,6 +72,11 @@ class Run:
         """The folder's name, with that of the folder around it for one of several seeds."""
         folder = self.folder.absolute()
         return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name
+
+    @property
+    def altered(self) -> bool:
+        """Whether its model is another than its settings say, by a change in Python."""
+        return self.config.change is not None and self.record.get("change", {}).get("alters_model", True)
 
     def events(self, *kinds: str) -> list[Event]:
         """The events of its training so far, or those of some kinds.
@@ -142,8 +149,11 @@ def open_run(folder: Path) -> Run:
     return Run(folder, config, tokenizer, record)
 
 
-def create_run(folder: Path, config: RunConfig, store: TokenStore) -> Run:
+def create_run(folder: Path, config: RunConfig, store: TokenStore, change: Trial | None = None) -> Run:
     """Write a new run folder for a resolved config, or open the one that is there when it is the same run.
+
+    Args:
+        change: that of the config; its source is copied into the folder, and what was found into the record.
 
     Raises:
         ConfigError: when the folder holds a run with another config, listing the differences.
@@ -151,7 +161,9 @@ def create_run(folder: Path, config: RunConfig, store: TokenStore) -> Run:
     """
     if not is_run(folder):
         try:
-            return write_run(folder, config, store.tokenizer, corpus_facts(store))
+            facts = corpus_facts(store) | ({"change": change.facts()} if change else {})
+            kept = {KEPT: change.change.source.encode()} if change else {}
+            return write_run(folder, config, store.tokenizer, facts, kept)
         except SaveError as error:
             code = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
             if code not in (errno.EEXIST, errno.ENOTEMPTY) or not is_run(folder):
@@ -173,8 +185,18 @@ def corpus_facts(store: TokenStore) -> dict[str, Any]:
     }
 
 
-def write_run(folder: Path, config: RunConfig, tokenizer: Tokenizer, facts: Mapping[str, Any]) -> Run:
-    """Write a new run folder with a resolved config; `facts` go into its record, the corpus' SHA-256 among them.
+def write_run(
+    folder: Path,
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    facts: Mapping[str, Any],
+    kept: Mapping[str, bytes] | None = None,
+) -> Run:
+    """Write a new run folder with a resolved config.
+
+    Args:
+        facts: for its record, the corpus' SHA-256 among them.
+        kept: further files.
 
     Raises:
         SaveError: when the disk refuses, or the folder holds other files.
@@ -188,6 +210,7 @@ def write_run(folder: Path, config: RunConfig, tokenizer: Tokenizer, facts: Mapp
         else f"weights, then the examples of all steps, from torch.Generator().manual_seed({config.generator} + seed)",
     }
     files = {
+        **(kept or {}),
         "config.json": to_json(config).encode(),
         "tokenizer.json": tokenizer.to_json().encode(),
         "record.json": (json.dumps(record, indent=2) + "\n").encode(),
@@ -297,6 +320,8 @@ def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> St
         ConfigError: when the weights do not fit the model or mean other tokens.
     """
     run, checkpoint = open_start(start)
+    if run.altered:
+        raise ConfigError(f"the model of {start.run} was altered in Python: no settings describe it; take another")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in model.create().state_dict().items()}
     given = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
@@ -325,10 +350,14 @@ class TrainedModel:
     warnings: tuple[str, ...]
 
 
-def load(folder: Path) -> TrainedModel:
+def load(folder: Path, change: Named | None = None) -> TrainedModel:
     """The newest verified model of a run; every file of the folder is checked.
 
+    Args:
+        change: what the run was begun with; only one whose model is altered needs it here.
+
     Raises:
+        ConfigError: when it needs one, or is given another.
         ArtifactError: when the folder is not a run, a needed file was altered, nothing has been saved yet, or the
             weights are not finite.
     """
@@ -342,7 +371,17 @@ def load(folder: Path) -> TrainedModel:
         read_events(folder / METRICS, checkpoint.facts["metrics_size"])
     except ArtifactError as error:
         warnings.append(str(error))
-    model = run.config.model.create()
+    model = _empty_model(run, change)
     load_weights(model, checkpoint.weights)
     model.to(machine.device()).eval()
     return TrainedModel(run, model, run.tokenizer, checkpoint.step, tuple(warnings))
+
+
+def _empty_model(run: Run, change: Named | None) -> Model:
+    """The run's model before its weights are loaded."""
+    own = change_for(run.config, run.folder, change) if change else None
+    if own:
+        return set_up(own, run.config, open_task(run.config, run.store()), initial_model(run.config)).model
+    if run.config.change and run.altered:
+        raise ConfigError(needs_change(run.config.change, run.folder))
+    return run.config.model.create()

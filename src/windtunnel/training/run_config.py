@@ -64,10 +64,19 @@ class Start(Config):
         return {"run": data} if isinstance(data, str) else data
 
 
+class ChangeConfig(Config):
+    """Code of the user's own that a run trains with (`windtunnel.training.change`): what it was, never where to find
+    it, so that a config cannot have anything executed."""
+
+    function: str
+    source_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Of the whole file."""
+
+
 class RunConfig(Config):
     """A run. Equal configs on the same corpus and machine give equal losses."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"start", "generator", "task"})
+    added: ClassVar[frozenset[str]] = frozenset({"start", "generator", "task", "change"})
     corpus: str
     text: TextConfig = TextConfig()
     model: AnyModelConfig = TransformerConfig()
@@ -83,6 +92,9 @@ class RunConfig(Config):
     """None: every draw is a function of (seed, purpose, step). A number replays a published script, which draws all
     from one `torch.Generator().manual_seed(number)`: first the weights of an mlp, one matrix after another, then the
     examples of every step, with replacement. The run's own `seed` is added to it, so seed 0 is the script itself."""
+
+    change: ChangeConfig | None = None
+    """What was changed in Python; `--change FILE:FUNCTION` sets it, and is needed again to train on."""
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:

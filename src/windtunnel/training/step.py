@@ -80,7 +80,8 @@ def clip_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, norm: Tensor, limit: float, ranks: Ranks = ALONE
 ) -> None:
     """Shorten a gradient of this norm to the limit; alone on a CPU, a fused optimizer does so while it reads it."""
-    if optimizer.defaults.get("fused") and ranks.mode is None and norm.device.type == "cpu":
+    fused = type(optimizer) is torch.optim.AdamW and optimizer.defaults["fused"]
+    if fused and ranks.mode is None and norm.device.type == "cpu":
         optimizer.grad_scale = norm / limit if norm > limit else None  # type: ignore[attr-defined]
     elif norm > limit:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
@@ -94,9 +95,13 @@ def guard_update(
     SGD moves by lr x gradient, AdamW by at most about lr in each weight (Kingma & Ba 2015, section 2.1), Muon's
     matrices by what their shapes say.
 
+    Of any other optimizer nothing is known.
+
     Raises:
         NumericsError: before the weights are touched.
     """
+    if not isinstance(optimizer, torch.optim.AdamW | torch.optim.SGD | Muon):
+        return
     root = math.sqrt(sum(p.numel() for p in model.parameters()))
     if isinstance(optimizer, Muon):
         length = optimizer.longest_update(lr)

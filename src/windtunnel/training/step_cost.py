@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from windtunnel.models.cost import training_flops
 from windtunnel.tasks import Task
 from windtunnel.text.store import TokenStore
@@ -19,3 +23,11 @@ def step_cost(config: RunConfig, store: TokenStore, task: Task) -> tuple[float, 
     read = each.get("ids", each["targets"])  # of a pair a stream reads more than it predicts
     whole, source = max(1, round(read)), round(each["source"]) if "source" in each else None
     return size * each["targets"], size * read / whole * training_flops(model, whole, source)
+
+
+def changed_cost(cost: tuple[float, float], found: Mapping[str, Any] | None) -> tuple[float, float]:
+    """`step_cost` of a run that is changed in Python, by the ratios that a `Trial` found; NaN is not known."""
+    if found is None:
+        return cost
+    tokens, flops = (math.nan if found[name] is None else found[name] for name in ("tokens", "flops"))
+    return cost[0] * tokens, cost[1] * flops

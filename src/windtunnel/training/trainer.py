@@ -9,7 +9,9 @@ import torch
 
 from windtunnel.models import Model
 from windtunnel.tasks import Task
+from windtunnel.tasks.task import LossSum
 from windtunnel.training import machine
+from windtunnel.training.change import Change, Setup, set_up
 from windtunnel.training.compiling import loss_function, prepare_blocks
 from windtunnel.training.data import BatchOf, batches
 from windtunnel.training.distributed import ALONE, Ranks
@@ -39,24 +41,42 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, task: Task, state: State, ranks: Ranks = ALONE, batch_of: BatchOf | None = None
+        self,
+        config: RunConfig,
+        task: Task,
+        state: State,
+        ranks: Ranks = ALONE,
+        batch_of: BatchOf | None = None,
+        loss: LossSum | None = None,
     ) -> None:
         """Args:
-        batch_of: other batches than the run's own.
+        batch_of, loss: other batches, and another loss, than the run's own.
 
         Raises:
             DataError: when the corpus is too small for the context.
         """
         self.config, self.task, self.state, self.ranks = config, task, state, ranks
-        self.loss_of = loss_function(ranks.forward(state.model), task, config, ranks.size)
+        self.loss_of = loss_function(ranks.forward(state.model), task, config, ranks.size, loss)
         self.batch_of = batch_of or batches(config, task)
 
     @classmethod
-    def begin(cls, config: RunConfig, task: Task, model: Model, batch_of: BatchOf | None = None) -> Trainer:
+    def begin(
+        cls, config: RunConfig, task: Task, model: Model, batch_of: BatchOf | None = None, change: Change | None = None
+    ) -> Trainer:
         """Before the first step of a model, which is moved to this machine's device and trained in place."""
+        if change is not None:
+            return cls.of(set_up(change, config, task, model))
         prepare_blocks(model, config)
         model.to(machine.device()).train()
         return cls(config, task, State(model, build_optimizer(model, config.optimizer), 0, None), batch_of=batch_of)
+
+    @classmethod
+    def of(cls, setup: Setup) -> Trainer:
+        """Before the first step of what a change made."""
+        prepare_blocks(setup.model, setup.config)
+        setup.model.train()
+        state = State(setup.model, setup.optimizer, 0, None)
+        return cls(setup.config, setup.task, state, batch_of=setup.batch_of, loss=setup.loss)
 
     def step(self, lr: float | None = None) -> Step:
         """Take the next step.

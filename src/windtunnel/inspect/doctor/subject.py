@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from windtunnel.errors import ArtifactError
+from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.models import build
 from windtunnel.tasks import Task
 from windtunnel.text.store import TokenStore
@@ -67,6 +67,10 @@ def run_subject(folder: Path) -> Subject:
         ConfigError: when the run was imported without a corpus.
     """
     run = open_run(folder)
+    if run.config.change:
+        raise ConfigError(
+            f"{folder} trains with a change in Python, and check does not execute one; check its settings"
+        )
     store, checkpoint = run.store(), newest_checkpoint(folder)
     if checkpoint is None:
         raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
