@@ -90,5 +90,7 @@ EXPERIMENTS = {
          "Does a trained encoder-decoder translate a sentence, and where does it look?"),
         ("decoder-only", "004-2.2.1 004-2.2.2 004-2.2.3 E30",
          "Does a decoder alone translate better than an encoder-decoder?"),
+        ("isoflop-translators", "004-2.3.1 004-2.3.2 004-2.3.3 004-2.3.4 E32",
+         "Which size of translator is best for a budget, and what does the reading of the curves change?"),
     )
 }  # fmt: skip

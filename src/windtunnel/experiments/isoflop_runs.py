@@ -1,0 +1,197 @@
+"""What `isoflop-translators` trains: decoders of several widths, to a budget or past it, on few words or new ones."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from windtunnel.experiments.frame import Setting
+from windtunnel.experiments.translators import COURSE, translating
+from windtunnel.models import TransformerConfig
+from windtunnel.runs.arms import Arm, resolve_grid
+from windtunnel.scaling.curves import Curve, plain_vertex
+from windtunnel.scaling.points import Points
+from windtunnel.text.corpora.pig_latin import N_SMALL, PART, pig_latin, words
+from windtunnel.training.disk import saving
+from windtunnel.training.events import Evaluation
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.run import open_run
+from windtunnel.training.run_config import RunConfig
+from windtunnel.training.schedule import ScheduleConfig
+from windtunnel.training.step_cost import step_cost
+
+CORPUS = "pig-latin-small"
+THEIR_BATCH, THEIR_LR, EPOCH_KEEPS = 64, 5e-4, 0.99
+"""The source's batch and learning rate, and what each epoch leaves of the rate."""
+EVALUATIONS = 20
+"""Of a run that passes the budgets."""
+ALIKE = 2.0
+"""Best rates of all widths within this factor are one rate."""
+
+Rates = Callable[[int], float]
+"""Width -> peak learning rate."""
+Place = tuple[int, float]
+"""Width and budget in FLOPs."""
+Ends = Mapping[tuple[Place, int], Curve]
+"""Runs that end at their budgets, by place and seed."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How runs are made: the corpus, the batch, the rates, and whether optimizer and schedule are the source's."""
+
+    corpus: str
+    batch: int
+    rates: Rates
+    decays: bool = True
+    """Whether the rate falls to a tenth at the run's end; else by a hundredth an epoch, as the source's."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a width on a corpus: N without embeddings; FLOPs and tokens of an average example; examples to train on."""
+
+    parameters: int
+    flops: float
+    tokens: float
+    examples: int
+
+
+def cost_of(at: Setting, corpus: str, h: int) -> Cost:
+    """What an example costs."""
+    (arm,) = resolve_grid([Arm("one", config_of(at, h, 1, Kind(corpus, 1, lambda _: 1e-3)))])
+    examples = len(arm.task.examples("train"))
+    tokens = arm.task.totals("train")["ids"] / examples
+    flops = step_cost(arm.config, arm.store, arm.task)[1]
+    return Cost(arm.config.model.n_parameters(embeddings=False), flops, tokens, examples)
+
+
+def config_of(at: Setting, h: int, steps: int, kind: Kind, epochs: float = 0.0, evaluations: int = 1) -> RunConfig:
+    """A run of the course's decoder, four layers x h."""
+    model = TransformerConfig(n_layers=4, d_model=h, **COURSE)
+    every = {"eval_every": max(1, steps // evaluations), "batch_size": kind.batch, "threads": 1}
+    config = translating(at, kind.corpus, model, steps, kind.rates(h), **every)
+    if kind.decays:
+        return config
+    kept = ScheduleConfig(curve="linear", warmup=config.schedule.warmup, final_fraction=EPOCH_KEEPS**epochs)
+    return config.replace(schedule=kept)
+
+
+def ending(at: Setting, place: Place, cost: Cost, kind: Kind, name: str = "") -> Arm:
+    """A run that ends at its budget, or as little below as its steps allow."""
+    h, budget = place
+    steps = max(1, int(budget / (kind.batch * cost.flops)))
+    epochs = steps * kind.batch / cost.examples
+    return Arm(name or f"h {h}, {budget:.2g}", config_of(at, h, steps, kind, epochs))
+
+
+def passing(at: Setting, place: Place, cost: Cost, kind: Kind, source: bool = False) -> Arm:
+    """A run that passes all budgets up to this one, evaluated on its way; with the source's optimizer if asked for."""
+    h, budget = place
+    steps = math.ceil(budget / (kind.batch * cost.flops))
+    config = config_of(at, h, steps, kind, steps * kind.batch / cost.examples, EVALUATIONS)
+    if source:
+        config = config.replace(
+            optimizer=OptimizerConfig(lr=kind.rates(h), beta_2=0.999, weight_decay=0.0),
+            schedule=config.schedule.replace(warmup=0),
+        )
+    return Arm(f"h {h}", config)
+
+
+def curve_of(folder: Path, seed: int, cost: Cost) -> Curve | None:
+    """The course of a run's held-out loss; None of one that diverged before any."""
+    run = open_run(folder)
+    found = {e.step: e.loss for e in run.events() if isinstance(e, Evaluation) and e.step}
+    if not found:
+        return None
+    examples = np.array([*found], dtype=float) * run.config.train.batch_size
+    return Curve(
+        cost.parameters, examples * cost.flops, examples * cost.tokens, np.array([*found.values()]), seed,
+        epochs_at_end=float(examples[-1]) / cost.examples,
+    )  # fmt: skip
+
+
+def points_at_ends(runs: Ends, losses: Sequence[float] | None = None) -> Points:
+    """The ends of runs as points.
+
+    Args:
+        losses: of the runs, to stand for those of their own held-out words.
+    """
+    each = list(runs.values())
+    own = [float(curve.loss[-1]) for curve in each] if losses is None else losses
+    return Points(
+        np.array([c.parameters for c in each]),
+        np.array([c.tokens[-1] for c in each]),
+        np.array([c.flops[-1] for c in each]),
+        np.array(own),
+        np.array([seed for _, seed in runs]),
+        budget=np.array([budget for (_, budget), _ in runs]),
+        epochs=np.array([c.epochs_at_end for c in each], dtype=float),
+    )
+
+
+# --------------------------------------------------------------------------------------------------- the learning rate
+
+
+def best_rate(losses: Mapping[float, float]) -> float:
+    """The rate at the lowest point of the parabola through the best of these and its neighbours, or the best at an
+    edge."""
+    rates = sorted(losses)
+    at = min(range(len(rates)), key=lambda i: losses[rates[i]])
+    near = rates[max(0, at - 1) : at + 2]
+    if at == 0 or len(near) < 3 or not all(math.isfinite(losses[rate]) for rate in near):
+        return rates[at]
+    return plain_vertex(np.array(near), np.array([losses[rate] for rate in near]))
+
+
+def rule_of(best: Mapping[int, float]) -> Rates:
+    """The rate of a width, in two digits: their mean where the best ones are alike, else along the line in logs."""
+    log_h, log_rate = np.log([*best]), np.log([*best.values()])
+    degree = 1 if np.ptp(log_rate) > math.log(ALIKE) else 0
+    line = np.polyfit(log_h, log_rate, degree)
+    return lambda h: float(f"{math.exp(np.polyval(line, math.log(h))):.1e}")
+
+
+# --------------------------------------------------------------------------------------------------------- fresh words
+
+
+def fresh_words(n: int) -> Iterator[str]:
+    """Made-up words, all different and none of them a bundled one; always the same.
+
+    Each is a word that the small corpus lacks with the beginnings of its parts taken from other ones; words are drawn
+    so that their lengths are those of the small corpus.
+    """
+    real, random = list(words()), Random("fresh words")
+    few, others = real[:N_SMALL], real[N_SMALL:]
+    wanted, had = Counter(map(len, few)), Counter(map(len, others))
+    begins = [match["moved"] for word in others for part in word.split("-") if (match := PART.fullmatch(part))]
+    weights = list(accumulate(wanted[len(word)] / had[len(word)] for word in others))
+    known = set(real)
+
+    def made() -> Iterator[str]:
+        while True:
+            (drawn,) = random.choices(others, cum_weights=weights)
+            cut = [PART.fullmatch(part) for part in drawn.split("-")]
+            word = "-".join(random.choice(begins) + match["rest"] for match in cut if match)
+            if word not in known and len(word) > 1:
+                known.add(word)
+                yield word
+
+    return islice(made(), n)
+
+
+def write_fresh(path: Path, n: int) -> None:
+    """Pairs of so many fresh words as a corpus, where it is not there."""
+    if path.exists():
+        return
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = "".join(f"{word}\t{pig_latin(word)}\n" for word in fresh_words(n))
+        path.write_text(f"source\ttarget\n{rows}", encoding="utf-8")
