@@ -250,15 +250,16 @@ def given(design: Design) -> Findings:
 
 def larger(design: Design, long: Mapping[int, Sequence[Curve]], own: Ends) -> Findings:
     """004-2.3.1: at the largest budget, whether the largest model has the lowest loss."""
-    *_, small, large = (h for h in design.sizes[design.most] if h <= design.widths[-1])
-    points = read_off(design, long)
-    ended = points_at_ends(own)
-    for how, one in ((READINGS["source"], points), (READINGS["own"], ended)):
-        means = {h: mean_loss(one, design.costs[h].parameters, design.most) for h in design.sizes[design.most]}
-        small = min((h for h in means if h != large), key=lambda h: means[h])
-        gap = difference(one, (design.costs[small].parameters, one, design.costs[large].parameters), design.most)
+    widths = sorted(design.sizes[design.most])
+    large = design.costs[widths[-1]].parameters
+    for how, points in (
+        (READINGS["source"], read_off(design, long)),
+        (READINGS["own"], points_at_ends(own)),
+    ):
+        best = min(widths[:-1], key=lambda h: mean_loss(points, design.costs[h].parameters, design.most))
+        gap = difference((points, design.costs[best].parameters), (points, large), design.most)
         yield CURVES.within(
-            f"larger is always better: at {design.most:.2g} FLOPs h {large} is below h {small} ({how})", gap,
+            f"larger is always better: at {design.most:.2g} FLOPs h {widths[-1]} is below h {best} ({how})", gap,
             high=0.0, printed="larger is better", shown=f"{interval(gap, '+.3f')} nats a token",
         )  # fmt: skip
 
@@ -268,16 +269,15 @@ def mean_loss(points: Points, parameters: float, budget: float) -> float:
     return float(np.mean(points.loss[(points.parameters == parameters) & (points.nominal == budget)]))
 
 
-def difference(points: Points, against: tuple[float, Points, float], budget: float) -> Estimate:
-    """The loss of (the last size in the second points) minus that of (the first size in the first), paired by seed."""
-    first, others, last = against
-    each = [
-        {int(s): float(x) for s, x in zip(p.seed[keep], p.loss[keep], strict=True)}
-        for p, n in ((points, first), (others, last))
-        for keep in [(p.parameters == n) & (p.nominal == budget)]
-    ]
-    seeds = sorted(set(each[0]) & set(each[1]))
-    return paired_difference([each[0][s] for s in seeds], [each[1][s] for s in seeds])
+def difference(first: tuple[Points, float], second: tuple[Points, float], budget: float) -> Estimate:
+    """The loss of the second (points, size) minus that of the first at a budget, paired by seed."""
+    a, b = (
+        {int(s): float(x) for s, x in zip(points.seed[here], points.loss[here], strict=True)}
+        for points, size in (first, second)
+        for here in [(points.parameters == size) & (points.nominal == budget)]
+    )
+    seeds = sorted(set(a) & set(b))
+    return paired_difference([a[s] for s in seeds], [b[s] for s in seeds])
 
 
 def vertices(found: Mapping[str, Scaling]) -> Findings:
@@ -306,7 +306,7 @@ def what_changes(design: Design, found: Mapping[str, Scaling]) -> Findings:
         n = design.costs[widths[len(widths) // 2]].parameters
         for says, before, after in (("the rule's rate and batch", "source", "long"),
                                     ("a schedule that ends there", "long", "own")):  # fmt: skip
-            gap = difference(found[before].points, (n, found[after].points, n), budget)
+            gap = difference((found[before].points, n), (found[after].points, n), budget)
             yield ISOFLOP.within(f"{says}: a lower loss at {budget:.2g} FLOPs, N {n:,}", gap, high=0.0,
                                  shown=f"{interval(gap, '+.3f')} nats a token")  # fmt: skip
 
@@ -378,7 +378,7 @@ def fresh(design: Design, rates: Rates, own: Ends) -> Findings:
     )  # fmt: skip
     for h in (new.sizes[new.most][0], new.sizes[new.most][-1]):
         n = float(design.costs[h].parameters)
-        gap = difference(repeated, (n, points, n), new.most)
+        gap = difference((repeated, n), (points, n), new.most)
         yield E32.within(f"fresh words: a lower loss on the same held-out words at {new.most:.2g} FLOPs, h {h}", gap,
                          high=0.0, shown=f"{interval(gap, '+.3f')} nats a token")  # fmt: skip
     found = [fit_scaling(one, repeat_data=True) for one in (repeated, points)]
