@@ -48,7 +48,7 @@ from windtunnel.report.scaling import count
 from windtunnel.report.scaling_figure import scaling_figures
 from windtunnel.runs.arms import Arm, resolve_grid
 from windtunnel.runs.grid import Grid, make_grid
-from windtunnel.scaling.curves import Curve, points_of_curves
+from windtunnel.scaling.curves import Curve, Reading, points_of_curves
 from windtunnel.scaling.fit import Scaling, fit_scaling
 from windtunnel.scaling.points import Points
 from windtunnel.stats.intervals import Estimate, paired_difference
@@ -67,6 +67,7 @@ TRANSFERS = math.sqrt(2)
 FAR, THEIR_RUN, THEIR_SIZE, PRINTED = 1e15, 8.63e12, 268_062, 3.7e6
 """The budget that the source extrapolated to; its largest run in FLOPs, and its parameters; and its answer."""
 READINGS = {"source": "the source's rate, read off", "long": "the rule's rate, read off", "own": "ending at the budget"}
+"""Those read off are values of a polynomial of degree 5 in FLOPs, as the source's."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,19 @@ def isoflop_translators(at: Setting) -> Findings:
     yield from transfers(design, rates, own)
     found = {"own": fit_scaling(points_at_ends(own), repeat_data=True)}
     read: dict[str, dict[int, list[Curve]]] = {}
+    between: dict[str, Scaling] = {}
     for name, kind in (("source", Kind(CORPUS, at.size(THEIR_BATCH, quick=8), lambda h: THEIR_LR, decays=False)),
                        ("long", Kind(CORPUS, design.batch, rates, decays=False))):  # fmt: skip
         read[name] = yield from courses(design, kind, READINGS[name], name == "source")
         found[name] = fit_scaling(read_off(design, read[name]), repeat_data=True)
+        between[READINGS[name] + ", interpolated"] = fit_scaling(
+            read_off(design, read[name], "interpolation"), repeat_data=True
+        )
     yield from given(design)
     yield from larger(design, read["source"], own)
     yield from vertices(found)
     yield from what_changes(design, found)
-    yield from answers(found)
+    yield from answers(found, between)
     yield from tokens(found["own"])
     yield from fresh(design, rates, own)
     yield curves_figure(design, read["source"])
@@ -161,10 +166,9 @@ def courses(design: Design, kind: Kind, what: str, source: bool) -> Steps[dict[i
     return {h: [curve for curve in each if curve is not None] for h, each in found.items()}
 
 
-def read_off(design: Design, curves: Mapping[int, Sequence[Curve]], how: str = "polynomial") -> Points:
+def read_off(design: Design, curves: Mapping[int, Sequence[Curve]], how: Reading = "polynomial") -> Points:
     """The points of long runs at the budgets that their widths have."""
-    points = points_of_curves([c for each in curves.values() for c in each], list(design.sizes),
-                              "polynomial" if how == "polynomial" else "interpolation")  # fmt: skip
+    points = points_of_curves([c for each in curves.values() for c in each], list(design.sizes), how)
     wanted = {(float(design.costs[h].parameters), budget) for h, budget in design.places}
     places = zip(points.parameters.tolist(), points.nominal.tolist(), strict=True)
     return points.where(np.array([place in wanted for place in places]) & (points.loss > 0))
@@ -172,11 +176,11 @@ def read_off(design: Design, curves: Mapping[int, Sequence[Curve]], how: str = "
 
 def sweep(design: Design) -> Steps[Rates]:
     """The rule of the rate, from several rates at the lowest budget."""
-    at, kind = design.at, Kind(CORPUS, design.batch, lambda h: 0.0)
+    at = design.at
     widths, rates = at.size(SWEPT, quick=(8, 16)), at.size(RATES, quick=(THEIR_LR, 4e-3))
     arms = {
         (h, lr): ending(at, (h, design.least), design.costs[h],
-                        Kind(CORPUS, kind.batch, lambda _, lr=lr: lr), f"h {h}, lr {lr:g}")  # type: ignore[misc]
+                        Kind(CORPUS, design.batch, lambda _, lr=lr: lr), f"h {h}, lr {lr:g}")  # type: ignore[misc]
         for h in widths for lr in rates
     }  # fmt: skip
     grid = yield from run(design, "learning rates", list(arms.values()))
@@ -311,17 +315,21 @@ def what_changes(design: Design, found: Mapping[str, Scaling]) -> Findings:
                                  shown=f"{interval(gap, '+.3f')} nats a token")  # fmt: skip
 
 
-def answers(found: Mapping[str, Scaling]) -> Findings:
-    """004-2.3.3: the line, and the size at 1e15 FLOPs."""
+def answers(found: Mapping[str, Scaling], between: Mapping[str, Scaling]) -> Findings:
+    """004-2.3.3: the line, and the size at 1e15 FLOPs.
+
+    Args:
+        between: more readings, by what they are, for the table alone.
+    """
     rows = []
-    for name, how in READINGS.items():
-        one, best = found[name], found[name].at(FAR)
-        exponent = one.parameters.exponent if one.parameters else None
+    for how, one in ({READINGS[name]: one for name, one in found.items()} | dict(between)).items():
+        best, exponent = one.at(FAR), one.parameters.exponent if one.parameters else None
         rows.append((how, interval(exponent, ".3f") if exponent else "-", count(best.parameters), count(best.tokens),
                      "fits" if one.law else "does not fit"))  # fmt: skip
+    for name, how in READINGS.items():
         yield within_or_refused(
-            BEST, f"the best N at {FAR:g} FLOPs is 3.7 million, within a factor of two ({how})", one, best.parameters,
-            (PRINTED / 2, PRINTED * 2), "3.7e6",
+            BEST, f"the best N at {FAR:g} FLOPs is 3.7 million, within a factor of two ({how})", found[name],
+            found[name].at(FAR).parameters, (PRINTED / 2, PRINTED * 2), "3.7e6",
         )  # fmt: skip
     heads = ("read", "exponent of N*", f"N* at {FAR:g}", "D* there", "parametric law")
     yield table("The line, and what it says of 1e15 FLOPs", heads, rows)
@@ -360,7 +368,7 @@ def within_or_refused(
 def fresh(design: Design, rates: Rates, own: Ends) -> Findings:
     """E32: the same runs, but for those of the lowest budget, on words that are hardly repeated."""
     at, path = design.at, design.at.out / "fresh.tsv"
-    write_fresh(path, at.size(N_FRESH, quick=3000))
+    write_fresh(path, at.size(N_FRESH, quick=4000))
     sizes = {budget: widths for budget, widths in design.sizes.items() if budget > design.least}
     new = replace(design, sizes=sizes, costs={h: cost_of(at, str(path), h) for h in design.widths})
     repeated = points_at_ends({key: curve for key, curve in own.items() if key[0] in new.places})
