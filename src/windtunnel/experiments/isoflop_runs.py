@@ -12,11 +12,13 @@ from random import Random
 
 import numpy as np
 
-from windtunnel.experiments.frame import Setting
+from windtunnel.experiments.frame import Setting, Steps
+from windtunnel.experiments.training import train
 from windtunnel.experiments.translators import COURSE, translating
 from windtunnel.models import TransformerConfig
 from windtunnel.runs.arms import Arm, resolve_grid
-from windtunnel.scaling.curves import Curve, plain_vertex
+from windtunnel.runs.grid import Grid, make_grid
+from windtunnel.scaling.curves import Curve, Reading, points_of_curves
 from windtunnel.scaling.points import Points
 from windtunnel.text.corpora.pig_latin import N_SMALL, PART, pig_latin, words
 from windtunnel.training.disk import saving
@@ -28,12 +30,11 @@ from windtunnel.training.schedule import ScheduleConfig
 from windtunnel.training.step_cost import step_cost
 
 CORPUS = "pig-latin-small"
+BATCH, SEEDS = 16, 3
 THEIR_BATCH, THEIR_LR, EPOCH_KEEPS = 64, 5e-4, 0.99
 """The source's batch and learning rate, and what each epoch leaves of the rate."""
 EVALUATIONS = 20
 """Of a run that passes the budgets."""
-ALIKE = 2.0
-"""Best rates of all widths within this factor are one rate."""
 
 Rates = Callable[[int], float]
 """Width -> peak learning rate."""
@@ -137,26 +138,68 @@ def points_at_ends(runs: Ends, losses: Sequence[float] | None = None) -> Points:
     )
 
 
-# --------------------------------------------------------------------------------------------------- the learning rate
+@dataclass(frozen=True)
+class Design:
+    """Budgets in FLOPs with their widths, and what an example costs each width."""
+
+    at: Setting
+    sizes: Mapping[float, Sequence[int]]
+    costs: Mapping[int, Cost]
+
+    @property
+    def places(self) -> list[Place]:
+        return [(h, budget) for budget, widths in self.sizes.items() for h in widths]
+
+    @property
+    def widths(self) -> list[int]:
+        return sorted({h for h, _ in self.places})
+
+    @property
+    def most(self) -> float:
+        return max(self.sizes)
+
+    @property
+    def least(self) -> float:
+        return min(self.sizes)
+
+    @property
+    def batch(self) -> int:
+        return self.at.size(BATCH, quick=8)
 
 
-def best_rate(losses: Mapping[float, float]) -> float:
-    """The rate at the lowest point of the parabola through the best of these and its neighbours, or the best at an
-    edge."""
-    rates = sorted(losses)
-    at = min(range(len(rates)), key=lambda i: losses[rates[i]])
-    near = rates[max(0, at - 1) : at + 2]
-    if at == 0 or len(near) < 3 or not all(math.isfinite(losses[rate]) for rate in near):
-        return rates[at]
-    return plain_vertex(np.array(near), np.array([losses[rate] for rate in near]))
+def run(design: Design, what: str, arms: Sequence[Arm]) -> Steps[Grid]:
+    """Train these arms with all seeds."""
+    grid = make_grid(list(arms), design.at.seeds(SEEDS), design.at.out / "runs")
+    yield from train(design.at, what, grid)
+    return grid
 
 
-def rule_of(best: Mapping[int, float]) -> Rates:
-    """The rate of a width, in two digits: their mean where the best ones are alike, else along the line in logs."""
-    log_h, log_rate = np.log([*best]), np.log([*best.values()])
-    degree = 1 if np.ptp(log_rate) > math.log(ALIKE) else 0
-    line = np.polyfit(log_h, log_rate, degree)
-    return lambda h: float(f"{math.exp(np.polyval(line, math.log(h))):.1e}")
+def ends(design: Design, kind: Kind, what: str) -> Steps[tuple[Ends, dict[tuple[Place, int], Path]]]:
+    """Runs of all places, each to its end; those that diverged are left out."""
+    arms = {place: ending(design.at, place, design.costs[place[0]], kind) for place in design.places}
+    grid = yield from run(design, what, list(arms.values()))
+    found = {(place, seed): curve_of(grid.folders[arm.name, seed], seed, design.costs[place[0]])
+             for place, arm in arms.items() for seed in grid.seeds}  # fmt: skip
+    ended = {key: curve for key, curve in found.items() if curve is not None}
+    return ended, {key: grid.folders[arms[key[0]].name, key[1]] for key in ended}
+
+
+def courses(design: Design, kind: Kind, what: str, source: bool) -> Steps[dict[int, list[Curve]]]:
+    """Long runs of all widths, seed by seed, each to the largest budget that its width has."""
+    arms = {h: passing(design.at, (h, max(b for own, b in design.places if own == h)), design.costs[h], kind, source)
+            for h in design.widths}  # fmt: skip
+    grid = yield from run(design, what, list(arms.values()))
+    found = {h: [curve_of(grid.folders[arm.name, seed], seed, design.costs[h]) for seed in grid.seeds]
+             for h, arm in arms.items()}  # fmt: skip
+    return {h: [curve for curve in each if curve is not None] for h, each in found.items()}
+
+
+def read_off(design: Design, curves: Mapping[int, Sequence[Curve]], how: Reading = "polynomial") -> Points:
+    """The points of long runs at the budgets that their widths have."""
+    points = points_of_curves([c for each in curves.values() for c in each], list(design.sizes), how)
+    wanted = {(float(design.costs[h].parameters), budget) for h, budget in design.places}
+    places = zip(points.parameters.tolist(), points.nominal.tolist(), strict=True)
+    return points.where(np.array([place in wanted for place in places]) & (points.loss > 0))
 
 
 # --------------------------------------------------------------------------------------------------------- fresh words
