@@ -120,7 +120,7 @@ def make_world(work: Path) -> None:
     plan = plan_of(work)
     with contextlib.closing(comparing.train_arms(plan, InTurn())) as events:  # type: ignore[arg-type]
         list(events)
-    comparing.save_comparison(plan, comparing.conclude(plan))
+    comparing.save_comparison(comparing.conclude(plan))
     Path("settings.toml").write_text('[optimizer]\nlr = 0.01\n[model]\nposition = "rope"\n')
     Path("settings.json").write_text('{"optimizer": {"lr": 0.01}, "train": {"clip": null}}')
     Path("given").mkdir()

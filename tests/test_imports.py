@@ -15,7 +15,7 @@ PACKAGE = Path(windtunnel.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     "errors", "files", "config", "stats", "text", "nn", "models", "tasks", "training", "generation", "inspect", "runs",
-    "comparison", "scaling", "labelling", "report", "serve", "experiments", "cli",
+    "comparison", "programs", "scaling", "labelling", "report", "serve", "experiments", "cli",
 ]  # fmt: skip
 HEAVY = ["torch", "numpy", "scipy", "matplotlib", "transformers", "safetensors", "tokenizers"]
 

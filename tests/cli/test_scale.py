@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from windtunnel.config import override
 from windtunnel.scaling.points import read_points, write_points
 from windtunnel.scaling.simulate import Law, simulate
+from windtunnel.scaling.study import Asked, open_base, study_folder
+from windtunnel.training.disk import sealed
+from windtunnel.training.recipes import recipe
 
 LAW = Law.through(1e11, 3e4)
 BUDGETS = [1e10 * 10 ** (i / 2) for i in range(4)]
@@ -66,7 +70,7 @@ def test_what_is_refused_is_said_and_the_figures_are_drawn_without_it(command_li
     [
         (["fit"], 2, "name a file of points"),
         (["fit", "none.csv"], 3, "none.csv cannot be read"),
-        (["nothing-here"], 2, "no folder of a study"),
+        (["nothing-here"], 3, "nothing-here"),
         (["nothing-here", "points.csv"], 2, "comes after `fit`"),
         (["fit", "POINTS", "--predict", "-1"], 2, "above 0"),
         (["fit", "POINTS", "--size", "all_parameters"], 2, "no such column"),
@@ -79,3 +83,40 @@ def test_what_cannot_be_used_is_one_sentence(command_line, points, words, code, 
     assert (found, out) == (code, "")
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_study_is_planned_before_anything_is_trained(command_line, tmp_path):
+    corpus, root = tmp_path / "words.txt", tmp_path / "runs"
+    corpus.write_text("".join(chr(97 + i * i * 7919 % 26) for i in range(200_000)))
+    changes = ["model.context_length=4", "train.batch_size=8", "train.threads=1"]
+    folder = study_folder(open_base(override(recipe("small", str(corpus)), changes)), Asked(600), root)
+    folder.mkdir(parents=True)
+    pace = {"steps": [[1e5, 1e-3], [1e9, 1e-1]], "overhead": 3.0, "at_once": 2}
+    (folder / "study.json").write_bytes(sealed({"pace": pace, "minutes_include_hold_out": 1}))
+    sets = [f"--set={one}" for one in changes]
+    ask = ["scale", corpus, *sets, "--repeat-data", "--hold-out", "--minutes", 600, "--out", root, "--dry-run"]
+    code, out, err = command_line(*ask, "--json")
+    assert code == 0, err
+    plan = json.loads(out)
+    assert 0.8 * 600 < plan["minutes"] <= 600
+    assert plan["minutes_include_hold_out"] is True
+    assert [len(budget["parameters"]) for budget in plan["budgets"]] == [5] * 4
+    assert "600 given, the hold-out's" in err
+    assert "expected with seeds that differ by 0.01 nats" in err
+    assert list(root.iterdir()) == [folder]  # and no run beside it
+    code, _, err = command_line("scale", folder)
+    assert (code, "has no points.csv yet" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["names", "--recipe", "mlp"], "the family mlp has no dial for its size"),
+        (["no-such-corpus"], "no-such-corpus"),
+        (["names", "--budgets", "2"], "budgets"),
+    ],
+)
+def test_what_cannot_be_studied_is_told(command_line, wrong, told):
+    code, _, err = command_line("scale", *wrong)
+    assert code in (2, 3)
+    assert told in err

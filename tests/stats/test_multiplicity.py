@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 
-from windtunnel.stats.multiplicity import adjust, dunnett_p
+from windtunnel.stats.multiplicity import adjust, dunnett_p, false_discovery
 
 
 @pytest.mark.parametrize("method", ["holm", "bonferroni"])
@@ -83,3 +83,8 @@ def test_what_is_no_p_value_is_refused():
         dunnett_p([1.0, 2.0], ratios=[1.0])
     with pytest.raises(ValueError, match="given \\[nan\\]"):
         dunnett_p([math.nan])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_q_values_are_those_of_scipy(p):
+    assert false_discovery(p) == pytest.approx(list(stats.false_discovery_control(p)))

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 
 from windtunnel.stats.paired import t_test
 from windtunnel.stats.power import power_paired
-from windtunnel.stats.sequential import always_valid_p, nominal_level
+from windtunnel.stats.sequential import always_valid_p, nominal_level, overall_p
 
 LOOKS = tuple(range(4, 17))
 
@@ -117,3 +117,14 @@ def test_settings_that_are_none_are_refused():
         always_valid_p([1.0, 2.0], effect_sd=0)
     with pytest.raises(ValueError, match="finite"):
         always_valid_p([1.0, math.nan])
+
+
+def test_the_p_of_a_design_is_the_inverse_of_its_level():
+    looks = tuple(range(4, 17))
+    for alpha in (0.001, 0.01, 0.03):
+        p = nominal_level(looks, alpha)
+        assert overall_p(looks, p) == pytest.approx(alpha, rel=0.15)
+        assert p < overall_p(looks, p) <= len(looks) * p
+    assert overall_p((6,), 0.01) == 0.01
+    assert overall_p(looks, 0.5) == 1.0
+    assert overall_p(looks, 0.0) < 1e-5

@@ -31,8 +31,8 @@ with temporary(Path(sys.argv[1]), folder=sys.argv[2] == "folder") as new:
 WAITER = """
 import sys
 from pathlib import Path
-from windtunnel.runs.execute import _wanted
-with _wanted(Path(sys.argv[1])):
+from windtunnel.runs.execute import wanted_file
+with wanted_file(Path(sys.argv[1])):
     print(flush=True)
     sys.stdin.read()
 """

@@ -14,6 +14,7 @@ from windtunnel.cli.corpora import corpora_app
 from windtunnel.cli.evaluating import evaluate
 from windtunnel.cli.experiment import experiment
 from windtunnel.cli.explain import explain_app
+from windtunnel.cli.judge import judge
 from windtunnel.cli.labelling import label
 from windtunnel.cli.looking import cost, generate, look
 from windtunnel.cli.pretrained import alter, export, fold, import_
@@ -48,8 +49,8 @@ def options(
 
 
 COMMANDS = (
-    train, resume, check, compare, scale, generate, translate, look, cost, evaluate, label, runs, experiment, export,
-    alter, fold,
+    train, resume, check, compare, judge, scale, generate, translate, look, cost, evaluate, label, runs, experiment,
+    export, alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -56,13 +56,11 @@ def compare(
 
     Runs that exist are used again, interrupted ones go on: the same command continues where it was stopped.
     """
-    from rich.text import Text
-
     from windtunnel.comparison.compare import save_comparison, train_arms
     from windtunnel.comparison.judging import conclude
     from windtunnel.comparison.plan import make_plan
     from windtunnel.comparison.slices import check_slices, with_slices
-    from windtunnel.report.comparison import comparison_tables, save_report
+    from windtunnel.report.comparison import print_comparison, save_report
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.runs.arms import Arm, arm_from_file
     from windtunnel.runs.arms import vary as arms_of
@@ -98,16 +96,12 @@ def compare(
         for name, seed, event in train_arms(plan, workers, lambda: bool(asked)):
             progress.show(f"{name}, seed {seed}", event)
     found = with_slices(plan) if slices else conclude(plan)
-    save_comparison(plan, found)
+    save_comparison(found)
     files = save_report(found, plan.folder)
     if as_json:
         print_json(found.to_dict())
     else:
-        shown = console(stderr=False)
-        for part in comparison_tables(found):
-            shown.print(part, highlight=False, soft_wrap=isinstance(part, Text))
-        for path in files:
-            shown.print(f"written: {path}", highlight=False, soft_wrap=True)
+        print_comparison(found, console(stderr=False), files)
     reasons = {run.reason for result in found.arms for run in result.seeds if run.loss is None}
     if asked or "interrupted" in reasons:
         err.print("stopped and saved; the same command goes on", highlight=False)

@@ -1,24 +1,70 @@
-"""scale: the best size, tokens and loss for a budget, from anybody's points or from a study."""
+"""scale: the best size, tokens and loss for a budget, from a study of a corpus or from anybody's points."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import Json, console, print_json
+from windtunnel.cli.terminal import RECIPES, Columns, Json, Set, console, print_json
+
+if TYPE_CHECKING:
+    from windtunnel.report.table import Table
+    from windtunnel.scaling.points import Points
 
 POINTS = "points.csv"
 
 
+@dataclass(frozen=True)
+class Fits:
+    """What the options say about fits."""
+
+    predict: list[float]
+    samples: int
+    seed: int
+    size: str
+    compute: str
+    repeat_data: bool
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a study says of its runs: tables, sentences, and plain data."""
+
+    tables: Sequence[Table] = ()
+    lines: Sequence[str] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+
+
 def scale(
     what: Annotated[
-        str, typer.Argument(metavar="fit|FOLDER", help="`fit` and a file of points, or the folder of a study.")
+        str,
+        typer.Argument(metavar="CORPUS|FOLDER|fit", help="A corpus, the folder of a study, or `fit` and points."),
     ],
     points: Annotated[
         Path | None, typer.Argument(metavar="[POINTS]", help="After `fit`: a CSV with N, D or C, loss and seed.")
     ] = None,
+    minutes: Annotated[float, typer.Option(help="Of the clock, for all runs of a study; its budgets follow.")] = 30,
+    recipe: Annotated[str, typer.Option(help=f"Of a study: {RECIPES}, with its sizes changed.")] = "small",
+    seeds: Annotated[int, typer.Option(min=1, help="At the two lowest budgets; one at the others.")] = 3,
+    budgets: Annotated[int, typer.Option(min=3, help="A factor of sqrt(10) apart.")] = 4,
+    set: Set = [],  # noqa: B006
+    column: Columns = [],  # noqa: B006
+    hold_out: Annotated[
+        bool, typer.Option("--hold-out", help="Test the forecast at 4 times the largest budget.")
+    ] = False,
+    hold_out_seeds: Annotated[
+        int, typer.Option(min=1, help="Of the hold-out; with 4 it may call a size the best.")
+    ] = 1,
+    repeat_data: Annotated[
+        bool, typer.Option("--repeat-data", help="Accept runs that see their text more than four times.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Time a few steps, print the plan, and stop.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; else as many as there are cores.")] = None,
+    executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
     predict: Annotated[
         list[float], typer.Option(metavar="FLOPS", help="Forecast at this budget; else at ten times the largest.")
     ] = [],  # noqa: B006
@@ -26,13 +72,15 @@ def scale(
     seed: Annotated[int, typer.Option(min=0, help="Where the draws start.")] = 0,
     size: Annotated[str, typer.Option(help="parameters (without embeddings) or all_parameters.")] = "parameters",
     compute: Annotated[str, typer.Option(help="flops (as counted) or 6nd.")] = "flops",
-    repeat_data: Annotated[
-        bool, typer.Option("--repeat-data", help="Fit runs that saw their text more than four times, too.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for figures, page, JSON and CSV.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Of a study where runs are found and made, by default ./runs; else a report.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit scaling laws with intervals, and forecast the best model for a budget; refuse what the points do not show."""
+    """Find the best model for a budget of FLOPs, with its band; refuse what the runs do not show.
+
+    CORPUS: plan runs for the minutes, train what is missing, fit. FOLDER or fit POINTS: fit what is there.
+    """
     from windtunnel.errors import ConfigError
 
     for name, given, known in (
@@ -41,11 +89,22 @@ def scale(
     ):
         if given not in known:
             raise ConfigError(f"--{name} {given}: expected {' or '.join(known)}")
-    fit_and_show(_points_of(what, points), predict, samples, seed, size, compute, repeat_data, out, as_json)
+    fits = Fits(predict, samples, seed, size, compute, repeat_data)
+    if (file := _points_of(what, points)) is not None:
+        fit_and_show(file, fits, out, as_json)
+        return
+    from windtunnel.cli.scaling_study import scale_corpus
+    from windtunnel.cli.terminal import settings
+    from windtunnel.runs.seeds import RUNS
+    from windtunnel.scaling.study import Asked
+
+    asked = Asked(minutes, seeds, budgets, hold_out_seeds if hold_out else 0, repeat_data)
+    config = settings(what, recipe, None, set, column, None)
+    scale_corpus(config, asked, fits, executor, jobs, out or RUNS, dry_run, as_json)
 
 
-def _points_of(what: str, points: Path | None) -> Path:
-    """The file of points that the arguments name."""
+def _points_of(what: str, points: Path | None) -> Path | None:
+    """The file of points that the arguments name; None where they name a corpus."""
     from windtunnel.errors import ConfigError
 
     if what == "fit":
@@ -56,37 +115,46 @@ def _points_of(what: str, points: Path | None) -> Path:
         raise ConfigError(f"scale {what} {points}: a file of points comes after `fit`: windtunnel scale fit {points}")
     if (Path(what) / POINTS).is_file():
         return Path(what) / POINTS
-    raise ConfigError(f"{what} is no folder of a study, which has {POINTS}; for points of your own: scale fit FILE")
+    if (Path(what) / "study.json").is_file():
+        raise ConfigError(f"the study {what} has no {POINTS} yet: no budget is finished; its command goes on with it")
+    return None
 
 
-def fit_and_show(
-    path: Path, predict: list[float], samples: int, seed: int, size: str, compute: str, repeat_data: bool,
-    out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+def fit_and_show(path: Path, fits: Fits, out: Path | None, as_json: bool) -> None:
     """Fit a file of points, print what is found, and write the report where it is asked for."""
+    from windtunnel.scaling.points import read_points
+
+    show_fits(read_points(path), fits, out, path.parent.name if path.name == POINTS else path.stem, as_json)
+
+
+def show_fits(
+    points: Points, fits: Fits, out: Path | None, title: str, as_json: bool, study: Told | None = None
+) -> None:
+    """Fit points, print what is found, and write the report where it is asked for.
+
+    Args:
+        study: what the study that trained the points says beside the fits.
+    """
     from windtunnel.report.scaling import save_scaling, scaling_data, scaling_tables, sentences
     from windtunnel.scaling.choices import exponents_by_choice
     from windtunnel.scaling.fit import fit_scaling
-    from windtunnel.scaling.points import read_points
 
-    points = read_points(path)
-    counted: dict[str, Any] = {"size": size, "compute": compute}
-    found = fit_scaling(points, samples=samples, seed=seed, repeat_data=repeat_data, **counted)
-    forecasts = [found.at(budget) for budget in predict or [10 * found.largest_budget]]
-    choices = exponents_by_choice(points, samples, repeat_data)
-    files = (
-        save_scaling(found, forecasts, choices, out, path.parent.name if path.name == POINTS else path.stem)
-        if out
-        else ()
-    )
+    study = study or Told()
+    counted: dict[str, Any] = {"size": fits.size, "compute": fits.compute}
+    found = fit_scaling(points, samples=fits.samples, seed=fits.seed, repeat_data=fits.repeat_data, **counted)
+    forecasts = [found.at(budget) for budget in fits.predict or [10 * found.largest_budget]]
+    choices = exponents_by_choice(points, fits.samples, fits.repeat_data)
+    files = save_scaling(found, forecasts, choices, out, title, study.lines, study.tables) if out else ()
     if as_json:
-        print_json({**scaling_data(found, forecasts, choices), "files": [str(file) for file in files]})
+        data = {**scaling_data(found, forecasts, choices), "files": [str(file) for file in files]}
+        print_json(data | ({"study": study.data} if study.data else {}))
         return
     shown = console(stderr=False)
-    for part in scaling_tables(found, forecasts, choices):
+    for part in [*study.tables, *scaling_tables(found, forecasts, choices)]:
         shown.print(part.terminal(), highlight=False)
         shown.print()
-    for line in [*(f"Refused: {r.what}. {r.why}" for r in found.refusals), *sentences(found, forecasts)]:
+    refused = [f"Refused: {r.what}. {r.why}" for r in found.refusals]
+    for line in [*study.lines, *refused, *sentences(found, forecasts)]:
         shown.print(line, highlight=False, soft_wrap=True, markup=False)
     for file in files:
         shown.print(f"written: {file}", highlight=False, soft_wrap=True)

@@ -117,13 +117,15 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 @contextmanager
-def asked_to_stop(err: Console, until_exit: bool = False) -> Iterator[list[int]]:
+def asked_to_stop(
+    err: Console, until_exit: bool = False, what: str = "the step ends and the state is saved"
+) -> Iterator[list[int]]:
     """While this lasts, or until the process ends, SIGINT and SIGTERM are collected instead of ending it."""
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if not asked:
-            err.print("stopping: the step ends and the state is saved", highlight=False)
+            err.print(f"stopping: {what}", highlight=False)
         asked.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

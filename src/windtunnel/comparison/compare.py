@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from windtunnel.comparison.comparison import Comparison
@@ -71,11 +72,11 @@ def train_arms(
         arms, n = [plan.baseline.name, *still], n + 1
 
 
-def save_comparison(plan: Plan, found: Comparison) -> None:
+def save_comparison(found: Comparison) -> None:
     """Write `comparison.json` into the comparison's folder; it remembers with how many seeds the arms were judged."""
-    judged = max((j.verdict.n for j in found.judgements), default=0)
-    looked = sorted({*seeds_looked_at(plan), *([judged] if judged >= FEWEST_SEEDS else [])})
-    with saving(plan.folder):
-        plan.folder.mkdir(parents=True, exist_ok=True)
+    folder, judged = Path(found.folder), max((j.verdict.n for j in found.judgements), default=0)
+    looked = sorted({*seeds_looked_at(folder), *([judged] if judged >= FEWEST_SEEDS else [])})
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**found.to_dict(), "seeds_looked_at": looked}, indent=2, ensure_ascii=False, allow_nan=False)
-        write_text(plan.folder / SAVED, text + "\n")
+        write_text(folder / SAVED, text + "\n")

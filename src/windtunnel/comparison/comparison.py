@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from windtunnel.comparison.verdict import Rule, Verdict
 from windtunnel.config import plain
 from windtunnel.inspect.answers import FEWEST
 from windtunnel.stats.intervals import Estimate
+from windtunnel.tasks import METRICS
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,18 @@ class SeedRun:
 class ArmResult:
     """One arm: what it is, what it costs, and the mean of each score over the seeds that finished.
 
-    settings: those in which any two arms differ, by path.
+    settings: those in which any two arms differ, by path; of a program its command.
     tokens, flops: of a whole run, by formula; flops_per_token: of training, forward and backward.
     tokens_per_second, seconds: medians over its runs, of training steps only, as they ran (side by side or not).
     peak_memory: bytes that training added to the process, the most of all runs; None when it was not measured.
+    What is not known, as of a program, is NaN or None.
     """
 
     name: str
     settings: dict[str, Any]
     key: str
-    n_parameters: int
-    steps: int
+    n_parameters: float
+    steps: float
     tokens: float
     flops: float
     flops_per_token: float
@@ -118,7 +121,8 @@ class Comparison:
 
     metric: what the verdicts are of, in this unit: the task's first, or where arms have other tokenizers one that does
         not count tokens. margin: in this unit. pairing: what the arms share, in sentences. notes: what to bear in mind.
-    n_documents, n_tokens: of the dev split on which all runs were judged. slices: where they were asked for.
+    n_documents, n_tokens: of the dev split on which all runs were judged; 0 of programs, which may read anything.
+    slices: where they were asked for.
     """
 
     corpus: str
@@ -140,6 +144,15 @@ class Comparison:
     def baseline(self) -> ArmResult:
         """The arm that the others are compared with."""
         return self.arms[0]
+
+    @property
+    def is_of_programs(self) -> bool:
+        """Whether the arms are programs, of which nothing is known but their results."""
+        return math.isnan(self.baseline.n_parameters)
+
+    def title(self, metric: str) -> str:
+        """What heads a column of a metric: its unit where it has one; a program's metrics have but their names."""
+        return metric if self.is_of_programs else METRICS[metric].title
 
     @property
     def complete(self) -> bool:

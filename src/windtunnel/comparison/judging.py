@@ -224,7 +224,7 @@ def judgement(verdict: Verdict, all_of: Paired, plan: Plan) -> Judgement:
         over_documents,
         limited,
         judged,
-        _sentence(verdict, needed, share, rule, metric, plan),
+        sentence(verdict, needed, share, rule, metric.title, plan.baseline.name),
     )
 
 
@@ -249,15 +249,15 @@ def _over_documents(
     return times(a_target, metric.score({**totals, column: 1.0}) * totals["targets"])
 
 
-def _sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, metric: Metric, plan: Plan) -> str:
-    """The verdict as a sentence that can be quoted."""
+def sentence(verdict: Verdict, needed: int | None, share: float, rule: Rule, title: str, baseline: str) -> str:
+    """The verdict as a sentence that can be quoted; `title` is the metric's, and the baseline is named."""
     d = verdict.difference
     relative = "" if math.isnan(share) else f" ({number(100 * share, 2, sign=True)}%)"
-    numbers = f"{interval(d, sign=True)} {metric.title}{relative} over {d.n} paired seed{'s' * (d.n > 1)}"
+    numbers = f"{interval(d, sign=True)} {title}{relative} over {d.n} paired seed{'s' * (d.n > 1)}"
     if any(verdict.diverged):
-        often = f"diverged in {verdict.diverged[0]} of {verdict.n} seeds, {plan.baseline.name} in {verdict.diverged[1]}"
+        often = f"diverged in {verdict.diverged[0]} of {verdict.n} seeds, {baseline} in {verdict.diverged[1]}"
         numbers = f"{often}; {numbers}" if d.n else f"{often}; no seed finished in both"
-    against = f"{verdict.arm} against {plan.baseline.name}"
+    against = f"{verdict.arm} against {baseline}"
     if verdict.word == "no difference that matters":
         return f"{against}: no difference that matters: {numbers}, shown to be below {number(rule.margin)}"
     if verdict.word != "undecided":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from windtunnel import __version__
 from windtunnel.comparison.comparison import ArmResult, Judgement
 from windtunnel.comparison.plan import Plan
+from windtunnel.comparison.verdict import Rule
 from windtunnel.errors import ArtifactError
 from windtunnel.files import read_file
 from windtunnel.stats.digits import ends, number, p_is
@@ -23,23 +25,39 @@ def notes(
     plan: Plan, arms: Sequence[ArmResult], judgements: Sequence[Judgement], versions: Sequence[str]
 ) -> Iterator[str]:
     """Sentences, only those that apply."""
-    for arm in arms:
-        yield from _runs(arm)
+    yield from run_notes(arms)
     for name in (arm.name for arm in plan.grid.arms if not arm.config.model.is_causal):
         yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))
+    yield from verdict_notes(arms, judgements, plan.rule)
+    if len(versions) > 1:
+        yield f"the runs come from different machines or versions: {'; '.join(versions)}"
+    if not plan.rule.looks:
+        yield from looked_before(plan.folder, len(plan.grid.seeds))
+
+
+def run_notes(arms: Sequence[ArmResult]) -> Iterator[str]:
+    """Which runs diverged, and which are missing."""
+    for arm in arms:
+        yield from _runs(arm)
+
+
+def verdict_notes(arms: Sequence[ArmResult], judgements: Sequence[Judgement], rule: Rule) -> Iterator[str]:
+    """What the verdicts rest on."""
     yield from (note for judgement in judgements for note in _chance(judgement))
-    if plan.rule.looks and any(judgement.verdict.names_winner for judgement in judgements):
+    if rule.looks and any(judgement.verdict.names_winner for judgement in judgements):
         yield (
             "looks after several numbers of seeds: their error rate holds for differences that are symmetric when "
             f"nothing differs; {SKEWED}"
         )
     unfinished = any(run.reason != "finished" for arm in arms for run in arm.seeds)
-    if plan.rule.correction == "dunnett" and unfinished:
+    if rule.correction == "dunnett" and unfinished:
         yield "Dunnett's test needs every seed of every arm to finish; Holm's correction takes its place here"
-    if len(versions) > 1:
-        yield f"the runs come from different machines or versions: {'; '.join(versions)}"
-    if not plan.rule.looks and (before := [n for n in seeds_looked_at(plan) if n < len(plan.grid.seeds)]):
+
+
+def looked_before(folder: Path, n_seeds: int) -> Iterator[str]:
+    """That the arms of a comparison's folder were judged with fewer seeds before."""
+    if before := [n for n in seeds_looked_at(folder) if n < n_seeds]:
         yield (
             f"these arms were judged before with {', '.join(map(str, before))} seeds: to add seeds until a verdict "
             "comes is to be wrong more often than the level says; --until-decided adds them and keeps the error rate"
@@ -50,25 +68,30 @@ def signature(plan: Plan, n_documents: int, versions: Sequence[str]) -> str:
     """One line: corpus, arms, seeds, budget, statistic, margin, versions."""
     base = plan.baseline
     steps = sorted({arm.config.train.steps for arm in plan.grid.arms})
-    rule, looks = plan.rule, plan.rule.looks
-    told = f"looks after {looks[0]}...{looks[-1]} seeds (Pocock, t)" if looks else "one look"
     parts = [
         f"windtunnel {__version__}",
         f"corpus {base.store.corpus.name} sha256:{base.store.sha256[:12]}",
         "arms " + " | ".join(f"{arm.name} {arm.key[:12]}" for arm in plan.grid.arms),
-        f"seeds {_ranges(plan.grid.seeds)}",
+        f"seeds {ranges(plan.grid.seeds)}",
         f"steps {'/'.join(map(str, steps))}",
         f"dev split, whole: {base.task.totals('dev')['targets']} tokens in {n_documents} documents",
-        f"paired t test, {rule.correction}, {told}, alpha {rule.alpha:g}, margin {plan.margin:.2%}",
+        statistic(plan.rule, f"{plan.margin:.2%}"),
         f"{base.config.train.precision}, {base.config.train.threads} thread(s)",
         *versions,
     ]
     return "; ".join(parts)
 
 
-def seeds_looked_at(plan: Plan) -> list[int]:
+def statistic(rule: Rule, margin: str) -> str:
+    """The part of a signature that says how it was judged."""
+    looks = rule.looks
+    told = f"looks after {looks[0]}...{looks[-1]} seeds (Pocock, t)" if looks else "one look"
+    return f"paired t test, {rule.correction}, {told}, alpha {rule.alpha:g}, margin {margin}"
+
+
+def seeds_looked_at(folder: Path) -> list[int]:
     """With how many seeds the same arms have been judged before, from the comparison's folder."""
-    path = plan.folder / SAVED
+    path = folder / SAVED
     try:
         return sorted({int(n) for n in json.loads(read_file(path, largest=LARGEST_MANIFEST))["seeds_looked_at"]})
     except FileNotFoundError:
@@ -81,13 +104,13 @@ def seeds_looked_at(plan: Plan) -> list[int]:
 def _runs(arm: ArmResult) -> Iterator[str]:
     diverged = [run for run in arm.seeds if run.reason == "diverged"]
     if diverged:
-        loss = "" if len(diverged) == len(arm.seeds) else "; its loss is the mean of those that finished"
+        loss = "" if len(diverged) == len(arm.seeds) else "; its mean is of those that finished"
         first = diverged[0].message.partition(". ")[0]
         yield f"{arm.name} diverged in {len(diverged)} of {len(arm.seeds)} seeds{loss}. The first: {first}"
     missing = [run for run in arm.seeds if not run.scores]
     if missing:
         told = f": {missing[0].message}" if missing[0].message else ""
-        yield f"{arm.name}: seeds {_ranges([r.seed for r in missing])} are missing ({missing[0].reason}{told})"
+        yield f"{arm.name}: seeds {ranges([r.seed for r in missing])} are missing ({missing[0].reason}{told})"
 
 
 def _costs(base: ArmResult, arm: ArmResult) -> Iterator[str]:
@@ -116,7 +139,7 @@ def _chance(judgement: Judgement) -> Iterator[str]:
         )
 
 
-def _ranges(seeds: Sequence[int]) -> str:
+def ranges(seeds: Sequence[int]) -> str:
     """`0-3, 7` for 0, 1, 2, 3, 7."""
     parts: list[list[int]] = []
     for seed in sorted(seeds):

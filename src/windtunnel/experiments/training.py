@@ -77,7 +77,7 @@ def trained(
     plan = make_plan(arms, seeds, budget=budget, root=at.out / "runs")
     yield from train(at, what, plan.grid)
     found = conclude(plan)
-    save_comparison(plan, found)
+    save_comparison(found)
     yield Given({"paired seeds": len(seeds), f"{what}: signature": found.signature})
     title = what[0].upper() + what[1:]
     yield _laid(f"{title}: every arm", arm_rows(found))

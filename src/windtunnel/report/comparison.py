@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -20,6 +22,9 @@ from windtunnel.report.comparison_slices import comparison_slices_figure
 from windtunnel.report.figures import save_figures
 from windtunnel.stats.digits import number
 from windtunnel.training.disk import saving
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLES: dict[str, str] = {
     "better": "bold green",
@@ -44,15 +49,26 @@ def comparison_tables(found: Comparison) -> list[RenderableType]:
     return [*parts, *(Text(line) for line in [*lines, f"signature: {found.signature}"])]
 
 
-def save_report(found: Comparison, folder: Path) -> list[Path]:
+def print_comparison(found: Comparison, console: Console, files: Sequence[Path] = ()) -> None:
+    """The tables and sentences, and which files were written."""
+    for part in comparison_tables(found):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+    for path in files:
+        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+def save_report(found: Comparison, folder: Path, more: Mapping[str, Figure] | None = None) -> list[Path]:
     """Write `comparison.png`, `comparison.svg` and `report.html`, which needs no other file; returns their paths.
 
     Where slices were judged there are `slices.png` and `slices.svg` too.
 
+    Args:
+        more: figures that the page shows beside them: `series`.
+
     Raises:
         SaveError: when the disk refuses.
     """
-    figures = {"comparison": comparison_figure(found)}
+    figures = {"comparison": comparison_figure(found), **(more or {})}
     if any(part.judgements for part in found.slices):
         figures["slices"] = comparison_slices_figure(found)
     files, drawings = save_figures(figures, folder)

@@ -13,7 +13,6 @@ from windtunnel.report.charts import DEV, GREEN, INK, QUIET, TRAIN, drawing
 from windtunnel.report.comparison_rows import counts, share, signed
 from windtunnel.stats.digits import number
 from windtunnel.stats.intervals import Estimate
-from windtunnel.tasks import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +67,7 @@ def numbers_across(axes: Axes, most: int) -> None:
 
 def better_side(found: Comparison) -> str:
     """The side of an axis of the comparison's metric on which the better scores are."""
-    return "left" if METRICS[found.metric].better == "lower" else "right"
+    return "left" if found.rule.better == "lower" else "right"
 
 
 def _draw_losses(axes: Axes, found: Comparison, colours: Sequence[str]) -> None:
@@ -87,8 +86,9 @@ def _draw_losses(axes: Axes, found: Comparison, colours: Sequence[str]) -> None:
         _dots(axes, i, [v for v in own.values() if v is not None], colours[i], "losses")
         _crosses(axes, i, [v for v in lost if v is not None], limits, colours[i])
         _mean(axes, i, mean, colours[i])
-    axes.set_title("Loss of each seed, the same seed joined", loc="left")
-    axes.set_xlabel(f"{METRICS[found.metric].title} ({better_side(found)} is better)")
+    what = "Loss" if found.unit else found.metric
+    axes.set_title(f"{what} of each seed, the same seed joined", loc="left")
+    axes.set_xlabel(f"{found.title(found.metric)} ({better_side(found)} is better)")
 
 
 def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement]) -> None:
@@ -111,7 +111,7 @@ def _draw_differences(axes: Axes, found: Comparison, judged: dict[str, Judgement
         more = f": about {j.seeds_needed:,} seeds would decide" if j.seeds_needed else ""
         draw_judgement(axes, i, j, kept[arm.name], more)
     axes.set_title("Difference to the baseline of the same seed", loc="left")
-    axes.set_xlabel(f"{METRICS[found.metric].title} ({better_side(found)} of 0 is better)")
+    axes.set_xlabel(f"{found.title(found.metric)} ({better_side(found)} of 0 is better)")
 
 
 def draw_judgement(axes: Axes, row: int, j: Judgement, kept: Sequence[float], more: str = "") -> None:
@@ -165,7 +165,8 @@ def _legend(figure: Figure, found: Comparison) -> None:
     mean = Line2D(
         [], [], color=QUIET, marker="D", linewidth=1.8, label="mean; interval 95 % left, at its test's level right"
     )
-    band = f"does not matter: below {number(found.rule.margin)}, {found.margin_share:.2%} of the baseline"
+    band = f"does not matter: below {number(found.rule.margin)}"
+    band += "" if math.isnan(found.margin_share) else f", {found.margin_share:.2%} of the baseline"
     handles = [seed, mean, Patch(color=QUIET, alpha=0.15, linewidth=0, label=band)]
     if any(map(_diverged, found.arms)):
         label = "diverged: at the edge, no loss"

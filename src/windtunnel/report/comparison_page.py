@@ -13,7 +13,6 @@ from windtunnel.report.comparison_figure import COLOURS
 from windtunnel.report.comparison_rows import SLICES, Rows, arm_rows, evidence_rows, slice_rows, verdict_rows
 from windtunnel.report.html import inline_svg, page, scrolling_table
 from windtunnel.stats.digits import number
-from windtunnel.tasks import METRICS
 
 CLASSES: dict[Word, str] = {
     "better": "better",
@@ -52,7 +51,7 @@ def comparison_page(found: Comparison, drawings: Mapping[str, str]) -> str:
     """
     body = f"""\
 <h1>{escape(found.corpus)}: {len(found.arms)} arms, the baseline is {escape(found.baseline.name)}</h1>
-<p class="quiet">Judged on {found.n_documents:,} held-out documents of {found.n_tokens:,} tokens.</p>
+{_held_out(found)}
 {_verdicts(found)}
 {_picture("comparison", drawings)}
 <h2>Arms</h2>
@@ -65,6 +64,7 @@ The t test asks whether there is a difference, TOST whether it is smaller than t
 {_table(verdict_rows(found))}
 {_table(evidence_rows(found))}
 {_slices(found, drawings)}
+{f"<h2>On the way</h2>{_picture('series', drawings)}" if "series" in drawings else ""}
 <h2>Settings that differ</h2>
 {_table(_setting_rows(found))}
 <h2>What is paired</h2>
@@ -75,6 +75,12 @@ The t test asks whether there is a difference, TOST whether it is smaller than t
 <pre id="signature">{escape(found.signature)}</pre></section>
 <details><summary>Every seed</summary>{_table(_seed_rows(found))}</details>"""
     return page(f"{found.corpus}: comparison", body, found.to_dict(), ["comparison.js"], STYLE)
+
+
+def _held_out(found: Comparison) -> str:
+    if not found.n_documents:
+        return ""
+    return f'<p class="quiet">Judged on {found.n_documents:,} held-out documents of {found.n_tokens:,} tokens.</p>'
 
 
 def _verdicts(found: Comparison) -> str:
@@ -107,7 +113,7 @@ def _seed_rows(found: Comparison) -> Rows:
         for arm in found.arms
         for run in arm.seeds
     ]
-    return ["arm", "seed", "ended", *(METRICS[name].title.replace(" a ", "\na ") for name in names), "run"], rows
+    return ["arm", "seed", "ended", *(found.title(name).replace(" a ", "\na ") for name in names), "run"], rows
 
 
 def _score(value: float | None) -> str:

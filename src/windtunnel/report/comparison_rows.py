@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, Slice
 from windtunnel.stats.digits import ends, interval, number, p_value, plus_minus
 from windtunnel.stats.intervals import Estimate
-from windtunnel.tasks import METRICS
 
 Rows = tuple[list[str], list[list[str]]]
 INDENT = "\u00a0\u00a0"
@@ -25,16 +24,19 @@ def arm_rows(found: Comparison) -> Rows:
     """One row an arm: its loss and what it costs. A cost above the baseline's is followed by how many times it is."""
     others = list(dict.fromkeys(name for arm in found.arms for name in arm.scores if name != found.metric))
     heads = ["arm", f"loss\n{found.unit}" if found.unit else found.metric]
-    heads += [METRICS[name].title.replace(" a ", "\na ") for name in others]
-    heads += ["para-\nmeters", "FLOPs/\ntoken", "FLOPs/\nrun", "tokens\n/s", "peak\nmemory", "seeds"]
+    heads += [found.title(name).replace(" a ", "\na ") for name in others]
+    if found.is_of_programs:
+        heads += ["seconds\na run", "seeds"]
+    else:
+        heads += ["para-\nmeters", "FLOPs/\ntoken", "FLOPs/\nrun", "tokens\n/s", "peak\nmemory", "seeds"]
     return heads, [_arm_row(found, arm, others) for arm in found.arms]
 
 
 def verdict_rows(found: Comparison) -> Rows:
     """One row a judged arm: the verdict, and the difference it rests on."""
     others = list(dict.fromkeys(name for j in found.judgements for name in j.others))
-    heads = ["arm", "verdict", f"difference\n{METRICS[found.metric].title}", "of the\nbaseline"]
-    heads += [f"difference\n{METRICS[name].title}" for name in others]
+    heads = ["arm", "verdict", f"difference\n{found.title(found.metric)}", "of the\nbaseline"]
+    heads += [f"difference\n{found.title(name)}" for name in others]
     rows = [
         [j.arm, verdict_cell(j), signed(j.verdict.difference), share(j.relative)]
         + [signed(j.others[name]) if name in j.others else "-" for name in others]
@@ -45,7 +47,8 @@ def verdict_rows(found: Comparison) -> Rows:
 
 def evidence_rows(found: Comparison) -> Rows:
     """One row a judged arm: both tests, and the 95 % intervals by source of chance; the wider one limits."""
-    heads = ["arm", "p of\nt test", "p of\nsign flips", "p of\nTOST", "95 % over\nseeds", "95 % over\ndocuments"]
+    heads = ["arm", "p of\nt test", "p of\nsign flips", "p of\nTOST", "95 % over\nseeds"]
+    heads += ["95 % over\ndocuments"] if found.n_documents else []
     rows = []
     for j in found.judgements:
         v = j.verdict
@@ -54,15 +57,15 @@ def evidence_rows(found: Comparison) -> Rows:
         seeds, documents = _ends(j.over_seeds), _ends(j.over_documents)
         seeds += "\nlimits" if j.limited_by == "seeds" else ""
         documents += "\nlimits" if j.limited_by == "documents" else ""
-        rows.append([j.arm, *tests, seeds, documents])
+        rows.append([j.arm, *tests, seeds, *([documents] if found.n_documents else [])])
     return heads, rows
 
 
 def slice_rows(found: Comparison) -> Rows:
     """A row a slice, with its number of pairs, and below it one an arm: its scores, and how it differs."""
     names = list(dict.fromkeys(name for part in found.slices for own in part.scores.values() for name in own))
-    titles = [METRICS[name].title.replace(" a ", "\na ").replace("_", "\n") for name in names]
-    heads = ["slice\n(pairs)", *titles, *(f"difference\n{METRICS[name].title}" for name in names), "verdict"]
+    titles = [found.title(name).replace(" a ", "\na ").replace("_", "\n") for name in names]
+    heads = ["slice\n(pairs)", *titles, *(f"difference\n{found.title(name)}" for name in names), "verdict"]
     return heads, [row for part in found.slices for row in _rows_of_slice(found, part, names)]
 
 
@@ -118,7 +121,18 @@ def share(relative: float) -> str:
 
 
 def _arm_row(found: Comparison, arm: ArmResult, others: Sequence[str]) -> list[str]:
-    base = found.baseline
+    ended = sum(bool(run.scores) for run in arm.seeds)
+    seeds = str(ended) if ended == len(arm.seeds) else f"{ended} of {len(arm.seeds)}"
+    diverged = sum(run.reason == "diverged" for run in arm.seeds)
+    seeds += f"\n{diverged} diverged" if diverged else ""
+    mean = arm.scores.get(found.metric)
+    beside = [number(arm.scores[name].estimate) if name in arm.scores else "-" for name in others]
+    return [arm.name, "-" if mean is None else plus_minus(mean), *beside, *_costs(found.baseline, arm), seeds]
+
+
+def _costs(base: ArmResult, arm: ArmResult) -> list[str]:
+    if math.isnan(base.n_parameters):
+        return ["-" if arm.seconds is None else number(arm.seconds, 1)]
     costs = [
         (short(cost), cost, theirs)
         for cost, theirs in (
@@ -131,14 +145,7 @@ def _arm_row(found: Comparison, arm: ArmResult, others: Sequence[str]) -> list[s
     slower = _ratio(base.tokens_per_second, arm.tokens_per_second)
     cells.append(short(arm.tokens_per_second) + (f"\n{1 / slower:.2f}x" if slower and slower > DEARER else ""))
     memory = "-" if arm.peak_memory is None else f"{short(arm.peak_memory)}B"
-    cells.append(_dearer(memory, arm.peak_memory, base.peak_memory))
-    ended = sum(bool(run.scores) for run in arm.seeds)
-    seeds = str(ended) if ended == len(arm.seeds) else f"{ended} of {len(arm.seeds)}"
-    diverged = sum(run.reason == "diverged" for run in arm.seeds)
-    seeds += f"\n{diverged} diverged" if diverged else ""
-    mean = arm.scores.get(found.metric)
-    beside = [number(arm.scores[name].estimate) if name in arm.scores else "-" for name in others]
-    return [arm.name, "-" if mean is None else plus_minus(mean), *beside, *cells, seeds]
+    return [*cells, _dearer(memory, arm.peak_memory, base.peak_memory)]
 
 
 def _ends(estimate: Estimate | None) -> str:

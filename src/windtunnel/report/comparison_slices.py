@@ -16,7 +16,6 @@ from windtunnel.report.comparison_figure import (
     numbers_across,
     say_beside,
 )
-from windtunnel.tasks import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +38,7 @@ def comparison_slices_figure(found: Comparison) -> Figure:
             _draw(axes, own)
             lines = textwrap.wrap(f"{arm} against {found.baseline.name}", TITLE, max_lines=2, placeholder=" …")
             axes.set_title("\n".join(lines), loc="left", parse_math=False)
-            axes.set_xlabel(f"difference, {METRICS[found.metric].title} ({better_side(found)} of 0 is better)")
+            axes.set_xlabel(f"difference, {found.title(found.metric)} ({better_side(found)} of 0 is better)")
         legend = "dots: seeds; diamond: their mean, its interval at the level of its test; grey band: does not matter"
         figure.supxlabel(legend, fontsize=9, color=QUIET)
     return figure

@@ -128,9 +128,18 @@ def scaling_data(found: Scaling, forecasts: Sequence[Forecast], choices: Choices
 
 
 def save_scaling(
-    found: Scaling, forecasts: Sequence[Forecast], choices: Choices, folder: Path, title: str
+    found: Scaling,
+    forecasts: Sequence[Forecast],
+    choices: Choices,
+    folder: Path,
+    title: str,
+    said: Sequence[str] = (),
+    tables: Sequence[Table] = (),
 ) -> tuple[Path, ...]:
     """Write the figures as .png and .svg, points.csv, scaling.json and report.html into a folder.
+
+    Args:
+        said, tables: of the study that trained the points, for the page.
 
     Raises:
         SaveError: when the disk refuses.
@@ -142,10 +151,10 @@ def save_scaling(
     body = f"""\
 <h1>{escape(title)}</h1>
 <p class="quiet">{len(found.points)} runs at {len(found.points.budgets)} budgets; intervals are 95 %.</p>
-{"".join(f"<p>{escape(line)}</p>" for line in sentences(found, forecasts))}
+{"".join(f"<p>{escape(line)}</p>" for line in [*said, *sentences(found, forecasts)])}
 {f"<h2>Refused</h2>{refused}" if refused else ""}
 {"".join(f"<figure>{inline_svg(name, svg)}</figure>" for name, svg in drawings.items())}
-{"".join(f"<h2>{escape(t.title)}</h2>{t.html()}" for t in scaling_tables(found, forecasts, choices))}"""
+{"".join(f"<h2>{escape(t.title)}</h2>{t.html()}" for t in [*scaling_tables(found, forecasts, choices), *tables])}"""
     with saving(folder):
         write_text(data, json.dumps(content, indent=2, ensure_ascii=False))
         write_points(found.points, points)

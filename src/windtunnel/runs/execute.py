@@ -119,7 +119,7 @@ def execute(
     tasks = group_seeds(folders)
     begin_again = {task: lives([folders[i] for i in task]) for task in tasks}
     asked = False
-    with _wanted(folders[0].absolute().parent) as wanted:
+    with wanted_file(folders[0].absolute().parent) as wanted:
         waiting = {_submit(executor, [folders[i] for i in task], patience, wanted): task for task in tasks}
         try:
             while waiting:
@@ -168,7 +168,7 @@ def _even(group: list[int], size: int) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _wanted(folder: Path) -> Iterator[Path]:
+def wanted_file(folder: Path) -> Iterator[Path]:
     """A file that is locked as long as this process lives and waits; a byte in it asks the runs to save and stop.
 
     The lock is one of fcntl, not of flock, so that no forked child holds it on. Opening and closing the file again in

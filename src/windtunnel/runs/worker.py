@@ -47,7 +47,7 @@ def train_runs(folders: Sequence[str], patience: float, wanted: str) -> list[Sto
     command = [sys.executable, "-P", "-m", "windtunnel.runs.worker", *folders, str(patience), wanted]
     begin_again = lives([Path(folder) for folder in folders])
     while True:
-        if _says_stop(Path(wanted)):
+        if says_stop(Path(wanted)):
             return len(folders) * [NOT_BEGUN]
         with tempfile.TemporaryFile() as file:  # not a pipe: what the process started could keep it open
             # A session of its own: Ctrl-C reaches only the parent, which passes it on.
@@ -143,8 +143,8 @@ def _train(folder: Path, asked: list[int], patience: float, ended: Stopped) -> S
 
 def _watch(asked: list[int], wanted: Path, grace: float) -> None:
     """Ask the training to stop when the one who waits for it says so, or is gone; then end the process in any case."""
-    while _input_open() and _held(wanted):
-        if not asked and _says_stop(wanted):
+    while _input_open() and held(wanted):
+        if not asked and says_stop(wanted):
             asked.append(signal.SIGTERM)
     asked.append(signal.SIGTERM)
     time.sleep(grace)
@@ -160,7 +160,7 @@ def _input_open() -> bool:
         return False
 
 
-def _says_stop(wanted: Path) -> bool:
+def says_stop(wanted: Path) -> bool:
     try:
         return wanted.stat().st_size > 0
     except FileNotFoundError:
@@ -175,10 +175,10 @@ def _clear_wanted(folder: Path) -> None:
     for path in folder.glob(".wanted-*"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > LOCKED_AFTER:
-                _held(path)
+                held(path)
 
 
-def _held(wanted: Path) -> bool:
+def held(wanted: Path) -> bool:
     """Whether a living process holds the lock of this file; the file is cleared away when none does."""
     try:
         with os.fdopen(open_regular(wanted), "rb") as file:

@@ -34,6 +34,23 @@ def adjust(p_values: Sequence[float], method: Literal["holm", "bonferroni", "non
     return adjusted
 
 
+def false_discovery(p_values: Sequence[float]) -> list[float]:
+    """q-values in the order given: calling what has q <= r a discovery keeps the share of false ones at most r.
+
+    Benjamini & Hochberg (1995): of the p from the i-th smallest of m on, the smallest m p / i. The expected share holds
+    for independent and for positively dependent tests (Benjamini & Yekutieli 2001).
+    """
+    count = len(p_values)
+    if not all(0 <= p <= 1 for p in p_values):  # also NaN
+        raise ValueError(f"expected p-values in [0, 1], given {list(p_values)}")
+    q, ceiling = [1.0] * count, 1.0
+    ranked = sorted(range(count), key=p_values.__getitem__, reverse=True)
+    for rank, i in zip(range(count, 0, -1), ranked, strict=True):
+        ceiling = min(ceiling, count * p_values[i] / rank)
+        q[i] = ceiling
+    return q
+
+
 def dunnett_p(statistics: Sequence[float], df: float = math.inf, ratios: Sequence[float] | None = None) -> list[float]:
     """Two-sided p-values of many arms against one control, adjusted for all of them (Dunnett 1955).
 

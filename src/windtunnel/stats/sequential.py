@@ -18,6 +18,8 @@ from windtunnel.stats.exact import whole_numbers
 from windtunnel.stats.paired import Floats, sample
 
 SEQUENCES = 400_000
+CEILING = 0.05
+"""A p above it is not told apart in the simulation."""
 
 
 @lru_cache(maxsize=256)
@@ -38,9 +40,24 @@ def nominal_level(looks: tuple[int, ...], alpha: float, sides: int = 2) -> float
         raise ValueError(f"expected 0 < alpha < 1 and 1 or 2 sides, given {alpha} and {sides}")
     if len(looks) == 1:
         return alpha
-    bonferroni, smallest = alpha / len(looks), _smallest_p(looks, max(0.05, alpha), sides)
+    bonferroni, smallest = alpha / len(looks), _smallest_p(looks, max(CEILING, alpha), sides)
     allowed = math.floor(SEQUENCES * alpha - 2 * math.sqrt(SEQUENCES * alpha * (1 - alpha)))
     return max(bonferroni, float(np.nextafter(smallest[allowed], 0))) if allowed > 0 else bonferroni
+
+
+def overall_p(looks: tuple[int, ...], p: float) -> float:
+    """The chance under the null that p is met at any of these looks: the p of a design that looks more than once.
+
+    From the simulation of `nominal_level`, raised by two of its standard errors; never above the number of looks times
+    p, which Bonferroni's inequality proves to be enough.
+    """
+    if math.isnan(p) or len(looks) == 1:
+        return p
+    bound = min(1.0, len(looks) * p)
+    if p >= CEILING:
+        return bound
+    share = float(np.searchsorted(_smallest_p(looks, CEILING, 2), p, side="right")) / SEQUENCES
+    return min(bound, share + 2 * math.sqrt(max(share, 1 / SEQUENCES) / SEQUENCES))
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,172 @@
+"""judge: anybody's commands and results, ending in a verdict."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from windtunnel.cli.terminal import Json, asked_to_stop, console, print_json
+from windtunnel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from windtunnel.programs.judge import Judged
+
+
+def judge(
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="[PLAN.toml]", help="A file with the same settings; options go before it.")
+    ] = None,
+    arm: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=COMMAND", help="A shell command with {seed}; {out} is a place of its own."),
+    ] = [],  # noqa: B006
+    results: Annotated[
+        list[str], typer.Option(metavar="NAME=PATH", help="Runs that exist: CSV, JSONL, logs, TensorBoard, trackio.")
+    ] = [],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option(help="A pattern like 'loss ([0-9.]+)', a JSON key or a column; the first decides.")
+    ] = [],  # noqa: B006
+    metric_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where the program writes it: '{out}/log.csv'; else its output.")
+    ] = None,
+    higher: Annotated[
+        bool | None, typer.Option("--higher/--lower", help="Which is better; lower if not given.", show_default=False)
+    ] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best value that the output has, not the last.")] = False,
+    pair: Annotated[str | None, typer.Option(help="What tells the seed in --results: a column, or `order`.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The arm that the others are compared with; else the first.")
+    ] = None,
+    baseline_from: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="The folder of an arm of before, as baseline: it is not run.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Paired seeds of every arm; 6 if not given.")] = None,
+    first_seed: Annotated[int | None, typer.Option(min=0, help="The first seed; 0 if not given.")] = None,
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate holds.")
+    ] = False,
+    max_seeds: Annotated[int | None, typer.Option(min=1, help="The most seeds with --until-decided; 16.")] = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="Runs of every arm at every seed: the noise at one seed.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Share of the baseline below which a difference does not matter; .005.")
+    ] = None,
+    margin_in_units: Annotated[float | None, typer.Option(help="The same in the metric's unit.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="The chance of a wrong winner among all arms; .05.")] = None,
+    correction: Annotated[str | None, typer.Option(help="holm (if not given), dunnett, bonferroni or none.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side; 1 if not given.")] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="After which a run is ended.")] = None,
+    output_limit: Annotated[
+        float | None, typer.Option(metavar="MB", help="Of the output of a run that is kept; 16.")
+    ] = None,
+    own_folder: Annotated[bool, typer.Option("--own-folder", help="Run each in an empty folder of its own.")] = False,
+    track: Annotated[
+        list[str], typer.Option(metavar="FILE", help="A file or folder whose content is a part of the arms.")
+    ] = [],  # noqa: B006
+    power: Annotated[
+        bool, typer.Option("--plan", help="Run two seeds (or --seeds); say how many the margin takes.")
+    ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Keep each verdict; the false discovery rate over all.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Run those once more that failed.")] = False,
+    executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
+    out: Annotated[Path | None, typer.Option(help="Where runs are found and made; by default ./runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge programs, paired over seeds: any command is an arm, and so are results that exist.
+
+    Exit status with one arm beside the baseline: 0 better, 10 no difference that matters, 11 undecided, 12 worse, 1 an
+    arm failed. Runs that exist are used again: the same command continues where it was stopped.
+    """
+    from windtunnel.comparison.compare import save_comparison
+    from windtunnel.programs.arms import make_plan
+    from windtunnel.programs.judge import conclude, exit_code, prepare, run_arms
+    from windtunnel.programs.ledger import keep_verdicts
+    from windtunnel.report.comparison import print_comparison, save_report
+    from windtunnel.report.comparison_series import series_figure
+    from windtunnel.runs.execute import open_executor
+    from windtunnel.runs.seeds import RUNS
+
+    given = {
+        "arms": _named(arm, "--arm"), "results": _named(results, "--results"), "pair": pair, "baseline": baseline,
+        "baseline_from": baseline_from, "seeds": seeds, "first_seed": first_seed, "repeat": repeat, "margin": margin,
+        "until_decided": until_decided or None, "max_seeds": max_seeds, "margin_in_units": margin_in_units,
+        "alpha": alpha, "correction": correction, "jobs": jobs, "time_limit": time_limit, "track": track,
+        "output_limit": output_limit, "own_folder": own_folder or None,
+        "metrics": _metrics(metric, metric_file, higher, best),
+    }  # fmt: skip
+    asked_for = make_plan(_laid_over(plan, given))
+    if power:
+        asked_for = asked_for.replace(seeds=seeds or 2, until_decided=False)
+    judged, err = prepare(asked_for, out or RUNS), console()
+    err.print(
+        f"{len(judged.names)} arms, baseline {judged.names[0]}; the report goes to {judged.folder}", highlight=False
+    )
+    with (
+        asked_to_stop(err, what="the running commands are ended") as asked,
+        open_executor(executor, asked_for.jobs) as workers,
+    ):
+        for name, seed, told in run_arms(judged, workers, lambda: bool(asked), again):
+            err.print(f"{name}, seed {seed}: {told}", highlight=False, markup=False, soft_wrap=True)
+    if power and not asked:
+        _print_needs(judged, as_json)
+        raise typer.Exit
+    measured = judged.measured()
+    found = conclude(judged, measured)
+    save_comparison(found)
+    series = series_figure(measured, found.metric)
+    kept = keep_verdicts(found, ledger) if ledger and not asked else None
+    files = save_report(found, judged.folder, {"series": series} if series else {})
+    if as_json:
+        print_json(found.to_dict() | ({"ledger": kept} if kept else {}))
+    else:
+        print_comparison(found, console(stderr=False), files)
+        for line in kept.lines if kept else ():
+            print(line)
+    if asked:
+        err.print("stopped; the same command goes on", highlight=False)
+        raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
+    raise typer.Exit(exit_code(found, judged, measured))
+
+
+def _print_needs(judged: Judged, as_json: bool) -> None:
+    from windtunnel.programs.power import needs
+
+    found = needs(judged)
+    if as_json:
+        print_json(found)
+    for one in () if as_json else found:
+        print(one.sentence)
+
+
+def _named(given: list[str], option: str) -> dict[str, str]:
+    """NAME=VALUE, each name once."""
+    pairs = [one.partition("=") for one in given]
+    for one, (name, _, value) in zip(given, pairs, strict=True):
+        if not name or not value:
+            raise ConfigError(f"{option} {one!r}: expected NAME=VALUE, as {option} base=...")
+    if len(found := {name: value for name, _, value in pairs}) < len(pairs):
+        raise ConfigError(f"each {option} needs a name of its own, given {', '.join(name for name, _, _ in pairs)}")
+    return found
+
+
+def _metrics(given: list[str], file: str | None, higher: bool | None, best: bool) -> list[dict[str, Any]]:
+    """The first is taken as the options say; of the others the last value is."""
+    first = {"better": "higher" if higher else "lower", "take": "best" if best else "last"}
+    return [{"where": one, "file": file, **({} if i else first)} for i, one in enumerate(given)]
+
+
+def _laid_over(plan: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the file, and over them the options that were given."""
+    from windtunnel.config import read_settings
+
+    told = {name: value for name, value in given.items() if value is not None and value not in ([], {})}
+    settings = {**(read_settings(plan) if plan else {}), **told}
+    if not settings.get("metrics"):
+        raise ConfigError("what decides? --metric 'val loss ([0-9.]+)', a key of JSON lines, or a column")
+    return settings
