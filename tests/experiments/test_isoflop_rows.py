@@ -9,7 +9,7 @@ import pytest
 from windtunnel.errors import DataError
 from windtunnel.experiments import EXPERIMENTS
 from windtunnel.experiments.frame import Setting, collect
-from windtunnel.experiments.isoflop_rates import best_rate, rule_of
+from windtunnel.experiments.isoflop_rates import best_rate, over_budgets, rule_of
 from windtunnel.experiments.isoflop_runs import (
     CORPUS,
     Design,
@@ -137,9 +137,13 @@ def test_the_best_rate():
 
 def test_the_rule_of_the_rate():
     alike = rule_of({16: 4e-3, 48: 6e-3, 96: 4e-3})
-    assert {alike(h) for h in (16, 48, 128)} == {4.6e-3}
+    assert [alike(h) for h in (16, 48, 128)] == pytest.approx([96e-9 ** (1 / 3)] * 3)
     falls = rule_of({h: 0.16 / h for h in (16, 48, 96)})
-    assert [falls(h) for h in (16, 64, 128)] == [1e-2, 2.5e-3, 1.2e-3]  # two digits
+    assert [falls(h) for h in (16, 64, 96)] == pytest.approx([0.16 / h for h in (16, 64, 96)])
+    assert [falls(h) for h in (4, 128)] == pytest.approx([0.16 / 16, 0.16 / 96])  # no further than was swept
+    rates = over_budgets(falls, 1e9, 1e11, 0.25)
+    assert [rates(16, budget) for budget in (1e9, 1e10, 1e11)] == [1e-2, 5e-3, 2.5e-3]
+    assert rates(24, 1e9) == 6.7e-3  # two digits
 
 
 def test_fresh_words_are_new_and_alike():
@@ -159,7 +163,7 @@ def full(tmp_path):
 
 
 def test_runs_end_at_their_budget_or_pass_it(full):
-    kind, kept = Kind(CORPUS, 16, lambda h: 1e-3), Kind(CORPUS, 16, lambda h: 1e-3, decays=False)
+    kind, kept = Kind(CORPUS, 16, lambda *_: 1e-3), Kind(CORPUS, 16, lambda *_: 1e-3, decays=False)
     assert [cost.parameters for cost in full.costs.values()] == [4845, 17_853]  # 29 tokens, the source has 30
     for place in full.places:
         cost = full.costs[place[0]]

@@ -1,18 +1,17 @@
-"""The learning rate of `isoflop-translators`: which is best at the lowest budget, and whether the largest agrees."""
+"""The learning rate of `isoflop-translators`: which is best for a width at the lowest budget, and at the largest."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from windtunnel.experiments.frame import Claim, Findings, Row, Steps, interval, table
+from windtunnel.experiments.frame import Claim, Row, Steps, interval, table
 from windtunnel.experiments.isoflop_runs import (
     CORPUS,
     THEIR_LR,
     Design,
-    Ends,
     Kind,
     Place,
     Rates,
@@ -26,10 +25,10 @@ from windtunnel.stats.intervals import paired_difference
 
 ISOFLOP = Row("004-2.3.2")
 SWEPT, RATES = (8, 16, 32), (THEIR_LR, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
+TOP_RATES = (4e-3, 8e-3, 1.6e-2, 3.2e-2)
+"""Of the second width, at the largest budget."""
 ALIKE = 2.0
 """Best rates of all widths within this factor are one rate."""
-TRANSFERS = math.sqrt(2)
-"""The rule of the rate holds at the largest budget when the best rate there is within this factor of its own."""
 
 
 def best_rate(losses: Mapping[float, float]) -> float:
@@ -43,16 +42,24 @@ def best_rate(losses: Mapping[float, float]) -> float:
     return plain_vertex(np.array(near), np.array([losses[rate] for rate in near]))
 
 
-def rule_of(best: Mapping[int, float]) -> Rates:
-    """The rate of a width, in two digits: their mean where the best ones are alike, else along the line in logs."""
+def rule_of(best: Mapping[int, float]) -> Callable[[int], float]:
+    """The rate of a width: the mean of the best ones where they are alike, else along the line in logs, and beyond the
+    swept widths that of the nearest."""
     log_h, log_rate = np.log([*best]), np.log([*best.values()])
     degree = 1 if np.ptp(log_rate) > math.log(ALIKE) else 0
     line = np.polyfit(log_h, log_rate, degree)
-    return lambda h: float(f"{math.exp(np.polyval(line, math.log(h))):.1e}")
+    return lambda h: math.exp(np.polyval(line, np.clip(math.log(h), log_h.min(), log_h.max())))
+
+
+def over_budgets(rule: Callable[[int], float], least: float, most: float, factor: float) -> Rates:
+    """The rate of a width and a budget, in two digits: the rule's at the lowest budget, and `factor` of it at the
+    largest."""
+    power = math.log(factor) / math.log(most / least)
+    return lambda h, budget: float(f"{rule(h) * (budget / least) ** power:.1e}")
 
 
 def sweep(design: Design) -> Steps[Rates]:
-    """The rule of the rate, from several rates at the lowest budget."""
+    """The rule of the rate, from several rates at the lowest budget, and of one width at the largest."""
     widths: tuple[int, ...] = design.at.size(SWEPT, quick=(8, 16))
     rates: tuple[float, ...] = design.at.size(RATES, quick=(THEIR_LR, 4e-3))
     losses = yield from losses_at(design, "learning rates", {
@@ -62,7 +69,7 @@ def sweep(design: Design) -> Steps[Rates]:
     rule = rule_of(best)
     yield table(f"Learning rates at {design.least:.2g} FLOPs: mean loss of the seeds",
                 ("width", *(f"{lr:g}" for lr in rates), "best", "rule"),
-                ((f"h {h}", *(f"{np.mean(losses[h, lr]):.3f}" for lr in rates), f"{best[h]:.2g}", f"{rule(h):g}")
+                ((f"h {h}", *(f"{np.mean(losses[h, lr]):.3f}" for lr in rates), f"{best[h]:.2g}", f"{rule(h):.2g}")
                  for h in widths))  # fmt: skip
     spread = max(best.values()) / min(best.values())
     yield ISOFLOP.shows(
@@ -71,7 +78,23 @@ def sweep(design: Design) -> Steps[Rates]:
     )  # fmt: skip
     for h in widths:
         yield theirs_is_best(h, {lr: losses[h, lr] for lr in rates})
-    return rule
+    factor = yield from at_the_largest(design, widths[1], rule(widths[1]))
+    return over_budgets(rule, design.least, design.most, factor)
+
+
+def at_the_largest(design: Design, h: int, rate: float) -> Steps[float]:
+    """The best rate of a width at the largest budget, as a factor of that at the lowest."""
+    rates: tuple[float, ...] = design.at.size(TOP_RATES, quick=(2e-3, 4e-3))
+    what = "learning rates at the largest budget"
+    losses = yield from losses_at(design, what, {(h, lr): ((h, design.most), lr) for lr in rates})
+    means = {lr: float(np.mean(losses[h, lr])) for lr in rates}
+    best = best_rate(means)
+    said = ", ".join(f"{lr:g} {loss:.3f}" for lr, loss in means.items())
+    yield ISOFLOP.shows(
+        f"h {h}: the best rate at {design.most:.2g} FLOPs is that at {design.least:.2g}, within a factor of {ALIKE:g}",
+        1 / ALIKE <= best / rate <= ALIKE, f"{best:.2g} after {rate:.2g}; losses: {said}", best=best,
+    )  # fmt: skip
+    return best / rate
 
 
 def losses_at(
@@ -88,7 +111,7 @@ def losses_at(
 
 
 def _arm(design: Design, place: Place, lr: float) -> Arm:
-    kind = Kind(CORPUS, design.batch, lambda _: lr)
+    kind = Kind(CORPUS, design.batch, lambda *_: lr)
     return ending(design.at, place, design.costs[place[0]], kind, f"h {place[0]}, lr {lr:g}")
 
 
@@ -100,21 +123,3 @@ def theirs_is_best(h: int, losses: Mapping[float, Sequence[float]]) -> Claim:
         return ISOFLOP.shows(statement, True, f"{best:g} is the best", best=best)
     gap = paired_difference(losses[best], losses[THEIR_LR])
     return ISOFLOP.within(statement, gap, high=0.0, shown=f"{interval(gap, '+.3f')} nats a token above {best:g}")
-
-
-def transfers(design: Design, rates: Rates, own: Ends) -> Findings:
-    """Whether the rule's rate is near the best one at the largest budget, too."""
-    widths = sorted(design.sizes[design.most])
-    h = widths[len(widths) // 2]
-    place = (h, design.most)
-    found = yield from losses_at(design, "the rule at the largest budget", {
-        (h, factor): (place, factor * rates(h)) for factor in (0.5, 2.0)
-    })  # fmt: skip
-    losses = {factor: each for (_, factor), each in found.items()}
-    losses[1.0] = [float(curve.loss[-1]) for (where, _), curve in own.items() if where == place]
-    best = best_rate({factor: float(np.mean(each)) for factor, each in losses.items()})
-    said = ", ".join(f"x {factor:g} {np.mean(losses[factor]):.3f}" for factor in sorted(losses))
-    yield ISOFLOP.shows(
-        f"the rule holds at {design.most:.2g} FLOPs, h {h}: the best rate is within a factor of {TRANSFERS:.2g} of it",
-        1 / TRANSFERS <= best <= TRANSFERS, f"x {best:.2f}; losses {said}", best=best,
-    )  # fmt: skip

@@ -36,8 +36,8 @@ THEIR_BATCH, THEIR_LR, EPOCH_KEEPS = 64, 5e-4, 0.99
 EVALUATIONS = 20
 """Of a run that passes the budgets."""
 
-Rates = Callable[[int], float]
-"""Width -> peak learning rate."""
+Rates = Callable[[int, float], float]
+"""(width, budget in FLOPs) -> peak learning rate."""
 Place = tuple[int, float]
 """Width and budget in FLOPs."""
 Ends = Mapping[tuple[Place, int], Curve]
@@ -67,18 +67,21 @@ class Cost:
 
 def cost_of(at: Setting, corpus: str, h: int) -> Cost:
     """What an example costs."""
-    (arm,) = resolve_grid([Arm("one", config_of(at, h, 1, Kind(corpus, 1, lambda _: 1e-3)))])
+    (arm,) = resolve_grid([Arm("one", config_of(at, (h, 1.0), 1, Kind(corpus, 1, lambda *_: 1e-3)))])
     examples = len(arm.task.examples("train"))
     tokens = arm.task.totals("train")["ids"] / examples
     flops = step_cost(arm.config, arm.store, arm.task)[1]
     return Cost(arm.config.model.n_parameters(embeddings=False), flops, tokens, examples)
 
 
-def config_of(at: Setting, h: int, steps: int, kind: Kind, epochs: float = 0.0, evaluations: int = 1) -> RunConfig:
+def config_of(
+    at: Setting, place: Place, steps: int, kind: Kind, epochs: float = 0.0, evaluations: int = 1
+) -> RunConfig:
     """A run of the course's decoder, four layers x h."""
+    h, _ = place
     model = TransformerConfig(n_layers=4, d_model=h, **COURSE)
     every = {"eval_every": max(1, steps // evaluations), "batch_size": kind.batch, "threads": 1}
-    config = translating(at, kind.corpus, model, steps, kind.rates(h), **every)
+    config = translating(at, kind.corpus, model, steps, kind.rates(*place), **every)
     if kind.decays:
         return config
     kept = ScheduleConfig(curve="linear", warmup=config.schedule.warmup, final_fraction=EPOCH_KEEPS**epochs)
@@ -90,20 +93,19 @@ def ending(at: Setting, place: Place, cost: Cost, kind: Kind, name: str = "") ->
     h, budget = place
     steps = max(1, int(budget / (kind.batch * cost.flops)))
     epochs = steps * kind.batch / cost.examples
-    return Arm(name or f"h {h}, {budget:.2g}", config_of(at, h, steps, kind, epochs))
+    return Arm(name or f"h {h}, {budget:.2g}", config_of(at, place, steps, kind, epochs))
 
 
 def passing(at: Setting, place: Place, cost: Cost, kind: Kind, source: bool = False) -> Arm:
     """A run that passes all budgets up to this one, evaluated on its way; with the source's optimizer if asked for."""
-    h, budget = place
-    steps = math.ceil(budget / (kind.batch * cost.flops))
-    config = config_of(at, h, steps, kind, steps * kind.batch / cost.examples, EVALUATIONS)
+    steps = math.ceil(place[1] / (kind.batch * cost.flops))
+    config = config_of(at, place, steps, kind, steps * kind.batch / cost.examples, EVALUATIONS)
     if source:
         config = config.replace(
-            optimizer=OptimizerConfig(lr=kind.rates(h), beta_2=0.999, weight_decay=0.0),
+            optimizer=OptimizerConfig(lr=config.optimizer.lr, beta_2=0.999, weight_decay=0.0),
             schedule=config.schedule.replace(warmup=0),
         )
-    return Arm(f"h {h}", config)
+    return Arm(f"h {place[0]}", config)
 
 
 def curve_of(folder: Path, seed: int, cost: Cost) -> Curve | None:

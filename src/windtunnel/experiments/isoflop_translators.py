@@ -22,7 +22,7 @@ from windtunnel.experiments.frame import (
     interval,
     table,
 )
-from windtunnel.experiments.isoflop_rates import ISOFLOP, sweep, transfers
+from windtunnel.experiments.isoflop_rates import ISOFLOP, sweep
 from windtunnel.experiments.isoflop_runs import (
     CORPUS,
     THEIR_BATCH,
@@ -73,9 +73,8 @@ def isoflop_translators(at: Setting) -> Findings:
     theirs, design = design_of(at, THEIRS), design_of(at, SIZES)
     rates = yield from sweep(design)
     own, _ = yield from ends(design, Kind(CORPUS, design.batch, rates), "runs that end at a budget")
-    yield from transfers(design, rates, own)
     batch = at.size(THEIR_BATCH, quick=8)
-    kind = Kind(CORPUS, batch, lambda h: THEIR_LR, decays=False)
+    kind = Kind(CORPUS, batch, lambda *_: THEIR_LR, decays=False)
     source = yield from courses(theirs, kind, READINGS["source"], True)
     long = yield from courses(design, replace(kind, batch=design.batch, rates=rates), READINGS["long"], False)
     read = {"source": read_off(theirs, source), "long": read_off(design, long), "own": points_at_ends(own)}
