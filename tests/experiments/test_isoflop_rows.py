@@ -208,7 +208,7 @@ def test_isoflop_translators(quick, claims_of):
     titles = {table.title: table for table in outcome.tables}
     line = titles["The line, and what it says of 1e15 FLOPs"]
     assert [row[0] for row in line.rows] == [
-        "ending at the budget", "the source's rate, read off", "the rule's rate, read off",
+        "the source's rate, read off", "the rule's rate, read off", "ending at the budget",
         "the source's rate, read off, interpolated", "the rule's rate, read off, interpolated",
     ]  # fmt: skip
     budgets = [float(row[1]) for row in titles["The best size of a budget, 95 %"].rows]
