@@ -52,7 +52,7 @@ from windtunnel.training.run import load
 CURVES, BEST, TOKENS, E32 = Row("004-2.3.1"), Row("004-2.3.3"), Row("004-2.3.4"), Row("E32")
 THEIRS = {8e10: (16, 32, 48, 64, 96), 1.6e11: (16, 32, 48, 64, 96, 128), 3.2e11: (32, 48, 64, 96, 128)}
 """Of three of the source's five budgets its widths."""
-SIZES = {2.5e9: (4, 8, 12, 16, 24), 5e9: (8, 12, 16, 24, 32), 1e10: (8, 12, 16, 24, 32), 2e10: (12, 16, 24, 32, 48)}
+SIZES = {2.5e9: (4, 8, 12, 16, 24), 5e9: (4, 8, 12, 16, 24, 32), 1e10: (8, 12, 16, 24, 32), 2e10: (12, 16, 24, 32, 48)}
 """Where the best width lies with a rate that is not too low: the source's budgets are there spent on words known."""
 QUICK_SIZES = dict.fromkeys((1e8, 2e8, 4e8), (8, 16, 24))
 N_FRESH = 70_000
