@@ -42,7 +42,7 @@ def listing() -> list[dict[str, str]]:
     return rows
 
 
-TAKE_CORPUS = ("tiny-corpus", "larger-corpus")
+TAKE_CORPUS = ("tiny-corpus", "larger-corpus", "published-isoflop")
 EXPERIMENTS = {
     name: Experiment(name, tuple(rows.split()), question, takes_corpus=name in TAKE_CORPUS)
     for name, rows, question in (
@@ -90,5 +90,9 @@ EXPERIMENTS = {
          "Does a trained encoder-decoder translate a sentence, and where does it look?"),
         ("decoder-only", "004-2.2.1 004-2.2.2 004-2.2.3 E30",
          "Does a decoder alone translate better than an encoder-decoder?"),
+        ("published-isoflop", "004-2.3.p E31",
+         "Do the course's IsoFLOP points say what it read off them, and how surely?"),
+        ("isoflop-translators", "004-2.3.1 004-2.3.2 004-2.3.3 004-2.3.4 E32",
+         "Which size of translator is best for a budget, and what does the reading of the curves change?"),
     )
 }  # fmt: skip

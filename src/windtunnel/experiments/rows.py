@@ -61,6 +61,7 @@ ROWS = {
     "004-2.2.1": "tensors for decoder-only translation",
     "004-2.2.2": "a decoder-only translator",
     "004-2.2.3": "decoder-only against encoder-decoder",
+    "004-2.3.p": "the points of the course's IsoFLOP curves",
     "004-2.3.1": "six sizes: is larger always better?",
     "004-2.3.2": "IsoFLOP curves",
     "004-2.3.3": "the best size at 1e15 FLOPs",
