@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from rich.table import Table
 
 from windtunnel.inspect.fold import Folded
 from windtunnel.models.pretrained.proof import Proof
 from windtunnel.stats.digits import number
 from windtunnel.training.events import Evaluation
 from windtunnel.training.imports import Altered, Imported
+
+
+def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a model, from `Listed.to_dict`."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "size", "fetched", "licence", "what and where from"):
+        table.add_column(heading, overflow="fold")
+    for model in models:
+        told = f"{model['description']} ({model['origin']})"
+        fetched = "yes" if model["fetched"] else "no"
+        table.add_row(model["name"], f"{model['bytes'] / 1e6:.0f} MB", fetched, model["licence"], told)
+    return table
 
 
 def import_lines(found: Imported) -> list[str]:
