@@ -39,7 +39,7 @@ def import_lines(found: Imported) -> list[str]:
         *(
             proof_lines(found.proof)
             if found.proof
-            else ["not compared with transformers, which is not installed: pip install 'windtunnel[hf]'"]
+            else ["not compared with transformers; --proof does, and needs: pip install 'windtunnel[hf]'"]
         ),
         f"run: {folder}",
         f"next: windtunnel generate {folder} 'your prompt', or windtunnel train CORPUS --from {folder}",

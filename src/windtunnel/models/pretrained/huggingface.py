@@ -23,6 +23,7 @@ from windtunnel.models.transformer import Transformer, TransformerConfig
 from windtunnel.text.tokenizers import Tokenizer
 
 HEAD = "lm_head.weight"
+CHAT, CHAT_FIELDS = "tokenizer_config.json", ("bos_token", "eos_token", "chat_template")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "encoder.json")
 
 
@@ -35,6 +36,7 @@ class Pretrained:
         tokenizer: None when the folder has none that can be read.
         origin: its model_type: "gpt2", "llama" or "mistral".
         notes: what was read otherwise than it was stored, or left out, a sentence each.
+        chat: chat_template, bos_token and eos_token, as tokenizer_config.json names them; those that are known.
     """
 
     config: TransformerConfig
@@ -42,6 +44,7 @@ class Pretrained:
     tokenizer: Tokenizer | None
     origin: str
     notes: tuple[str, ...]
+    chat: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def read_huggingface(folder: Path) -> Pretrained:
     origin, config, notes = read_config(folder / "config.json")
     weights, more = read_weights(folder, config, ARCHITECTURES[origin])
     tokenizer, about_tokenizer = _tokenizer(folder, config)
-    return Pretrained(config, weights, tokenizer, origin, (*notes, *more, *about_tokenizer))
+    return Pretrained(config, weights, tokenizer, origin, (*notes, *more, *about_tokenizer), read_chat(folder))
 
 
 def to_model(config: TransformerConfig, weights: Mapping[str, Tensor]) -> Transformer:
@@ -99,6 +102,20 @@ def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
     except ConfigError as error:
         raise ArtifactError(f"{path} describes no model that can be built: {error}") from None
     return origin, config, list(gpt2.notes(values)) if origin == "gpt2" else []
+
+
+def read_chat(folder: Path) -> dict[str, str]:
+    """What a folder's tokenizer_config.json says of conversations; nothing where it cannot be read."""
+    try:
+        data = json.loads(read_given(folder / CHAT, 1 << 22))
+        template = folder / "chat_template.jinja"
+        if isinstance(data, dict) and template.exists():
+            data["chat_template"] = read_given(template, 1 << 22)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    given = {name: data.get(name) for name in CHAT_FIELDS} if isinstance(data, dict) else {}
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in given.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 def _read_fields(path: Path) -> tuple[str, dict[str, Any]]:

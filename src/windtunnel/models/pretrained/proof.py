@@ -62,23 +62,26 @@ class Proof:
 
 def compare_with_transformers(
     model: Transformer,
-    folder: Path,
+    source: Path,
     tokenizer: Tokenizer | None = None,
     lengths: Sequence[int] | None = None,
     n_tokens: int = 16,
 ) -> Proof:
-    """Run the folder's model in transformers and ours on the same ids, drawn at random but always the same.
+    """Run the source's model in transformers and ours on the same ids, drawn at random but always the same.
 
     Args:
+        source: a Hugging Face folder, or a GGUF file.
         lengths: of the texts; None is 1, 2, 17, and the context (at most 1,024) and one less.
         n_tokens: how many tokens are decoded.
 
     Raises:
-        MissingExtra: when transformers is not installed.
-        ArtifactError: when transformers refuses the folder's config or weights.
+        MissingExtra: when transformers is not installed, or gguf for such a file.
+        ArtifactError: when transformers refuses the source's config or weights.
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtra("transformers", "hf", "comparing with transformers")
+    if source.is_file() and importlib.util.find_spec("gguf") is None:
+        raise MissingExtra("gguf", "export", "comparing a GGUF file with transformers")
     import transformers
 
     logging: Any = transformers.utils.logging
@@ -86,7 +89,7 @@ def compare_with_transformers(
     context, vocab_size = model.config.context_length, model.config.vocab_size
     longest = min(context, LONGEST)
     lengths = sorted({min(length, context) for length in lengths or (1, 2, 17, max(longest - 1, 1), longest)})
-    theirs = _load(folder).eval().to(model.embedding.weight.device)
+    theirs = _load(source).eval().to(model.embedding.weight.device)
 
     def their_logits(ids_1T: Tensor) -> Tensor:
         logits: Tensor = theirs(ids_1T, use_cache=False).logits
@@ -109,8 +112,8 @@ def compare_with_transformers(
         )
 
 
-def _load(folder: Path) -> Any:
-    """transformers' model of the folder's weights; it sees nothing of the folder that could load code.
+def _load(source: Path) -> Any:
+    """transformers' model of the source's weights; it sees nothing of a folder that could load code.
 
     Raises:
         ArtifactError: when transformers refuses them.
@@ -119,17 +122,22 @@ def _load(folder: Path) -> Any:
     from huggingface_hub.errors import StrictDataclassError
 
     with tempfile.TemporaryDirectory() as plain:
-        link_what_computes(folder, Path(plain))
+        if source.is_file():
+            (Path(plain) / "model.gguf").symlink_to(source.resolve())
+            which: dict[str, Any] = {"gguf_file": "model.gguf"}
+        else:
+            link_what_computes(source, Path(plain))
+            which = {"use_safetensors": True}
         try:
             return transformers.AutoModelForCausalLM.from_pretrained(
-                plain, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+                plain, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **which
             )
         except (StrictDataclassError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = " ".join(lines[:2])[:200] or type(error).__name__
             raise ArtifactError(
-                f"transformers cannot load the model in {folder}, so nothing can be compared ({reason}); "
-                "correct its config.json or download it again"
+                f"transformers cannot load the model in {source}, so nothing can be compared ({reason}); "
+                "correct its config.json or download it again, or import it with --no-proof"
             ) from None
 
 
