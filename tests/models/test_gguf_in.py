@@ -72,9 +72,10 @@ def test_what_we_write_is_read_back(tmp_path, name):
     assert found.tokenizer.end_id == BPE.end_id
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "llama 3"])
+@pytest.mark.parametrize("name", ["llama", "llama, linear", "llama 3"])
 def test_transformers_gives_the_same_logits_for_the_same_file(tmp_path, name):
-    _, path = written(tmp_path, **{"n_layers": 2, **VARIANTS[name]})
+    pytest.importorskip("accelerate")
+    _, path = written(tmp_path, **VARIANTS[name])
     found = read_gguf_model(path)
     proof = compare_with_transformers(to_model(found.config, found.weights), path, found.tokenizer)
     if name == "llama 3":  # transformers leaves the tensor of its scaling out, which llama.cpp reads

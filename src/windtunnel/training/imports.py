@@ -6,9 +6,9 @@ Such a run has a corpus or none, its weights at step 0, and no steps to train; `
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def import_run(
     weights, notes = found.weights, found.notes
     store = prepare(open_corpus(corpus, text.unit), text, tokenizer=tokenizer) if corpus else None
     proved = None
-    if proof or (proof is None and source.is_dir() and find_spec("transformers")):
+    if proof or (proof is None and source.is_dir() and importlib.util.find_spec("transformers")):
         proved = compare_with_transformers(to_model(found.config, weights), source, tokenizer)
     config = RunConfig(
         corpus=corpus or "",

@@ -75,13 +75,14 @@ def compare_with_transformers(
         n_tokens: how many tokens are decoded.
 
     Raises:
-        MissingExtra: when transformers is not installed, or gguf for such a file.
+        MissingExtra: when transformers is not installed, or for a GGUF file gguf and accelerate.
         ArtifactError: when transformers refuses the source's config or weights.
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtra("transformers", "hf", "comparing with transformers")
-    if source.is_file() and importlib.util.find_spec("gguf") is None:
-        raise MissingExtra("gguf", "export", "comparing a GGUF file with transformers")
+    for package in ("gguf", "accelerate") if source.is_file() else ():
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "gguf", "comparing a GGUF file with transformers")
     import transformers
 
     logging: Any = transformers.utils.logging
