@@ -8,6 +8,7 @@ import torch
 
 from windtunnel.config import any_of
 from windtunnel.errors import ConfigError
+from windtunnel.models.classifier import Classifier, ClassifierConfig
 from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
 from windtunnel.models.rnn import RNN, RNNConfig
@@ -19,6 +20,7 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "mlp": MLPConfig,
     "translator": TranslatorConfig,
     "rnn": RNNConfig,
+    "classifier": ClassifierConfig,
 }
 
 
@@ -61,6 +63,8 @@ __all__ = [
     "MLP",
     "RNN",
     "AnyModelConfig",
+    "Classifier",
+    "ClassifierConfig",
     "MLPConfig",
     "Model",
     "ModelConfig",

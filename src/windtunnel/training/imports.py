@@ -10,14 +10,14 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import sync_folder, temporary, write_file
-from windtunnel.models import ModelConfig, as_transformer
+from windtunnel.models import ClassifierConfig, ModelConfig, TransformerConfig, as_transformer
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
 from windtunnel.models.pretrained.export import huggingface_files
 from windtunnel.models.pretrained.gguf import gguf_files
@@ -26,6 +26,7 @@ from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained
 from windtunnel.models.pretrained.proof import Proof, compare_with_transformers
 from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, list_tensors
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.splits import is_labelled, labels_of
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
@@ -189,14 +190,25 @@ def alter_run(
     return Altered(made, before, after, trained.warnings)
 
 
-def continue_from(run: Path, corpus: str, recipe_name: str = "auto") -> RunConfig:
+def continue_from(
+    run: Path, corpus: str, recipe_name: str = "auto", columns: Mapping[str, str] | None = None
+) -> RunConfig:
     """The settings that train a run's newest model further: its model and tokenizer, on a corpus, from its weights.
+
+    On texts with labels a classifier begins with the run's trunk; one of the same labels goes on as it is.
 
     Args:
         recipe_name: whose optimizer, schedule and training are used; `auto` takes the run's own, but decides
             precision, threads and compiling again.
+        columns: of a table, as in `TextConfig`.
     """
-    old = open_run(run).config
+    opened = open_run(run)
+    old = opened.config
+    read = open_corpus(corpus, columns=columns)
+    if recipe_name == "classify" or (recipe_name == "auto" and is_labelled(read)):
+        same = old.task.kind == "classification" and list(labels_of(read)) == opened.record.get("labels")
+        if not same or recipe_name == "classify":
+            return _classifier_from(run, old, corpus, columns, "all" if same else "trunk")
     new = old if recipe_name == "auto" else recipe(recipe_name, corpus)
     train = new.train.replace(precision="auto", compile="auto", threads=None)
     resolved = str(Path(corpus).resolve()) if Path(corpus).exists() else corpus
@@ -210,6 +222,34 @@ def continue_from(run: Path, corpus: str, recipe_name: str = "auto") -> RunConfi
         task=new.task,
         train=train if train.steps else train.replace(steps=TrainConfig().steps),
         start=Start(run=str(run)),
+    )
+
+
+FINE_TUNING_RATE = 5e-4
+"""Peak learning rate of a classifier that begins with a trained trunk."""
+
+
+def _classifier_from(
+    run: Path, old: RunConfig, corpus: str, columns: Mapping[str, str] | None, part: Literal["all", "trunk"]
+) -> RunConfig:
+    """The recipe `classify` with a run's trunk and tokenizer.
+
+    Raises:
+        ConfigError: for a run whose model has no trunk to begin with.
+    """
+    base, model = recipe("classify", corpus), old.model
+    if isinstance(model, TransformerConfig):
+        shared = {"vocab_size": model.vocab_size, "context_length": model.context_length}
+        model = ClassifierConfig(**shared, pool="mean", trunk=model)
+    elif not isinstance(model, ClassifierConfig):
+        raise ConfigError(f"{run} is a {model.family}, which has no trunk for a classifier; begin with a transformer")
+    elif part == "trunk":
+        model = parse(ClassifierConfig, model.model_dump(exclude_unset=True, exclude={"n_labels"}))
+    return base.replace(
+        text=base.text.replace(tokenizer=str(run.resolve() / "tokenizer.json"), columns=columns),
+        model=model,
+        optimizer=base.optimizer.replace(lr=FINE_TUNING_RATE),
+        start=Start(run=str(run), part=part),
     )
 
 

@@ -13,8 +13,8 @@ import torch
 
 from windtunnel.errors import ArtifactError, NumericsError
 from windtunnel.files import discard, open_regular, write_all
-from windtunnel.models import Model
-from windtunnel.tasks import Task
+from windtunnel.models import Classifier, Model
+from windtunnel.tasks import Classification, Task
 from windtunnel.text.store import TokenStore
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
@@ -34,10 +34,12 @@ from windtunnel.training.events import (
     from_line,
     to_line,
 )
+from windtunnel.training.frozen import freeze, solve_head
 from windtunnel.training.optimizer import build_optimizer, restore_optimizer
 from windtunnel.training.run import (
     METRICS,
     Run,
+    best_step,
     create_run,
     initial_model,
     open_run,
@@ -96,7 +98,7 @@ def resume(
             task = open_task(run.config, store)
         machine.keep_memory()
         torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
-        state, size, warnings = _restore(run, ranks)
+        state, size, warnings = _restore(run, task, ranks)
         step = stepping(run.config, task, state) if stepping else Trainer(run.config, task, state, ranks).step
         ranks.listen(should_stop)
         with ranks.barrier():
@@ -130,7 +132,7 @@ class _Session:
         yield _started(run, state, flops / tokens, self.ranks, note)
         if new:
             yield from self._evaluate_and_sample()
-            if train.steps == 0:
+            if train.steps == 0 or train.choose == "best":
                 yield self._save()
         while state.step < train.steps:
             if self.ranks.should_stop():
@@ -145,9 +147,10 @@ class _Session:
                 yield Stopped(state.step, "diverged", _advice(error, state.step, run.config))
                 return
             last = state.step == train.steps
-            if state.step % train.eval_every == 0 or last:
+            evaluated = state.step % train.eval_every == 0 or last
+            if evaluated:
                 yield from self._evaluate_and_sample()
-            if state.step % train.save_every == 0 or last:
+            if state.step % train.save_every == 0 or last or (evaluated and train.choose == "best"):
                 yield self._save()
         yield Stopped(state.step, "finished")
 
@@ -186,11 +189,11 @@ class _Session:
                 with saving(run.folder / METRICS):
                     os.fsync(self.log.fileno())
                 save_checkpoint(run.folder, state.step, weights, optimizer, facts)
-                prune(run.folder, keep or train.keep)
+                prune(run.folder, keep or train.keep, best_step(run))
         return Saved(state.step, f"step-{state.step}")
 
 
-def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
+def _restore(run: Run, task: Task, ranks: Ranks) -> tuple[State, int, str]:
     """The state to go on from, how much of the log belongs to it, and what is to be said about it."""
     with ranks.barrier():
         checkpoint = newest_checkpoint(run.folder)
@@ -199,11 +202,17 @@ def _restore(run: Run, ranks: Ranks) -> tuple[State, int, str]:
         if checkpoint:
             load_weights(model, checkpoint.weights)
     ranks.agree({f"the newest checkpoint in {run.folder}": checkpoint and checkpoint.step})
+    solved = ""
+    if checkpoint is None and run.config.train.freeze == "all":
+        assert isinstance(model, Classifier)
+        assert isinstance(task, Classification)
+        solved = solve_head(model, task)
+    freeze(model, run.config.train.freeze)
     prepare_blocks(model, run.config, ranks.size)
     ranks.place(model).train()
     optimizer = build_optimizer(model, run.config.optimizer)
     if checkpoint is None:
-        return State(model, optimizer, 0, None), 0, ""
+        return State(model, optimizer, 0, None), 0, solved
     restore_optimizer(optimizer, model, checkpoint.optimizer, ranks.shard)
     for step, folder in checkpoints(run.folder) if ranks.rank == 0 else ():
         if step > checkpoint.step:

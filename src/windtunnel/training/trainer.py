@@ -14,6 +14,7 @@ from windtunnel.training.compiling import loss_function, prepare_blocks
 from windtunnel.training.data import BatchOf, batches
 from windtunnel.training.distributed import ALONE, Ranks
 from windtunnel.training.events import Step
+from windtunnel.training.frozen import freeze
 from windtunnel.training.optimizer import build_optimizer
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.schedule import learning_rate
@@ -54,6 +55,7 @@ class Trainer:
     @classmethod
     def begin(cls, config: RunConfig, task: Task, model: Model, batch_of: BatchOf | None = None) -> Trainer:
         """Before the first step of a model, which is moved to this machine's device and trained in place."""
+        freeze(model, config.train.freeze)
         prepare_blocks(model, config)
         model.to(machine.device()).train()
         return cls(config, task, State(model, build_optimizer(model, config.optimizer), 0, None), batch_of=batch_of)
