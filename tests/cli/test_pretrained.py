@@ -233,7 +233,7 @@ LAST = "transformer.h.1.mlp.c_proj.bias"
 FOLDERS = {
     "no such folder": (shutil.rmtree, ["hf does not exist; expected a Hugging Face model's folder"]),
     "no Hugging Face folder": (lambda f: (f / "config.json").unlink(), ["config.json cannot be read"]),
-    "another model": (config_changed(model_type="bert"), ["model_type 'bert' is not one that can be read: gpt2"]),
+    "another model": (config_changed(model_type="t5"), ["model_type 't5' is not one that can be read: gpt2"]),
     "a field": (config_changed(add_cross_attention=True), ["add_cross_attention=True (there is no encoder"]),
     "pickled": (pickled, ["only pickled weights (pytorch_model.bin)", "save_pretrained(NEW)"]),
     "a tensor missing": (tensors_changed(lambda t: t.pop(LAST)), [f"1 missing: {LAST}"]),

@@ -42,12 +42,21 @@ def import_lines(found: Imported) -> list[str]:
             else ["not compared with transformers; --proof does, and needs: pip install 'windtunnel[hf]'"]
         ),
         f"run: {folder}",
-        f"next: windtunnel generate {folder} 'your prompt', or windtunnel train CORPUS --from {folder}",
+        f"next: windtunnel train TABLE --from {folder}, on texts with labels"
+        if found.run.config.model.reads == "text"
+        else f"next: windtunnel generate {folder} 'your prompt', or windtunnel train CORPUS --from {folder}",
     ]
 
 
 def proof_lines(proof: Proof) -> list[str]:
     """Logits, loss and greedy text, ours and transformers'."""
+    if not proof.continuation:
+        worst, lengths = max(proof.max_difference.values()), ", ".join(map(str, proof.max_difference))
+        verdict = "the same model" if proof.holds else f"NOT the same within {proof.tolerance:g}"
+        return [
+            f"proof against transformers {proof.transformers_version}: {verdict}",
+            f"  vectors: largest difference {worst:.1e} at lengths {lengths}",
+        ]
     n, same = len(proof.continuation), proof.continuation == proof.continuation_transformers
     worst = max(proof.max_difference.values())
     lengths = ", ".join(str(length) for length in proof.max_difference)

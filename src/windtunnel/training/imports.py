@@ -15,15 +15,15 @@ from typing import Any, Literal
 from torch import Tensor
 
 from windtunnel.config import parse
-from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.errors import ConfigError, DataError
 from windtunnel.files import sync_folder, temporary, write_file
-from windtunnel.models import ClassifierConfig, ModelConfig, TransformerConfig, as_transformer
+from windtunnel.models import ClassifierConfig, EncoderConfig, ModelConfig, TransformerConfig, as_transformer
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
 from windtunnel.models.pretrained.export import huggingface_files
 from windtunnel.models.pretrained.gguf import gguf_files
-from windtunnel.models.pretrained.gguf_model import read_gguf_model
-from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, read_huggingface, to_model
+from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, to_model
 from windtunnel.models.pretrained.proof import Proof, compare_with_transformers
+from windtunnel.models.pretrained.read import read_pretrained
 from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, list_tensors
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.splits import is_labelled, labels_of
@@ -114,11 +114,7 @@ def import_run(
 
 
 def _read(source: Path) -> tuple[Pretrained, Tokenizer]:
-    if not source.exists():
-        raise ArtifactError(
-            f"{source} does not exist; expected a .gguf file, or a Hugging Face model's folder with its config.json"
-        )
-    found = read_huggingface(source) if source.is_dir() else read_gguf_model(source)
+    found = read_pretrained(source)
     if found.tokenizer is None:
         raise DataError(
             f"{source} has no tokenizer that can be read, and no text goes into a model without one; put the model's "
@@ -238,6 +234,8 @@ def _classifier_from(
         ConfigError: for a run whose model has no trunk to begin with.
     """
     base, model = recipe("classify", corpus), old.model
+    if isinstance(model, EncoderConfig):
+        model = model.body
     if isinstance(model, TransformerConfig):
         shared = {"vocab_size": model.vocab_size, "context_length": model.context_length}
         model = ClassifierConfig(**shared, pool="mean", trunk=model)
@@ -351,7 +349,7 @@ def _source_sha256(source: Path) -> dict[str, str]:
     if not (folder / SINGLE).exists():
         names.add(INDEX)
     own = (folder / TOKENIZER_FILES[0]).exists()
-    names |= {TOKENIZER_FILES[0]} if own else {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe"}
+    names |= {TOKENIZER_FILES[0]} if own else {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt"}
     sums = {}
     for name in sorted(names):
         if (folder / name).exists():
