@@ -359,3 +359,25 @@ def test_what_is_no_model_is_told(windtunnel, tmp_path):
     assert (code, "is no GGUF file" in err) == (3, True)
     code, _, err = windtunnel("import", "nothing-here")
     assert (code, "smollm2-135m" in err) == (3, True)
+
+
+def test_an_encoder_is_imported_and_a_classifier_begins_with_it(windtunnel, document, tmp_path):
+    from transformers import BertConfig, BertModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "was", "film", "book", "good", "bad"]
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(**small, vocab_size=12, max_position_embeddings=16)).save_pretrained("bert")
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(words))
+    found = document("import", "bert")
+    assert (found["origin"], found["proof"]["holds"], found["proof"]["continuation"]) == ("bert", True, [])
+    lines = [f"The {kind} was {word},{word}" for kind in ("film", "book") for word in ("good", "bad")]
+    (tmp_path / "table.csv").write_text("text,label\n" + "\n".join(f"{i} {line}" for i, line in enumerate(lines * 30)))
+    trained = document("train", "table.csv", "--from", "import-bert", "--steps", 2, "--out", "out")
+    model = load(open_run(tmp_path / "out" / "seed-0").folder).model
+    assert (model.config.family, model.config.trunk.embedding_norm, trained["seeds"][0]["step"]) == (
+        "classifier",
+        True,
+        2,
+    )
+    code, _, err = windtunnel("generate", "import-bert", "the")
+    assert (code, "reads whole texts and writes none" in err) == (2, True)
