@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import ConfigError, MissingExtra
-from windtunnel.models.pretrained import gpt2, llama
-from windtunnel.models.pretrained.export import Exported, adapt
+from windtunnel.models.pretrained.architectures import obstacles
+from windtunnel.models.pretrained.export import Exported, adapt, refusal
 from windtunnel.models.pretrained.gguf_tokenizer import NO_MERGE
 from windtunnel.models.pretrained.parts import Part, linear, scatter, single
 from windtunnel.models.transformer import TransformerConfig
@@ -72,18 +72,13 @@ def gguf_architecture(config: TransformerConfig) -> str:
     Raises:
         ConfigError: when there is none, naming what stands in the way of each.
     """
-    in_gpt2, in_llama = gpt2.obstacles(config), llama.obstacles(config)
+    found = {name: obstacles(config, name) for name in ("gpt2", "llama")}
     if config.activation in ("gelu", "relu"):
-        in_gpt2.append(f"model.activation={config.activation}")
-    if config.windows[0] is not None and len(set(config.windows)) == 1:
-        in_llama.append(f"model.window={config.window}")
-    if in_gpt2 and in_llama:
-        raise ConfigError(
-            "llama.cpp has no architecture for this model: gpt2 (learned positions, pre layer norm, gelu_tanh, no "
-            f"grouped queries, no window) has not {', '.join(in_gpt2)}; llama (rope, pre rms norm, swiglu, no window) "
-            f"has not {', '.join(in_llama)}; train with settings that one of them has"
-        )
-    return "llama" if in_gpt2 else "gpt2"
+        found["gpt2"]["activation"] = "gelu_tanh"
+    nearest = min(found, key=lambda name: len(found[name]))
+    if found[nearest]:
+        raise ConfigError(refusal("architecture of llama.cpp that is written here", config, nearest, found[nearest]))
+    return nearest
 
 
 def _add_settings(writer: GGUFWriter, config: TransformerConfig, architecture: str) -> None:
@@ -147,18 +142,19 @@ def gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
 
 
 def llama_parts(config: TransformerConfig) -> Iterator[Part]:
-    d, ff, bias = config.d_model, config.ff_width, config.bias
+    d, ff, bias = config.d_model, config.ff_width, config.biases
     q, kv = config.n_heads * config.head_width, config.kv_heads * config.head_width
     yield single("embedding.weight", "token_embd.weight", config.vocab_size, d)
     for layer in range(config.n_layers):
         ours, theirs = f"blocks.{layer}", f"blk.{layer}"
         yield from _norm(f"{ours}.norm_1", f"{theirs}.attn_norm", d, bias=False)
-        yield from linear(f"{ours}.attention.qkv", [f"{theirs}.attn_{name}" for name in "qkv"], d, [q, kv, kv], bias)
-        yield from linear(f"{ours}.attention.out", [f"{theirs}.attn_output"], q, [d], bias)
+        qkv = [f"{theirs}.attn_{name}" for name in "qkv"]
+        yield from linear(f"{ours}.attention.qkv", qkv, d, [q, kv, kv], bias.qkv)
+        yield from linear(f"{ours}.attention.out", [f"{theirs}.attn_output"], q, [d], bias.out)
         yield from _norm(f"{ours}.norm_2", f"{theirs}.ffn_norm", d, bias=False)
-        yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.ffn_gate"], d, [ff], bias)
-        yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.ffn_up"], d, [ff], bias)
-        yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.ffn_down"], ff, [d], bias)
+        yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.ffn_gate"], d, [ff], bias.feed_forward)
+        yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.ffn_up"], d, [ff], bias.feed_forward)
+        yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.ffn_down"], ff, [d], bias.feed_forward)
     yield from _end(config, bias=False)
 
 

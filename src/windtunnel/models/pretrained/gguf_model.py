@@ -88,7 +88,9 @@ def _config(file: GGUF, origin: str) -> tuple[TransformerConfig, list[str]]:
     }
     if origin == "llama":
         settings |= {"position": "rope", "norm": "rms", "activation": "swiglu"}
-        settings |= {"bias": "blk.0.attn_q.bias" in file.tensors, **_heads(given, file)}
+        parts = {"qkv": "attn_q", "out": "attn_output", "feed_forward": "ffn_up"}
+        settings |= {f"{part}_bias": f"blk.0.{name}.bias" in file.tensors for part, name in parts.items()}
+        settings |= {"bias": False, **_heads(given, file)}
         settings["rope_scaling"] = _scaling(given, file)
     try:
         config = parse(TransformerConfig, settings)

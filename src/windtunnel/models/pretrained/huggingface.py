@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -16,14 +16,17 @@ from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import read_given
 from windtunnel.models.encoder import Encoder, EncoderConfig
-from windtunnel.models.pretrained import gpt2, llama
+from windtunnel.models.pretrained import gpt2
+from windtunnel.models.pretrained.architectures import ARCHITECTURES, Architecture
 from windtunnel.models.pretrained.fields import Fields, computing, take_fields
-from windtunnel.models.pretrained.parts import Part, check_tensors, gather, listing
+from windtunnel.models.pretrained.parts import check_tensors, gather, listing
 from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, Entry, list_tensors, read_tensors
 from windtunnel.models.transformer import Transformer, TransformerConfig
 from windtunnel.text.tokenizers import Tokenizer
 
 HEAD = "lm_head.weight"
+OLD_HEAD = "embed_out.weight"
+"""The head of a GPT-NeoX, as older versions and Pythia's files call it."""
 _HEAD = re.compile(re.escape(HEAD))
 CHAT, CHAT_FIELDS = "tokenizer_config.json", ("bos_token", "eos_token", "chat_template")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "encoder.json")
@@ -49,26 +52,8 @@ class Pretrained:
     chat: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """How transformers stores one: the fields of its config.json, what they mean here, and its tensors."""
-
-    fields: Fields
-    settings: Callable[[dict[str, Any], object], dict[str, Any]]
-    parts: Callable[[TransformerConfig], Iterator[Part]]
-    prefix: str
-    buffers: re.Pattern[str]
-
-
-ARCHITECTURES = {
-    "gpt2": Architecture(gpt2.FIELDS, gpt2.settings, gpt2.parts, gpt2.PREFIX, gpt2.BUFFERS),
-    "llama": Architecture(llama.LLAMA, llama.settings, llama.parts, llama.PREFIX, llama.BUFFERS),
-    "mistral": Architecture(llama.MISTRAL, llama.settings, llama.parts, llama.PREFIX, llama.BUFFERS),
-}
-
-
 def read_huggingface(folder: Path) -> Pretrained:
-    """A GPT-2, Llama or Mistral model out of a Hugging Face folder; every field and tensor is accounted for.
+    """A decoder of `ARCHITECTURES` out of a Hugging Face folder; every field and tensor is accounted for.
 
     Raises:
         ArtifactError: when config.json asks for something that this model cannot be, the weights are missing, pickled,
@@ -198,16 +183,17 @@ def read_weights(
     if narrow:
         notes.append(f"weights stored as {', '.join(narrow)} were read into float32")
     tensors = read_tensors(used)
-    return gather(parts, tensors.pop), notes
+    return gather(parts, lambda name: architecture.inward(name, tensors.pop(name), config)), notes
 
 
 def canonical(entries: Mapping[str, Entry], prefix: str, folder: Path, heads: re.Pattern[str]) -> dict[str, Entry]:
     """The tensors by the names that they have in the model with a head: the bare model's lack the prefix."""
     named: dict[str, Entry] = {}
-    for name, entry in entries.items():
+    for stored, entry in entries.items():
+        name = HEAD if stored == OLD_HEAD else stored
         full = name if heads.fullmatch(name) or name.startswith(prefix) else prefix + name
         if full in named:
-            twice = listing([named[full].name, name])
+            twice = listing([named[full].name, stored])
             raise ArtifactError(f"{folder} has the tensor {listing([full])} twice, as {twice}; remove one")
         named[full] = entry
     return named

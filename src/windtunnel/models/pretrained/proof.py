@@ -15,8 +15,9 @@ from torch import Tensor
 
 from windtunnel.errors import ArtifactError, DataError, MissingExtra
 from windtunnel.models.encoder import Encoder
+from windtunnel.models.pretrained.architectures import ARCHITECTURES
 from windtunnel.models.pretrained.encoders import ENCODERS
-from windtunnel.models.pretrained.huggingface import ARCHITECTURES, link_what_computes
+from windtunnel.models.pretrained.huggingface import link_what_computes
 from windtunnel.models.transformer import Transformer
 from windtunnel.text.tokenizers import Tokenizer
 

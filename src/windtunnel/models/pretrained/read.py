@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from windtunnel.errors import ArtifactError
+from windtunnel.models.pretrained.architectures import ARCHITECTURES
 from windtunnel.models.pretrained.encoders import ENCODERS, read_encoder
 from windtunnel.models.pretrained.gguf_model import read_gguf_model
-from windtunnel.models.pretrained.huggingface import ARCHITECTURES, Pretrained, read_fields, read_huggingface
+from windtunnel.models.pretrained.huggingface import Pretrained, read_fields, read_huggingface
 
 
 def read_pretrained(source: Path) -> Pretrained:
