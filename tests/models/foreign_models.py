@@ -54,15 +54,15 @@ CONFIGS = {
     "llama linear scaling": LlamaConfig(
         **_LLAMA, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 3000.0}
     ),
-    "gpt-neox": GPTNeoXConfig(**_NEOX),
-    "gpt-neox in turn, all turned": GPTNeoXConfig(
+    "gpt_neox": GPTNeoXConfig(**_NEOX),
+    "gpt_neox in turn, half turned": GPTNeoXConfig(
         **_NEOX | {"use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True},
-        rope_parameters={"rope_type": "default", "rope_theta": 700.0, "partial_rotary_factor": 1.0},
+        rope_parameters={"rope_type": "default", "rope_theta": 700.0, "partial_rotary_factor": 0.5},
     ),
     "qwen2": Qwen2Config(**_LLAMA, tie_word_embeddings=True),
     "qwen3": Qwen3Config(**_LLAMA, head_dim=16),
     "qwen3 with biases": Qwen3Config(**_LLAMA, head_dim=8, attention_bias=True),
-    "olmo 2": Olmo2Config(**_LLAMA, bos_token_id=None, eos_token_id=None),
+    "olmo2": Olmo2Config(**_LLAMA, bos_token_id=None, eos_token_id=None),
     "starcoder2": Starcoder2Config(**_LLAMA, sliding_window=7, bos_token_id=None, eos_token_id=None),
     "starcoder2 without biases": Starcoder2Config(
         **_LLAMA, use_bias=False, tie_word_embeddings=False, hidden_act="gelu", bos_token_id=None, eos_token_id=None

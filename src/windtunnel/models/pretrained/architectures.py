@@ -30,8 +30,14 @@ def _no_more(config: TransformerConfig) -> dict[str, Any]:
 
 
 def _all_biases(config: TransformerConfig) -> dict[str, Any]:
-    """GPT-2 has all biases, and so has GPT-NeoX."""
+    """GPT-2's."""
     return {"bias": True, "norm_bias": None, "qkv_bias": None, "out_bias": None, "feed_forward_bias": None}
+
+
+def _but_in_attention(config: TransformerConfig) -> dict[str, Any]:
+    """GPT-NeoX's: queries, keys, values and what mixes them all have biases, or none has."""
+    some = None if config.biases.qkv or config.biases.out else False
+    return {"bias": True, "norm_bias": None, "qkv_bias": some, "out_bias": some, "feed_forward_bias": None}
 
 
 def _biases_of_norms(config: TransformerConfig) -> dict[str, Any]:
@@ -81,7 +87,8 @@ ARCHITECTURES = {
         biases=_biases_of_norms,
     ),
     "gpt_neox": Architecture(
-        neox.FIELDS, neox.settings, neox.fields, neox.parts, neox.PREFIX, neox.BUFFERS, _all_biases, neox.inward,
+        neox.FIELDS, neox.settings, neox.fields, neox.parts, neox.PREFIX, neox.BUFFERS, _but_in_attention,
+        neox.inward,
         neox.outward,
     ),
 }  # fmt: skip

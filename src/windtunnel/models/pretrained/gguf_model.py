@@ -89,8 +89,9 @@ def _config(file: GGUF, origin: str) -> tuple[TransformerConfig, list[str]]:
     if origin == "llama":
         settings |= {"position": "rope", "norm": "rms", "activation": "swiglu"}
         parts = {"qkv": "attn_q", "out": "attn_output", "feed_forward": "ffn_up"}
-        settings |= {f"{part}_bias": f"blk.0.{name}.bias" in file.tensors for part, name in parts.items()}
-        settings |= {"bias": False, **_heads(given, file)}
+        biases = {f"{part}_bias": f"blk.0.{name}.bias" in file.tensors for part, name in parts.items()}
+        settings |= {"bias": False, **biases} if len(set(biases.values())) > 1 else {"bias": biases["qkv_bias"]}
+        settings |= _heads(given, file)
         settings["rope_scaling"] = _scaling(given, file)
     try:
         config = parse(TransformerConfig, settings)

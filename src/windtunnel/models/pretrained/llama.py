@@ -142,7 +142,7 @@ def rope(values: Mapping[str, Any], where: object) -> tuple[float, dict[str, Any
 
 def fields(config: TransformerConfig) -> dict[str, Any]:
     """Llama's fields."""
-    own = {"attention_bias": config.biases.qkv, "mlp_bias": config.biases.feed_forward}
+    own: dict[str, Any] = {"attention_bias": config.biases.qkv, "mlp_bias": config.biases.feed_forward}
     own |= {"head_dim": None} if config.d_model % config.n_heads else {}  # which transformers' Llama refuses
     return {**shared_fields(config, "llama", "Llama"), **own}
 

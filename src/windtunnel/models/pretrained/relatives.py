@@ -131,7 +131,7 @@ def starcoder2_fields(config: TransformerConfig) -> dict[str, Any]:
 
 
 def arcee_fields(config: TransformerConfig) -> dict[str, Any]:
-    own = {"attention_bias": config.biases.qkv, "mlp_bias": config.biases.feed_forward}
+    own: dict[str, Any] = {"attention_bias": config.biases.qkv, "mlp_bias": config.biases.feed_forward}
     own |= {"hidden_act": _WRITTEN.get(config.activation, "relu")}
     return {**llama.shared_fields(config, "arcee", "Arcee"), **own}
 
