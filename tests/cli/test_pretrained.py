@@ -126,7 +126,7 @@ def test_every_command_works_on_it(windtunnel, exported, trained, document):
     assert document("generate", "import-hf", *greedy)["text"] == document("generate", trained, *greedy)["text"]
     code, out, err = windtunnel("evaluate", "import-hf")
     assert (code, out) == (2, "")
-    assert "runs/import-hf/seed-0 has no corpus; import its model again with --corpus CORPUS" in err
+    assert "runs/import-hf/seed-0 has no corpus; give evaluate one with --corpus CORPUS" in err
 
 
 def test_without_transformers_it_says_that_nothing_was_compared(windtunnel, exported, monkeypatch, document):
@@ -286,11 +286,12 @@ def test_exports_that_are_refused(windtunnel, trained, exported, tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("keep")
     (tmp_path / "file").write_text("keep")
     assert windtunnel("alter", trained, "--rotary", "--out", "rotary")[0] == 0
+    assert windtunnel("alter", trained, "--window", "4", "--out", "windowed")[0] == 0
     for words, message in {
         (trained, "full"): "full is not empty; nothing is written over it: choose another folder",
         (trained, "file"): "file is a file; nothing is written over it",
         (trained, "new", "--format", "onnx"): "there is no format 'onnx'; known are hf, gguf",
-        ("rotary", "new"): "no stock architecture of transformers is this model: GPT-2",
+        ("windowed", "new"): "the nearest, gpt2, has not model.window=4; train with --set model.window=none",
         ("rotary", "new", "--format", "gguf"): "model.position=rope",
     }.items():
         code, out, err = windtunnel("export", *words)
@@ -381,3 +382,29 @@ def test_an_encoder_is_imported_and_a_classifier_begins_with_it(windtunnel, docu
     )
     code, _, err = windtunnel("generate", "import-bert", "the")
     assert (code, "reads whole texts and writes none" in err) == (2, True)
+
+
+def test_an_imported_model_is_evaluated_on_any_text(windtunnel, exported, names, document, tmp_path):
+    assert windtunnel("import", exported, "--no-proof")[0] == 0
+    assert windtunnel("import", exported, "--no-proof", "--corpus", names, "--out", "own")[0] == 0
+    other = document("evaluate", "import-hf", "--corpus", names)["seeds"][0][1]
+    assert other["scores"] == document("evaluate", "own")["seeds"][0][1]["scores"]
+    code, _, err = windtunnel("evaluate", "own", "--corpus", names, "--slices")
+    assert (code, "leave --corpus out" in err) == (2, True)
+
+
+def test_the_cache_is_listed_and_cleared(windtunnel, document, tmp_path, monkeypatch):
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    assert document("cache")["kept"] == []
+    for name in ("models", "features"):
+        (tmp_path / "cache" / name / "one").mkdir(parents=True)
+        (tmp_path / "cache" / name / "one" / "file").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "cache" / "mine").mkdir()
+    found = {kept["name"]: (kept["n_files"], kept["n_bytes"]) for kept in document("cache")["kept"]}
+    assert found == {"models": (1, 2_000_000), "features": (1, 2_000_000)}
+    assert "2.0 MB" in windtunnel("cache")[1]
+    code, _, err = windtunnel("cache", "clear", "models")
+    assert (code, "models: 2.0 MB cleared" in err) == (0, True)
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["features", "mine"]
+    code, _, err = windtunnel("cache", "clear", "mine")
+    assert (code, "no folder 'mine'; known are models, corpora" in err) == (2, True)

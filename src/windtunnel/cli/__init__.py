@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from windtunnel import __version__
+from windtunnel.cli.cache import cache_app
 from windtunnel.cli.check import check
 from windtunnel.cli.compare import compare
 from windtunnel.cli.corpora import corpora_app
@@ -57,6 +58,7 @@ for command in COMMANDS:
 app.command("import")(import_)
 app.add_typer(corpora_app, name="corpora")
 app.add_typer(models_app, name="models")
+app.add_typer(cache_app, name="cache")
 app.add_typer(explain_app, name="explain")
 app.add_typer(stats_app, name="stats")
 

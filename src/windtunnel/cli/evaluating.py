@@ -14,6 +14,7 @@ from windtunnel.errors import ConfigError
 def evaluate(
     run: RunName,
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "dev",
+    corpus: Annotated[str | None, typer.Option(help="Another text than the run's own, as for `train`.")] = None,
     slices: Annotated[
         bool, typer.Option("--slices", help="Translate every source, and judge by kind of source.")
     ] = False,
@@ -28,21 +29,23 @@ def evaluate(
 
     --slices is for a run that translates; of several seeds it takes the first.
     """
+    if slices and corpus:
+        raise ConfigError("--slices judges a run on its own pairs; leave --corpus out")
     if slices:
         _by_slice(run, split, stress, wrong, figure, as_json)
         return
     if stress or figure:
         raise ConfigError(f"{'--stress' if stress else '--figure'} goes with --slices; add it, or leave both out")
-    _loss(run, split, as_json)
+    _loss(run, split, as_json, corpus)
 
 
-def _loss(run: str, split: str, as_json: bool) -> None:
+def _loss(run: str, split: str, as_json: bool, corpus: str | None) -> None:
     from windtunnel.report.training import evaluation_lines
     from windtunnel.runs.seeds import evaluate_seeds, find_seeds
 
     folders = find_seeds(run)
     with console().status(f"evaluating on the {split} split"):
-        found = evaluate_seeds(folders, split, partial=True)
+        found = evaluate_seeds(folders, split, partial=True, corpus=corpus)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -12,12 +12,14 @@ from typing import Any
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.data import open_store, open_task, train_examples
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Stopped
 from windtunnel.training.recipes import RECIPES, recipe
-from windtunnel.training.run import Run, create_run, is_run, load, open_run, resolve
+from windtunnel.training.run import Run, TrainedModel, create_run, is_run, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig
 
 RUNS = Path("runs")
@@ -79,10 +81,11 @@ class SplitLoss:
         return dict(plain(self))
 
 
-def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False) -> SplitLoss:
+def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False, corpus: str | None = None) -> SplitLoss:
     """The loss of the newest model of each run on the whole of a split; this is what touches the test split.
 
     Args:
+        corpus: whose split it is; None is each run's own.
         partial: whether damaged runs are left out, and named in the result, as long as one is sound.
 
     Raises:
@@ -95,7 +98,7 @@ def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False) -
     for folder in folders:
         try:
             trained = load(folder)
-            store = trained.run.store()
+            store = other_store(trained, corpus) if corpus else trained.run.store()
         except ArtifactError as error:
             damaged.append((str(folder), str(error)))
             if not partial or len(damaged) == len(folders):
@@ -108,6 +111,12 @@ def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False) -
         task = open_task(trained.run.config, store)
         rows.append((str(folder), evaluate(trained.model, task, split, trained.step)))
     return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
+
+
+def other_store(trained: TrainedModel, corpus: str) -> TokenStore:
+    """A corpus in a run's tokens, split as the run's own would be. Raises DataError when it cannot be read as such."""
+    text = trained.run.config.text.replace(unit="auto", columns=None)
+    return prepare(open_corpus(corpus), text, tokenizer=trained.tokenizer)
 
 
 def _means(found: Sequence[Evaluation]) -> dict[str, Estimate]:

@@ -90,7 +90,9 @@ class Run:
             ConfigError: when the run was imported without one.
         """
         if not self.config.corpus:
-            raise ConfigError(f"{self.folder} has no corpus; import its model again with --corpus CORPUS")
+            raise ConfigError(
+                f"{self.folder} has no corpus; give evaluate one with --corpus CORPUS, or import it again with one"
+            )
         corpus = open_corpus(self.config.corpus, self.config.text.unit, self.config.text.columns)
         try:
             store = prepare(corpus, self.config.text, tokenizer=self.tokenizer)
