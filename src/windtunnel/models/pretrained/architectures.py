@@ -108,7 +108,8 @@ def obstacles(config: TransformerConfig, name: str) -> dict[str, Any]:
     except ConfigError:  # its heads have no width of their own, or it turns them
         return _computes(TransformerConfig())
     ours, theirs = _computes(given), _computes(again)
-    return {setting: theirs.get(setting) for setting, value in ours.items() if theirs.get(setting) != value}
+    wrong = {setting: theirs.get(setting) for setting, value in ours.items() if theirs.get(setting) != value}
+    return {name: value for name, value in wrong.items() if "position" not in wrong or not name.startswith("ro")}
 
 
 def with_biases(
