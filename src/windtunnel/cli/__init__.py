@@ -9,6 +9,7 @@ import typer
 
 from windtunnel import __version__
 from windtunnel.cli.check import check
+from windtunnel.cli.classifying import classify
 from windtunnel.cli.compare import compare
 from windtunnel.cli.corpora import corpora_app
 from windtunnel.cli.evaluating import evaluate
@@ -48,8 +49,8 @@ def options(
 
 
 COMMANDS = (
-    train, resume, check, compare, scale, generate, translate, look, cost, evaluate, label, runs, experiment, export,
-    alter, fold,
+    train, resume, check, compare, scale, generate, translate, classify, look, cost, evaluate, label, runs, experiment,
+    export, alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
