@@ -49,10 +49,26 @@ def test_json_is_one_document_and_out_is_the_folder(windtunnel, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("000-T3a", "is not built yet")]
+    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("001-3.3", "is not built yet")]
 )
 def test_a_name_that_cannot_be_run(windtunnel, name, said):
     code, out, err = windtunnel("experiment", name)
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_a_corpus_for_an_experiment_that_takes_none(windtunnel):
+    code, out, err = windtunnel("experiment", "coin-estimators", "--quick", "--corpus", "pets")
+    assert (code, out) == (2, "")
+    assert (
+        "coin-estimators has its own data, given --corpus pets; leave it out, or run one of tiny-corpus, larger-corpus"
+        in err
+    )
+
+
+def test_a_corpus_of_too_few_sentences(windtunnel, tmp_path):
+    (tmp_path / "few.txt").write_text("I rub a dog. I rub a cat.", encoding="utf-8")
+    code, out, err = windtunnel("experiment", "tiny-corpus", "--quick", "--corpus", "few.txt")
+    assert (code, out) == (3, "")
+    assert "few.txt has 2 sentences of two tokens or more; expected at least 10, each with '.'" in err

@@ -134,7 +134,7 @@ def test_without_transformers_it_says_that_nothing_was_compared(windtunnel, expo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
     code, out, _ = windtunnel("import", exported)
     assert code == 0
-    assert "not compared with transformers, which is not installed: pip install 'windtunnel[hf]'" in out
+    assert "not compared with transformers; --proof does, and needs: pip install 'windtunnel[hf]'" in out
     assert document("runs", "import-hf")["record"]["proof"] is None
 
 
@@ -231,9 +231,9 @@ def many_tokens(folder):
 
 LAST = "transformer.h.1.mlp.c_proj.bias"
 FOLDERS = {
-    "no such folder": (shutil.rmtree, ["hf does not exist; expected the folder of a Hugging Face model"]),
+    "no such folder": (shutil.rmtree, ["hf does not exist; expected a Hugging Face model's folder"]),
     "no Hugging Face folder": (lambda f: (f / "config.json").unlink(), ["config.json cannot be read"]),
-    "another model": (config_changed(model_type="bert"), ["model_type 'bert' is not one that can be read: gpt2"]),
+    "another model": (config_changed(model_type="t5"), ["model_type 't5' is not one that can be read: gpt2"]),
     "a field": (config_changed(add_cross_attention=True), ["add_cross_attention=True (there is no encoder"]),
     "pickled": (pickled, ["only pickled weights (pytorch_model.bin)", "save_pretrained(NEW)"]),
     "a tensor missing": (tensors_changed(lambda t: t.pop(LAST)), [f"1 missing: {LAST}"]),
@@ -335,3 +335,27 @@ def test_folding_says_that_nothing_changed(windtunnel, document, trained, names,
     assert code == 2
     assert err.startswith("windtunnel: nothing to fold: ")
     assert "this transformer has none" in err
+
+
+def test_a_gguf_file_comes_back_as_the_same_model(trained, document, windtunnel, tmp_path):
+    pytest.importorskip("gguf")
+    assert windtunnel("export", trained, tmp_path / "out", "--format", "gguf")[0] == 0
+    file = tmp_path / "out" / "model.gguf"
+    found = document("import", file, "--out", tmp_path / "back", "--no-proof")
+    back, before = load(tmp_path / "back" / "seed-0"), load(trained)
+    assert (found["origin"], found["proof"], back.tokenizer.kind) == ("gpt2", None, "bytes")
+    ids = torch.from_numpy(before.tokenizer.encode("banana"))[None]
+    assert torch.equal(back.model(ids), before.model(ids))
+    record = json.loads((tmp_path / "back" / "seed-0" / "record.json").read_text())
+    assert list(record["source"]["sha256"]) == ["model.gguf"]
+    assert record["chat"] == {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    shown = document("generate", tmp_path / "back" / "seed-0", "ba", "--tokens", "2", "--temperature", "0")
+    assert [token["id"] for token in shown["tokens"][:2]] == [99, 98]
+
+
+def test_what_is_no_model_is_told(windtunnel, tmp_path):
+    (tmp_path / "text.gguf").write_text("some text")
+    code, _, err = windtunnel("import", tmp_path / "text.gguf", "--out", tmp_path / "run")
+    assert (code, "is no GGUF file" in err) == (3, True)
+    code, _, err = windtunnel("import", "nothing-here")
+    assert (code, "smollm2-135m" in err) == (3, True)

@@ -2,19 +2,23 @@
 
 import pytest
 
-from windtunnel.experiments import EXPERIMENTS
+from windtunnel.experiments import EXPERIMENTS, gpt2_report
 from windtunnel.experiments.frame import Setting, collect
+from windtunnel.report.outcome_page import save_outcome
 
 
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
     """The outcome of an experiment by name and seed, and the progress that it showed."""
-    ran = {}
+    ran, base = {}, tmp_path_factory.mktemp("experiments")
 
     def run(name, seed=0):
         if (name, seed) not in ran:
+            for part in gpt2_report.PARTS if name == "gpt2-report" else ():
+                save_outcome(run(part)[0], base / f"{part}-quick")
             shown = []
-            setting = Setting(quick=True, seed=seed, out=tmp_path_factory.mktemp("experiment"))
+            setting = Setting(quick=True, seed=seed, out=base / f"{name}-of-seed-{seed}")
+            setting.out.mkdir()
             ran[name, seed] = collect(EXPERIMENTS[name], setting, shown.append), shown
         return ran[name, seed]
 

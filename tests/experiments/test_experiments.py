@@ -201,7 +201,7 @@ def test_experiments_are_found_by_name_row_and_claim():
 @pytest.mark.parametrize(
     ("name", "said"),
     [("email-test", "email-ab-test"), ("000-Q9", "000-Q"), ("zzzz", "lists them"), ("004-4.2", "not built yet"),
-     ("000-t3b", "000-T3b (data-parallel training")],
+     ("001-4.1", "001-4.1 (fine-tune a pretrained model")],
 )  # fmt: skip
 def test_a_name_that_cannot_be_run(name, said):
     with pytest.raises(ConfigError, match=re.escape(said)):

@@ -13,6 +13,8 @@ from torch import Tensor
 from windtunnel.config import ConfigError, fingerprint, flatten, parse, to_json
 from windtunnel.inspect.cost import count_forward_flops
 from windtunnel.models import FAMILIES, ClassifierConfig, MLPConfig, Model, ModelConfig, RNNConfig, TransformerConfig
+from windtunnel.models.encoder import BERT
+from windtunnel.models.encoder import EncoderConfig as TextEncoderConfig
 from windtunnel.models.translator import EncoderConfig, TranslatorConfig
 from windtunnel.nn.blocks import Blocks, Layers, blocks_of, layers_of
 from windtunnel.nn.cache import Cache
@@ -40,6 +42,11 @@ TINY: dict[str, ModelConfig] = {
         ),
     ),
     "rnn": RNNConfig(vocab_size=V, context_length=LENGTH, n_layers=2, d_model=16, cell="lstm"),
+    "encoder": TextEncoderConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        trunk=BERT.replace(n_layers=2, n_heads=2, d_model=16, dropout=0.0),
+    ),
     "classifier": ClassifierConfig(
         vocab_size=V,
         context_length=LENGTH,

@@ -17,6 +17,7 @@ from windtunnel.cli.experiment import experiment
 from windtunnel.cli.explain import explain_app
 from windtunnel.cli.labelling import label
 from windtunnel.cli.looking import cost, generate, look
+from windtunnel.cli.models import models_app
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.scaling import scale
 from windtunnel.cli.stats import stats_app
@@ -56,6 +57,7 @@ for command in COMMANDS:
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(corpora_app, name="corpora")
+app.add_typer(models_app, name="models")
 app.add_typer(explain_app, name="explain")
 app.add_typer(stats_app, name="stats")
 

@@ -42,14 +42,24 @@ def listing() -> list[dict[str, str]]:
     return rows
 
 
+TAKE_CORPUS = ("tiny-corpus", "larger-corpus")
 EXPERIMENTS = {
-    name: Experiment(name, tuple(rows.split()), question)
+    name: Experiment(name, tuple(rows.split()), question, takes_corpus=name in TAKE_CORPUS)
     for name, rows, question in (
         ("duplicated-feature", "000-Q1 E1", "Does a doubled feature share the old weight?"),
         ("email-ab-test", "000-Q2 E2", "Which of five e-mail templates differ from A at 95 %?"),
         ("sparse-logistic-cost", "000-Q3 E3", "Does a step on sparse data cost the same for any n?"),
         ("what-to-label", "000-Q4 E4", "Which of three ways to choose stories to train on is best, and where?"),
         ("coin-estimators", "000-Q5", "Which estimate of a coin is which, and which interval is right?"),
+        ("reading-a-gpt", " ".join(f"001-1.2.{n}" for n in range(1, 11)) + " E6 E7 E8 E9 E10",
+         "What do ten lines of a GPT's code do, and which value shows it?"),
+        ("tiny-corpus", "001-2.1 001-2.2 001-2.3 001-2.4 001-2.5 E11 E12 E13",
+         "Does a small GPT reach the entropy of its text, and is what it writes as probable as there?"),
+        ("larger-corpus", "001-3.1 001-3.2",
+         "Is a loaded or resumed model the one that was trained, and how much of what it writes is copied?"),
+        ("gpt2-report", "000-R", "What did building, altering and distributing GPT-2 show, and what was hard?"),
+        ("training-on-many-devices", "000-T3a 000-T3b 000-T3c",
+         "Is a run the same on one process, with DDP and with FSDP, and what does each rank hold?"),
         ("tensor-shapes", "002-1.1 002-1.2 002-1.3 002-2", "Do the printed shapes, sizes and counts come out?"),
         ("seed-42", "002-3.1 002-3.2 E16 E18", "Which model since the seed printed 1.3744735717773438?"),
         ("attention-by-hand", "002-4 E17", "Do the weights come out by hand, and is the ratio of variances d_k?"),

@@ -50,11 +50,15 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 
 @dataclass(frozen=True)
 class Setting:
-    """How to run: smaller if quick, from which seed, and the folder that figures, page and any runs go to."""
+    """How to run: smaller if quick, from which seed, and the folder that figures, page and any runs go to.
+
+    corpus: a corpus to take instead of the experiment's own; only where `Experiment.takes_corpus`.
+    """
 
     quick: bool
     seed: int
     out: Path
+    corpus: str | None = None
 
     def size(self, full: T, quick: T) -> T:
         """The size of something, which is another one in a quick run."""
@@ -129,6 +133,15 @@ class Row:
         verdict = "holds" if low <= found.low and found.high <= high else verdict
         return Claim(self.id, statement, printed, shown.replace("{}", str(found)), verdict, {"estimate": found})
 
+    def gathers(self, statement: str, verdicts: Sequence[Verdict], printed: str = "") -> Claim:
+        """Several verdicts as one: it does not hold where one of them does not, and holds where all do."""
+        counts = {verdict: verdicts.count(verdict) for verdict in ("holds", "does not hold", "undecided")}
+        verdict: Verdict = "does not hold" if counts["does not hold"] else "holds"
+        verdict = "undecided" if counts["undecided"] and not counts["does not hold"] else verdict
+        yes, no, open_ = counts.values()
+        shown = f"{yes} of {len(verdicts)} hold, {no} do not, {open_} undecided"
+        return Claim(self.id, statement, printed, shown, verdict, counts)
+
     def judged(
         self, statement: str, judgement: Judgement, words: Sequence[str], printed: str = "", named: bool = True
     ) -> Claim:
@@ -148,11 +161,13 @@ class Experiment:
     """An entry of the registry; rows are the ids of rows and claims that it answers to beside its name.
 
     question: what it answers, in one line.
+    takes_corpus: whether a user may give it a corpus.
     """
 
     name: str
     rows: tuple[str, ...]
     question: str
+    takes_corpus: bool = False
 
     @property
     def run(self) -> Callable[[Setting], Findings]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from torch import Tensor
 
 from windtunnel.comparison.compare import save_comparison
 from windtunnel.comparison.comparison import Comparison
@@ -19,10 +22,12 @@ from windtunnel.runs.execute import open_executor
 from windtunnel.runs.grid import Grid, at_once, is_done, train_grid
 from windtunnel.runs.measure import measure
 from windtunnel.text.corpora import open_corpus
+from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Step
 from windtunnel.training.loop import resume
 from windtunnel.training.recipes import tiny
+from windtunnel.training.run import open_run
 from windtunnel.training.run_config import RunConfig
 
 Says = Mapping[str, tuple[str, Sequence[str]]]
@@ -126,3 +131,22 @@ def _laid(title: str, rows: Rows) -> Table:
     heads, body = rows
     heads = [head.replace("-\n", "").replace("/\n", "/").replace("\n", " ") for head in heads]
     return table(title, heads, ([cell.replace("\n", " ") for cell in row] for row in body))
+
+
+def losses_of(folder: Path) -> list[float]:
+    """The loss of every step of a run."""
+    return [event.loss for event in open_run(folder).events() if isinstance(event, Step)]
+
+
+def apart(one: Path, other: Path) -> float:
+    """The largest difference between two runs' newest weights and optimizer states; infinite where one lacks some."""
+    ours, theirs = saved(one), saved(other)
+    if ours.keys() != theirs.keys():
+        return math.inf
+    return max(float((tensor - theirs[name]).abs().max()) for name, tensor in ours.items())
+
+
+def saved(folder: Path) -> dict[str, Tensor]:
+    """The newest weights and optimizer state of a run, by name."""
+    checkpoint = newest_checkpoint(folder)
+    return {} if checkpoint is None else {**checkpoint.weights, **checkpoint.optimizer}

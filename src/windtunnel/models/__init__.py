@@ -9,6 +9,7 @@ import torch
 from windtunnel.config import any_of
 from windtunnel.errors import ConfigError
 from windtunnel.models.classifier import Classifier, ClassifierConfig
+from windtunnel.models.encoder import Encoder, EncoderConfig
 from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
 from windtunnel.models.rnn import RNN, RNNConfig
@@ -21,6 +22,7 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "translator": TranslatorConfig,
     "rnn": RNNConfig,
     "classifier": ClassifierConfig,
+    "encoder": EncoderConfig,
 }
 
 
@@ -65,6 +67,8 @@ __all__ = [
     "AnyModelConfig",
     "Classifier",
     "ClassifierConfig",
+    "Encoder",
+    "EncoderConfig",
     "MLPConfig",
     "Model",
     "ModelConfig",

@@ -28,7 +28,14 @@ class BlocksConfig(ModelConfig):
     """The switches of a stack of blocks; the defaults are those of GPT-2's smallest model."""
 
     added: ClassVar[frozenset[str]] = frozenset(
-        {"residual_scaling", "zero_biases", "out_projection", "feed_forward_layers", "head_bias"}
+        {
+            "residual_scaling",
+            "zero_biases",
+            "out_projection",
+            "feed_forward_layers",
+            "head_bias",
+            "embedding_norm",
+        }
     )
     has_blocks: ClassVar[bool] = True
     attends: ClassVar[bool] = True
@@ -50,6 +57,8 @@ class BlocksConfig(ModelConfig):
     """How many tokens, itself included, a token sees; one number for all layers or one a layer; None is all."""
     norm: Literal["layer", "rms", "none"] = "layer"
     norm_position: Literal["pre", "post"] = "pre"
+    embedding_norm: bool = False
+    """Whether the embeddings are normalised before the first block, as in BERT."""
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
     activation: Literal["gelu_tanh", "gelu", "relu", "relu_squared", "swiglu"] = "gelu_tanh"
     bias: bool = True

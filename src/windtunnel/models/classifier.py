@@ -8,13 +8,11 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from windtunnel.models.encoder import Pool, pool
 from windtunnel.models.family import Model, ModelConfig, ParameterRow, Reads
 from windtunnel.models.transformer import Transformer, TransformerConfig, fill
 from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.linear import Linear
-
-Pool = Literal["mean", "last", "first"]
-"""Which vector stands for a text: the mean of its tokens', its last token's, or its first token's."""
 
 
 class ClassifierConfig(ModelConfig):
@@ -102,10 +100,4 @@ class Classifier(Model):
             attend: the attention function; inspection passes one that keeps its weights.
         """
         x_BTD = self.trunk.hidden(ids, attend=attend, kept=kept)
-        kept = torch.ones_like(ids, dtype=torch.bool) if kept is None else kept
-        if self.config.pool == "mean":
-            n_B1 = kept.sum(dim=1, keepdim=True)
-            return (x_BTD * kept[..., None]).sum(dim=1) / n_B1
-        places = torch.arange(ids.shape[1], device=ids.device)
-        at_B = torch.where(kept, places, -1).argmax(1) if self.config.pool == "last" else kept.int().argmax(1)
-        return x_BTD[torch.arange(len(ids), device=ids.device), at_B]
+        return pool(x_BTD, kept, self.config.pool)

@@ -65,8 +65,8 @@ class TransformerConfig(BlocksConfig):
         q, kv = self.n_heads * self.head_width, self.kv_heads * self.head_width
         b, w = int(self.bias), norm_vectors(self)
         row = "(d_model + 1)" if self.bias else "d_model"
-        norms = "2 * n_layers + 1" if self.norm_position == "pre" else "2 * n_layers"
-        n_norms = 2 * layers + (self.norm_position == "pre")
+        alone = (self.norm_position == "pre") + self.embedding_norm
+        norms, n_norms = f"2 * n_layers + {alone}" if alone else "2 * n_layers", 2 * layers + alone
         plus = " + 1" * self.head_bias
         rows = [
             ParameterRow("embedding", "vocab_size * d_model", v * d, True),
@@ -187,6 +187,9 @@ class Transformer(Model):
             config.rope_base,
             config.rope_scaling,
         )
+        self.embedding_norm = (
+            NORMS[config.norm](config.d_model, config.norm_epsilon, config.bias) if config.embedding_norm else None
+        )
         self.dropout = Dropout(config.dropout)
         self.blocks = Blocks(Block(config, layer, d_memory) for layer in range(config.n_layers))
         final = config.norm if config.norm_position == "pre" else "none"
@@ -241,6 +244,8 @@ class Transformer(Model):
         added = self.position.embed(own)
         if added is not None:
             x_BTD = x_BTD + added
+        if self.embedding_norm is not None:
+            x_BTD = self.embedding_norm(x_BTD)
         x_BTD = self.dropout(x_BTD)
         # Rotations and slopes measure distances, which padding before a row leaves alone.
         mask = Mask(self.config.causal, slopes_H=self.position.slopes(), kept_BS=kept_BS)

@@ -65,10 +65,12 @@ def check_labels(store: TokenStore) -> None:
 def text_rows(texts: Sequence[np.ndarray], tokenizer: Tokenizer, context_length: int) -> dict[str, Tensor]:
     """What a classifier reads of texts given as ids: `ids` (B, T) and `kept` (B, T), padded on the right.
 
-    Each text stands between two end marks; one that does not fit into the context is cut at its end.
+    Each text stands between two end marks, or after the mark cls where the tokenizer has one; of one that does not fit
+    into the context the end is cut, and where there is cls, a mark ends it all the same.
     """
-    end = np.array([tokenizer.end_id])
-    rows = [np.concatenate([end, text, end])[:context_length] for text in texts]
+    end, begin = np.array([tokenizer.end_id]), np.array([tokenizer.marks.get("cls", tokenizer.end_id)])
+    most = context_length - 2 if "cls" in tokenizer.marks else context_length
+    rows = [np.concatenate([begin, text[:most], end])[:context_length] for text in texts]
     lengths = np.array([len(row) for row in rows])
     ids = np.zeros((len(rows), lengths.max()), np.int64)
     kept = np.arange(ids.shape[1]) < lengths[:, None]

@@ -20,6 +20,7 @@ from torch import Tensor
 from windtunnel.errors import ConfigError, MissingExtra
 from windtunnel.models.pretrained import gpt2, llama
 from windtunnel.models.pretrained.export import Exported, adapt
+from windtunnel.models.pretrained.gguf_tokenizer import NO_MERGE
 from windtunnel.models.pretrained.parts import Part, linear, scatter, single
 from windtunnel.models.transformer import TransformerConfig
 from windtunnel.text.tokenizers import Tokenizer
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 FILE = "model.gguf"
-NO_MERGE = "! !"
-"""llama.cpp wants at least one merge; this one makes no token of the vocabulary, so it is taken apart again."""
 
 
 def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> Exported:
@@ -50,7 +49,7 @@ def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokeniz
     from gguf import GGUFWriter
 
     config, weights, notes = adapt(config, weights, architecture)
-    tensors = scatter(_gpt2_parts(config) if architecture == "gpt2" else _llama_parts(config), weights)
+    tensors = scatter(gpt2_parts(config) if architecture == "gpt2" else llama_parts(config), weights)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE
         writer = GGUFWriter(path, architecture)
@@ -59,7 +58,7 @@ def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokeniz
         for name, tensor in tensors.items():
             writer.add_tensor(name, _neighbours(name, tensor, config).float().contiguous().numpy())
         if config.rope_scaling and config.rope_scaling.kind == "llama3":
-            writer.add_tensor("rope_freqs.weight", _rope_divisors(config).numpy())
+            writer.add_tensor("rope_freqs.weight", rope_divisors(config).numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -132,7 +131,7 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) ->
     writer.add_add_bos_token(False)
 
 
-def _gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
+def gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
     d, ff = config.d_model, config.ff_width
     yield single("embedding.weight", "token_embd.weight", config.vocab_size, d)
     yield single("position.embedding.weight", "position_embd.weight", config.context_length, d)
@@ -147,7 +146,7 @@ def _gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
     yield from _end(config, bias=True)
 
 
-def _llama_parts(config: TransformerConfig) -> Iterator[Part]:
+def llama_parts(config: TransformerConfig) -> Iterator[Part]:
     d, ff, bias = config.d_model, config.ff_width, config.bias
     q, kv = config.n_heads * config.head_width, config.kv_heads * config.head_width
     yield single("embedding.weight", "token_embd.weight", config.vocab_size, d)
@@ -183,7 +182,14 @@ def _neighbours(name: str, tensor: Tensor, config: TransformerConfig) -> Tensor:
     return tensor.reshape(-1, 2, config.head_width // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
-def _rope_divisors(config: TransformerConfig) -> Tensor:
+def halves(name: str, tensor: Tensor, config: TransformerConfig) -> Tensor:
+    """The inverse of what is written: the rows of a query or key head from alternating to (first half, second half)."""
+    if ".attn_q." not in name and ".attn_k." not in name:
+        return tensor
+    return tensor.reshape(-1, config.head_width // 2, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+
+
+def rope_divisors(config: TransformerConfig) -> Tensor:
     """By what llama.cpp divides each rotary rate."""
     assert config.rope_scaling is not None
     rates = config.rope_base ** (-torch.arange(0, config.head_width, 2).float() / config.head_width)
