@@ -41,7 +41,7 @@ def baselines(config: RunConfig, task: Classification, split: str) -> Iterator[B
     yield Baseline(MAJORITY, np.tile(np.eye(n_labels)[counts.argmax()], (n, 1)), task.store.labels[counts.argmax()])
     yield Baseline(PRIOR, np.tile(counts / counts.sum(), (n, 1)), "a label drawn with its share of train")
     yield _ngrams(task, split)
-    if config.start is not None:
+    if config.start is not None and config.train.freeze != "all":  # else it is the model itself
         try:
             yield _frozen(config, task, split)
         except ArtifactError as error:  # the run that it began with is gone
