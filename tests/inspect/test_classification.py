@@ -82,7 +82,7 @@ def test_baselines_know_train_alone(easy):
     train = task.store.splits["train"].labels
     assert found[PRIOR].probabilities[0, 0] == pytest.approx((train == 0).mean())
     assert found[MAJORITY].probabilities[0].tolist() == [1, 0]
-    assert found[NGRAMS].how == "1 to 5 characters, C 10"
+    assert found[NGRAMS].how.startswith("1 to 5 characters, C ")
     true = task.store.splits["test"].labels
     assert (found[NGRAMS].probabilities.argmax(1) == true).mean() > 0.95
 

@@ -17,6 +17,8 @@ from windtunnel.training.run_config import RunConfig
 
 LONGEST: dict[Kind, int] = {"words": 3, "characters": 5}
 """The longest n-grams of each kind."""
+PENALTIES = (1.0, 10.0, 100.0)
+"""The C of logistic regression on n-grams among which dev chooses."""
 MAJORITY, PRIOR, NGRAMS, FROZEN = "majority label", "label prior", "TF-IDF n-grams + LR", "frozen features + LR"
 
 
@@ -49,19 +51,21 @@ def baselines(config: RunConfig, task: Classification, split: str) -> Iterator[B
 
 
 def _ngrams(task: Classification, split: str) -> Baseline:
-    """Words or characters, whichever has the higher accuracy on dev."""
+    """Words or characters and a C, whichever have the highest accuracy on dev."""
     texts = {name: list(task.store.documents(name)) for name in ("train", "dev", split)}
     train, dev = labels_of(task, "train"), labels_of(task, "dev")
     found: list[tuple[float, Floats, str]] = []
     for kind, longest in LONGEST.items():
         counter = weigher(kind, len(train), longest)
         try:
-            of_label = fit(weigh(counter, texts["train"]), train, task.model.n_labels)
+            counted = weigh(counter, texts["train"])
         except DataError:  # no text has a word
             continue
-        right = of_label(counter.transform(texts["dev"])).argmax(axis=1) == dev if len(dev) else np.zeros(1)
-        how = f"1 to {longest} {kind}, C 10"
-        found.append((float(right.mean()), of_label(counter.transform(texts[split])), how))
+        for penalty in PENALTIES:
+            of_label = fit(counted, train, task.model.n_labels, penalty, tolerance=1e-4)
+            right = of_label(counter.transform(texts["dev"])).argmax(axis=1) == dev if len(dev) else np.zeros(1)
+            how = f"1 to {longest} {kind}, C {penalty:g}"
+            found.append((float(right.mean()), of_label(counter.transform(texts[split])), how))
     _, probabilities, how = max(found, key=lambda one: one[0])
     return Baseline(NGRAMS, probabilities, how)
 

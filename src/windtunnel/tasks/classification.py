@@ -28,6 +28,7 @@ class ClassificationConfig(TaskConfig):
 
     kind: Literal["classification"] = "classification"
     ragged: ClassVar[bool] = True
+    of_tokens: ClassVar[bool] = False
 
     def model(self, model: ModelConfig) -> ModelConfig:
         if model.reads != "text":
