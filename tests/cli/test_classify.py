@@ -40,6 +40,7 @@ def test_a_table_is_trained_on_judged_and_classified(windtunnel, reviews):
     assert unsure.splitlines()[0] == "none of these"
     many = windtunnel("classify", "run", "--file", "reviews.csv", "--column", "review")[1].splitlines()
     assert len(many) == 240
+    assert "reads whole texts and writes none" in windtunnel("generate", "run", "a")[2]
     assert many[0].split("\t")[0] == "5"
 
 

@@ -130,4 +130,5 @@ def _show(answer: dict[str, Any]) -> None:
     most = sorted(answer["words"], key=lambda one: -abs(one["falls"]))[:MOST_WORDS]
     if most:
         rows = [(one["word"], f"{one['falls']:+.3f}") for one in answer["words"] if one in most]
-        out.print(table("what its log-probability loses without a word, in nats", ("word", "loses"), rows).terminal())
+        out.print("what the label's log-probability loses without each, in nats (occlusion):", highlight=False)
+        out.print(table("", ("word", "loses"), rows).terminal())

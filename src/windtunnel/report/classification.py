@@ -75,7 +75,7 @@ def baselines_table(found: Judged) -> Table:
 def confusion_table(found: Judged) -> Table:
     """A row a true label, a column a predicted one."""
     rows = [(label, *row.tolist()) for label, row in zip(found.labels, found.confusion, strict=True)]
-    return table("texts by true label (rows) and predicted label", ("", *found.labels), rows)
+    return table("", ("true \\ predicted", *found.labels), rows)
 
 
 def mistakes_table(found: Judged, most: int = 5) -> Table:
