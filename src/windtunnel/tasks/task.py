@@ -156,6 +156,10 @@ class Task(Protocol):
         """The sum of `losses`; with `once` its gradient can be computed only once, and takes less memory."""
         ...
 
+    def training_loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
+        """What a training step lowers, summed: `loss_sum`, unless the task's settings weigh or smooth targets."""
+        ...
+
     def totals(self, split: str) -> Mapping[str, float]:
         """Of the whole split: `targets`, and the columns of its metrics that no batch counts, such as `bytes`."""
         ...
