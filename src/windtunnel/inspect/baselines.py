@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from windtunnel.errors import ArtifactError, DataError
 from windtunnel.models import Classifier
 from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats, Ints, Kind, fit, linear_head, weigh, weigher
+from windtunnel.text.store_build import texts_of_splits
 from windtunnel.training.frozen import features
 from windtunnel.training.run import initial_model
 from windtunnel.training.run_config import RunConfig
@@ -42,7 +43,7 @@ def baselines(config: RunConfig, task: Classification, split: str) -> Iterator[B
     counts = np.bincount(labels_of(task, "train"), minlength=n_labels)
     yield Baseline(MAJORITY, np.tile(np.eye(n_labels)[counts.argmax()], (n, 1)), task.store.labels[counts.argmax()])
     yield Baseline(PRIOR, np.tile(counts / counts.sum(), (n, 1)), "a label drawn with its share of train")
-    yield _ngrams(task, split)
+    yield _ngrams(task, split, texts_of_splits(task.store.corpus, config.text))
     if config.start is not None and config.train.freeze != "all":  # else it is the model itself
         try:
             yield _frozen(config, task, split)
@@ -50,9 +51,8 @@ def baselines(config: RunConfig, task: Classification, split: str) -> Iterator[B
             yield Baseline(FROZEN, np.full((n, n_labels), np.nan), f"cannot be computed: {error}")
 
 
-def _ngrams(task: Classification, split: str) -> Baseline:
+def _ngrams(task: Classification, split: str, texts: Mapping[str, Sequence[str]]) -> Baseline:
     """Words or characters and a C, whichever have the highest accuracy on dev."""
-    texts = {name: list(task.store.documents(name)) for name in ("train", "dev", split)}
     train, dev = labels_of(task, "train"), labels_of(task, "dev")
     found: list[tuple[float, Floats, str]] = []
     for kind, longest in LONGEST.items():

@@ -22,6 +22,7 @@ from windtunnel.stats.proportions import wilson
 from windtunnel.tasks import Classification
 from windtunnel.tasks.classification import text_rows
 from windtunnel.text.features import Floats, Ints
+from windtunnel.text.store_build import texts_of_splits
 from windtunnel.training.data import open_task
 from windtunnel.training.run import TrainedModel, load
 
@@ -118,6 +119,7 @@ def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
     for folder in folders[1:]:
         seeds.append(float((predict_split(load(folder), task, split).argmax(axis=1) == true).mean()))
     t = temperature(predict_split(trained, task, "dev"), labels_of(task, "dev")) if task.n_units("dev") else None
+    text = trained.run.config.text
     return Judged(
         run=str(trained.run.folder),
         step=trained.step,
@@ -130,7 +132,7 @@ def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
         reliability=reliability(found, true),
         temperature=t,
         tempered=reliability(found if t is None else tempered(found, t), true),
-        mistakes=_mistakes(found, true, task, split),
+        mistakes=_mistakes(found, true, task.store.labels, texts_of_splits(task.store.corpus, text)[split]),
         n_cut=task.examples(split).n_cut,
         seeds=tuple(seeds),
     )
@@ -239,8 +241,8 @@ def _confusion(said: Ints, true: Ints, n_labels: int) -> np.ndarray:
     return np.bincount(true * n_labels + said, minlength=n_labels**2).reshape(n_labels, n_labels)
 
 
-def _mistakes(found: Floats, true: Ints, task: Classification, split: str) -> tuple[Mistake, ...]:
+def _mistakes(found: Floats, true: Ints, names: Sequence[str], texts: Sequence[str]) -> tuple[Mistake, ...]:
     """The surest first."""
-    texts, said, names = list(task.store.documents(split)), found.argmax(axis=1), task.store.labels
-    wrong = sorted(np.flatnonzero(said != true), key=lambda i: -found[i, said[i]])
+    said = found.argmax(axis=1)
+    wrong = sorted(np.flatnonzero(said != true).tolist(), key=lambda i: -found[i, said[i]])
     return tuple(Mistake(texts[i], names[true[i]], names[said[i]], float(found[i, said[i]])) for i in wrong)
