@@ -10,6 +10,7 @@ from windtunnel.errors import ArtifactError, DataError
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.splits import stratified
 from windtunnel.text.store import TextConfig, open_store, prepare
+from windtunnel.text.store_build import texts_of_splits
 
 ROWS = [(f"text {i}" + ", quoted" * (i % 5 == 0), "good" if i % 4 else "bad") for i in range(120)]
 
@@ -48,6 +49,13 @@ def test_texts_that_stand_there_twice_stay_together(tmp_path):
     store = prepare(open_corpus(table(tmp_path / "a.csv", rows)), TextConfig(test_fraction=0.2), tmp_path)
     texts = [{text for text, _ in pairs(store, split)} for split in ("train", "dev", "test")]
     assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]  # noqa: PT018
+
+
+def test_the_texts_of_splits_are_those_of_the_store(tmp_path):
+    for config in (TextConfig(test_fraction=0.2), TextConfig(shuffle_seed=3)):
+        corpus = open_corpus(table(tmp_path / "a.csv"))
+        store = prepare(corpus, config, tmp_path)
+        assert texts_of_splits(corpus, config) == {split: list(store.documents(split)) for split in store.splits}
 
 
 def test_a_column_can_say_the_split(tmp_path):

@@ -226,3 +226,30 @@ def test_a_corpus_without_labels_is_refused(tmp_path):
     config = recipe("auto", str(path))
     with pytest.raises(DataError, match=r"every text of same\.tsv has the label 'good'"):
         resolve(config, open_store(config))
+
+
+def test_weights_make_labels_count_the_same_and_smoothing_spreads_targets(tmp_path):
+    config = config_of(tmp_path)
+    store = open_store(config)
+    model = resolve(config, store).model
+    plain, weighed, smooth = (
+        kind.make(model, store)
+        for kind in (
+            config.task,
+            config.task.replace(class_weights="balanced"),
+            config.task.replace(label_smoothing=0.3),
+        )
+    )
+    targets = torch.from_numpy(np.array(store.splits["train"].labels, np.int64))[:, None]
+    zeros = torch.zeros(len(targets), 1, 2)
+    assert weighed.training_loss_sum(zeros, targets).item() == pytest.approx(plain.loss_sum(zeros, targets).item())
+    logits = torch.randn(len(targets), 1, 2, generator=torch.Generator().manual_seed(0))
+    each = plain.losses(logits, targets)
+    means = [each[targets == label].mean() for label in (0, 1)]
+    assert weighed.training_loss_sum(logits, targets).item() / len(targets) == pytest.approx(float(sum(means) / 2))
+    both = torch.stack([plain.losses(logits, torch.full_like(targets, label)) for label in (0, 1)]).mean(0)
+    assert smooth.training_loss_sum(logits, targets).item() == pytest.approx(float((0.7 * each + 0.3 * both).sum()))
+    for task in (weighed, smooth):
+        assert torch.equal(task.losses(logits, targets), each)
+        ignored = torch.full_like(targets, -1)
+        assert task.training_loss_sum(logits, ignored).item() == 0

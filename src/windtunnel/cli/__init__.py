@@ -10,6 +10,7 @@ import typer
 from windtunnel import __version__
 from windtunnel.cli.cache import cache_app
 from windtunnel.cli.check import check
+from windtunnel.cli.classifying import classify
 from windtunnel.cli.compare import compare
 from windtunnel.cli.corpora import corpora_app
 from windtunnel.cli.evaluating import evaluate
@@ -50,8 +51,8 @@ def options(
 
 
 COMMANDS = (
-    train, resume, check, compare, scale, generate, translate, look, cost, evaluate, label, runs, experiment, export,
-    alter, fold,
+    train, resume, check, compare, scale, generate, translate, classify, look, cost, evaluate, label, runs, experiment,
+    export, alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from windtunnel.cli.terminal import FigurePath, Json, RunName, console, load_model, print_json, write_figure
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ArtifactError, ConfigError
 
 
 def evaluate(
@@ -25,7 +25,7 @@ def evaluate(
     figure: FigurePath = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the loss of a run, or of all its seeds, on a split.
+    """Measure the loss of a run, or of all its seeds, on a split; of a classifier, judge it beside its baselines.
 
     --slices is for a run that translates; of several seeds it takes the first.
     """
@@ -36,7 +36,31 @@ def evaluate(
         return
     if stress or figure:
         raise ConfigError(f"{'--stress' if stress else '--figure'} goes with --slices; add it, or leave both out")
+    if _classifies(run):
+        if corpus:
+            raise ConfigError("a classifier is judged on its own table; leave --corpus out")
+        _judge(run, split, as_json)
+        return
     _loss(run, split, as_json, corpus)
+
+
+def _classifies(run: str) -> bool:
+    from windtunnel.runs.seeds import find_run
+    from windtunnel.training.run import open_run
+
+    try:
+        return open_run(find_run(run)).config.task.kind == "classification"
+    except ArtifactError:  # of several seeds another may be sound
+        return False
+
+
+def _judge(run: str, split: str, as_json: bool) -> None:
+    from windtunnel.cli.classifying import judge, say
+    from windtunnel.report.classification import judged_dict
+    from windtunnel.runs.seeds import find_seeds
+
+    found = judge(find_seeds(run), split)
+    print_json(judged_dict(found)) if as_json else say(found)
 
 
 def _loss(run: str, split: str, as_json: bool, corpus: str | None) -> None:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from windtunnel.training.run import TrainedModel
     from windtunnel.training.run_config import RunConfig
 
+TASK_RECIPES = {"language": "auto", "translation": "translate", "classification": "classify"}
+"""The recipe that a task is trained with where none is named."""
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="language, translation or classification; by default the corpus decides.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate or classify"
 
@@ -38,7 +43,13 @@ Columns = Annotated[
 
 
 def settings(
-    corpus: str, recipe: str, start: str | None, changes: list[str], columns: list[str], steps: int | None
+    corpus: str,
+    recipe: str,
+    start: str | None,
+    changes: list[str],
+    columns: list[str],
+    steps: int | None,
+    task: str | None = None,
 ) -> RunConfig:
     """The config that the options of train, compare and check ask for; a table that is read as text is told."""
     from windtunnel.config import override
@@ -47,6 +58,10 @@ def settings(
     from windtunnel.training.imports import continue_from
 
     fields = columns_of(columns) if columns else None
+    if task not in (None, *TASK_RECIPES):
+        raise ConfigError(f"--task {task}: expected {' or '.join(TASK_RECIPES)}")
+    if recipe == "auto" and task is not None:
+        recipe = TASK_RECIPES[task]
     named = recipe if fields is None or recipe != "auto" else "classify" if "label" in fields else "translate"
     if start:
         base = continue_from(find_run(start), corpus, named if fields and "label" in fields else recipe, fields)

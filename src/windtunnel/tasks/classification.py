@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from windtunnel.errors import ConfigError, DataError
@@ -18,16 +20,22 @@ from windtunnel.models.classifier import ClassifierConfig
 from windtunnel.tasks.cross_entropy import loss_sum, losses
 from windtunnel.tasks.task import ACCURACY, CLASS_COLUMNS, LOSS, Metric, TaskConfig, macro_f1
 from windtunnel.tasks.token_task import EVALUATION_TOKENS
-from windtunnel.text.batches import Batch, in_turn, sample
+from windtunnel.text.batches import IGNORED, Batch, in_turn, sample
 from windtunnel.text.store import TokenStore
 from windtunnel.text.tokenizers import Tokenizer
 
 
 class ClassificationConfig(TaskConfig):
-    """Classification has no settings of its own yet."""
+    """Predict the label of a text."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"class_weights", "label_smoothing"})
     kind: Literal["classification"] = "classification"
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: in training a text counts n / (labels x texts of its label), so that each label counts the same."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """In training this share of each target is spread evenly over all labels (Szegedy et al. 2016)."""
     ragged: ClassVar[bool] = True
+    of_tokens: ClassVar[bool] = False
 
     def model(self, model: ModelConfig) -> ModelConfig:
         if model.reads != "text":
@@ -47,7 +55,7 @@ class ClassificationConfig(TaskConfig):
     def make(self, model: ModelConfig, store: TokenStore) -> Classification:
         assert isinstance(model, ClassifierConfig)
         check_labels(store)
-        return Classification(store, model)
+        return Classification(store, model, self)
 
 
 def check_labels(store: TokenStore) -> None:
@@ -127,6 +135,16 @@ class Classification:
 
     store: TokenStore
     model: ClassifierConfig
+    config: ClassificationConfig
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """What a text of each label counts in training, (n_labels,); None is 1."""
+        labels = self.store.splits["train"].labels
+        if self.config.class_weights == "none" or labels is None:
+            return None
+        counts = torch.bincount(torch.from_numpy(np.array(labels, np.int64)), minlength=self.model.n_labels)
+        return len(labels) / (self.model.n_labels * counts.clamp(min=1).float())
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
@@ -153,6 +171,16 @@ class Classification:
     def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
         """The sum of `losses`."""
         return loss_sum(logits, targets)
+
+    def training_loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
+        """`loss_sum` with the weights of the labels and the smoothing."""
+        weights, smoothing = self.weights, self.config.label_smoothing
+        if weights is None and not smoothing:
+            return loss_sum(logits, targets)
+        flat, true = logits.flatten(0, 1).float(), targets.flatten()
+        own = None if weights is None else weights.to(flat.device)
+        each = F.cross_entropy(flat, true, ignore_index=IGNORED, reduction="none", label_smoothing=smoothing)
+        return (each if own is None else each * own[true.clamp(min=0)] * (true != IGNORED)).sum()
 
     def totals(self, split: str) -> Mapping[str, float]:
         """The texts, and the tokens that are read of them."""

@@ -34,6 +34,9 @@ class TaskConfig(Tagged, ABC):
     """Whether a batch's inputs have widths of their own, for which a compiled step was found no faster
     (benchmarks/joeynmt.py): `train.compile=auto` then leaves it."""
 
+    of_tokens: ClassVar[bool] = True
+    """Whether targets are tokens: two tokenizers then give other targets, whose scores cannot be compared."""
+
     def model(self, model: ModelConfig) -> ModelConfig:
         """The settings of a model with what they leave open decided for this task.
 
@@ -151,6 +154,10 @@ class Task(Protocol):
 
     def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
         """The sum of `losses`; with `once` its gradient can be computed only once, and takes less memory."""
+        ...
+
+    def training_loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
+        """What a training step lowers, summed: `loss_sum`, unless the task's settings weigh or smooth targets."""
         ...
 
     def totals(self, split: str) -> Mapping[str, float]:

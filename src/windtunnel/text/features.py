@@ -49,7 +49,9 @@ def weigh(weigher: TfidfVectorizer, texts: Sequence[str]) -> Any:
         raise DataError(f"none of the {len(texts):,} texts has a word; take --features characters") from None
 
 
-def fit(features: Any, labels: Ints, n_classes: int, penalty: float = 10.0) -> Callable[[Any], Floats]:
+def fit(
+    features: Any, labels: Ints, n_classes: int, penalty: float = 10.0, tolerance: float = 1e-3
+) -> Callable[[Any], Floats]:
     """A function of features (N, F) that gives probabilities (N, n_classes).
 
     A class without examples has probability 0. Of one class alone, and of none, nothing is learned.
@@ -57,6 +59,7 @@ def fit(features: Any, labels: Ints, n_classes: int, penalty: float = 10.0) -> C
     Args:
         features: (N, F), an array or sparse.
         penalty: C, the inverse of the L2 penalty.
+        tolerance: the solver stops at gradients below this.
     """
     present = np.unique(labels)
     if len(present) < 2:
@@ -64,7 +67,7 @@ def fit(features: Any, labels: Ints, n_classes: int, penalty: float = 10.0) -> C
         return lambda rows: np.tile(alone, (rows.shape[0], 1))
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=penalty, max_iter=1000, tol=1e-3).fit(features, labels)
+    model = LogisticRegression(C=penalty, max_iter=1000, tol=tolerance).fit(features, labels)
 
     def probabilities(rows: Any) -> Floats:
         found = np.zeros((rows.shape[0], n_classes))

@@ -96,6 +96,16 @@ def split_key(document: str, fields: tuple[str, ...]) -> str:
     return document.partition("\t")[0] if len(fields) > 1 else document
 
 
+def groups_of(documents: Iterable[str], fields: tuple[str, ...]) -> list[list[str]]:
+    """What is shuffled as one: a document, or all documents of several fields that have the first in common."""
+    if len(fields) == 1:
+        return [[document] for document in documents]
+    groups: dict[str, list[str]] = {}
+    for document in documents:
+        groups.setdefault(split_key(document, fields), []).append(document)
+    return list(groups.values())
+
+
 def text_cuts(n_bytes: int, dev_fraction: float, test_fraction: float) -> tuple[int, int]:
     """Where dev and test begin in a running text, in bytes, before rounding to a character."""
     # The small term undoes binary rounding: 100 * (1 - 0.05 - 0.05) is to be 90, not 89.

@@ -20,6 +20,7 @@ from windtunnel.text.pieces import GPT2_CUT, cut_pieces
 from windtunnel.text.splits import (
     SPLITS,
     document_split,
+    groups_of,
     is_labelled,
     labels_of,
     split_key,
@@ -319,21 +320,23 @@ def _split(batches: Iterator[list[str]], corpus: Corpus, config: TextConfig) -> 
                 parts[document_split(split_key(document, corpus.fields), dev, test)].append(document)
             yield parts
         return
-    groups = _groups((document for documents in batches for document in documents), corpus.fields)
+    groups = groups_of((document for documents in batches for document in documents), corpus.fields)
     random.Random(config.shuffle_seed).shuffle(groups)
     first, last = text_cuts(len(groups), dev, test)
     cut = {"train": groups[:first], "dev": groups[first:last], "test": groups[last:]}
     yield {name: [document for group in part for document in group] for name, part in cut.items()}
 
 
-def _groups(documents: Iterable[str], fields: tuple[str, ...]) -> list[list[str]]:
-    """What is shuffled as one: a document, or all documents of several fields that have the first in common."""
-    if len(fields) == 1:
-        return [[document] for document in documents]
-    groups: dict[str, list[str]] = {}
-    for document in documents:
-        groups.setdefault(split_key(document, fields), []).append(document)
-    return list(groups.values())
+def texts_of_splits(corpus: Corpus, config: TextConfig) -> dict[str, list[str]]:
+    """The first field of each document of each split, in the store's order and as the corpus has it.
+
+    What a store decodes may differ: some tokenizers drop capitals and white space.
+    """
+    found: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for parts in _split(_batches(corpus.read()), corpus, config):
+        for name, documents in parts.items():
+            found[name] += [split_key(document, corpus.fields) for document in documents]
+    return found
 
 
 def _name_document(corpus: Corpus, tokenizer: Tokenizer) -> None:

@@ -94,7 +94,7 @@ def loss_function(model: Callable[..., Tensor], task: Task, config: RunConfig, n
     def total(batch: Batch) -> Tensor:
         with machine.autocast(config.train.precision):
             logits = model(**batch.inputs)
-        return task.loss_sum(logits, batch.targets, once=not whole)
+        return task.training_loss_sum(logits, batch.targets, once=not whole)
 
     if not whole:
         return total
