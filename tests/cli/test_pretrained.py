@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from windtunnel.config import override
+from windtunnel.models.pretrained.catalogue import MODELS, Listed
 from windtunnel.text.tokenizers import characters_tokenizer
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
@@ -362,7 +363,7 @@ def test_what_is_no_model_is_told(windtunnel, tmp_path):
     assert (code, "smollm2-135m" in err) == (3, True)
 
 
-def test_an_encoder_is_imported_and_a_classifier_begins_with_it(windtunnel, document, tmp_path):
+def test_an_encoder_is_imported_and_a_classifier_begins_with_it(windtunnel, document, tmp_path, monkeypatch):
     from transformers import BertConfig, BertModel
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "was", "film", "book", "good", "bad"]
@@ -374,6 +375,16 @@ def test_an_encoder_is_imported_and_a_classifier_begins_with_it(windtunnel, docu
     lines = [f"The {kind} was {word},{word}" for kind in ("film", "book") for word in ("good", "bad")]
     (tmp_path / "table.csv").write_text("text,label\n" + "\n".join(f"{i} {line}" for i, line in enumerate(lines * 30)))
     trained = document("train", "table.csv", "--from", "import-bert", "--steps", 2, "--out", "out")
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "models").mkdir(parents=True)
+    (tmp_path / "bert").rename(tmp_path / "cache" / "models" / "tiny-bert")
+    listed = Listed("tiny-bert", "tiny", "MIT", "tiny", "tiny-1-py3-none-any.whl", 1, "", "tiny", ())
+    monkeypatch.setitem(MODELS, "tiny-bert", listed)
+    for _ in range(2):  # it is imported once
+        by_name = document("train", "table.csv", "--from", "tiny-bert", "--steps", 1)
+    assert (by_name["seeds"][0]["step"], (tmp_path / "runs" / "import-tiny-bert").is_dir()) == (1, True)
+    code, _, err = windtunnel("train", "table.csv", "--from", "minilm-l6")
+    assert (code, "get it: windtunnel models get minilm-l6" in err) == (3, True)
     model = load(open_run(tmp_path / "out" / "seed-0").folder).model
     assert (model.config.family, model.config.trunk.embedding_norm, trained["seeds"][0]["step"]) == (
         "classifier",

@@ -53,7 +53,7 @@ def settings(
 ) -> RunConfig:
     """The config that the options of train, compare and check ask for; a table that is read as text is told."""
     from windtunnel.config import override
-    from windtunnel.runs.seeds import find_run
+    from windtunnel.runs.seeds import find_start
     from windtunnel.training import recipes
     from windtunnel.training.imports import continue_from
 
@@ -64,7 +64,7 @@ def settings(
         recipe = TASK_RECIPES[task]
     named = recipe if fields is None or recipe != "auto" else "classify" if "label" in fields else "translate"
     if start:
-        base = continue_from(find_run(start), corpus, named if fields and "label" in fields else recipe, fields)
+        base = continue_from(find_start(start), corpus, named if fields and "label" in fields else recipe, fields)
     else:
         base = recipes.recipe(named, corpus)
     asked = [f"text.columns={json.dumps(fields)}"] if fields else []

@@ -43,7 +43,10 @@ def train(
     ],
     recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
     start: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="Begin with the weights of this run, and its settings.")
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Begin with the weights and settings of a run, or of a name of `models`."
+        ),
     ] = None,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006

@@ -11,6 +11,7 @@ from typing import Any
 
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
+from windtunnel.models.pretrained.catalogue import MODELS, find_model
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
@@ -18,6 +19,7 @@ from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.data import open_store, open_task, train_examples
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Stopped
+from windtunnel.training.imports import import_run
 from windtunnel.training.recipes import RECIPES, recipe
 from windtunnel.training.run import Run, TrainedModel, create_run, is_run, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig
@@ -277,6 +279,20 @@ def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
 def find_run(name: str, root: Path = RUNS) -> Path:
     """Like `find_seeds`, but one run: the first seed of a folder."""
     return find_seeds(name, root)[0]
+
+
+def find_start(name: str, root: Path = RUNS) -> Path:
+    """A run to begin with: one of `find_run`, or a model of `windtunnel models`, imported below `root` unless it is.
+
+    Raises:
+        DataError: for such a model that has not been fetched.
+    """
+    if name not in MODELS or Path(name).exists() or (root / name).exists():
+        return find_run(name, root)
+    folder = root / f"import-{name}" / "seed-0"
+    if not is_run(folder):
+        import_run(find_model(name)[0], folder, proof=False)
+    return folder
 
 
 def describe_all(folders: Sequence[Path]) -> list[dict[str, Any]]:
