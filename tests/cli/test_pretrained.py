@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from windtunnel.config import override
+from windtunnel.models.pretrained.catalogue import MODELS, Listed
 from windtunnel.text.tokenizers import characters_tokenizer
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
@@ -126,7 +127,7 @@ def test_every_command_works_on_it(windtunnel, exported, trained, document):
     assert document("generate", "import-hf", *greedy)["text"] == document("generate", trained, *greedy)["text"]
     code, out, err = windtunnel("evaluate", "import-hf")
     assert (code, out) == (2, "")
-    assert "runs/import-hf/seed-0 has no corpus; import its model again with --corpus CORPUS" in err
+    assert "runs/import-hf/seed-0 has no corpus; give evaluate one with --corpus CORPUS" in err
 
 
 def test_without_transformers_it_says_that_nothing_was_compared(windtunnel, exported, monkeypatch, document):
@@ -134,7 +135,7 @@ def test_without_transformers_it_says_that_nothing_was_compared(windtunnel, expo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
     code, out, _ = windtunnel("import", exported)
     assert code == 0
-    assert "not compared with transformers, which is not installed: pip install 'windtunnel[hf]'" in out
+    assert "not compared with transformers; --proof does, and needs: pip install 'windtunnel[hf]'" in out
     assert document("runs", "import-hf")["record"]["proof"] is None
 
 
@@ -231,9 +232,9 @@ def many_tokens(folder):
 
 LAST = "transformer.h.1.mlp.c_proj.bias"
 FOLDERS = {
-    "no such folder": (shutil.rmtree, ["hf does not exist; expected the folder of a Hugging Face model"]),
+    "no such folder": (shutil.rmtree, ["hf does not exist; expected a Hugging Face model's folder"]),
     "no Hugging Face folder": (lambda f: (f / "config.json").unlink(), ["config.json cannot be read"]),
-    "another model": (config_changed(model_type="bert"), ["model_type 'bert' is not one that can be read: gpt2"]),
+    "another model": (config_changed(model_type="t5"), ["model_type 't5' is not one that can be read: gpt2"]),
     "a field": (config_changed(add_cross_attention=True), ["add_cross_attention=True (there is no encoder"]),
     "pickled": (pickled, ["only pickled weights (pytorch_model.bin)", "save_pretrained(NEW)"]),
     "a tensor missing": (tensors_changed(lambda t: t.pop(LAST)), [f"1 missing: {LAST}"]),
@@ -286,11 +287,12 @@ def test_exports_that_are_refused(windtunnel, trained, exported, tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("keep")
     (tmp_path / "file").write_text("keep")
     assert windtunnel("alter", trained, "--rotary", "--out", "rotary")[0] == 0
+    assert windtunnel("alter", trained, "--window", "4", "--out", "windowed")[0] == 0
     for words, message in {
         (trained, "full"): "full is not empty; nothing is written over it: choose another folder",
         (trained, "file"): "file is a file; nothing is written over it",
         (trained, "new", "--format", "onnx"): "there is no format 'onnx'; known are hf, gguf",
-        ("rotary", "new"): "no stock architecture of transformers is this model: GPT-2",
+        ("windowed", "new"): "the nearest, gpt2, has not model.window=4; train with --set model.window=none",
         ("rotary", "new", "--format", "gguf"): "model.position=rope",
     }.items():
         code, out, err = windtunnel("export", *words)
@@ -335,3 +337,85 @@ def test_folding_says_that_nothing_changed(windtunnel, document, trained, names,
     assert code == 2
     assert err.startswith("windtunnel: nothing to fold: ")
     assert "this transformer has none" in err
+
+
+def test_a_gguf_file_comes_back_as_the_same_model(trained, document, windtunnel, tmp_path):
+    pytest.importorskip("gguf")
+    assert windtunnel("export", trained, tmp_path / "out", "--format", "gguf")[0] == 0
+    file = tmp_path / "out" / "model.gguf"
+    found = document("import", file, "--out", tmp_path / "back", "--no-proof")
+    back, before = load(tmp_path / "back" / "seed-0"), load(trained)
+    assert (found["origin"], found["proof"], back.tokenizer.kind) == ("gpt2", None, "bytes")
+    ids = torch.from_numpy(before.tokenizer.encode("banana"))[None]
+    assert torch.equal(back.model(ids), before.model(ids))
+    record = json.loads((tmp_path / "back" / "seed-0" / "record.json").read_text())
+    assert list(record["source"]["sha256"]) == ["model.gguf"]
+    assert record["chat"] == {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    shown = document("generate", tmp_path / "back" / "seed-0", "ba", "--tokens", "2", "--temperature", "0")
+    assert [token["id"] for token in shown["tokens"][:2]] == [99, 98]
+
+
+def test_what_is_no_model_is_told(windtunnel, tmp_path):
+    (tmp_path / "text.gguf").write_text("some text")
+    code, _, err = windtunnel("import", tmp_path / "text.gguf", "--out", tmp_path / "run")
+    assert (code, "is no GGUF file" in err) == (3, True)
+    code, _, err = windtunnel("import", "nothing-here")
+    assert (code, "smollm2-135m" in err) == (3, True)
+
+
+def test_an_encoder_is_imported_and_a_classifier_begins_with_it(windtunnel, document, tmp_path, monkeypatch):
+    from transformers import BertConfig, BertModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "was", "film", "book", "good", "bad"]
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(**small, vocab_size=12, max_position_embeddings=16)).save_pretrained("bert")
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(words))
+    found = document("import", "bert")
+    assert (found["origin"], found["proof"]["holds"], found["proof"]["continuation"]) == ("bert", True, [])
+    lines = [f"The {kind} was {word},{word}" for kind in ("film", "book") for word in ("good", "bad")]
+    (tmp_path / "table.csv").write_text("text,label\n" + "\n".join(f"{i} {line}" for i, line in enumerate(lines * 30)))
+    trained = document("train", "table.csv", "--from", "import-bert", "--steps", 2, "--out", "out")
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "models").mkdir(parents=True)
+    (tmp_path / "bert").rename(tmp_path / "cache" / "models" / "tiny-bert")
+    listed = Listed("tiny-bert", "tiny", "MIT", "tiny", "tiny-1-py3-none-any.whl", 1, "", "tiny", ())
+    monkeypatch.setitem(MODELS, "tiny-bert", listed)
+    for _ in range(2):  # it is imported once
+        by_name = document("train", "table.csv", "--from", "tiny-bert", "--steps", 1)
+    assert (by_name["seeds"][0]["step"], (tmp_path / "runs" / "import-tiny-bert").is_dir()) == (1, True)
+    code, _, err = windtunnel("train", "table.csv", "--from", "minilm-l6")
+    assert (code, "get it: windtunnel models get minilm-l6" in err) == (3, True)
+    model = load(open_run(tmp_path / "out" / "seed-0").folder).model
+    assert (model.config.family, model.config.trunk.embedding_norm, trained["seeds"][0]["step"]) == (
+        "classifier",
+        True,
+        2,
+    )
+    code, _, err = windtunnel("generate", "import-bert", "the")
+    assert (code, "reads whole texts and writes none" in err) == (2, True)
+
+
+def test_an_imported_model_is_evaluated_on_any_text(windtunnel, exported, names, document, tmp_path):
+    assert windtunnel("import", exported, "--no-proof")[0] == 0
+    assert windtunnel("import", exported, "--no-proof", "--corpus", names, "--out", "own")[0] == 0
+    other = document("evaluate", "import-hf", "--corpus", names)["seeds"][0][1]
+    assert other["scores"] == document("evaluate", "own")["seeds"][0][1]["scores"]
+    code, _, err = windtunnel("evaluate", "own", "--corpus", names, "--slices")
+    assert (code, "leave --corpus out" in err) == (2, True)
+
+
+def test_the_cache_is_listed_and_cleared(windtunnel, document, tmp_path, monkeypatch):
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    assert document("cache")["kept"] == []
+    for name in ("models", "features"):
+        (tmp_path / "cache" / name / "one").mkdir(parents=True)
+        (tmp_path / "cache" / name / "one" / "file").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "cache" / "mine").mkdir()
+    found = {kept["name"]: (kept["n_files"], kept["n_bytes"]) for kept in document("cache")["kept"]}
+    assert found == {"models": (1, 2_000_000), "features": (1, 2_000_000)}
+    assert "2.0 MB" in windtunnel("cache")[1]
+    code, _, err = windtunnel("cache", "clear", "models")
+    assert (code, "models: 2.0 MB cleared" in err) == (0, True)
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["features", "mine"]
+    code, _, err = windtunnel("cache", "clear", "mine")
+    assert (code, "no folder 'mine'; known are models, corpora" in err) == (2, True)

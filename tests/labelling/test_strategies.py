@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from windtunnel.labelling.features import fit, kind_of_features, out_of_fold, vectors
+from windtunnel.labelling.features import out_of_fold, vectors
 from windtunnel.labelling.strategies import STRATEGIES, Pool, different, entropy, margin, reason
+from windtunnel.text.features import fit, kind_of_features
 
 P = np.array([[0.98, 0.01, 0.01], [0.5, 0.49, 0.01], [0.4, 0.3, 0.3], [0.7, 0.2, 0.1]])
 ANGLES = np.radians([0, 10, 90, 100])

@@ -4,10 +4,16 @@ import json
 
 import torch
 from transformers import (
+    ArceeConfig,
     AutoModelForCausalLM,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Qwen2Config,
+    Qwen3Config,
+    Starcoder2Config,
 )
 from transformers.utils import logging
 
@@ -22,6 +28,10 @@ _GPT2 = {"vocab_size": VOCAB, "n_positions": 32, "n_embd": 48, "n_layer": 3, "n_
 _LLAMA = {
     "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2,
     "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+_NEOX = {
+    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "max_position_embeddings": 64, "eos_token_id": None, "bos_token_id": None,
 }  # fmt: skip
 _LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -44,6 +54,22 @@ CONFIGS = {
     "llama linear scaling": LlamaConfig(
         **_LLAMA, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 3000.0}
     ),
+    "gpt_neox": GPTNeoXConfig(**_NEOX),
+    "gpt_neox in turn, half turned": GPTNeoXConfig(
+        **_NEOX | {"use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True},
+        rope_parameters={"rope_type": "default", "rope_theta": 700.0, "partial_rotary_factor": 0.5},
+    ),
+    "qwen2": Qwen2Config(**_LLAMA, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**_LLAMA, head_dim=16),
+    "qwen3 with biases": Qwen3Config(**_LLAMA, head_dim=8, attention_bias=True),
+    "olmo2": Olmo2Config(**_LLAMA, bos_token_id=None, eos_token_id=None),
+    "starcoder2": Starcoder2Config(**_LLAMA, sliding_window=7, bos_token_id=None, eos_token_id=None),
+    "starcoder2 without biases": Starcoder2Config(
+        **_LLAMA, use_bias=False, tie_word_embeddings=False, hidden_act="gelu", bos_token_id=None, eos_token_id=None
+    ),
+    "arcee": ArceeConfig(**_LLAMA, bos_token_id=None, eos_token_id=None),
+    "arcee with biases": ArceeConfig(**_LLAMA, mlp_bias=True, bos_token_id=None, eos_token_id=None),
+    "llama with biases in one half": LlamaConfig(**_LLAMA, attention_bias=True),
     "mistral with a window": MistralConfig(**_LLAMA, sliding_window=7),
     "mistral with wide heads": MistralConfig(**{**_LLAMA, "hidden_size": 50}, head_dim=20, sliding_window=None),
 }

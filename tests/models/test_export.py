@@ -8,6 +8,7 @@ import torch
 from foreign_models import CONFIGS, change_config, make, save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from windtunnel.config import override
 from windtunnel.errors import ConfigError
 from windtunnel.models import TransformerConfig, build
 from windtunnel.models.pretrained.export import huggingface_files, stock_architecture
@@ -15,9 +16,12 @@ from windtunnel.models.pretrained.huggingface import read_huggingface, to_model
 from windtunnel.models.pretrained.proof import compare_with_transformers
 from windtunnel.nn.positions import RopeScaling
 from windtunnel.text.tokenizers import bytes_tokenizer, characters_tokenizer, train_bpe
+from windtunnel.training.recipes import RECIPES
+from windtunnel.training.run_config import RunConfig
 
 TEXT = "Hello, wörld! It's 12 o'clock,\n\n  and the wind-tunnel hums."
 LLAMA = {"position": "rope", "norm": "rms", "activation": "swiglu", "bias": False}
+QUICK = {"position": "rope", "norm": "rms", "activation": "relu_squared", "bias": False}
 SMALL = {"vocab_size": 300, "context_length": 32, "n_layers": 2, "n_heads": 4, "d_model": 32, "dropout": 0.0}
 
 MODELS = {
@@ -34,6 +38,19 @@ MODELS = {
     "llama scaled": ({**LLAMA, "rope_scaling": RopeScaling(kind="linear", factor=4)}, "llama"),
     "mistral": ({**LLAMA, "n_kv_heads": 1, "window": 5}, "mistral"),
     "mistral with heads of their own width": ({**LLAMA, "d_model": 30, "d_head": 12}, "mistral"),
+    "llama with biases in one half": ({**LLAMA, "feed_forward_bias": True}, "llama"),
+    "the recipe small": ({"position": "rope", "bias": False}, "starcoder2"),
+    "starcoder2 with a window": ({"position": "rope", "window": 5, "qkv_bias": False, "dropout": 0.1}, "starcoder2"),
+    "the recipe quick": (QUICK, "arcee"),
+    "arcee with heads of their own width": ({**QUICK, "d_head": 12, "feed_forward_bias": True}, "arcee"),
+    "qwen2": ({**LLAMA, "qkv_bias": True, "n_kv_heads": 2}, "qwen2"),
+    "qwen3": ({**LLAMA, "qk_norm": "head", "d_head": 16, "tie_embeddings": False}, "qwen3"),
+    "olmo 2": ({**LLAMA, "qk_norm": "whole", "norm_position": "branch", "n_kv_heads": 2}, "olmo2"),
+    "gpt-neox": ({"position": "rope", "rotary_fraction": 0.5, "parallel": True, "activation": "gelu"}, "gpt_neox"),
+    "gpt-neox without biases": (
+        {"position": "rope", "rotary_fraction": 0.25, "bias": False, "rope_base": 500.0, "tie_embeddings": False},
+        "gpt_neox",
+    ),
 }
 
 
@@ -94,7 +111,7 @@ def to_model_on(back, model):
 def test_what_was_adapted_is_said():
     model = model_of(bias=False)
     notes = huggingface_files(model.config, model.state_dict(), None).notes
-    assert notes == ("GPT-2 has biases: they were written as zeros, which gives the same logits",)
+    assert notes == ("gpt2 has more biases: they were written as zeros, which gives the same logits",)
     model = model_of(**LLAMA, dropout=0.2)
     notes = huggingface_files(model.config, model.state_dict(), None).notes
     assert notes == ("dropout 0.2, which acts in training only, was left out: llama has none",)
@@ -138,17 +155,21 @@ def test_auto_tokenizer_encodes_as_we_do(tokenizer, changes, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"position": "alibi"}, ["GPT-2", "has not model.position=alibi;", "model.norm=layer"]),
+        ({"position": "alibi"}, ["gpt2, has not model.position=alibi;", "--set model.position=learned"]),
         ({"position": "sinusoidal"}, ["has not model.position=sinusoidal;"]),
         ({"position": "none", "norm": "none"}, ["has not model.position=none, model.norm=none;"]),
-        ({"norm_position": "post"}, ["has not model.norm_position=post;"]),
-        ({"causal": False}, ["has not model.causal=False;"]),
+        ({"norm_position": "post"}, ["has not model.norm_position=post;", "train with --set model.norm_position=pre"]),
+        ({"causal": False}, ["has not model.causal=False;", "--set model.causal=true"]),
         ({"n_kv_heads": 2}, ["has not model.n_kv_heads=2;"]),
-        ({"window": 4}, ["has not model.window=4;"]),
+        ({"window": 4}, ["has not model.window=4;", "--set model.window=none"]),
         ({"d_head": 16}, ["has not model.d_head=16;"]),
-        ({"position": "rope"}, ["have not model.norm=layer, model.activation=gelu_tanh;"]),
-        ({**LLAMA, "window": (4, None)}, ["have not model.window=(4, None) (one for all layers);"]),
-        ({**LLAMA, "window": 4, "bias": True}, ["have not model.bias=True (with a window"]),
+        (
+            {"embedding_norm": True, "head_bias": True, "tie_embeddings": False},
+            ["model.embedding_norm=True, model.head"],
+        ),
+        ({"parallel": True}, ["gpt2, has not model.parallel=True;"]),
+        ({**LLAMA, "window": (4, None)}, ["llama, has not model.window=(4, None);", "--set model.window=none"]),
+        ({**QUICK, "window": 4}, ["mistral, has not model.activation=relu_squared;"]),
     ],
 )
 def test_what_no_stock_architecture_has_is_refused_by_name(changes, named):
@@ -157,6 +178,21 @@ def test_what_no_stock_architecture_has_is_refused_by_name(changes, named):
     assert "\n" not in str(caught.value)
     for words in named:
         assert words in str(caught.value)
+
+
+def test_what_a_refusal_says_cures_it():
+    for changes in ({"position": "alibi"}, {"norm": "none"}, {"window": 4, "d_head": 16}, {**QUICK, "parallel": True}):
+        config = RunConfig(corpus="names", model=TransformerConfig(**{**SMALL, **changes}))
+        with pytest.raises(ConfigError) as caught:
+            stock_architecture(config.model)
+
+        cured = override(config, str(caught.value).split("train with --set ")[1].split(" --set "))
+        assert stock_architecture(cured.model)
+
+
+@pytest.mark.parametrize("name", [name for name, make in RECIPES.items() if make("x").model.family == "transformer"])
+def test_every_recipe_of_a_transformer_can_be_written(name):
+    assert stock_architecture(RECIPES[name]("names").model)
 
 
 def test_the_config_that_is_written_is_what_decides(tmp_path):

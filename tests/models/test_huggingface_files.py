@@ -174,7 +174,7 @@ def test_fields_of_gpt2_that_cannot_be_honoured_are_refused_by_name(gpt2, change
         ({"rope_parameters": {"rope_type": "default", "beta": 1}}, "missing or unknown: beta"),
         ({"rope_parameters": 7}, "rope_scaling=7 is not an object"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
-        ({"attention_bias": True}, "attention_bias=True and mlp_bias=False; here both have biases or neither"),
+        ({"attention_bias": True}, "8 missing: model.layers.0.self_attn.q_proj.bias"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
         ({"attention_dropout": 0.1}, "attention_dropout=0.1"),
         ({"sliding_window": 8}, "sliding_window=8 (transformers' Llama ignores it"),
@@ -336,3 +336,14 @@ def test_every_saved_variant_is_read_without_a_complaint(tmp_path):
         found = read_huggingface(save(make(name), tmp_path / name))
         assert found.origin == name.split()[0]
         assert found.notes[-1] == "the embedding has 43 rows more than the tokenizer tokens"
+
+
+def test_pythias_head_has_another_name(tmp_path):
+    folder = save(make("gpt_neox"), tmp_path)
+    expected = read_huggingface(folder).weights["head.weight"]
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    (stored,) = weights.keys() & {"lm_head.weight", "embed_out.weight"}
+    other = ({"lm_head.weight", "embed_out.weight"} - {stored}).pop()
+    weights[other] = weights.pop(stored)
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(read_huggingface(folder).weights["head.weight"], expected)

@@ -7,11 +7,12 @@ import torch
 from foreign_models import CONFIGS, VOCAB, make, random_ids, randomised, save
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from windtunnel.models.pretrained.huggingface import ARCHITECTURES, read_huggingface, to_model
+from windtunnel.models.pretrained.architectures import ARCHITECTURES
+from windtunnel.models.pretrained.huggingface import read_huggingface, to_model
 from windtunnel.models.pretrained.parts import gather
 from windtunnel.models.pretrained.proof import compare_with_transformers
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 variants = pytest.mark.parametrize("pair", CONFIGS, indirect=True)
 
 
@@ -60,7 +61,8 @@ def assert_same_gradients(ours, theirs, origin, ids):
         model.zero_grad()
         loss(logits, ids).backward()
     given = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    expected = gather(ARCHITECTURES[origin].parts(ours.config), given.__getitem__)
+    architecture = ARCHITECTURES[origin]
+    expected = gather(architecture.parts(ours.config), lambda name: architecture.inward(name, given[name], ours.config))
     found = {name: parameter.grad for name, parameter in ours.named_parameters()}
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():

@@ -4,21 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from windtunnel.models import MLPConfig, TransformerConfig
-from windtunnel.tasks import TASKS, LanguageConfig, TranslationConfig
+from windtunnel.models import ClassifierConfig, MLPConfig, TransformerConfig
+from windtunnel.tasks import TASKS, ClassificationConfig, LanguageConfig, TranslationConfig
 from windtunnel.text.batches import IGNORED
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, prepare
 
 V = 40
-CONFIGS = {"language": LanguageConfig(), "translation": TranslationConfig()}
+CONFIGS = {"language": LanguageConfig(), "translation": TranslationConfig(), "classification": ClassificationConfig()}
 MODELS = {
     "stream": TransformerConfig(vocab_size=V, context_length=7, n_layers=1, n_heads=2, d_model=8),
     "context": MLPConfig(vocab_size=V, context_length=3),
+    "text": ClassifierConfig(vocab_size=V, context_length=20, n_labels=V),
     "whole": TransformerConfig(vocab_size=V, context_length=90, n_layers=1, n_heads=2, d_model=8),
 }
 CASES = [("language", reads, unit) for reads in ("stream", "context") for unit in ("line", "text", "file")]
-CASES += [("translation", "whole", "pairs")]
+CASES += [("translation", "whole", "pairs"), ("classification", "text", "labels")]
 SPLITS = ("train", "dev", "test")
 
 
@@ -32,12 +33,14 @@ def stores(tmp_path_factory):
     (folder / "all.text").write_text("\n".join(documents))
     pairs = [f"{source}\t{target}" for source, target in zip(documents, reversed(documents), strict=True)]
     (folder / "pairs.tsv").write_text("\n".join(["source\ttarget", *pairs]))
-    where = {"line": "all.text", "text": "all.text", "file": "*.txt", "pairs": "pairs.tsv"}
+    labels = [f"{text}\t{'many' if len(text) > 20 else 'few'}" for text in documents]
+    (folder / "labels.tsv").write_text("\n".join(["text\tlabel", *labels]))
+    where = {"line": "all.text", "text": "all.text", "file": "*.txt", "pairs": "pairs.tsv", "labels": "labels.tsv"}
     held_out = {"dev_fraction": 0.1, "test_fraction": 0.1, "tokenizer": "characters"}
     return {
         unit: prepare(open_corpus(str(folder / path), read), TextConfig(unit=read, **held_out))
         for unit, path in where.items()
-        for read in [unit if unit != "pairs" else "line"]
+        for read in [unit if unit not in ("pairs", "labels") else "line"]
     }
 
 
@@ -79,9 +82,10 @@ def test_units_are_counted_from_0_and_each_has_the_same_targets_in_any_sweep(tas
 
 
 def test_a_sampled_sweep_is_the_same_each_time_and_a_part_of_the_whole(task):
-    first, again = (list(task.examples("dev").sweep(4, 30)) for _ in range(2))
+    few = min(30, int(task.totals("dev")["targets"]) - 4)
+    first, again = (list(task.examples("dev").sweep(4, few)) for _ in range(2))
     assert all(torch.equal(a.targets, b.targets) for a, b in zip(first, again, strict=True))
-    assert 30 <= sum(batch.n_targets for batch in first) < task.totals("dev")["targets"]
+    assert few <= sum(batch.n_targets for batch in first) < task.totals("dev")["targets"]
 
 
 def test_every_example_of_an_epoch_can_be_taken_and_is_the_same_each_time(task):
@@ -124,7 +128,8 @@ def test_a_blind_guess_costs_what_the_task_says(task):
 
 
 def test_metrics_are_made_of_what_is_counted(task):
-    columns = {"nats": 30.0, "right": 3, "exact": 2, **task.totals("dev"), "targets": 10}
+    by_class = {f"{count}/{label}": 2.0 for count in ("right", "said", "is") for label in range(V)}
+    columns = by_class | {"nats": 30.0, "right": 3, "exact": 2, **task.totals("dev"), "targets": 10}
     for metric in task.metrics:
         assert metric.better in ("lower", "higher")
         assert np.isfinite(metric.score(columns))

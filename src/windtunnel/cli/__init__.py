@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from windtunnel import __version__
+from windtunnel.cli.cache import cache_app
 from windtunnel.cli.check import check
+from windtunnel.cli.classifying import classify
 from windtunnel.cli.compare import compare
 from windtunnel.cli.corpora import corpora_app
 from windtunnel.cli.evaluating import evaluate
@@ -17,6 +19,7 @@ from windtunnel.cli.explain import explain_app
 from windtunnel.cli.judge import judge
 from windtunnel.cli.labelling import label
 from windtunnel.cli.looking import cost, generate, look
+from windtunnel.cli.models import models_app
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.scaling import scale
 from windtunnel.cli.stats import stats_app
@@ -49,13 +52,15 @@ def options(
 
 
 COMMANDS = (
-    train, resume, check, compare, judge, scale, generate, translate, look, cost, evaluate, label, runs, experiment,
-    export, alter, fold,
+    train, resume, check, compare, judge, scale, generate, translate, classify, look, cost, evaluate, label, runs,
+    experiment,     export, alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(corpora_app, name="corpora")
+app.add_typer(models_app, name="models")
+app.add_typer(cache_app, name="cache")
 app.add_typer(explain_app, name="explain")
 app.add_typer(stats_app, name="stats")
 

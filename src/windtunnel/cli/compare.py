@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import RECIPES, Columns, Json, Set, asked_to_stop, console, print_json, settings
+from windtunnel.cli.terminal import (
+    RECIPES,
+    Columns,
+    Json,
+    Set,
+    TaskName,
+    asked_to_stop,
+    console,
+    print_json,
+    settings,
+)
 
 
 def compare(
@@ -48,6 +58,7 @@ def compare(
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    task: TaskName = None,
     slices: Annotated[
         bool, typer.Option("--slices", help="Judge arms that translate by kinds of sources as well.")
     ] = False,
@@ -74,7 +85,7 @@ def compare(
 
     err = console()
     with err.status("reading the corpus"):
-        base = settings(corpus, recipe, start, set, column, steps)
+        base = settings(corpus, recipe, start, set, column, steps, task)
         varied = arms_of(base, vary, zip) if vary else [Arm("base", base)]
         plan = make_plan(
             [*varied, *(arm_from_file(base, named) for named in arm)],

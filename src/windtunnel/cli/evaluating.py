@@ -17,12 +17,13 @@ from windtunnel.cli.terminal import (
     print_json,
     write_figure,
 )
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ArtifactError, ConfigError
 
 
 def evaluate(
     run: RunName,
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "dev",
+    corpus: Annotated[str | None, typer.Option(help="Another text than the run's own, as for `train`.")] = None,
     slices: Annotated[
         bool, typer.Option("--slices", help="Translate every source, and judge by kind of source.")
     ] = False,
@@ -34,25 +35,51 @@ def evaluate(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the loss of a run, or of all its seeds, on a split.
+    """Measure the loss of a run, or of all its seeds, on a split; of a classifier, judge it beside its baselines.
 
     --slices is for a run that translates; of several seeds it takes the first.
     """
+    if slices and corpus:
+        raise ConfigError("--slices judges a run on its own pairs; leave --corpus out")
     if slices:
         _by_slice(run, split, stress, wrong, figure, change, as_json)
         return
     if stress or figure:
         raise ConfigError(f"{'--stress' if stress else '--figure'} goes with --slices; add it, or leave both out")
-    _loss(run, split, change, as_json)
+    if _classifies(run):
+        if corpus:
+            raise ConfigError("a classifier is judged on its own table; leave --corpus out")
+        _judge(run, split, as_json)
+        return
+    _loss(run, split, change, as_json, corpus)
 
 
-def _loss(run: str, split: str, change: str | None, as_json: bool) -> None:
+def _classifies(run: str) -> bool:
+    from windtunnel.runs.seeds import find_run
+    from windtunnel.training.run import open_run
+
+    try:
+        return open_run(find_run(run)).config.task.kind == "classification"
+    except ArtifactError:  # of several seeds another may be sound
+        return False
+
+
+def _judge(run: str, split: str, as_json: bool) -> None:
+    from windtunnel.cli.classifying import judge, say
+    from windtunnel.report.classification import judged_dict
+    from windtunnel.runs.seeds import find_seeds
+
+    found = judge(find_seeds(run), split)
+    print_json(judged_dict(found)) if as_json else say(found)
+
+
+def _loss(run: str, split: str, change: str | None, as_json: bool, corpus: str | None) -> None:
     from windtunnel.report.training import evaluation_lines
     from windtunnel.runs.seeds import evaluate_seeds, find_seeds
 
     folders = find_seeds(run)
     with console().status(f"evaluating on the {split} split"):
-        found = evaluate_seeds(folders, split, partial=True, change=change)
+        found = evaluate_seeds(folders, split, partial=True, change=change, corpus=corpus)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -37,6 +37,9 @@ def generate(
     columns: Annotated[bool, typer.Option("--columns", help="Show the steps as columns.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a page: hover a token to see its alternatives.")] = None,
     stop: Annotated[list[str], typer.Option(help="End the text before this one; may be given several times.")] = [],  # noqa: B006
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a message: put it into the model's own chat template.")
+    ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Several texts at once, of this seed and those after it.")] = 1,
     weights: Annotated[str, typer.Option(help="fp32, bf16 or int8: less to read a token, and rounded.")] = "fp32",
     compile: Annotated[
@@ -60,7 +63,7 @@ def generate(
     from windtunnel.generation.write import write_samples
 
     sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
-    request = Request(prompt, tokens, sampling, seed, alternatives, tuple(stop))
+    request = Request(prompt, tokens, sampling, seed, alternatives, tuple(stop), chat)
     loaded = load_model(run, change)
     prepare_process(loaded.model, samples)  # before read_as, which leaves hardly a parameter to count
     trained = read_as(loaded, weights)

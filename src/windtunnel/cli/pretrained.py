@@ -17,22 +17,32 @@ if TYPE_CHECKING:
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A Hugging Face folder: GPT-2, Llama or Mistral.")],
+    source: Annotated[
+        str, typer.Argument(help="A name of `windtunnel models`, a .gguf file, or a Hugging Face folder.")
+    ],
     corpus: Annotated[str | None, typer.Option(help="Text to evaluate it on, as for `train`.")] = None,
     unit: Annotated[
         str, typer.Option(help="What a document of the text is: text, file or line; by default the corpus decides.")
     ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for the run; by default runs/import-NAME.")] = None,
+    proof: Annotated[
+        bool | None,
+        typer.Option(
+            "--proof/--no-proof", help="Run it in transformers, too; by default for a folder, where that is installed."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a run of a Hugging Face model, proved against transformers where it is installed."""
+    """Make a run of a pretrained model, proved against transformers where it is asked for."""
+    from windtunnel.models.pretrained.catalogue import find_model
     from windtunnel.report.pretrained import import_lines
     from windtunnel.runs.seeds import RUNS
     from windtunnel.training.imports import import_run
 
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.resolve().name).strip("-.") or "model"
+    path, name = find_model(source)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
     with console().status("reading the model"):
-        found = import_run(source, (out or RUNS / f"import-{name}") / "seed-0", corpus, unit)
+        found = import_run(path, (out or RUNS / f"import-{name}") / "seed-0", corpus, unit, proof)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -23,15 +23,22 @@ if TYPE_CHECKING:
     from windtunnel.training.run import TrainedModel
     from windtunnel.training.run_config import RunConfig
 
+TASK_RECIPES = {"language": "auto", "translation": "translate", "classification": "classify"}
+"""The recipe that a task is trained with where none is named."""
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="language, translation or classification; by default the corpus decides.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore or translate"
+RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate or classify"
 
 Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
 FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
 Columns = Annotated[
     list[str],
-    typer.Option("--column", metavar="FIELD=NAME", help="For a table of pairs: source=NAME, and again target=NAME."),
+    typer.Option(
+        "--column", metavar="FIELD=NAME", help="For a table: source=NAME target=NAME, or text=NAME label=NAME."
+    ),
 ]
 
 
@@ -42,17 +49,31 @@ ChangeOption = Annotated[
 
 
 def settings(
-    corpus: str, recipe: str, start: str | None, changes: list[str], columns: list[str], steps: int | None
+    corpus: str,
+    recipe: str,
+    start: str | None,
+    changes: list[str],
+    columns: list[str],
+    steps: int | None,
+    task: str | None = None,
 ) -> RunConfig:
     """The config that the options of train, compare and check ask for; a table that is read as text is told."""
     from windtunnel.config import override
-    from windtunnel.runs.seeds import find_run
+    from windtunnel.runs.seeds import find_start
     from windtunnel.training import recipes
     from windtunnel.training.imports import continue_from
 
-    named = "translate" if columns and recipe == "auto" else recipe  # a table whose columns are named holds pairs
-    base = continue_from(find_run(start), corpus, recipe) if start else recipes.recipe(named, corpus)
-    asked = [f"text.columns={json.dumps(columns_of(columns))}"] if columns else []
+    fields = columns_of(columns) if columns else None
+    if task not in (None, *TASK_RECIPES):
+        raise ConfigError(f"--task {task}: expected {' or '.join(TASK_RECIPES)}")
+    if recipe == "auto" and task is not None:
+        recipe = TASK_RECIPES[task]
+    named = recipe if fields is None or recipe != "auto" else "classify" if "label" in fields else "translate"
+    if start:
+        base = continue_from(find_start(start), corpus, named if fields and "label" in fields else recipe, fields)
+    else:
+        base = recipes.recipe(named, corpus)
+    asked = [f"text.columns={json.dumps(fields)}"] if fields else []
     config = override(base, [*changes, *asked, *([f"train.steps={steps}"] if steps else [])])
     _say_plain_table(config)
     return config
@@ -64,7 +85,8 @@ def columns_of(given: list[str]) -> dict[str, str]:
     fields = dict.fromkeys(field for field, _, name in pairs if field and name)
     if len(fields) < max(2, len(pairs)):
         raise ConfigError(
-            f"--column {' --column '.join(given)}: expected each field once, as --column source=en --column target=de"
+            f"--column {' --column '.join(given)}: expected each field once, as --column source=en --column target=de, "
+            "or --column text=review --column label=stars"
         )
     return {field: name for field, _, name in pairs}
 

@@ -16,6 +16,7 @@ from windtunnel.cli.terminal import (
     Json,
     RunName,
     Set,
+    TaskName,
     asked_to_stop,
     console,
     print_json,
@@ -43,25 +44,34 @@ def train(
     ],
     recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
     start: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="Begin with the weights of this run, and its settings.")
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Begin with the weights and settings of a run, or of a name of `models`."
+        ),
     ] = None,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    task: TaskName = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(metavar="all|embeddings|N|none", help="What is not trained; N is the embeddings and N layers."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
     parallel: Parallel = None,
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Train a language model on a corpus.
+    """Train a language model on a corpus, a translator on pairs, or a classifier on texts with labels.
 
     The same command again continues where it was stopped, or shows the result.
     """
     from windtunnel.runs.seeds import create_seeds
 
     def config() -> RunConfig:
-        return settings(corpus, recipe, start, set, column, steps)
+        frozen = [] if freeze is None else [f"train.freeze={freeze}"]
+        return settings(corpus, recipe, start, [*set, *frozen], column, steps, task)
 
     if parallel:
         from windtunnel.runs.distributed import create_distributed
@@ -141,6 +151,8 @@ def _train(folders: list[Path], change: str | None, as_json: bool) -> None:
 
 
 def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool) -> Summary:
+    from windtunnel.cli.classifying import judge, say
+    from windtunnel.report.classification import judged_dict
     from windtunnel.report.training import floor_line, save_curves, seeds_table, verdict_line
     from windtunnel.runs.seeds import summarise
     from windtunnel.training.run import open_run
@@ -151,12 +163,17 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
     sound = [open_run(Path(seed.folder)) for seed in summary.seeds if seed.reason != "damaged"]
     first = sound[0]
     picture = save_curves(sound, first.folder.parent / "curves.png")
+    finished = [Path(seed.folder) for seed in summary.seeds if seed.reason == "finished"]
+    judged = judge(finished) if first.config.task.kind == "classification" and finished else None
     if as_json:
-        print_json(summary.to_dict())
+        print_json(summary.to_dict() | ({"judged": judged_dict(judged)} if judged else {}))
     else:
         out = console(stderr=False)
-        out.print(seeds_table(summary))
-        out.print(verdict_line(summary), highlight=False, soft_wrap=True)
+        if judged:
+            say(judged)
+        noun = "text" if judged else "token"
+        out.print(seeds_table(summary, noun))
+        out.print(verdict_line(summary, noun), highlight=False, soft_wrap=True)
         if floor := floor_line(first):
             out.print(floor, highlight=False, soft_wrap=True)
         out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
@@ -166,6 +183,8 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
 
 def _next(run: Run) -> str:
     """What to try with a trained run."""
+    if run.config.task.kind == "classification":
+        return f"windtunnel classify {run.folder} 'a text'"
     if run.config.task.kind == "translation":
         return f"windtunnel translate {run.folder} 'a text', or windtunnel evaluate {run.folder} --slices"
     prompt = "'your prompt'" if run.config.text.unit == "text" else "''"

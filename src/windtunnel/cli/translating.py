@@ -57,7 +57,7 @@ def translate(
 
     if bool(text) == (file is not None):
         raise ConfigError("expected a text or --file PATH, one of the two")
-    given = text if file is None else _read(file)
+    given = text if file is None else read_lines(file)
     if attention is not None:
         from windtunnel.report.figures import ENDINGS, check_ending
 
@@ -79,7 +79,8 @@ def translate(
                 _show(one)
 
 
-def _read(file: Path) -> str:
+def read_lines(file: Path) -> str:
+    """What a file that the user names holds. Raises ConfigError when it cannot be read as UTF-8."""
     from windtunnel.errors import ConfigError
     from windtunnel.files import read_given
 

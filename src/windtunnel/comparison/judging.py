@@ -122,10 +122,10 @@ def read_runs(plan: Plan) -> Runs:
 
 
 def metric_of(plan: Plan) -> Metric:
-    """The task's first metric; where arms have other tokenizers, the first that does not count tokens."""
+    """The task's first metric; where targets are tokens and arms have other tokenizers, the first without them."""
     base = plan.baseline
     metrics = base.task.metrics
-    if all(arm.store.folder == base.store.folder for arm in plan.grid.arms):
+    if not base.config.task.of_tokens or all(arm.store.folder == base.store.folder for arm in plan.grid.arms):
         return metrics[0]
     return next((metric for metric in metrics if "targets" not in metric.columns), metrics[0])
 

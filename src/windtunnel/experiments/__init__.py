@@ -88,6 +88,8 @@ EXPERIMENTS = {
          "Do a larger hidden size and more words lower the loss of a translation?"),
         ("translate-sentence", "004-2.1.v",
          "Does a trained encoder-decoder translate a sentence, and where does it look?"),
+        ("verbal-arithmetic", "004-3.1 004-3.2 004-3.3 004-3.4 004-3.5 E33",
+         "Does a classifier of sums in words learn more than the majority label, and from what?"),
         ("decoder-only", "004-2.2.1 004-2.2.2 004-2.2.3 E30",
          "Does a decoder alone translate better than an encoder-decoder?"),
         ("published-isoflop", "004-2.3.p E31",

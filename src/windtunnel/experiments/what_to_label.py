@@ -11,10 +11,10 @@ import numpy as np
 
 from windtunnel.comparison.verdict import Rule, judge
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, draw, table
-from windtunnel.labelling.features import Floats
 from windtunnel.labelling.stories import D, Dials, World, accuracies
 from windtunnel.report.charts import PALETTE, Panel, dots
 from windtunnel.stats.intervals import Estimate, mean_interval, paired_difference
+from windtunnel.text.features import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -110,7 +110,7 @@ class Reader:
         memory: what the model made of each row's source, if it reads pairs.
 
     Raises:
-        ConfigError: for a model that reads pairs, without a memory.
+        ConfigError: for a model that reads pairs, without a memory, and for one that reads whole texts.
     """
 
     def __init__(
@@ -124,6 +124,11 @@ class Reader:
             raise ConfigError(
                 f"this {model.config.family} writes the target of a source and continues no text; "
                 'give it a source: windtunnel translate RUN "..."'
+            )
+        if model.config.reads == "text":
+            raise ConfigError(
+                f"this {model.config.family} reads whole texts and writes none; for the label of a text, where "
+                'it was trained on labels: windtunnel classify RUN "..."'
             )
         self.model, self.steps, self.memory = model, steps or Steps(model, compile=False), memory
         self.n_tokens = model.config.context_length if n_tokens is None else n_tokens

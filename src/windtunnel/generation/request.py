@@ -26,6 +26,8 @@ class Request:
     """How many of the most probable tokens are given at each position."""
     stop: tuple[str, ...] = ()
     """The text ends before the first of these that is completed after the prompt."""
+    chat: bool = False
+    """Whether the prompt is a message, to be put into the form of a conversation that came with the model."""
 
     def __post_init__(self) -> None:
         if self.n_tokens < 0 or self.alternatives < 0:

@@ -13,7 +13,8 @@ import numpy as np
 
 from windtunnel.generation.compiled import Steps
 from windtunnel.generation.decode import Finish, Ids, Position, Reader, decode
-from windtunnel.generation.prompt import Continuation, end_mark, prompt_ids, token_text
+from windtunnel.generation.opening import Opening, opening
+from windtunnel.generation.prompt import Continuation, end_mark, token_text
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import Floats, SamplingConfig, best, log_softmax
 from windtunnel.generation.weights import Weights, weights_of
@@ -135,17 +136,15 @@ def generate(
     Raises:
         DataError: for an empty prompt without an end mark to begin from, or a character without a token.
     """
-    ids = prompt_ids(trained.tokenizer, trained.run.config.text.unit, request.prompt)
-    return _generate(trained, request, ids, truth, steps or Steps(trained.model))
+    return _generate(trained, request, opening(trained, request), truth, steps or Steps(trained.model))
 
 
 def _generate(
-    trained: TrainedModel, request: Request, ids: list[int], truth: Truth | None, steps: Steps
+    trained: TrainedModel, request: Request, begin: Opening, truth: Truth | None, steps: Steps
 ) -> Iterator[TokenTrace]:
-    tokenizer = trained.tokenizer
-    end = end_mark(tokenizer, trained.run.config.text.unit)
+    tokenizer, (ids, end, is_marked) = trained.tokenizer, begin
     text = Continuation(tokenizer, ids, end, request.n_tokens, request.stop)
-    if end is None:
+    if not is_marked:
         yield TokenTrace(ids[0], token_text(tokenizer, ids[0]), None, None, None, None, (), piece=text.prompt[0])
 
     def positions() -> Iterator[Position]:
@@ -229,14 +228,14 @@ def trace(trained: TrainedModel, request: Request, truth: Truth | None = None, s
 def as_trace(trained: TrainedModel, request: Request, tokens: Sequence[TokenTrace]) -> Trace:
     """The record of tokens that came out of `generate`."""
     config = trained.run.config
-    end = end_mark(trained.tokenizer, config.text.unit)
+    is_marked = not request.chat and end_mark(trained.tokenizer, config.text.unit) is not None
     context = config.model.context_length
     begin = (
-        "The first token has no probability: nothing stands before it."
-        if end is None
-        else "The text begins after an end mark, which is not shown."
+        "The text begins after an end mark, which is not shown."
+        if is_marked
+        else "The first token has no probability: nothing stands before it."
     )
-    n_read = len(tokens) + (end is not None) - 1
+    n_read = len(tokens) + is_marked - 1
     slid = f" Past {context} tokens the model sees only the last {context}." if n_read > context else ""
     return Trace(
         tokens=tuple(tokens),

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from windtunnel.errors import DataError
 from windtunnel.generation.compiled import Steps
 from windtunnel.generation.decode import Finish, decode_many
-from windtunnel.generation.prompt import Continuation, end_mark, prompt_ids
+from windtunnel.generation.opening import opening
+from windtunnel.generation.prompt import Continuation, end_mark
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.generation.translate import translate_all
@@ -58,8 +59,7 @@ def write_samples(trained: TrainedModel, request: Request, n: int, steps: Steps 
     Raises:
         DataError: as `windtunnel.generation.prompt.prompt_ids`.
     """
-    tokenizer, unit = trained.tokenizer, trained.run.config.text.unit
-    ids, end = prompt_ids(tokenizer, unit, request.prompt), end_mark(tokenizer, unit)
+    tokenizer, (ids, end, _) = trained.tokenizer, opening(trained, request)
     texts = _write(trained.model, tokenizer, ids, end, request, n, steps or Steps(trained.model))
     return [Written("".join(text.prompt) + text.added, text.finish or "length") for text in texts]
 

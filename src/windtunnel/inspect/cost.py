@@ -187,7 +187,8 @@ def optimizer_bytes(config: OptimizerConfig, shapes: list[torch.Size], hidden: S
 
 
 def _flops(config: RunConfig) -> Flops:
-    model, length = config.model, config.model.targets_per_example
+    model = config.model
+    length = model.context_length if model.reads == "text" else model.targets_per_example
     parts = {part: flops / length for part, flops in model.flops_by_part(length).items()}
     training = training_flops_per_token(model, length)
     return Flops(

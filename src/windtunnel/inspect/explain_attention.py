@@ -134,6 +134,8 @@ def explain_head(
         DataError: for no ids, or more than the context.
     """
     model = as_transformer(model, "explain attention")
+    if model.config.qk_norm != "none":
+        raise ConfigError(f"model.qk_norm={model.config.qk_norm} is a step that is not written out here; use look")
     config = model.config
     _within("layer", layer, config.n_layers, "the model")
     _within("head", head, config.n_heads, "the model")

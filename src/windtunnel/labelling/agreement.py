@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from windtunnel.labelling.examples import Example
-from windtunnel.labelling.features import Floats
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import wilson
+from windtunnel.text.features import Floats
 
 
 @dataclass(frozen=True)

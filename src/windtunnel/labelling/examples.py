@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.corpus import Corpus
-from windtunnel.text.corpora.tables import KINDS, column_names, kind_of, require_columns, rows_of
+from windtunnel.text.corpora.tables import KINDS, cell, column_names, kind_of, require_columns, rows_of
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,10 @@ def read_examples(path: Path, columns: Columns = Columns()) -> tuple[Example, ..
     _require(path, [columns.text])
     found: dict[str, Example] = {}
     for number, (where, row) in enumerate(_rows(path), start=1):
-        text = _value(row, columns.text, where)
+        text = cell(row, columns.text, where)
         if not text.strip():
             raise DataError(f"{where}: {columns.text} is empty, expected a text; fill it in or delete the line")
-        id = _value(row, columns.id, where) if columns.id in row else str(number)
+        id = cell(row, columns.id, where) if columns.id in row else str(number)
         before = found.get(id)
         if not id or (before and (before.text != text or columns.annotator not in row)):
             what = f"the id {id!r} stands there twice" if id else f"{columns.id} is empty"
@@ -100,14 +99,14 @@ def add_answers(examples: Sequence[Example], path: Path, columns: Columns = Colu
     _require(path, [columns.id, columns.label])
     found = {example.id: example for example in examples}
     for where, row in _rows(path):
-        id = _value(row, columns.id, where)
+        id = cell(row, columns.id, where)
         if id not in found:
             near = difflib.get_close_matches(id, found, n=1) if len(found) <= 10_000 else []
             hint = f"did you mean {near[0]!r}?" if near else f"ids look like {examples[0].id!r}"
             raise DataError(f"{where}: no text has the id {id!r}; {hint}")
         answer = _answer(row, columns, where)
         if answer and row.get(columns.text) is not None:
-            _require_same(_value(row, columns.text, where), found[id], where)
+            _require_same(cell(row, columns.text, where), found[id], where)
         found[id] = replace(found[id], answers={**found[id].answers, **answer})
     return tuple(found.values())
 
@@ -134,16 +133,6 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def _answer(row: Mapping[str, object], columns: Columns, where: str) -> dict[str, str]:
-    label = _value(row, columns.label, where) if row.get(columns.label) is not None else ""
-    who = _value(row, columns.annotator, where) if row.get(columns.annotator) is not None else ""
+    label = cell(row, columns.label, where) if row.get(columns.label) is not None else ""
+    who = cell(row, columns.annotator, where) if row.get(columns.annotator) is not None else ""
     return {who: label} if label else {}
-
-
-def _value(row: Mapping[str, object], name: str, where: str) -> str:
-    """A cell without spaces around it; a number or true of JSONL as JSON writes it."""
-    value = row.get(name)
-    if value is None:
-        raise DataError(f"{where}: no value for {name!r}; add it, or delete the line")
-    if isinstance(value, dict | list):
-        raise DataError(f"{where}: {name} is {json.dumps(value)[:80]}, expected a text or a number")
-    return value.strip() if isinstance(value, str) else json.dumps(value)

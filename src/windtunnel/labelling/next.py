@@ -10,11 +10,12 @@ import numpy as np
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.labelling.agreement import Agreement, agreement
 from windtunnel.labelling.examples import Example
-from windtunnel.labelling.features import Floats, Ints, Kind, fit, kind_of_features, out_of_fold, vectors
+from windtunnel.labelling.features import out_of_fold, vectors
 from windtunnel.labelling.simulation import FEWEST, Simulation, design, encoded, simulate
 from windtunnel.labelling.strategies import RANDOM, STRATEGIES, Pool, reason
 from windtunnel.labelling.suspects import PLANTED, Suspect, precision_on_planted, suspects
 from windtunnel.stats.intervals import Estimate
+from windtunnel.text.features import Floats, Ints, Kind, fit, kind_of_features
 
 AUTO = "auto"
 FEWEST_FOR_ERRORS = 50

@@ -14,9 +14,9 @@ import numpy as np
 
 from windtunnel.comparison.verdict import Rule, Verdict, judge
 from windtunnel.errors import ConfigError
-from windtunnel.labelling.features import Floats, Ints, fit
 from windtunnel.labelling.strategies import RANDOM, Pool, Strategy, different
 from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.text.features import Floats, Ints, fit
 
 FEWEST = 40
 """Labelled texts below which nothing is simulated: too few are left to measure an accuracy on."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import expit
 
-from windtunnel.labelling.features import Floats, Ints
+from windtunnel.text.features import Floats, Ints
 
 D = 8
 WAYS = (1, 2, 3)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from windtunnel.labelling.features import Floats, Ints
 from windtunnel.stats.digits import number
+from windtunnel.text.features import Floats, Ints
 
 CHUNK = 256  # rows whose distances to all others are held at once
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from windtunnel.labelling.features import Floats, Ints, out_of_fold
+from windtunnel.labelling.features import out_of_fold
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import wilson
+from windtunnel.text.features import Floats, Ints
 
 PLANTED = 0.1
 """Share of the labels that are changed to see whether such errors are found."""

@@ -8,6 +8,8 @@ import torch
 
 from windtunnel.config import any_of
 from windtunnel.errors import ConfigError
+from windtunnel.models.classifier import Classifier, ClassifierConfig
+from windtunnel.models.encoder import Encoder, EncoderConfig
 from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
 from windtunnel.models.rnn import RNN, RNNConfig
@@ -19,6 +21,8 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "mlp": MLPConfig,
     "translator": TranslatorConfig,
     "rnn": RNNConfig,
+    "classifier": ClassifierConfig,
+    "encoder": EncoderConfig,
 }
 
 
@@ -61,6 +65,10 @@ __all__ = [
     "MLP",
     "RNN",
     "AnyModelConfig",
+    "Classifier",
+    "ClassifierConfig",
+    "Encoder",
+    "EncoderConfig",
     "MLPConfig",
     "Model",
     "ModelConfig",

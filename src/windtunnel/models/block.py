@@ -7,7 +7,7 @@ where it is written, in `windtunnel.nn`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -20,16 +20,28 @@ from windtunnel.nn.cache import Cache, StaticCache
 from windtunnel.nn.dropout import Dropout
 from windtunnel.nn.feedforward import ACTIVATIONS, FEED_FORWARDS, OneLayer
 from windtunnel.nn.linear import Linear
-from windtunnel.nn.norms import NORMS
+from windtunnel.nn.norms import NORMS, RMSNorm
 from windtunnel.nn.positions import RopeScaling, Rotation, rotate
+
+
+class Biases(NamedTuple):
+    """Which parts of a block have biases."""
+
+    norms: bool
+    qkv: bool
+    out: bool
+    feed_forward: bool
 
 
 class BlocksConfig(ModelConfig):
     """The switches of a stack of blocks; the defaults are those of GPT-2's smallest model."""
 
     added: ClassVar[frozenset[str]] = frozenset(
-        {"residual_scaling", "zero_biases", "out_projection", "feed_forward_layers", "head_bias"}
-    )
+        {
+            "residual_scaling", "zero_biases", "out_projection", "feed_forward_layers", "head_bias", "embedding_norm",
+            "norm_bias", "qkv_bias", "out_bias", "feed_forward_bias", "qk_norm", "rotary_fraction", "parallel",
+        }
+    )  # fmt: skip
     has_blocks: ClassVar[bool] = True
     attends: ClassVar[bool] = True
     vocab_size: PositiveInt = 50257
@@ -46,13 +58,27 @@ class BlocksConfig(ModelConfig):
     position: Literal["learned", "sinusoidal", "rope", "alibi", "none"] = "learned"
     rope_base: Annotated[float, Field(gt=0)] = 10000.0
     rope_scaling: RopeScaling | None = None
+    rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """How much of a head is turned, its first columns; 1 is all of it."""
     window: PositiveInt | tuple[PositiveInt | None, ...] | None = None
     """How many tokens, itself included, a token sees; one number for all layers or one a layer; None is all."""
     norm: Literal["layer", "rms", "none"] = "layer"
-    norm_position: Literal["pre", "post"] = "pre"
+    norm_position: Literal["pre", "post", "branch"] = "pre"
+    """x + f(norm(x)), norm(x + f(x)) as in Vaswani et al. 2017, or x + norm(f(x)) as in OLMo 2 (arXiv 2501.00656)."""
+    embedding_norm: bool = False
+    """Whether the embeddings are normalised before the first block, as in BERT."""
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
     activation: Literal["gelu_tanh", "gelu", "relu", "relu_squared", "swiglu"] = "gelu_tanh"
     bias: bool = True
+    norm_bias: bool | None = None
+    """Whether norms have a bias; None is as `bias` says, here and in the three that follow."""
+    qkv_bias: bool | None = None
+    out_bias: bool | None = None
+    feed_forward_bias: bool | None = None
+    qk_norm: Literal["none", "head", "whole"] = "none"
+    """RMS norm of queries and keys before they are turned: of each head's, as in Qwen3, or of all heads' together."""
+    parallel: bool = False
+    """Whether attention and feed-forward read the same vector, and both are added to it, as in GPT-NeoX."""
     tie_embeddings: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     residual_scaling: bool = True
@@ -78,9 +104,12 @@ class BlocksConfig(ModelConfig):
                 f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}; possible are "
                 f"{', '.join(str(g) for g in range(1, min(self.n_heads, 512) + 1) if self.n_heads % g == 0)}"
             )
-        if self.position == "rope" and self.head_width % 2:
+        if self.position == "rope" and (self.rotary_width % 2 or not self.rotary_width):
             name = "d_head" if self.d_head else "d_model / n_heads"
-            raise ValueError(f"rope turns pairs of columns, so {name} must be even, given {self.head_width}")
+            name += " * rotary_fraction" * (self.rotary_fraction < 1)
+            raise ValueError(f"rope turns pairs of columns, so {name} must be even, given {self.rotary_width}")
+        if self.parallel and self.norm_position != "pre":
+            raise ValueError(f"parallel=true goes with norm_position=pre only, given {self.norm_position}")
         if isinstance(self.window, Sequence) and len(self.window) != self.n_layers:
             raise ValueError(f"window lists {len(self.window)} layers, the model has {self.n_layers}")
         if not self.out_projection and self.n_heads * self.head_width != self.d_model:
@@ -110,6 +139,17 @@ class BlocksConfig(ModelConfig):
     def head_width(self) -> int:
         """Width of one head."""
         return self.d_head or self.d_model // self.n_heads
+
+    @property
+    def rotary_width(self) -> int:
+        """How many columns of a head are turned, where positions are rotary."""
+        return int(self.head_width * self.rotary_fraction)
+
+    @property
+    def biases(self) -> Biases:
+        """Which parts have biases."""
+        parts = (self.norm_bias, self.qkv_bias, self.out_bias, self.feed_forward_bias)
+        return Biases(*(self.bias if part is None else part for part in parts))
 
     @property
     def kv_heads(self) -> int:
@@ -162,13 +202,24 @@ class Attention(nn.Module):
     def __init__(self, config: BlocksConfig, layer: int) -> None:
         super().__init__()
         self.sizes = [config.n_heads * config.head_width] + 2 * [config.kv_heads * config.head_width]
-        self.qkv = Linear(config.d_model, sum(self.sizes), bias=config.bias, parts=self.sizes)
+        self.qkv = Linear(config.d_model, sum(self.sizes), bias=config.biases.qkv, parts=self.sizes)
+        self.each_head = config.qk_norm == "head"
+        self.q_norm = self.k_norm = None
+        if config.qk_norm != "none":
+            widths = 2 * [config.head_width] if self.each_head else self.sizes
+            self.q_norm = RMSNorm(widths[0], config.norm_epsilon, bias=False)
+            self.k_norm = RMSNorm(widths[1], config.norm_epsilon, bias=False)
         self.out = out_projection(config)
         self.layer, self.window = layer, config.windows[layer]
         self.d_head, self.dropout = config.head_width, config.dropout
 
     def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
-        q_BHTK, k_BGTK, v_BGTK = (heads(part, self.d_head) for part in self.qkv(x_BTD).split(self.sizes, dim=-1))
+        q, k, v = self.qkv(x_BTD).split(self.sizes, dim=-1)
+        if self.q_norm is not None and self.k_norm is not None and not self.each_head:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q_BHTK, k_BGTK, v_BGTK = (heads(part, self.d_head) for part in (q, k, v))
+        if self.q_norm is not None and self.k_norm is not None and self.each_head:
+            q_BHTK, k_BGTK = self.q_norm(q_BHTK), self.k_norm(k_BGTK)
         if shared.rotary is not None:
             q_BHTK, k_BGTK = rotate(q_BHTK, shared.rotary), rotate(k_BGTK, shared.rotary)
         if shared.cache is not None:
@@ -185,8 +236,8 @@ class CrossAttention(nn.Module):
     def __init__(self, config: BlocksConfig, layer: int, d_memory: int) -> None:
         super().__init__()
         sizes = 2 * [config.kv_heads * config.head_width]
-        self.q = Linear(config.d_model, config.n_heads * config.head_width, bias=config.bias)
-        self.kv = Linear(d_memory, sum(sizes), bias=config.bias, parts=sizes)
+        self.q = Linear(config.d_model, config.n_heads * config.head_width, bias=config.biases.qkv)
+        self.kv = Linear(d_memory, sum(sizes), bias=config.biases.qkv, parts=sizes)
         self.out = out_projection(config)
         self.layer, self.d_head, self.dropout = layer, config.head_width, config.dropout
 
@@ -212,7 +263,7 @@ def out_projection(config: BlocksConfig) -> Linear | nn.Identity:
     """What takes the heads, side by side, to the width of the residual stream."""
     if not config.out_projection:
         return nn.Identity()
-    return Linear(config.n_heads * config.head_width, config.d_model, bias=config.bias)
+    return Linear(config.n_heads * config.head_width, config.d_model, bias=config.biases.out)
 
 
 class Block(nn.Module):
@@ -223,28 +274,55 @@ class Block(nn.Module):
 
     def __init__(self, config: BlocksConfig, layer: int, d_memory: int | None = None) -> None:
         super().__init__()
-        norm = NORMS[config.norm]
-        self.norm_1 = norm(config.d_model, config.norm_epsilon, config.bias)
+        norm, biases = NORMS[config.norm], config.biases
+        self.norm_1 = norm(config.d_model, config.norm_epsilon, biases.norms)
         self.attention = Attention(config, layer)
-        self.norm_2 = norm(config.d_model, config.norm_epsilon, config.bias)
+        self.norm_2 = norm(config.d_model, config.norm_epsilon, biases.norms)
         if config.feed_forward_layers == 1:
-            self.feed_forward: nn.Module = OneLayer(config.d_model, config.bias, ACTIVATIONS[config.activation])
+            self.feed_forward: nn.Module = OneLayer(config.d_model, biases.feed_forward, ACTIVATIONS[config.activation])
         else:
-            self.feed_forward = FEED_FORWARDS[config.activation](config.d_model, config.ff_width, config.bias)
+            feed_forward = FEED_FORWARDS[config.activation]
+            self.feed_forward = feed_forward(config.d_model, config.ff_width, biases.feed_forward)
         self.dropout = Dropout(config.dropout)
-        self.pre = config.norm_position == "pre"
+        self.residual, self.parallel = RESIDUALS[config.norm_position], config.parallel
         self.cross_attention = None
         if d_memory is not None:
-            self.cross_norm = norm(config.d_model, config.norm_epsilon, config.bias)
+            self.cross_norm = norm(config.d_model, config.norm_epsilon, biases.norms)
             self.cross_attention = CrossAttention(config, layer, d_memory)
 
     def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
-        if self.pre:
-            x_BTD = x_BTD + self.dropout(self.attention(self.norm_1(x_BTD), shared))
-            if self.cross_attention is not None:
-                x_BTD = x_BTD + self.dropout(self.cross_attention(self.cross_norm(x_BTD), shared))
-            return x_BTD + self.dropout(self.feed_forward(self.norm_2(x_BTD)))
-        x_BTD = self.norm_1(x_BTD + self.dropout(self.attention(x_BTD, shared)))
+        def attention(x_BTD: Tensor) -> Tensor:
+            mixed_BTD: Tensor = self.attention(x_BTD, shared)
+            return mixed_BTD
+
+        if self.parallel:
+            mixed_BTD = self.dropout(attention(self.norm_1(x_BTD)))
+            return x_BTD + mixed_BTD + self.dropout(self.feed_forward(self.norm_2(x_BTD)))
+        x_BTD = self.residual(x_BTD, self.norm_1, attention, self.dropout)
         if self.cross_attention is not None:
-            x_BTD = self.cross_norm(x_BTD + self.dropout(self.cross_attention(x_BTD, shared)))
-        return self.norm_2(x_BTD + self.dropout(self.feed_forward(x_BTD)))
+            cross = self.cross_attention
+            x_BTD = self.residual(x_BTD, self.cross_norm, lambda x_BTD: cross(x_BTD, shared), self.dropout)
+        return self.residual(x_BTD, self.norm_2, self.feed_forward, self.dropout)
+
+
+Function = Callable[[Tensor], Tensor]
+
+
+def _pre(x_BTD: Tensor, norm: Function, f: Function, dropout: Function) -> Tensor:
+    return x_BTD + dropout(f(norm(x_BTD)))
+
+
+def _post(x_BTD: Tensor, norm: Function, f: Function, dropout: Function) -> Tensor:
+    return norm(x_BTD + dropout(f(x_BTD)))
+
+
+def _branch(x_BTD: Tensor, norm: Function, f: Function, dropout: Function) -> Tensor:
+    return x_BTD + dropout(norm(f(x_BTD)))
+
+
+RESIDUALS: dict[str, Callable[[Tensor, Function, Function, Function], Tensor]] = {
+    "pre": _pre,
+    "post": _post,
+    "branch": _branch,
+}
+"""How a part f of a block is added to the residual stream, by `norm_position`."""

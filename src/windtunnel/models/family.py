@@ -61,10 +61,10 @@ class Selectable(Protocol):
         ...
 
 
-Reads = Literal["stream", "context", "pair"]
+Reads = Literal["stream", "context", "pair", "text"]
 """What `forward` reads: `stream` predicts the token after each id (B, T) it is given, `context` the one token after
-exactly context_length of them, `pair` the token after each id of a target, whose source it has read before. A task
-chooses its examples by it."""
+exactly context_length of them, `pair` the token after each id of a target, whose source it has read before, `text` no
+token but the label of a whole text. A task chooses its examples by it."""
 
 
 class ModelConfig(Tagged, ABC):

@@ -63,10 +63,10 @@ class TransformerConfig(BlocksConfig):
     def parameter_rows(self) -> list[ParameterRow]:
         d, layers, v = self.d_model, self.n_layers, self.vocab_size
         q, kv = self.n_heads * self.head_width, self.kv_heads * self.head_width
-        b, w = int(self.bias), norm_vectors(self)
-        row = "(d_model + 1)" if self.bias else "d_model"
-        norms = "2 * n_layers + 1" if self.norm_position == "pre" else "2 * n_layers"
-        n_norms = 2 * layers + (self.norm_position == "pre")
+        b, w = int(self.biases.qkv), norm_vectors(self)
+        row = "(d_model + 1)" if b else "d_model"
+        alone = (self.norm_position != "post") + self.embedding_norm
+        norms, n_norms = f"2 * n_layers + {alone}" if alone else "2 * n_layers", 2 * layers + alone
         plus = " + 1" * self.head_bias
         rows = [
             ParameterRow("embedding", "vocab_size * d_model", v * d, True),
@@ -78,6 +78,7 @@ class TransformerConfig(BlocksConfig):
                 f"n_layers * {row} * (n_heads + 2 * n_kv_heads) * d_head",
                 layers * (d + b) * (q + 2 * kv),
             ),
+            self._qk_norm_row(),
             out_row("attention.out", self),
             self._feed_forward_row(),
             ParameterRow("norms", f"({norms}) * " + "2 * " * (w == 2) + "d_model", n_norms * w * d),
@@ -85,13 +86,18 @@ class TransformerConfig(BlocksConfig):
         ]
         return [row for row in rows if row.n_parameters]
 
+    def _qk_norm_row(self) -> ParameterRow:
+        formula = {"none": "0", "head": "2 * d_head", "whole": "(n_heads + n_kv_heads) * d_head"}[self.qk_norm]
+        n = {"none": 0, "head": 2, "whole": self.n_heads + self.kv_heads}[self.qk_norm] * self.head_width
+        return ParameterRow("attention.qk_norm", f"n_layers * {formula}", self.n_layers * n)
+
     def _feed_forward_row(self) -> ParameterRow:
-        d, ff, b = self.d_model, self.ff_width, int(self.bias)
+        d, ff, b = self.d_model, self.ff_width, int(self.biases.feed_forward)
         if self.feed_forward_layers == 1:
             formula = f"n_layers * (d_model{' + 1' * b}) * d_model"
             return ParameterRow("feed_forward", formula, self.n_layers * (d + b) * d)
         n = feed_forward_matrices(self)
-        biases = {2: " + d_ff + d_model", 3: " + 2 * d_ff + d_model"}[n] if self.bias else ""
+        biases = {2: " + d_ff + d_model", 3: " + 2 * d_ff + d_model"}[n] if b else ""
         n_parameters = self.n_layers * (n * d * ff + b * ((n - 1) * ff + d))
         return ParameterRow("feed_forward", f"n_layers * ({n} * d_model * d_ff{biases})", n_parameters)
 
@@ -133,12 +139,12 @@ def feed_forward_matrices(config: BlocksConfig) -> int:
 
 def norm_vectors(config: BlocksConfig) -> int:
     """How many vectors of d_model a norm has."""
-    return {"layer": 1 + config.bias, "rms": 1, "none": 0}[config.norm]
+    return {"layer": 1 + config.biases.norms, "rms": 1, "none": 0}[config.norm]
 
 
 def out_row(module: str, config: BlocksConfig) -> ParameterRow:
     """The matrices that take the heads of every layer to the residual stream."""
-    d, q, b = config.d_model, config.n_heads * config.head_width, int(config.bias)
+    d, q, b = config.d_model, config.n_heads * config.head_width, int(config.biases.out)
     formula = f"n_layers * (n_heads * d_head{' + 1' * b}) * d_model"
     return ParameterRow(module, formula, config.n_layers * (q + b) * d * config.out_projection)
 
@@ -183,14 +189,15 @@ class Transformer(Model):
             config.context_length,
             config.d_model,
             config.n_heads,
-            config.head_width,
+            config.rotary_width,
             config.rope_base,
             config.rope_scaling,
         )
+        norm, of_norms = NORMS[config.norm], (config.d_model, config.norm_epsilon, config.biases.norms)
+        self.embedding_norm = norm(*of_norms) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout)
         self.blocks = Blocks(Block(config, layer, d_memory) for layer in range(config.n_layers))
-        final = config.norm if config.norm_position == "pre" else "none"
-        self.norm = NORMS[final](config.d_model, config.norm_epsilon, config.bias)
+        self.norm = NORMS[config.norm if config.norm_position != "post" else "none"](*of_norms)
         self.head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size, config.head_bias)
 
     def forward(
@@ -241,6 +248,8 @@ class Transformer(Model):
         added = self.position.embed(own)
         if added is not None:
             x_BTD = x_BTD + added
+        if self.embedding_norm is not None:
+            x_BTD = self.embedding_norm(x_BTD)
         x_BTD = self.dropout(x_BTD)
         # Rotations and slopes measure distances, which padding before a row leaves alone.
         mask = Mask(self.config.causal, slopes_H=self.position.slopes(), kept_BS=kept_BS)

@@ -57,6 +57,8 @@ class TranslatorConfig(BlocksConfig):
 
     @model_validator(mode="after")
     def _encoder_fits(self) -> Self:
+        if self.parallel:
+            raise ValueError("parallel=true is for a model of one stream; a translator attends to its source between")
         if self.position == "alibi" and self.encoder.position is None:
             raise ValueError("position=alibi looks back, as an encoder cannot; give model.encoder.position, too")
         try:
@@ -96,7 +98,7 @@ class TranslatorConfig(BlocksConfig):
         return [*of_encoder, *decoder.parameter_rows(), *self._cross_rows()]
 
     def _cross_rows(self) -> list[ParameterRow]:
-        (encoder, decoder), b, n = self.parts, int(self.bias), norm_vectors(self)
+        (encoder, decoder), b, n = self.parts, int(self.biases.qkv), norm_vectors(self)
         d, q, kv = self.d_model, self.n_heads * self.head_width, self.kv_heads * self.head_width
         plus, layers = " + 1" * b, decoder.n_layers
         rows = [

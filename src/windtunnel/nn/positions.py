@@ -74,11 +74,13 @@ def rotate(x_BHTK: Tensor, rotary: Rotation) -> Tensor:
     """Turn each pair (x_i, x_{i + K/2}) by its position's angle; then q(m)·k(n) depends on m - n only.
 
     RoFormer pairs neighbours (x_2i, x_2i+1); halves are paired here, as in Llama: the same up to a permutation
-    of the columns of the query and key matrices.
+    of the columns of the query and key matrices. Columns beyond those that there are angles for stay as they are.
     """
     cos, sin = (part.to(x_BHTK.dtype) for part in rotary)
-    first, second = x_BHTK.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    width = 2 * cos.shape[-1]
+    first, second = x_BHTK[..., :width].chunk(2, dim=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat(turned if width == x_BHTK.shape[-1] else (*turned, x_BHTK[..., width:]), dim=-1)
 
 
 def alibi_slopes(n_heads: int) -> Tensor:

@@ -13,7 +13,6 @@ import numpy as np
 from windtunnel.comparison.verdict import Verdict
 from windtunnel.files import write_text
 from windtunnel.labelling.agreement import Agreement
-from windtunnel.labelling.features import Floats
 from windtunnel.labelling.next import Data, Round
 from windtunnel.labelling.simulation import Simulation
 from windtunnel.labelling.strategies import RANDOM
@@ -25,6 +24,7 @@ from windtunnel.report.html import inline_svg, page
 from windtunnel.report.outcome_page import STYLE
 from windtunnel.report.table import Table, interval, table
 from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.text.features import Floats
 from windtunnel.training.disk import saving
 
 if TYPE_CHECKING:

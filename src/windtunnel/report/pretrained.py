@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from rich.table import Table
 
 from windtunnel.inspect.fold import Folded
 from windtunnel.models.pretrained.proof import Proof
 from windtunnel.stats.digits import number
 from windtunnel.training.events import Evaluation
 from windtunnel.training.imports import Altered, Imported
+
+
+def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a model, from `Listed.to_dict`."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "size", "fetched", "licence", "what and where from"):
+        table.add_column(heading, overflow="fold")
+    for model in models:
+        told = f"{model['description']} ({model['origin']})"
+        fetched = "yes" if model["fetched"] else "no"
+        table.add_row(model["name"], f"{model['bytes'] / 1e6:.0f} MB", fetched, model["licence"], told)
+    return table
 
 
 def import_lines(found: Imported) -> list[str]:
@@ -24,15 +39,24 @@ def import_lines(found: Imported) -> list[str]:
         *(
             proof_lines(found.proof)
             if found.proof
-            else ["not compared with transformers, which is not installed: pip install 'windtunnel[hf]'"]
+            else ["not compared with transformers; --proof does, and needs: pip install 'windtunnel[hf]'"]
         ),
         f"run: {folder}",
-        f"next: windtunnel generate {folder} 'your prompt', or windtunnel train CORPUS --from {folder}",
+        f"next: windtunnel train TABLE --from {folder}, on texts with labels"
+        if found.run.config.model.reads == "text"
+        else f"next: windtunnel generate {folder} 'your prompt', or windtunnel train CORPUS --from {folder}",
     ]
 
 
 def proof_lines(proof: Proof) -> list[str]:
     """Logits, loss and greedy text, ours and transformers'."""
+    if not proof.continuation:
+        worst, lengths = max(proof.max_difference.values()), ", ".join(map(str, proof.max_difference))
+        verdict = "the same model" if proof.holds else f"NOT the same within {proof.tolerance:g}"
+        return [
+            f"proof against transformers {proof.transformers_version}: {verdict}",
+            f"  vectors: largest difference {worst:.1e} at lengths {lengths}",
+        ]
     n, same = len(proof.continuation), proof.continuation == proof.continuation_transformers
     worst = max(proof.max_difference.values())
     lengths = ", ".join(str(length) for length in proof.max_difference)

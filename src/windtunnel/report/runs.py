@@ -9,6 +9,7 @@ from rich.table import Table
 
 from windtunnel.report.training import shown
 from windtunnel.stats.digits import number
+from windtunnel.text.corpora.cache import Kept
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
@@ -39,6 +40,16 @@ def run_table(run: Mapping[str, Any]) -> Table:
             table.add_row(f"{part}.{key}", str(value))
     for key, value in run["record"].items():
         table.add_row(key, str(value))
+    return table
+
+
+def cache_table(found: Sequence[Kept]) -> Table:
+    """One row a folder of the cache."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "files", "size", "what it holds"):
+        table.add_column(heading, justify="right" if heading in ("files", "size") else "left", overflow="fold")
+    for kept in found:
+        table.add_row(kept.name, f"{kept.n_files:,}", f"{kept.n_bytes / 1e6:,.1f} MB", kept.what)
     return table
 
 

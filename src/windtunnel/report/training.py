@@ -15,8 +15,8 @@ from windtunnel.text.corpora import truth_of
 from windtunnel.training.run import Run
 
 
-def seeds_table(summary: Summary) -> Table:
-    """One row a seed: how it ended and the dev loss it reached."""
+def seeds_table(summary: Summary, noun: str = "token") -> Table:
+    """One row a seed: how it ended and the dev loss it reached; `noun` is what has a loss."""
     table = Table(box=None, pad_edge=False)
     table.add_column("seed", justify="right")
     table.add_column("ended")
@@ -24,7 +24,7 @@ def seeds_table(summary: Summary) -> Table:
     names = next((list(r.dev.scores) for r in summary.seeds if r.dev), ["loss"])
     for name in names:
         title = METRICS[name].title
-        table.add_column(f"dev loss ({title})" if name == "loss" else title, justify="right")
+        table.add_column(f"dev loss (nats a {noun})" if name == "loss" else title, justify="right")
     for result in summary.seeds:
         dev = result.dev
         figures = [number(dev.scores[name]) for name in names] if dev else ["-"] * len(names)
@@ -32,7 +32,7 @@ def seeds_table(summary: Summary) -> Table:
     return table
 
 
-def verdict_line(summary: Summary) -> str:
+def verdict_line(summary: Summary, noun: str = "token") -> str:
     """The dev loss over seeds with its interval, and on what it was measured."""
     if summary.loss is None:
         return "no seed finished"
@@ -40,7 +40,7 @@ def verdict_line(summary: Summary) -> str:
     part = "the whole dev split" if dev.whole else "a sample of the dev split"
     left_out = sum(r.reason != "finished" for r in summary.seeds)
     missing = f"; {left_out} of {len(summary.seeds)} seeds did not finish and are left out" if left_out else ""
-    return f"dev loss {summary.loss} nats a token, on {part} of {dev.n_tokens:,} tokens{missing}"
+    return f"dev loss {summary.loss} nats a {noun}, on {part} of {dev.n_tokens:,} {noun}s{missing}"
 
 
 def evaluation_lines(found: SplitLoss) -> list[str]:

@@ -2,7 +2,7 @@
 
 RUN/measured/
     documents.safetensors    summed loss in nats (U,) and number of targets (U,) of the dev split's U units, and so on
-    manifest.json            of which step, and the peak memory
+    manifest.json            of which last step, which step's model was chosen, and the peak memory
 
 It is derived from the run and can be thrown away.
 """
@@ -18,6 +18,7 @@ import numpy as np
 import safetensors.numpy
 
 from windtunnel.errors import ArtifactError
+from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.data import open_task
 from windtunnel.training.disk import read_files, read_manifest, write_folder
 from windtunnel.training.evaluate import unit_sums
@@ -42,12 +43,13 @@ def measure(folder: Path, peak_memory: int | None = None, change: str | None = N
     Args:
         change: what the run was begun with, as `load` needs it.
     """
-    trained = load(folder, change)
-    if _step(folder) == trained.step:
+    newest = newest_step(folder)
+    if newest is not None and _step(folder) == newest:
         return
+    trained = load(folder, change)
     sums = unit_sums(trained.model, open_task(trained.run.config, trained.run.store()), "dev")
     files = {"documents.safetensors": safetensors.numpy.save(sums)}
-    facts = {"kind": "measured", "step": trained.step, "peak_memory": peak_memory}
+    facts = {"kind": "measured", "step": newest, "chosen": trained.step, "peak_memory": peak_memory}
     write_folder(folder / FOLDER, files, facts, replace=True)
 
 

@@ -11,14 +11,18 @@ from typing import Any
 
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
+from windtunnel.models.pretrained.catalogue import MODELS, find_model
 from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.text.corpora import open_corpus
+from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.change import Named
 from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.data import open_store, open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Stopped
+from windtunnel.training.imports import import_run
 from windtunnel.training.recipes import RECIPES, recipe
-from windtunnel.training.run import Run, create_run, is_run, load, open_run, resolve
+from windtunnel.training.run import Run, TrainedModel, create_run, is_run, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.trial import resolve_changed
 
@@ -81,10 +85,13 @@ class SplitLoss:
         return dict(plain(self))
 
 
-def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False, change: str | None = None) -> SplitLoss:
+def evaluate_seeds(
+    folders: Sequence[Path], split: str, partial: bool = False, change: str | None = None, corpus: str | None = None
+) -> SplitLoss:
     """The loss of the newest model of each run on the whole of a split; this is what touches the test split.
 
     Args:
+        corpus: whose split it is; None is each run's own.
         partial: whether damaged runs are left out, and named in the result, as long as one is sound.
         change: what the runs were begun with, where their model is altered.
 
@@ -98,7 +105,7 @@ def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False, c
     for folder in folders:
         try:
             trained = load(folder, change)
-            store = trained.run.store()
+            store = other_store(trained, corpus) if corpus else trained.run.store()
         except ArtifactError as error:
             damaged.append((str(folder), str(error)))
             if not partial or len(damaged) == len(folders):
@@ -111,6 +118,12 @@ def evaluate_seeds(folders: Sequence[Path], split: str, partial: bool = False, c
         task = open_task(trained.run.config, store)
         rows.append((str(folder), evaluate(trained.model, task, split, trained.step)))
     return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
+
+
+def other_store(trained: TrainedModel, corpus: str) -> TokenStore:
+    """A corpus in a run's tokens, split as the run's own would be. Raises DataError when it cannot be read as such."""
+    text = trained.run.config.text.replace(unit="auto", columns=None)
+    return prepare(open_corpus(corpus), text, tokenizer=trained.tokenizer)
 
 
 def _means(found: Sequence[Evaluation]) -> dict[str, Estimate]:
@@ -273,6 +286,20 @@ def find_seeds(name: str, root: Path = RUNS) -> list[Path]:
 def find_run(name: str, root: Path = RUNS) -> Path:
     """Like `find_seeds`, but one run: the first seed of a folder."""
     return find_seeds(name, root)[0]
+
+
+def find_start(name: str, root: Path = RUNS) -> Path:
+    """A run to begin with: one of `find_run`, or a model of `windtunnel models`, imported below `root` unless it is.
+
+    Raises:
+        DataError: for such a model that has not been fetched.
+    """
+    if name not in MODELS or Path(name).exists() or (root / name).exists():
+        return find_run(name, root)
+    folder = root / f"import-{name}" / "seed-0"
+    if not is_run(folder):
+        import_run(find_model(name)[0], folder, proof=False)
+    return folder
 
 
 def describe_all(folders: Sequence[Path]) -> list[dict[str, Any]]:

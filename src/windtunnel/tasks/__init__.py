@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from windtunnel.config import any_of
+from windtunnel.tasks.classification import Classification, ClassificationConfig
 from windtunnel.tasks.language import Language, LanguageConfig
 from windtunnel.tasks.task import ACCURACY, BITS_PER_BYTE, EXACT_MATCH, LOSS, METRICS, Metric, Task, TaskConfig
 from windtunnel.tasks.translation import Translation, TranslationConfig
 
-TASKS: dict[str, type[TaskConfig]] = {"language": LanguageConfig, "translation": TranslationConfig}
+TASKS: dict[str, type[TaskConfig]] = {
+    "language": LanguageConfig,
+    "translation": TranslationConfig,
+    "classification": ClassificationConfig,
+}
 
 if TYPE_CHECKING:
     AnyTaskConfig = TaskConfig
@@ -18,6 +23,7 @@ else:
 """The type of a setting that is the config of any task, told apart by `kind`."""
 
 __all__ = [
-    "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "TASKS", "AnyTaskConfig", "Language",
-    "LanguageConfig", "Metric", "Task", "TaskConfig", "Translation", "TranslationConfig",
+    "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "TASKS", "AnyTaskConfig", "Classification",
+    "ClassificationConfig", "Language", "LanguageConfig", "Metric", "Task", "TaskConfig", "Translation",
+    "TranslationConfig",
 ]  # fmt: skip

@@ -31,6 +31,11 @@ class LanguageConfig(TaskConfig):
                 f"the family {model.family} reads a source and predicts its target; task.kind=language has neither; "
                 "give a corpus of pairs and --recipe translate, or --set model.family=transformer"
             )
+        if model.reads == "text":
+            raise ConfigError(
+                "a classifier predicts labels, and task.kind=language has none; give a corpus with the fields text and "
+                "label and --recipe classify, or --set model.family=transformer"
+            )
         return model
 
     def make(self, model: ModelConfig, store: TokenStore) -> Language:

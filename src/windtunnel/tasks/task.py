@@ -34,11 +34,22 @@ class TaskConfig(Tagged, ABC):
     """Whether a batch's inputs have widths of their own, for which a compiled step was found no faster
     (benchmarks/joeynmt.py): `train.compile=auto` then leaves it."""
 
+    of_tokens: ClassVar[bool] = True
+    """Whether targets are tokens: two tokenizers then give other targets, whose scores cannot be compared."""
+
     def model(self, model: ModelConfig) -> ModelConfig:
         """The settings of a model with what they leave open decided for this task.
 
         Raises:
             ConfigError: for a family that cannot do it.
+        """
+        return model
+
+    def sized(self, model: ModelConfig, store: TokenStore) -> ModelConfig:
+        """The settings of a model with what the corpus decides for this task.
+
+        Raises:
+            ConfigError: when they do not fit the corpus.
         """
         return model
 
@@ -54,7 +65,7 @@ class Metric:
     So it sums over batches and ranks, has an interval over units by the bootstrap, and needs no code in `compare`.
 
     columns: `nats` (summed loss), `targets` (how many count), `right` (how many have the largest logit), `exact` (rows
-        all of whose targets have it), or one of the task's own `totals`.
+        all of whose targets have it), those of `macro_f1`, or one of the task's own `totals`.
     """
 
     name: str
@@ -93,7 +104,27 @@ LOSS = Metric("loss", "nats a token", "lower", ("nats", "targets"), ratio)
 BITS_PER_BYTE = Metric("bits_per_byte", "bits a byte", "lower", ("nats", "bytes"), lambda s: ratio(s) / math.log(2))
 ACCURACY = Metric("accuracy", "", "higher", ("right", "targets"), ratio)
 EXACT_MATCH = Metric("exact_match", "", "higher", ("exact", "pairs"), ratio)
-METRICS = {metric.name: metric for metric in (LOSS, BITS_PER_BYTE, ACCURACY, EXACT_MATCH)}
+CLASS_COLUMNS = 100
+"""Up to this many labels a text has its columns of each label counted."""
+
+
+def macro_f1(n_labels: int) -> Metric:
+    """The mean over labels of F1, 2 x right / (predicted + true); that of a label without either is 0.
+
+    Its columns are counted a label: `right/K`, `said/K` (predicted) and `is/K` (true) of label K.
+    """
+    columns = tuple(f"{count}/{label}" for count in PER_CLASS for label in range(n_labels))
+
+    def of_sums(sums: Sequence[float]) -> float:
+        right, said, true = (sums[i * n_labels : (i + 1) * n_labels] for i in range(3))
+        return math.fsum(2 * r / max(s + t, 1.0) for r, s, t in zip(right, said, true, strict=True)) / n_labels
+
+    return Metric("macro_f1", "", "higher", columns, of_sums)
+
+
+PER_CLASS = ("right", "said", "is")
+"""What is counted of each label, see `macro_f1`."""
+METRICS = {metric.name: metric for metric in (LOSS, BITS_PER_BYTE, ACCURACY, EXACT_MATCH, macro_f1(2))}
 """By name, for what reads scores back."""
 
 
@@ -125,6 +156,10 @@ class Task(Protocol):
 
     def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
         """The sum of `losses`; with `once` its gradient can be computed only once, and takes less memory."""
+        ...
+
+    def training_loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
+        """What a training step lowers, summed: `loss_sum`, unless the task's settings weigh or smooth targets."""
         ...
 
     def totals(self, split: str) -> Mapping[str, float]:

@@ -39,3 +39,7 @@ class TokenTask:
     def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
         """The sum of `losses`; with `once` its gradient can be computed only once, and takes less memory."""
         return (training_loss_sum if once else loss_sum)(logits, targets)
+
+    def training_loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
+        """`loss_sum`."""
+        return self.loss_sum(logits, targets, once)

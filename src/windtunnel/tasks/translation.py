@@ -33,10 +33,11 @@ class TranslationConfig(TaskConfig):
     ragged: ClassVar[bool] = True
 
     def model(self, model: ModelConfig) -> ModelConfig:
-        if model.reads == "context":
+        if model.reads in ("context", "text"):
+            does = f"reads {model.context_length} tokens" if model.reads == "context" else "predicts labels"
             raise ConfigError(
-                f"task.kind=translation needs a model that reads the whole source, and the family {model.family} reads "
-                f"{model.context_length} tokens; give --set model.family=translator"
+                f"task.kind=translation needs a model that reads the whole source, and the family {model.family} "
+                f"{does}; give --set model.family=translator"
             )
         return model.for_pairs()
 

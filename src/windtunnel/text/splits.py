@@ -1,7 +1,8 @@
 """Which text is for training, which for development, which for the test.
 
 Documents go by a hash of their content: it does not depend on order, on other documents or on the seed, and
-identical documents land in one split. Of a document of several fields the first (the source) decides, so that no
+identical documents land in one split. Labelled texts go by the same hash within each label, so that every split has
+its share of each. Of a document of several fields the first (the source) decides, so that no
 model is asked in dev or test for what it was told in training. Running text goes by position: train first, then dev,
 then test.
 """
@@ -10,22 +11,99 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from windtunnel.errors import DataError
+
+if TYPE_CHECKING:
+    from windtunnel.text.corpora.corpus import Corpus
 
 SPLITS = ("train", "dev", "test")
 
 
 def document_split(document: str, dev_fraction: float, test_fraction: float) -> str:
     """The split of a document: u in [0, 1) from 8 bytes of BLAKE2b; u < test -> test, < test + dev -> dev."""
-    u = int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest()) / 2**64
+    u = place(document)
     if u < test_fraction:
         return "test"
     return "dev" if u < test_fraction + dev_fraction else "train"
 
 
+def place(document: str) -> float:
+    """Where a document stands between 0 and 1."""
+    return int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest()) / 2**64
+
+
+def stratified(labels: Mapping[str, str], dev_fraction: float, test_fraction: float) -> dict[str, str]:
+    """The split of each text: of each label's texts, in the order of `place`, first the test, then the dev texts.
+
+    Args:
+        labels: the label of each different text.
+    """
+    own: dict[str, list[str]] = {}
+    for text, label in labels.items():
+        own.setdefault(label, []).append(text)
+    found: dict[str, str] = {}
+    for texts in own.values():
+        n_test, n_held = (round(len(texts) * share) for share in (test_fraction, test_fraction + dev_fraction))
+        for i, text in enumerate(sorted(texts, key=place)):
+            found[text] = "test" if i < n_test else "dev" if i < n_held else "train"
+    return found
+
+
+def is_labelled(corpus: Corpus) -> bool:
+    """Whether each document is a text and its label."""
+    return corpus.fields[:2] == ("text", "label")
+
+
+def split_labelled(
+    documents: Sequence[str], corpus: Corpus, dev_fraction: float, test_fraction: float
+) -> dict[str, list[str]]:
+    """The labelled documents of each split.
+
+    By their field `split`, else stratified by label; a text that stands there twice goes by its first label.
+
+    Raises:
+        DataError: a document names no split.
+    """
+    parts: dict[str, list[str]] = {name: [] for name in SPLITS}
+    fields = [corpus.split(document) for document in documents]
+    if "split" in corpus.fields:
+        for document, (*_, name) in zip(documents, fields, strict=True):
+            if name not in parts:
+                raise DataError(
+                    f"{corpus.name}: the split of {document[:80]!r} is {name!r}, expected {', '.join(SPLITS)}"
+                )
+            parts[name].append(document)
+        return parts
+    first: dict[str, str] = {}
+    for text, label, *_ in fields:
+        first.setdefault(text, label)
+    chosen = stratified(first, dev_fraction, test_fraction)
+    for document, (text, *_) in zip(documents, fields, strict=True):
+        parts[chosen[text]].append(document)
+    return parts
+
+
+def labels_of(corpus: Corpus) -> tuple[str, ...]:
+    """The different labels of labelled texts, sorted; none of another corpus."""
+    return tuple(sorted({corpus.split(document)[1] for document in corpus.read()})) if is_labelled(corpus) else ()
+
+
 def split_key(document: str, fields: tuple[str, ...]) -> str:
     """What of a document decides its split: its first field."""
     return document.partition("\t")[0] if len(fields) > 1 else document
+
+
+def groups_of(documents: Iterable[str], fields: tuple[str, ...]) -> list[list[str]]:
+    """What is shuffled as one: a document, or all documents of several fields that have the first in common."""
+    if len(fields) == 1:
+        return [[document] for document in documents]
+    groups: dict[str, list[str]] = {}
+    for document in documents:
+        groups.setdefault(split_key(document, fields), []).append(document)
+    return list(groups.values())
 
 
 def text_cuts(n_bytes: int, dev_fraction: float, test_fraction: float) -> tuple[int, int]:

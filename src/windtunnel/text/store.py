@@ -26,7 +26,7 @@ from windtunnel.config import Config
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import discard, open_regular, read_file
 from windtunnel.text.corpora.cache import cache_folder
-from windtunnel.text.splits import SPLITS
+from windtunnel.text.splits import SPLITS, is_labelled
 from windtunnel.text.tokenizers import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
@@ -50,12 +50,13 @@ class TextConfig(Config):
     vocab_size: the most tokens a trained bpe may have; only for bpe, whose training cuts words of more than 2,048
         characters.
     dev_fraction, test_fraction: the share of documents (running text: of bytes) held out.
-    shuffle_seed: None splits documents by a hash of their content. A number puts them into the order of Python's
-        `random.seed(number); random.shuffle(documents)` and cuts there, as published scripts do; all are then in
-        memory while the store is built, and equal documents may land in different splits
+    shuffle_seed: None splits documents by a hash of their content, labelled texts within each label. A number puts
+        them into the order of Python's `random.seed(number); random.shuffle(documents)` and cuts there, as published
+        scripts do; all are then in memory while the store is built, and equal documents may land in different splits
         (pairs of one source stay together).
     columns: of a .tsv, .csv or .jsonl file the column of each field, where they have other names than the fields:
-        {"source": "en", "target": "de"}.
+        {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}. A third field, split, is the column that
+        says train, dev or test of each labelled text.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"shuffle_seed", "columns"})
@@ -84,22 +85,28 @@ class Split:
     ids: (n,) uint16 or uint32. Lines are stored without end marks, files each followed by one, text has none.
     offsets: (n_documents + 1,) int64: document i is ids[offsets[i]:offsets[i + 1]]; None for running text.
     n_bytes: UTF-8 bytes of the text that the ids stand for; a line counts its newline, an end mark counts 0.
+    labels: (n_documents,) int32, of each document its place in the store's labels; None where there are no labels.
     """
 
     ids: np.ndarray
     offsets: np.ndarray | None
     n_bytes: int
+    labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """A corpus as ids. sha256: of the corpus's content. folder: where the store is in the cache."""
+    """A corpus as ids. sha256: of the corpus's content. folder: where the store is in the cache.
+
+    labels: the different labels of labelled texts, sorted; the ids are then those of the texts alone.
+    """
 
     corpus: Corpus
     tokenizer: Tokenizer
     sha256: str
     splits: dict[str, Split]
     folder: Path
+    labels: tuple[str, ...] = ()
 
     def documents(self, split: str) -> Iterator[str]:
         """The texts of a split's documents, in its order; not for running text, which has none."""
@@ -138,12 +145,13 @@ class Manifest(BaseModel):
     dtype: Literal["<u2", "<u4"]
     splits: dict[str, SplitEntry]
     files: dict[str, FileEntry]
+    labels: tuple[str, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def own_sha256(self) -> str:
         """SHA-256 of all other fields, as JSON with sorted keys."""
-        rest = self.model_dump(exclude={"own_sha256"})
+        rest = self.model_dump(exclude={"own_sha256"} | (set() if self.labels else {"labels"}))
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
@@ -215,6 +223,7 @@ def store_key(sha256: str, corpus: Corpus, config: TextConfig, tokenizer: str) -
     parts = [FORMAT, sha256, corpus.unit, config.dev_fraction, config.test_fraction, tokenizer]
     parts += [] if config.shuffle_seed is None else [config.shuffle_seed]
     parts += [list(corpus.fields)] if len(corpus.fields) > 1 else []
+    parts += ["labels"] if is_labelled(corpus) else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -233,7 +242,7 @@ def open_store(folder: Path, corpus: Corpus) -> TokenStore:
     except DataError as error:
         raise ArtifactError(str(error)) from None
     splits = {name: _open_split(folder, name, manifest) for name in SPLITS}
-    return TokenStore(corpus, tokenizer, manifest.sha256, splits, folder)
+    return TokenStore(corpus, tokenizer, manifest.sha256, splits, folder, manifest.labels)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -258,6 +267,7 @@ def _verify_once(folder: Path, manifest: Manifest) -> None:
     """Compare the hashes of the files that are read, unless this process did and no file was replaced since."""
     columns = [f"{name}.ids.bin" for name in SPLITS]
     columns += [f"{name}.offsets.bin" for name in SPLITS if manifest.splits[name].n_documents is not None]
+    columns += [f"{name}.labels.bin" for name in SPLITS if manifest.labels]
     names = ["manifest.json", "tokenizer.json", *columns]
     stamps = [_stamp(folder / name) for name in names]
     if _verified.get(folder) == stamps:
@@ -295,7 +305,10 @@ def _open_split(folder: Path, name: str, manifest: Manifest) -> Split:
     offsets = _map(folder / f"{name}.offsets.bin", "<i8", entry.n_documents + 1)
     if offsets[0] != 0 or offsets[-1] != len(ids):
         raise ArtifactError(f"{folder}: the offsets of {name} do not fit its ids; delete the folder")
-    return Split(ids, offsets, entry.n_bytes)
+    labels = _map(folder / f"{name}.labels.bin", "<i4", entry.n_documents) if manifest.labels else None
+    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(manifest.labels):
+        raise ArtifactError(f"{folder}: {name} has labels that the store does not know; delete the folder")
+    return Split(ids, offsets, entry.n_bytes, labels)
 
 
 def _map(path: Path, dtype: str, length: int) -> np.ndarray:

@@ -17,7 +17,17 @@ import numpy as np
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.files import discard, sync_folder, temporary
 from windtunnel.text.pieces import GPT2_CUT, cut_pieces
-from windtunnel.text.splits import SPLITS, document_split, split_key, split_text, text_cuts
+from windtunnel.text.splits import (
+    SPLITS,
+    document_split,
+    groups_of,
+    is_labelled,
+    labels_of,
+    split_key,
+    split_labelled,
+    split_text,
+    text_cuts,
+)
 from windtunnel.text.store import (
     FORMAT,
     FileEntry,
@@ -107,11 +117,12 @@ class Column:
 class SplitFiles:
     """The files of one split while they are written."""
 
-    def __init__(self, folder: Path, name: str, dtype: str, documents: bool, held: ExitStack) -> None:
+    def __init__(self, folder: Path, name: str, dtype: str, documents: bool, labelled: bool, held: ExitStack) -> None:
         self.name = name
         self.n_bytes = 0
         self.ids = Column(folder / f"{name}.ids.bin", dtype, held)
         self.offsets = Column(folder / f"{name}.offsets.bin", "<i8", held) if documents else None
+        self.labels = Column(folder / f"{name}.labels.bin", "<i4", held) if labelled else None
         if self.offsets:
             self.offsets.append(np.zeros(1, np.int64))
 
@@ -127,6 +138,8 @@ class SplitFiles:
         if self.offsets:
             n_documents = self.offsets.length - 1
             files[f"{self.name}.offsets.bin"] = self.offsets.close()
+        if self.labels:
+            files[f"{self.name}.labels.bin"] = self.labels.close()
         return SplitEntry(n_bytes=self.n_bytes, n_ids=self.ids.length, n_documents=n_documents), files
 
 
@@ -203,7 +216,8 @@ def _train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterat
         return
     for split in _split(_batches(corpus.read()), corpus, config):
         for document in split["train"]:
-            yield from cut_pieces([document], GPT2_CUT, PIECE)
+            text = split_key(document, corpus.fields) if is_labelled(corpus) else document
+            yield from cut_pieces([text], GPT2_CUT, PIECE)
 
 
 def _write(
@@ -213,7 +227,8 @@ def _write(
     entry = Column(folder / "tokenizer.json", "u1", held)
     entry.append(np.frombuffer(text, np.uint8))
     dtype: str = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-    writers = {name: SplitFiles(folder, name, dtype, corpus.unit != "text", held) for name in SPLITS}
+    by_document, labels = corpus.unit != "text", labels_of(corpus)
+    writers = {name: SplitFiles(folder, name, dtype, by_document, is_labelled(corpus), held) for name in SPLITS}
     digest = Digest(corpus.unit, alphabet=False)
     write = _write_text if corpus.unit == "text" else _write_documents
     write(writers, _watched(corpus, digest), corpus, config, content, tokenizer)
@@ -227,7 +242,7 @@ def _write(
         files.update(entries)
     manifest = Manifest.model_validate(
         {"format": FORMAT, "corpus": corpus.name, "unit": corpus.unit, "sha256": content.sha256}
-        | {"dtype": dtype, "splits": splits, "files": files}
+        | {"dtype": dtype, "splits": splits, "files": files, "labels": labels}
     )
     last = Column(folder / "manifest.json", "u1", held)
     last.append(np.frombuffer(manifest.model_dump_json(indent=2).encode(), np.uint8))
@@ -269,10 +284,16 @@ def _write_documents(
     content: Content,
     tokenizer: Tokenizer,
 ) -> None:
+    places = {label: place for place, label in enumerate(labels_of(corpus))}
     for parts in _split(batches, corpus, config):
-        for name, texts in parts.items():
+        for name, documents in parts.items():
+            texts = documents
             if not texts:
                 continue
+            if (column := writers[name].labels) is not None:
+                pairs = [corpus.split(document)[:2] for document in documents]
+                texts = [text for text, _ in pairs]
+                column.append(np.array([places[label] for _, label in pairs]))
             try:
                 ids, lengths = tokenizer.encode_documents(texts)
             except DataError:
@@ -289,6 +310,9 @@ def _write_documents(
 def _split(batches: Iterator[list[str]], corpus: Corpus, config: TextConfig) -> Iterator[dict[str, list[str]]]:
     """The documents of each split, batch by batch; those that are shuffled all at once."""
     dev, test = config.dev_fraction, config.test_fraction
+    if is_labelled(corpus) and (config.shuffle_seed is None or "split" in corpus.fields):
+        yield split_labelled([document for documents in batches for document in documents], corpus, dev, test)
+        return
     if config.shuffle_seed is None:
         for documents in batches:
             parts: dict[str, list[str]] = {name: [] for name in SPLITS}
@@ -296,21 +320,23 @@ def _split(batches: Iterator[list[str]], corpus: Corpus, config: TextConfig) -> 
                 parts[document_split(split_key(document, corpus.fields), dev, test)].append(document)
             yield parts
         return
-    groups = _groups((document for documents in batches for document in documents), corpus.fields)
+    groups = groups_of((document for documents in batches for document in documents), corpus.fields)
     random.Random(config.shuffle_seed).shuffle(groups)
     first, last = text_cuts(len(groups), dev, test)
     cut = {"train": groups[:first], "dev": groups[first:last], "test": groups[last:]}
     yield {name: [document for group in part for document in group] for name, part in cut.items()}
 
 
-def _groups(documents: Iterable[str], fields: tuple[str, ...]) -> list[list[str]]:
-    """What is shuffled as one: a document, or all documents of several fields that have the first in common."""
-    if len(fields) == 1:
-        return [[document] for document in documents]
-    groups: dict[str, list[str]] = {}
-    for document in documents:
-        groups.setdefault(split_key(document, fields), []).append(document)
-    return list(groups.values())
+def texts_of_splits(corpus: Corpus, config: TextConfig) -> dict[str, list[str]]:
+    """The first field of each document of each split, in the store's order and as the corpus has it.
+
+    What a store decodes may differ: some tokenizers drop capitals and white space.
+    """
+    found: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for parts in _split(_batches(corpus.read()), corpus, config):
+        for name, documents in parts.items():
+            found[name] += [split_key(document, corpus.fields) for document in documents]
+    return found
 
 
 def _name_document(corpus: Corpus, tokenizer: Tokenizer) -> None:

@@ -18,6 +18,11 @@ END = "<|endoftext|>"
 MARKS = {END: "end", **{f"<|{name}|>": name for name in ("begin", "turn", "cls", "pad")}}
 """How the special marks are spelled in a tokenizer.json, and their names. All but the end are marks only where the file
 calls them special: others would be read out of a user's text."""
+ENCODER_MARKS = (
+    {"[MASK]": "mask", "[CLS]": "cls", "[SEP]": "end", "[PAD]": "pad"},
+    {"<mask>": "mask", "<s>": "cls", "</s>": "end", "<pad>": "pad"},
+)
+"""The marks of BERT's and RoBERTa's tokenizers: a text stands between cls and end. The first tells the kind."""
 _CHARACTERS = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
 
 
@@ -32,7 +37,7 @@ class Structure:
             character to white space behind it.
         complete: every text has tokens (all 256 bytes are in the vocabulary).
         keeps_text: nothing alters the text before it is tokenized, so a character without a token is unknown.
-        unknown_id: the id that stands for what has no token, if there is one.
+        unknown_id: the id that stands for what has no token, if there is one and a text with it is to be refused.
     """
 
     kind: str
@@ -75,6 +80,9 @@ def check_structure(text: str) -> Structure:
         _check_bpe(model, vocab)
     special = {END, *(token["content"] for token in data.get("added_tokens") or [] if token.get("special"))}
     marks = {name: ids[text] for text, name in MARKS.items() if text in special & ids.keys()}
+    for spelled in ENCODER_MARKS:
+        if spelled.keys() <= special & ids.keys():
+            marks |= {name: ids[text] for text, name in spelled.items()}
     return _structure(data, model, kind, vocab, ids, marks)
 
 
@@ -144,6 +152,7 @@ def _structure(
     plain = isinstance(pre, dict) and keeps_text and not affixes and ids.keys() - vocab.keys() <= {END}
     gpt2 = plain and pre.get("type") == "ByteLevel" and not pre.get("add_prefix_space", True)
     unknown = model.get("unk_id") if kind == "Unigram" else ids.get(str(model.get("unk_token")))
+    unknown = None if kind == "WordPiece" else unknown  # there it is a word like any other
     words = bool(gpt2 and all_bytes and pre.get("use_regex", True))
     order = sorted(ids, key=ids.__getitem__)
     rest = order[1:] if order[0] == END else order

@@ -147,6 +147,12 @@ class Tokenizer:
             return _visible(values.decode("utf-8", errors="backslashreplace"))
         return _visible(name.replace("▁", " "))
 
+    @functools.cached_property
+    def specials(self) -> dict[str, int]:
+        """The ids of all tokens that the file calls special, by their text; no user's text becomes one."""
+        added = self._library.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
     def to_json(self) -> str:
         """The standard `tokenizer.json`."""
         return str(self._library.to_str())

@@ -232,7 +232,9 @@ def set_up(change: Change, config: RunConfig, task: Task, model: Model) -> Setup
     """
     function, device = change.load(), machine.device()
     model.to(device)
-    given = Setup(model, build_optimizer(model, config.optimizer), task.loss_sum, batches(config, task), task, config)
+    given = Setup(
+        model, build_optimizer(model, config.optimizer), task.training_loss_sum, batches(config, task), task, config
+    )
     seed_all(stream(config.seed, "change"), device)
     before = {id(parameter) for parameter in model.parameters()}
     with users_code(change):

@@ -71,11 +71,12 @@ def save_checkpoint(
     return target
 
 
-def prune(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
+def prune(run: Path, keep: int, spared: int | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints, and the one of the step `spared`."""
     with saving(run):
-        for _, folder in checkpoints(run)[keep:]:
-            discard(folder)
+        for step, folder in checkpoints(run)[keep:]:
+            if step != spared:
+                discard(folder)
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:
@@ -84,8 +85,11 @@ def checkpoints(run: Path) -> list[tuple[int, Path]]:
     return sorted(((int(step), path) for step, path in found if step.isascii() and step.isdecimal()), reverse=True)
 
 
-def newest_checkpoint(run: Path) -> Checkpoint | None:
+def newest_checkpoint(run: Path, wanted: int | None = None) -> Checkpoint | None:
     """The newest checkpoint that verifies, or None when the run has none yet.
+
+    Args:
+        wanted: the step of the checkpoint that is preferred, where it verifies.
 
     Every checkpoint is verified; what is wrong with one that is passed over is in the result's warnings.
 
@@ -98,7 +102,7 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
         try:
             manifest = _manifest(folder, step)
             contents = read_files(folder, manifest)
-            if best is None:
+            if best is None or step == wanted:
                 weights, optimizer = (_unpack(folder / name, contents[name]) for name in (WEIGHTS, OPTIMIZER))
                 best = Checkpoint(step, weights, optimizer, manifest, ())
         except NewerFormat:
@@ -110,6 +114,8 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
         raise ArtifactError(f"no checkpoint of {run} can be used: {told}; delete the folder and train again")
     if best is None:
         return None
+    if best.step == wanted:
+        return best
     back = f"; going back to step {best.step}, the newest checkpoint that verifies"
     return replace(best, warnings=tuple(message + back * (step > best.step) for step, message in faults))
 

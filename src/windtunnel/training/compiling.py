@@ -92,7 +92,8 @@ def loss_function(
 ) -> LossOf:
     """batch -> summed loss, in the run's precision; `loss` takes the place of the task's."""
     whole = compiles(config) and not in_blocks(config, n_ranks)
-    summed = partial(task.loss_sum, once=not whole) if loss is None or loss == task.loss_sum else loss
+    own = partial(task.training_loss_sum, once=not whole)
+    summed = own if loss is None or loss == task.training_loss_sum else loss
 
     def total(batch: Batch) -> Tensor:
         with machine.autocast(config.train.precision):

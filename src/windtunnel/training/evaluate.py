@@ -39,7 +39,7 @@ def evaluate(
     Raises:
         DataError: when the split holds nothing to predict.
     """
-    sums = dict.fromkeys(COUNTED, 0.0)
+    sums = dict.fromkeys([*COUNTED, *_by_class(task.metrics)], 0.0)
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad(), machine.autocast(precision):
         for batch in ranks.deal(task.examples(split).sweep(task.rows, max_targets)):
@@ -62,7 +62,7 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
     Their sums over all units are those of `evaluate`, but for rounding.
     """
     n, device = task.n_units(split), next(model.parameters()).device
-    names = [name for name in COUNTED if _needs(task.metrics, name)]
+    names = [*(name for name in COUNTED if _needs(task.metrics, name)), *_by_class(task.metrics)]
     sums = {name: np.zeros(n) for name in names}
     with evaluating(model), torch.no_grad():
         for batch in task.examples(split).sweep(task.rows):
@@ -77,6 +77,11 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
     return sums
 
 
+def _by_class(metrics: Sequence[Metric]) -> list[str]:
+    """The columns that are counted of each label."""
+    return [name for metric in metrics for name in metric.columns if "/" in name]
+
+
 def _needs(metrics: Sequence[Metric], column: str) -> bool:
     return any(column in metric.columns for metric in metrics)
 
@@ -85,11 +90,17 @@ def _hits(metrics: Sequence[Metric], logits: Tensor, batch: Batch) -> dict[str, 
     """The columns `right` and `exact`, (B, T') bool, where a metric needs one: finding the largest logits takes time.
 
     right: whether the largest logit of a target is its own; exact: True at the first target of each row all of whose
-    targets are right. Both are False where the target is IGNORED.
+    targets are right; and the columns of each label, see `macro_f1`. All are False where the target is IGNORED.
     """
     if not any(_needs(metrics, column) for column in ("right", "exact")):
         return {}
     counted = batch.targets != IGNORED
-    right = (logits.argmax(-1).view_as(batch.targets) == batch.targets) & counted
+    said = logits.argmax(-1).view_as(batch.targets)
+    right = (said == batch.targets) & counted
     first = counted & (counted.cumsum(1) == 1)
-    return {"right": right, "exact": first & (right | ~counted).all(1, keepdim=True)}
+    found = {"right": right, "exact": first & (right | ~counted).all(1, keepdim=True)}
+    for name in _by_class(metrics):
+        count, _, label = name.partition("/")
+        of = {"right": right & (said == int(label)), "said": said == int(label), "is": batch.targets == int(label)}
+        found[name] = of[count] & counted
+    return found

@@ -6,24 +6,27 @@ Such a run has a corpus or none, its weights at step 0, and no steps to train; `
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from windtunnel.config import parse
-from windtunnel.errors import ArtifactError, ConfigError, DataError, MissingExtra
+from windtunnel.errors import ConfigError, DataError
 from windtunnel.files import sync_folder, temporary, write_file
-from windtunnel.models import ModelConfig, as_transformer
+from windtunnel.models import ClassifierConfig, EncoderConfig, ModelConfig, TransformerConfig, as_transformer
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
 from windtunnel.models.pretrained.export import huggingface_files
 from windtunnel.models.pretrained.gguf import gguf_files
-from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, read_huggingface, to_model
+from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, to_model
 from windtunnel.models.pretrained.proof import Proof, compare_with_transformers
+from windtunnel.models.pretrained.read import read_pretrained
 from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, list_tensors
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.splits import is_labelled, labels_of
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
@@ -45,7 +48,7 @@ FORMATS = {"hf": huggingface_files, "gguf": gguf_files}
 
 @dataclass(frozen=True)
 class Imported:
-    """A model from elsewhere that is a run now; proof is None when transformers is not installed."""
+    """A model from elsewhere that is a run now; proof is None when transformers did not run it."""
 
     run: Run
     origin: str
@@ -65,26 +68,30 @@ class Imported:
         }
 
 
-def import_run(source: Path, folder: Path, corpus: str | None = None, unit: str = "auto") -> Imported:
-    """Make a run in `folder` of a Hugging Face model's folder, on a corpus if one is given.
+def import_run(
+    source: Path, folder: Path, corpus: str | None = None, unit: str = "auto", proof: bool | None = None
+) -> Imported:
+    """Make a run in `folder` of a Hugging Face model's folder or a GGUF file, on a corpus if one is given.
 
     Args:
         unit: `text.unit` of the run: what a document of the corpus is, and so what a prompt begins with.
+        proof: whether transformers runs the model beside ours; None is yes for a folder where it is installed, and no
+            for a GGUF file, which it reads slowly.
 
     Raises:
         ArtifactError: when the model cannot be read whole and exactly.
         DataError: when its tokenizer is missing or cannot be used, or has no token for a character of the corpus.
         ConfigError: for an unknown unit, and when the folder for the run is taken.
+        MissingExtra: when the proof is asked for and transformers is not installed.
     """
     _refuse_taken(folder)
     text = parse(TextConfig, {"unit": unit})
     found, tokenizer = _read(source)
     weights, notes = found.weights, found.notes
     store = prepare(open_corpus(corpus, text.unit), text, tokenizer=tokenizer) if corpus else None
-    try:
-        proof = compare_with_transformers(to_model(found.config, weights), source, tokenizer)
-    except MissingExtra:
-        proof = None
+    proved = None
+    if proof or (proof is None and source.is_dir() and importlib.util.find_spec("transformers")):
+        proved = compare_with_transformers(to_model(found.config, weights), source, tokenizer)
     config = RunConfig(
         corpus=corpus or "",
         text=text if store else text.replace(tokenizer=tokenizer.kind),
@@ -94,22 +101,20 @@ def import_run(source: Path, folder: Path, corpus: str | None = None, unit: str 
     )
     facts = {
         "made": "imported",
-        "source": {"folder": str(source.resolve()), "model_type": found.origin, "sha256": _source_sha256(source)},
+        "source": {"path": str(source.resolve()), "model_type": found.origin, "sha256": _source_sha256(source)},
         "notes": notes,
-        "proof": proof and proof.to_dict(),
+        "proof": proved and proved.to_dict(),
+        "chat": found.chat,
     }
     if store is not None:
         config = resolve(config, store)
     config = config.replace(start=Start(run=str(source.resolve()), weights_sha256=weights_sha256(weights)))
     run = create_with_weights(folder, config, weights, tokenizer, store, facts)
-    return Imported(run, found.origin, sum(tensor.numel() for tensor in weights.values()), notes, proof)
+    return Imported(run, found.origin, sum(tensor.numel() for tensor in weights.values()), notes, proved)
 
 
 def _read(source: Path) -> tuple[Pretrained, Tokenizer]:
-    if not source.is_dir():
-        what = "is a file" if source.exists() else "does not exist"
-        raise ArtifactError(f"{source} {what}; expected the folder of a Hugging Face model, with its config.json")
-    found = read_huggingface(source)
+    found = read_pretrained(source)
     if found.tokenizer is None:
         raise DataError(
             f"{source} has no tokenizer that can be read, and no text goes into a model without one; put the model's "
@@ -181,14 +186,25 @@ def alter_run(
     return Altered(made, before, after, trained.warnings)
 
 
-def continue_from(run: Path, corpus: str, recipe_name: str = "auto") -> RunConfig:
+def continue_from(
+    run: Path, corpus: str, recipe_name: str = "auto", columns: Mapping[str, str] | None = None
+) -> RunConfig:
     """The settings that train a run's newest model further: its model and tokenizer, on a corpus, from its weights.
+
+    On texts with labels a classifier begins with the run's trunk; one of the same labels goes on as it is.
 
     Args:
         recipe_name: whose optimizer, schedule and training are used; `auto` takes the run's own, but decides
             precision, threads and compiling again.
+        columns: of a table, as in `TextConfig`.
     """
-    old = open_run(run).config
+    opened = open_run(run)
+    old = opened.config
+    read = open_corpus(corpus, columns=columns)
+    if recipe_name == "classify" or (recipe_name == "auto" and is_labelled(read)):
+        same = old.task.kind == "classification" and list(labels_of(read)) == opened.record.get("labels")
+        if not same or recipe_name == "classify":
+            return _classifier_from(run, old, corpus, columns, "all" if same else "trunk")
     new = old if recipe_name == "auto" else recipe(recipe_name, corpus)
     train = new.train.replace(precision="auto", compile="auto", threads=None)
     resolved = str(Path(corpus).resolve()) if Path(corpus).exists() else corpus
@@ -202,6 +218,36 @@ def continue_from(run: Path, corpus: str, recipe_name: str = "auto") -> RunConfi
         task=new.task,
         train=train if train.steps else train.replace(steps=TrainConfig().steps),
         start=Start(run=str(run)),
+    )
+
+
+FINE_TUNING_RATE = 5e-4
+"""Peak learning rate of a classifier that begins with a trained trunk."""
+
+
+def _classifier_from(
+    run: Path, old: RunConfig, corpus: str, columns: Mapping[str, str] | None, part: Literal["all", "trunk"]
+) -> RunConfig:
+    """The recipe `classify` with a run's trunk and tokenizer.
+
+    Raises:
+        ConfigError: for a run whose model has no trunk to begin with.
+    """
+    base, model = recipe("classify", corpus), old.model
+    if isinstance(model, EncoderConfig):
+        model = model.body
+    if isinstance(model, TransformerConfig):
+        shared = {"vocab_size": model.vocab_size, "context_length": model.context_length}
+        model = ClassifierConfig(**shared, pool="mean", trunk=model)
+    elif not isinstance(model, ClassifierConfig):
+        raise ConfigError(f"{run} is a {model.family}, which has no trunk for a classifier; begin with a transformer")
+    elif part == "trunk":
+        model = parse(ClassifierConfig, model.model_dump(exclude_unset=True, exclude={"n_labels"}))
+    return base.replace(
+        text=base.text.replace(tokenizer=str(run.resolve() / "tokenizer.json"), columns=columns),
+        model=model,
+        optimizer=base.optimizer.replace(lr=FINE_TUNING_RATE),
+        start=Start(run=str(run), part=part),
     )
 
 
@@ -294,16 +340,23 @@ def _refuse_taken(folder: Path) -> None:
         raise ConfigError(f"{folder} {what}; nothing is written over it: choose another folder")
 
 
-def _source_sha256(folder: Path) -> dict[str, str]:
+def _source_sha256(source: Path) -> dict[str, str]:
     """SHA-256 of each file that an import reads, by name."""
+    if source.is_file():
+        return {source.name: _sha256(source)}
+    folder = source
     names = {"config.json", *(entry.file.name for entry in list_tensors(folder).values())}
     if not (folder / SINGLE).exists():
         names.add(INDEX)
     own = (folder / TOKENIZER_FILES[0]).exists()
-    names |= {TOKENIZER_FILES[0]} if own else {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe"}
+    names |= {TOKENIZER_FILES[0]} if own else {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt"}
     sums = {}
     for name in sorted(names):
         if (folder / name).exists():
-            with (folder / name).open("rb") as file:
-                sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            sums[name] = _sha256(folder / name)
     return sums
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,8 +15,8 @@ import torch
 
 from windtunnel.errors import ArtifactError, ConfigError, NumericsError
 from windtunnel.files import discard, open_regular, write_all
-from windtunnel.models import Model
-from windtunnel.tasks import Task
+from windtunnel.models import Classifier, Model
+from windtunnel.tasks import Classification, Task
 from windtunnel.text.store import TokenStore
 from windtunnel.training import machine
 from windtunnel.training.change import Change, Named, change_for, set_up, users_code
@@ -37,10 +37,12 @@ from windtunnel.training.events import (
     from_line,
     to_line,
 )
+from windtunnel.training.frozen import freeze, solve_head
 from windtunnel.training.optimizer import build_optimizer, restore_optimizer
 from windtunnel.training.run import (
     METRICS,
     Run,
+    best_step,
     create_run,
     initial_model,
     open_run,
@@ -148,7 +150,7 @@ class _Session:
         yield _started(run, state, a_token, self.ranks, note)
         if new:
             yield from self._evaluate_and_sample()
-            if train.steps == 0:
+            if train.steps == 0 or train.choose == "best":
                 yield self._save()
         while state.step < train.steps:
             if self.ranks.should_stop():
@@ -163,9 +165,10 @@ class _Session:
                 yield Stopped(state.step, "diverged", _advice(error, state.step, run.config))
                 return
             last = state.step == train.steps
-            if state.step % train.eval_every == 0 or last:
+            evaluated = state.step % train.eval_every == 0 or last
+            if evaluated:
                 yield from self._evaluate_and_sample()
-            if state.step % train.save_every == 0 or last:
+            if state.step % train.save_every == 0 or last or (evaluated and train.choose == "best"):
                 yield self._save()
         yield Stopped(state.step, "finished")
 
@@ -204,7 +207,7 @@ class _Session:
                 with saving(run.folder / METRICS):
                     os.fsync(self.log.fileno())
                 save_checkpoint(run.folder, state.step, weights, optimizer, facts)
-                prune(run.folder, keep or train.keep)
+                prune(run.folder, keep or train.keep, best_step(run))
         return Saved(state.step, f"step-{state.step}")
 
 
@@ -215,6 +218,12 @@ def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple
         checkpoint = newest_checkpoint(run.folder)
         # A run that has saved needs the one that it started from no more.
         model = run.config.model.create() if checkpoint and not change else initial_model(run.config)
+        solved = ""
+        if checkpoint is None and run.config.train.freeze == "all":
+            assert isinstance(model, Classifier)
+            assert isinstance(task, Classification)
+            solved = solve_head(model, task)
+        freeze(model, run.config.train.freeze)
         setup = set_up(change, run.config, task, model) if change else None
         model = setup.model if setup else model
         if checkpoint:
@@ -225,7 +234,7 @@ def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple
     optimizer = setup.optimizer if setup else build_optimizer(model, run.config.optimizer)
     others: Others = {"batch_of": setup.batch_of, "loss": setup.loss} if setup else {}
     if checkpoint is None:
-        return State(model, optimizer, 0, None), 0, "", others
+        return State(model, optimizer, 0, None), 0, solved, others
     restore_optimizer(optimizer, model, checkpoint.optimizer, ranks.shard, known=setup is None)
     for step, folder in checkpoints(run.folder) if ranks.rank == 0 else ():
         if step > checkpoint.step:

@@ -33,9 +33,10 @@ class OptimizerConfig(Config):
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """An optimizer over all parameters of the model in two groups: matrices with decay, vectors without or with."""
+    """An optimizer over all parameters that are trained in two groups: matrices with decay, vectors without or with."""
     hidden = hidden_matrices(model) if config.name == "muon" else {}
-    parameters = [p for p in model.parameters() if p not in hidden]
+    hidden = {p: rows for p, rows in hidden.items() if p.requires_grad}
+    parameters = [p for p in model.parameters() if p.requires_grad and p not in hidden]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": config.weight_decay * config.decay_vectors},
@@ -77,7 +78,7 @@ def restore_optimizer(
         ArtifactError: when a tensor belongs to no parameter of the model or has another shape than it, or when
             the state of some parameters is missing.
     """
-    parameters = dict(model.named_parameters())
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     named: dict[str, set[str]] = {}
     for key, value in tensors.items():
         kind, _, name = key.partition("/")

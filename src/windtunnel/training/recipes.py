@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from windtunnel.errors import ConfigError
-from windtunnel.models import MLPConfig, TransformerConfig, TranslatorConfig
+from windtunnel.models import ClassifierConfig, MLPConfig, TransformerConfig, TranslatorConfig
 from windtunnel.models.translator import EncoderConfig
-from windtunnel.tasks import TranslationConfig
+from windtunnel.tasks import ClassificationConfig, TranslationConfig
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.splits import is_labelled
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.run_config import RunConfig, TrainConfig
@@ -47,6 +48,28 @@ def translate(corpus: str) -> RunConfig:
         schedule=ScheduleConfig(warmup=100, final_fraction=0.0),
         train=TrainConfig(steps=4300, batch_size=128, grad_accumulation=4, eval_every=500, save_every=500),
     )  # fmt: skip
+
+
+def classify(corpus: str) -> RunConfig:
+    """Texts with labels: a bidirectional transformer of 2 layers x 64, the mean of its tokens, a linear layer.
+
+    The checkpoint with the best accuracy on dev is the model. Texts of few words are read by character.
+    """
+    return RunConfig(
+        corpus=corpus,
+        text=TextConfig(dev_fraction=0.1, test_fraction=0.2),
+        task=ClassificationConfig(),
+        model=ClassifierConfig(
+            trunk=TransformerConfig(
+                n_layers=2, n_heads=4, d_model=64, activation="relu", dropout=0.1, bias=False, causal=False
+            ),
+        ),
+        optimizer=OptimizerConfig(lr=2e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=50, final_fraction=0.0),
+        train=TrainConfig(
+            steps=1000, batch_size=64, eval_every=50, save_every=500, keep=1, sample_tokens=0, choose="best"
+        ),
+    )
 
 
 def small(corpus: str) -> RunConfig:
@@ -157,20 +180,21 @@ RECIPES: dict[str, Callable[[str], RunConfig]] = {
     "mlp": mlp,
     "makemore": makemore,
     "translate": translate,
+    "classify": classify,
 }
 
 
 def recipe(name: str, corpus: str) -> RunConfig:
-    """The run config of a recipe; `auto` is translate for a corpus of pairs, tiny for one of lines and quick for
-    running text and files.
+    """The run config of a recipe; `auto` is translate for a corpus of pairs, classify for one of texts and labels, tiny
+    for one of lines and quick for running text and files.
 
     Raises:
         ConfigError: for an unknown name.
     """
     if name == "auto":
         read = open_corpus(corpus)
-        pairs = read.fields == ("source", "target")
-        name = "translate" if pairs else "tiny" if read.unit == "line" else "quick"
+        by_line = "tiny" if read.unit == "line" else "quick"
+        name = "classify" if is_labelled(read) else "translate" if read.fields == ("source", "target") else by_line
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
     return RECIPES[name](corpus)

@@ -22,11 +22,13 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
+from torch import Tensor
 
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.models import FAMILIES, Model, ModelConfig
 from windtunnel.models.pretrained.parts import listing
+from windtunnel.tasks import METRICS as METRICS_BY_NAME
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
@@ -44,7 +46,7 @@ from windtunnel.training.checkpoint import (
 from windtunnel.training.compiling import compiling_pays
 from windtunnel.training.data import first_weights, open_task
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
-from windtunnel.training.events import Event, read_events
+from windtunnel.training.events import Evaluation, Event, read_events
 from windtunnel.training.run_config import RunConfig, Start
 
 METRICS = "metrics.jsonl"
@@ -95,7 +97,9 @@ class Run:
             ConfigError: when the run was imported without one.
         """
         if not self.config.corpus:
-            raise ConfigError(f"{self.folder} has no corpus; import its model again with --corpus CORPUS")
+            raise ConfigError(
+                f"{self.folder} has no corpus; give evaluate one with --corpus CORPUS, or import it again with one"
+            )
         corpus = open_corpus(self.config.corpus, self.config.text.unit, self.config.text.columns)
         try:
             store = prepare(corpus, self.config.text, tokenizer=self.tokenizer)
@@ -111,6 +115,17 @@ class Run:
                 f"the corpus {self.config.corpus} has changed since {self.folder} began: its SHA-256 was "
                 f"{self.record['corpus_sha256'][:12]}, is {sha256[:12]}; restore it, or train a new run"
             )
+
+
+def best_step(run: Run) -> int | None:
+    """The step whose dev scores are best, by the task's first metric, then by loss, then the first; None where the last
+    checkpoint is the model."""
+    found = [e for e in run.events("evaluation") if isinstance(e, Evaluation) and e.split == "dev"]
+    if run.config.train.choose == "last" or not found:
+        return None
+    name = next(iter(found[0].scores))
+    sign = 1 if METRICS_BY_NAME[name].better == "lower" else -1
+    return min(found, key=lambda e: (sign * e.scores[name], e.loss, e.step)).step
 
 
 def is_run(folder: Path) -> bool:
@@ -182,6 +197,7 @@ def corpus_facts(store: TokenStore) -> dict[str, Any]:
         "corpus_sha256": store.sha256,
         "tokens": {name: len(split.ids) for name, split in store.splits.items()},
         "bytes": {name: split.n_bytes for name, split in store.splits.items()},
+        **({"labels": store.labels} if store.labels else {}),
     }
 
 
@@ -235,6 +251,7 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
             f"model.vocab_size {model.vocab_size} is smaller than the tokenizer's {store.tokenizer.vocab_size}; "
             "leave it out, or give at least as many"
         )
+    model = config.task.sized(model, store)
     _check_family(config)
     start = _resolve_start(config.start, model, store.tokenizer) if config.start else None
     threads = train.threads or (1 if side_by_side > 1 else machine.cores())
@@ -244,7 +261,8 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
         precision = "bf16" if machine.has_fast_bf16() and model.widest >= 128 else "fp32"
     if train.compile is True and not machine.has_compiler():
         raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")
-    decided = config.replace(model=model, train=train.replace(threads=threads, precision=precision))
+    steps = 0 if train.freeze == "all" else train.steps  # its head is solved
+    decided = config.replace(model=model, train=train.replace(threads=threads, precision=precision, steps=steps))
     compiled = machine.has_compiler() and compiling_pays(decided) if train.compile == "auto" else train.compile
     corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
@@ -265,6 +283,12 @@ def _check_family(config: RunConfig) -> None:
             f"generator={config.generator} replays scripts of the family {able}, and the model is a {model.family}; "
             "leave it out, since without it every draw is a function of the seed already"
         )
+    if train.freeze is not None and model.stackable:
+        raise ConfigError(
+            f"train.freeze={train.freeze} is for models with layers, and this is a {model.family}; omit it"
+        )
+    if train.freeze == "all" and config.task.kind != "classification":
+        raise ConfigError("train.freeze=all solves the head of a classifier; give task.kind=classification, or omit it")
     if train.recompute and not model.has_blocks:
         raise ConfigError(f"train.recompute computes blocks again, and the family {model.family} has none; omit it")
     if model.needs_whole_batch and train.batch_size < 2 * train.grad_accumulation:
@@ -282,8 +306,23 @@ def initial_model(config: RunConfig) -> Model:
     """
     model = first_weights(config)
     if config.start is not None:
-        load_weights(model, open_start(config.start)[1].weights)
+        given = taken(config.start, open_start(config.start)[1].weights)
+        own = {name: tensor for name, tensor in model.state_dict().items() if is_head(name)}
+        load_weights(model, own | given if config.start.part == "trunk" else given)
     return model
+
+
+def taken(start: Start, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that are taken of a run's, by their names in the model that begins with them."""
+    if start.part == "all":
+        return dict(weights)
+    names = {name: name if name.startswith("trunk.") else f"trunk.{name}" for name in weights if not is_head(name)}
+    return {new: weights[old] for old, new in names.items()}
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter belongs to a model's head."""
+    return name.startswith("head.")
 
 
 def open_start(start: Start) -> tuple[Run, Checkpoint]:
@@ -294,7 +333,8 @@ def open_start(start: Start) -> tuple[Run, Checkpoint]:
     """
     folder = Path(start.run)
     try:
-        run, checkpoint = open_run(folder), newest_checkpoint(folder)
+        run = open_run(folder)
+        checkpoint = newest_checkpoint(folder, best_step(run))
     except ArtifactError as error:
         raise ArtifactError(f"the run to start from cannot be used: {error}") from None
     if checkpoint is None:
@@ -324,7 +364,9 @@ def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> St
         raise ConfigError(f"the model of {start.run} was altered in Python: no settings describe it; take another")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in model.create().state_dict().items()}
-    given = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
+    if start.part == "trunk":
+        expected = {name: shape for name, shape in expected.items() if not is_head(name)}
+    given = {name: tensor.shape for name, tensor in taken(start, checkpoint.weights).items()}
     wrong = [name for name in sorted({**expected, **given}) if expected.get(name) != given.get(name)]
     if wrong:
         raise ConfigError(
@@ -336,7 +378,7 @@ def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> St
             f"the weights of {start.run} were trained with another tokenizer; use that one, as --from does: "
             f"--set text.tokenizer={run.folder / 'tokenizer.json'}"
         )
-    return Start(run=str(run.folder.resolve()), weights_sha256=_sha256(checkpoint))
+    return start.replace(run=str(run.folder.resolve()), weights_sha256=_sha256(checkpoint))
 
 
 @dataclass(frozen=True)
@@ -362,7 +404,11 @@ def load(folder: Path, change: Named | None = None) -> TrainedModel:
             weights are not finite.
     """
     run = open_run(folder)
-    checkpoint = newest_checkpoint(folder)
+    try:
+        wanted = best_step(run)
+    except ArtifactError:  # the log was altered, which is told below
+        wanted = None
+    checkpoint = newest_checkpoint(folder, wanted)
     if checkpoint is None:
         raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
     check_finite(folder, checkpoint.step, checkpoint.weights)

@@ -13,11 +13,13 @@ from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.schedule import ScheduleConfig
 
+Freeze = Literal["all", "embeddings"] | NonNegativeInt | None
+
 
 class TrainConfig(Config):
     """How long, how much at once, how often to look and to save, and on what."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"n_examples", "recompute"})
+    added: ClassVar[frozenset[str]] = frozenset({"n_examples", "recompute", "choose", "freeze"})
     steps: NonNegativeInt = 2000
     """0 keeps the weights that the run begins with."""
     batch_size: PositiveInt = 12
@@ -44,6 +46,12 @@ class TrainConfig(Config):
     save_every: PositiveInt = 500
     keep: PositiveInt = 2
     """How many checkpoints stay on disk."""
+    choose: Literal["last", "best"] = "last"
+    """Which checkpoint is the run's model: the last, or the one with the best score on dev. The model is then saved at
+    each evaluation, and the best stays on disk, too."""
+    freeze: Freeze = None
+    """What is not trained: the embeddings; a number N, the embeddings and the first N layers; all, everything but the
+    head of a classifier, which is then solved to convergence without steps."""
     sample_tokens: NonNegativeInt = 32
     """How long a text the model writes at each evaluation; 0 is none."""
     explode: Annotated[float, Field(gt=1)] = 3.0
@@ -53,10 +61,13 @@ class TrainConfig(Config):
 class Start(Config):
     """The weights that a run begins with; in a file or after `--set start=` the other run's folder is enough."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"part"})
     run: str
     """The folder of the run whose newest weights they are; of an imported or altered run, what they were made of."""
     weights_sha256: str | None = None
     """Of those weights; None accepts what is there, and resolving the config fills it in."""
+    part: Literal["all", "trunk"] = "all"
+    """Which of them are taken; `trunk` leaves out the head, and the trunk of a classifier gets them."""
 
     @model_validator(mode="before")
     @classmethod

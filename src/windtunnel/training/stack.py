@@ -309,7 +309,7 @@ def traced_step(
 
     def loss_of(weights_P: Tensor, buffers: dict[str, Tensor], inputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         logits = functional_call(model, (_unflat(weights_P, model), buffers), (), inputs)
-        return member.task.loss_sum(logits, targets) / config.train.batch_size
+        return member.task.training_loss_sum(logits, targets) / config.train.batch_size
 
     def step(
         tensors: dict[str, Tensor], inputs: dict[str, Tensor], targets: Tensor, rates: Tensor

@@ -16,6 +16,7 @@ from windtunnel.training.compiling import loss_function, prepare_blocks
 from windtunnel.training.data import BatchOf, batches
 from windtunnel.training.distributed import ALONE, Ranks
 from windtunnel.training.events import Step
+from windtunnel.training.frozen import freeze
 from windtunnel.training.optimizer import build_optimizer
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.schedule import learning_rate
@@ -64,6 +65,7 @@ class Trainer:
         cls, config: RunConfig, task: Task, model: Model, batch_of: BatchOf | None = None, change: Change | None = None
     ) -> Trainer:
         """Before the first step of a model, which is moved to this machine's device and trained in place."""
+        freeze(model, config.train.freeze)
         if change is not None:
             return cls.of(set_up(change, config, task, model))
         prepare_blocks(model, config)

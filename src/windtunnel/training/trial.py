@@ -70,7 +70,7 @@ def try_change(change: Change, config: RunConfig, task: Task) -> Trial:
         if not batch.n_targets:
             raise ConfigError(f"{change.name}: batch_of(0) has no target that counts, expected at least one")
         _check_logits(change, setup.model, plain, batch)
-        other_loss = setup.loss != task.loss_sum
+        other_loss = setup.loss != task.training_loss_sum
         if other_loss:
             _check_loss(change, setup, batch)
         _check_resumed(change, setup, again)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from windtunnel.errors import ConfigError
-from windtunnel.models.pretrained import gpt2, llama
+from windtunnel.models.pretrained.architectures import ARCHITECTURES, obstacles, with_biases
 from windtunnel.models.pretrained.parts import scatter
-from windtunnel.models.transformer import Transformer, TransformerConfig
+from windtunnel.models.transformer import TransformerConfig
 from windtunnel.text.tokenizer_json import END
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -35,14 +34,16 @@ def huggingface_files(
     Raises:
         ConfigError: when no stock architecture has the model's settings, naming them.
     """
-    architecture = stock_architecture(config)
-    config, weights, notes = adapt(config, weights, architecture)
-    module = gpt2 if architecture == "gpt2" else llama
+    name = stock_architecture(config)
+    config, weights, notes = adapt(config, weights, name)
+    architecture = ARCHITECTURES[name]
     end = None if tokenizer is None else tokenizer.end_id
-    fields = {**module.fields(config), "bos_token_id": end, "eos_token_id": end, "dtype": "float32"}
+    fields = {**architecture.write(config), "bos_token_id": end, "eos_token_id": end, "dtype": "float32"}
+    tensors = scatter(architecture.parts(config), weights)
+    tensors = {theirs: architecture.outward(theirs, tensor, config) for theirs, tensor in tensors.items()}
     files = {
         "config.json": _json(fields),
-        "model.safetensors": safetensors.torch.save(scatter(module.parts(config), weights), metadata={"format": "pt"}),
+        "model.safetensors": safetensors.torch.save(tensors, metadata={"format": "pt"}),
     }
     if tokenizer is not None:
         files |= _tokenizer_files(tokenizer, config)
@@ -50,38 +51,41 @@ def huggingface_files(
 
 
 def stock_architecture(config: TransformerConfig) -> str:
-    """ "gpt2", "llama" or "mistral": the architecture of transformers that has all of the model's settings.
+    """The first architecture of transformers that has all of the model's settings, of `ARCHITECTURES`.
 
     Raises:
-        ConfigError: when there is none, naming what stands in the way of each.
+        ConfigError: when there is none, naming the nearest, what it has not, and the settings that cure it.
     """
-    in_gpt2, in_llama = gpt2.obstacles(config), llama.obstacles(config)
-    if not in_gpt2:
-        return "gpt2"
-    if not in_llama:
-        return "mistral" if llama.is_mistral(config) else "llama"
-    raise ConfigError(
-        "no stock architecture of transformers is this model: "
-        f"GPT-2 (learned positions, pre layer norm, gelu or relu, no grouped queries, no window) has not "
-        f"{', '.join(in_gpt2)}; Llama and Mistral (rope, pre rms norm, swiglu, one window) have not "
-        f"{', '.join(in_llama)}; train with settings that one of them has"
-    )
+    found = {name: obstacles(config, name) for name in ARCHITECTURES}
+    nearest = min(found, key=lambda name: len(found[name]))
+    if found[nearest]:
+        raise ConfigError(refusal("stock architecture of transformers", config, nearest, found[nearest]))
+    return nearest
+
+
+def refusal(wanted: str, config: TransformerConfig, nearest: str, missing: Mapping[str, Any]) -> str:
+    """That no such architecture is this model, what the nearest has not, and what to train with instead."""
+    named = ", ".join(f"model.{name}={getattr(config, name)}" for name in missing)
+    cure = " ".join(f"--set model.{name}={_setting(value)}" for name, value in missing.items())
+    return f"no {wanted} is this model; the nearest, {nearest}, has not {named}; train with {cure}"
+
+
+def _setting(value: Any) -> str:
+    """A value as --set takes it."""
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def adapt(
     config: TransformerConfig, weights: Mapping[str, Tensor], architecture: str
 ) -> tuple[TransformerConfig, dict[str, Tensor], tuple[str, ...]]:
     """The same function of the ids in an architecture's own terms, and in what the two differ otherwise."""
-    weights, notes = dict(weights), []
-    if architecture == "gpt2" and not config.bias:
-        config = config.replace(bias=True)
-        with torch.device("meta"):
-            shapes = {name: parameter.shape for name, parameter in Transformer(config).named_parameters()}
-        weights |= {name: torch.zeros(shape) for name, shape in shapes.items() if name not in weights}
-        notes.append("GPT-2 has biases: they were written as zeros, which gives the same logits")
-    if architecture != "gpt2" and config.dropout:
-        notes.append(f"dropout {config.dropout}, which acts in training only, was left out: {architecture} has none")
-    return config, weights, tuple(notes)
+    notes, dropout = [], config.dropout
+    config, added, zeros = with_biases(config, weights, architecture)
+    if zeros:
+        notes.append(f"{architecture} has more biases: they were written as zeros, which gives the same logits")
+    if dropout and architecture not in ("gpt2", "gpt_neox", "starcoder2"):
+        notes.append(f"dropout {dropout}, which acts in training only, was left out: {architecture} has none")
+    return config, added, tuple(notes)
 
 
 def _tokenizer_files(tokenizer: Tokenizer, config: TransformerConfig) -> dict[str, bytes]:

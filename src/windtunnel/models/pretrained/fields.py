@@ -28,9 +28,6 @@ METADATA = frozenset(_METADATA.split())
 
 LARGEST = 2**62
 
-OURS_ALONE = {"out_projection": True, "feed_forward_layers": 2, "head_bias": False}
-"""Settings of ours that a stock architecture has at these values only."""
-
 COMMON_NEEDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "is_encoder_decoder": ((False, None), "the model is a decoder only"),
     "add_cross_attention": ((False, None), "there is no encoder to attend to"),

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import ConfigError, MissingExtra
-from windtunnel.models.pretrained import gpt2, llama
-from windtunnel.models.pretrained.export import Exported, adapt
+from windtunnel.models.pretrained.architectures import obstacles
+from windtunnel.models.pretrained.export import Exported, adapt, refusal
+from windtunnel.models.pretrained.gguf_tokenizer import NO_MERGE
 from windtunnel.models.pretrained.parts import Part, linear, scatter, single
 from windtunnel.models.transformer import TransformerConfig
 from windtunnel.text.tokenizers import Tokenizer
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 FILE = "model.gguf"
-NO_MERGE = "! !"
-"""llama.cpp wants at least one merge; this one makes no token of the vocabulary, so it is taken apart again."""
 
 
 def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> Exported:
@@ -50,7 +49,7 @@ def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokeniz
     from gguf import GGUFWriter
 
     config, weights, notes = adapt(config, weights, architecture)
-    tensors = scatter(_gpt2_parts(config) if architecture == "gpt2" else _llama_parts(config), weights)
+    tensors = scatter(gpt2_parts(config) if architecture == "gpt2" else llama_parts(config), weights)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE
         writer = GGUFWriter(path, architecture)
@@ -59,7 +58,7 @@ def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokeniz
         for name, tensor in tensors.items():
             writer.add_tensor(name, _neighbours(name, tensor, config).float().contiguous().numpy())
         if config.rope_scaling and config.rope_scaling.kind == "llama3":
-            writer.add_tensor("rope_freqs.weight", _rope_divisors(config).numpy())
+            writer.add_tensor("rope_freqs.weight", rope_divisors(config).numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -73,18 +72,13 @@ def gguf_architecture(config: TransformerConfig) -> str:
     Raises:
         ConfigError: when there is none, naming what stands in the way of each.
     """
-    in_gpt2, in_llama = gpt2.obstacles(config), llama.obstacles(config)
+    found = {name: obstacles(config, name) for name in ("gpt2", "llama")}
     if config.activation in ("gelu", "relu"):
-        in_gpt2.append(f"model.activation={config.activation}")
-    if config.windows[0] is not None and len(set(config.windows)) == 1:
-        in_llama.append(f"model.window={config.window}")
-    if in_gpt2 and in_llama:
-        raise ConfigError(
-            "llama.cpp has no architecture for this model: gpt2 (learned positions, pre layer norm, gelu_tanh, no "
-            f"grouped queries, no window) has not {', '.join(in_gpt2)}; llama (rope, pre rms norm, swiglu, no window) "
-            f"has not {', '.join(in_llama)}; train with settings that one of them has"
-        )
-    return "llama" if in_gpt2 else "gpt2"
+        found["gpt2"]["activation"] = "gelu_tanh"
+    nearest = min(found, key=lambda name: len(found[name]))
+    if found[nearest]:
+        raise ConfigError(refusal("architecture of llama.cpp that is written here", config, nearest, found[nearest]))
+    return nearest
 
 
 def _add_settings(writer: GGUFWriter, config: TransformerConfig, architecture: str) -> None:
@@ -132,7 +126,7 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) ->
     writer.add_add_bos_token(False)
 
 
-def _gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
+def gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
     d, ff = config.d_model, config.ff_width
     yield single("embedding.weight", "token_embd.weight", config.vocab_size, d)
     yield single("position.embedding.weight", "position_embd.weight", config.context_length, d)
@@ -147,19 +141,20 @@ def _gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
     yield from _end(config, bias=True)
 
 
-def _llama_parts(config: TransformerConfig) -> Iterator[Part]:
-    d, ff, bias = config.d_model, config.ff_width, config.bias
+def llama_parts(config: TransformerConfig) -> Iterator[Part]:
+    d, ff, bias = config.d_model, config.ff_width, config.biases
     q, kv = config.n_heads * config.head_width, config.kv_heads * config.head_width
     yield single("embedding.weight", "token_embd.weight", config.vocab_size, d)
     for layer in range(config.n_layers):
         ours, theirs = f"blocks.{layer}", f"blk.{layer}"
         yield from _norm(f"{ours}.norm_1", f"{theirs}.attn_norm", d, bias=False)
-        yield from linear(f"{ours}.attention.qkv", [f"{theirs}.attn_{name}" for name in "qkv"], d, [q, kv, kv], bias)
-        yield from linear(f"{ours}.attention.out", [f"{theirs}.attn_output"], q, [d], bias)
+        qkv = [f"{theirs}.attn_{name}" for name in "qkv"]
+        yield from linear(f"{ours}.attention.qkv", qkv, d, [q, kv, kv], bias.qkv)
+        yield from linear(f"{ours}.attention.out", [f"{theirs}.attn_output"], q, [d], bias.out)
         yield from _norm(f"{ours}.norm_2", f"{theirs}.ffn_norm", d, bias=False)
-        yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.ffn_gate"], d, [ff], bias)
-        yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.ffn_up"], d, [ff], bias)
-        yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.ffn_down"], ff, [d], bias)
+        yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.ffn_gate"], d, [ff], bias.feed_forward)
+        yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.ffn_up"], d, [ff], bias.feed_forward)
+        yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.ffn_down"], ff, [d], bias.feed_forward)
     yield from _end(config, bias=False)
 
 
@@ -183,7 +178,14 @@ def _neighbours(name: str, tensor: Tensor, config: TransformerConfig) -> Tensor:
     return tensor.reshape(-1, 2, config.head_width // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
-def _rope_divisors(config: TransformerConfig) -> Tensor:
+def halves(name: str, tensor: Tensor, config: TransformerConfig) -> Tensor:
+    """The inverse of what is written: the rows of a query or key head from alternating to (first half, second half)."""
+    if ".attn_q." not in name and ".attn_k." not in name:
+        return tensor
+    return tensor.reshape(-1, config.head_width // 2, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+
+
+def rope_divisors(config: TransformerConfig) -> Tensor:
     """By what llama.cpp divides each rotary rate."""
     assert config.rope_scaling is not None
     rates = config.rope_base ** (-torch.arange(0, config.head_width, 2).float() / config.head_width)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from windtunnel.errors import ArtifactError
-from windtunnel.models.pretrained.fields import OURS_ALONE, Fields
+from windtunnel.models.pretrained.fields import Fields
 from windtunnel.models.pretrained.parts import Part, linear, single
 from windtunnel.models.transformer import TransformerConfig
 
@@ -77,26 +77,8 @@ def notes(values: dict[str, Any]) -> Iterator[str]:
         yield "reorder_and_upcast_attn changes the rounding of mixed precision only; in float32 the logits are the same"
 
 
-def obstacles(config: TransformerConfig) -> list[str]:
-    """The settings that GPT-2's architecture has not, as `model.x=y`."""
-    wanted: dict[str, tuple[Any, ...]] = {
-        "position": ("learned",),
-        "norm": ("layer",),
-        "norm_position": ("pre",),
-        "activation": ("gelu_tanh", "gelu", "relu"),
-        "n_kv_heads": (None, config.n_heads),
-        "d_head": (None, config.d_model / config.n_heads),
-        "causal": (True,),
-        **{name: (value,) for name, value in OURS_ALONE.items()},
-    }
-    found = [f"model.{name}={getattr(config, name)}" for name in wanted if getattr(config, name) not in wanted[name]]
-    if any(window is not None and window < config.context_length for window in config.windows):
-        found.append(f"model.window={config.window}")
-    return found
-
-
 def fields(config: TransformerConfig) -> dict[str, Any]:
-    """GPT-2's fields for a config without obstacles."""
+    """GPT-2's fields."""
     names = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
     return {
         "model_type": "gpt2",
@@ -107,7 +89,7 @@ def fields(config: TransformerConfig) -> dict[str, Any]:
         "n_layer": config.n_layers,
         "n_head": config.n_heads,
         "n_inner": config.d_ff,
-        "activation_function": names[config.activation],
+        "activation_function": names.get(config.activation, "relu"),
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -15,14 +15,20 @@ from torch import Tensor
 from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import read_given
-from windtunnel.models.pretrained import gpt2, llama
+from windtunnel.models.encoder import Encoder, EncoderConfig
+from windtunnel.models.pretrained import gpt2
+from windtunnel.models.pretrained.architectures import ARCHITECTURES, Architecture
 from windtunnel.models.pretrained.fields import Fields, computing, take_fields
-from windtunnel.models.pretrained.parts import Part, check_tensors, gather, listing
+from windtunnel.models.pretrained.parts import check_tensors, gather, listing
 from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, Entry, list_tensors, read_tensors
 from windtunnel.models.transformer import Transformer, TransformerConfig
 from windtunnel.text.tokenizers import Tokenizer
 
 HEAD = "lm_head.weight"
+OLD_HEAD = "embed_out.weight"
+"""The head of a GPT-NeoX, as older versions and Pythia's files call it."""
+_HEAD = re.compile(re.escape(HEAD))
+CHAT, CHAT_FIELDS = "tokenizer_config.json", ("bos_token", "eos_token", "chat_template")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "encoder.json")
 
 
@@ -31,39 +37,23 @@ class Pretrained:
     """A model from elsewhere.
 
     Attributes:
-        weights: float32, under our names, each parameter of `Transformer(config)` once.
+        weights: float32, under our names, each parameter of the config's model once.
         tokenizer: None when the folder has none that can be read.
-        origin: its model_type: "gpt2", "llama" or "mistral".
+        origin: its model_type: "gpt2", "llama", "bert", …
         notes: what was read otherwise than it was stored, or left out, a sentence each.
+        chat: chat_template, bos_token and eos_token, as tokenizer_config.json names them; those that are known.
     """
 
-    config: TransformerConfig
+    config: TransformerConfig | EncoderConfig
     weights: dict[str, Tensor]
     tokenizer: Tokenizer | None
     origin: str
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """How transformers stores one: the fields of its config.json, what they mean here, and its tensors."""
-
-    fields: Fields
-    settings: Callable[[dict[str, Any], object], dict[str, Any]]
-    parts: Callable[[TransformerConfig], Iterator[Part]]
-    prefix: str
-    buffers: re.Pattern[str]
-
-
-ARCHITECTURES = {
-    "gpt2": Architecture(gpt2.FIELDS, gpt2.settings, gpt2.parts, gpt2.PREFIX, gpt2.BUFFERS),
-    "llama": Architecture(llama.LLAMA, llama.settings, llama.parts, llama.PREFIX, llama.BUFFERS),
-    "mistral": Architecture(llama.MISTRAL, llama.settings, llama.parts, llama.PREFIX, llama.BUFFERS),
-}
+    chat: dict[str, str]
 
 
 def read_huggingface(folder: Path) -> Pretrained:
-    """A GPT-2, Llama or Mistral model out of a Hugging Face folder; every field and tensor is accounted for.
+    """A decoder of `ARCHITECTURES` out of a Hugging Face folder; every field and tensor is accounted for.
 
     Raises:
         ArtifactError: when config.json asks for something that this model cannot be, the weights are missing, pickled,
@@ -72,15 +62,24 @@ def read_huggingface(folder: Path) -> Pretrained:
     """
     origin, config, notes = read_config(folder / "config.json")
     weights, more = read_weights(folder, config, ARCHITECTURES[origin])
-    tokenizer, about_tokenizer = _tokenizer(folder, config)
-    return Pretrained(config, weights, tokenizer, origin, (*notes, *more, *about_tokenizer))
+    tokenizer, about_tokenizer = tokenizer_of(folder, config.vocab_size)
+    if tokenizer is not None and tokenizer.end_id is None:
+        about_tokenizer.append(
+            "the tokenizer has no <|endoftext|>, the end mark here, so generated text ends at its length only"
+        )
+    return Pretrained(config, weights, tokenizer, origin, (*notes, *more, *about_tokenizer), read_chat(folder))
 
 
-def to_model(config: TransformerConfig, weights: Mapping[str, Tensor]) -> Transformer:
+@overload
+def to_model(config: TransformerConfig, weights: Mapping[str, Tensor]) -> Transformer: ...
+@overload
+def to_model(config: EncoderConfig, weights: Mapping[str, Tensor]) -> Encoder: ...
+def to_model(config: TransformerConfig | EncoderConfig, weights: Mapping[str, Tensor]) -> Transformer | Encoder:
     """The model with these weights, in evaluation mode; it takes the tensors themselves, not copies."""
     with torch.device("meta"):
-        model = Transformer(config)
-    model.position.build()  # what is no weight but a table (ALiBi's slopes) must be real
+        model = config.create()
+    trunk = model.trunk if isinstance(model, Encoder) else model
+    trunk.position.build()  # what is no weight but a table (ALiBi's slopes) must be real
     model.load_state_dict(dict(weights), assign=True)
     return model.eval()
 
@@ -91,7 +90,7 @@ def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
     Raises:
         ArtifactError: when it cannot be read or one of its fields cannot be honoured.
     """
-    origin, data = _read_fields(path)
+    origin, data = read_fields(path, ARCHITECTURES)
     architecture = ARCHITECTURES[origin]
     values = take_fields(data, architecture.fields, path)
     try:
@@ -101,8 +100,22 @@ def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
     return origin, config, list(gpt2.notes(values)) if origin == "gpt2" else []
 
 
-def _read_fields(path: Path) -> tuple[str, dict[str, Any]]:
-    """The model_type of a config.json and all of its fields."""
+def read_chat(folder: Path) -> dict[str, str]:
+    """What a folder's tokenizer_config.json says of conversations; nothing where it cannot be read."""
+    try:
+        data = json.loads(read_given(folder / CHAT, 1 << 22))
+        template = folder / "chat_template.jinja"
+        if isinstance(data, dict) and template.exists():
+            data["chat_template"] = read_given(template, 1 << 22)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    given = {name: data.get(name) for name in CHAT_FIELDS} if isinstance(data, dict) else {}
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in given.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def read_fields(path: Path, known: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """The model_type of a config.json, one of the known ones, and all of its fields."""
     try:
         data = json.loads(read_given(path, 1 << 24))
     except OSError as error:
@@ -112,23 +125,26 @@ def _read_fields(path: Path) -> tuple[str, dict[str, Any]]:
     except (ValueError, RecursionError):
         raise ArtifactError(f"{path} is not JSON; expected a Hugging Face model's config.json") from None
     origin = data.get("model_type") if isinstance(data, dict) else None
-    if not isinstance(origin, str) or origin not in ARCHITECTURES:
+    if not isinstance(origin, str) or origin not in known:
         shown = repr(origin)[:60]
-        raise ArtifactError(f"{path}: model_type {shown} is not one that can be read: {', '.join(ARCHITECTURES)}")
+        raise ArtifactError(f"{path}: model_type {shown} is not one that can be read: {', '.join(known)}")
     return origin, data
 
 
-def link_what_computes(source: Path, folder: Path) -> None:
+def link_what_computes(source: Path, folder: Path, fields: Mapping[str, Fields]) -> None:
     """Give `folder` what decides the logits of the model in `source`: its weights, and its known fields only.
 
     Whatever else lies in `source`, code above all, another program that reads `folder` does not see.
 
+    Args:
+        fields: of every architecture, by its model_type.
+
     Raises:
         ArtifactError: when config.json or the weights cannot be read.
     """
-    origin, data = _read_fields(source / "config.json")
+    origin, data = read_fields(source / "config.json", fields)
     no_marks = {"bos_token_id": None, "eos_token_id": None}  # else transformers warns of its own in a small vocabulary
-    told = computing(data, ARCHITECTURES[origin].fields) | no_marks
+    told = computing(data, fields[origin]) | no_marks
     (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
     entries = list_tensors(source)
     files = {entry.file for entry in entries.values()}
@@ -147,7 +163,7 @@ def read_weights(
     Raises:
         ArtifactError: listing what does not fit, before any tensor is read.
     """
-    entries = _canonical(list_tensors(folder), architecture.prefix, folder)
+    entries = canonical(list_tensors(folder), architecture.prefix, folder, _HEAD)
     if config.n_layers > len(entries):
         raise ArtifactError(
             f"{folder}: config.json says {config.n_layers} layers, and there are {len(entries)} tensors"
@@ -167,16 +183,17 @@ def read_weights(
     if narrow:
         notes.append(f"weights stored as {', '.join(narrow)} were read into float32")
     tensors = read_tensors(used)
-    return gather(parts, tensors.pop), notes
+    return gather(parts, lambda name: architecture.inward(name, tensors.pop(name), config)), notes
 
 
-def _canonical(entries: Mapping[str, Entry], prefix: str, folder: Path) -> dict[str, Entry]:
+def canonical(entries: Mapping[str, Entry], prefix: str, folder: Path, heads: re.Pattern[str]) -> dict[str, Entry]:
     """The tensors by the names that they have in the model with a head: the bare model's lack the prefix."""
     named: dict[str, Entry] = {}
-    for name, entry in entries.items():
-        full = name if name == HEAD or name.startswith(prefix) else prefix + name
+    for stored, entry in entries.items():
+        name = HEAD if stored == OLD_HEAD else stored
+        full = name if heads.fullmatch(name) or name.startswith(prefix) else prefix + name
         if full in named:
-            twice = listing([named[full].name, name])
+            twice = listing([named[full].name, stored])
             raise ArtifactError(f"{folder} has the tensor {listing([full])} twice, as {twice}; remove one")
         named[full] = entry
     return named
@@ -194,25 +211,26 @@ def _check_tied(head: Entry, embedding: Entry, folder: Path) -> None:
     )
 
 
-def _tokenizer(folder: Path, config: TransformerConfig) -> tuple[Tokenizer | None, list[str]]:
+def tokenizer_of(
+    folder: Path, vocab_size: int, other: Callable[[], Tokenizer] | None = None
+) -> tuple[Tokenizer | None, list[str]]:
     """The folder's tokenizer, if there is one, and how its vocabulary compares with the embedding.
+
+    Args:
+        other: makes it of other files than `TOKENIZER_FILES`.
 
     Raises:
         DataError: when it cannot be used, or has tokens that the embedding has no row for.
     """
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+    if other is None and not any((folder / name).exists() for name in TOKENIZER_FILES):
         return None, [f"no tokenizer: the folder has none of {', '.join(TOKENIZER_FILES)}"]
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocab_size > config.vocab_size:
+    tokenizer = Tokenizer.load(folder) if other is None else other()
+    if tokenizer.vocab_size > vocab_size:
         raise DataError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model's embedding {config.vocab_size:,} "
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model's embedding {vocab_size:,} "
             "rows; use the tokenizer that the model was trained with"
         )
     notes = []
-    if tokenizer.vocab_size < config.vocab_size:
-        notes.append(
-            f"the embedding has {config.vocab_size - tokenizer.vocab_size} rows more than the tokenizer tokens"
-        )
-    if tokenizer.end_id is None:
-        notes.append("the tokenizer has no <|endoftext|>, the end mark here, so generated text ends at its length only")
+    if tokenizer.vocab_size < vocab_size:
+        notes.append(f"the embedding has {vocab_size - tokenizer.vocab_size} rows more than the tokenizer tokens")
     return tokenizer, notes

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from windtunnel.errors import ArtifactError
-from windtunnel.models.pretrained.fields import OURS_ALONE, Fields
+from windtunnel.models.pretrained.fields import Fields
 from windtunnel.models.pretrained.parts import Part, linear, listing, single
 from windtunnel.models.transformer import TransformerConfig
 
@@ -20,26 +20,26 @@ PREFIX = "model."
 BUFFERS = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 """The rotary rates, which older versions stored with the weights."""
 
-_NO_DROPOUT = (
+NO_DROPOUT = (
     (0, None),
     "there is one dropout here and Llama has only this one; it acts in training only: set it to 0",
 )
-_ROPE = {
+ROPE = {
     "rope_parameters": None, "rope_theta": None, "rope_scaling": None, "partial_rotary_factor": None,
     "original_max_position_embeddings": None,
 }  # fmt: skip
-_SHARED = {
+SHARED = {
     "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",
-    "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "head_dim": None, **_ROPE,
+    "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "head_dim": None, **ROPE,
 }  # fmt: skip
 
 LLAMA = Fields(
     mapped={
-        **_SHARED, "intermediate_size": 11008, "num_key_value_heads": None, "max_position_embeddings": 2048,
+        **SHARED, "intermediate_size": 11008, "num_key_value_heads": None, "max_position_embeddings": 2048,
         "attention_bias": False, "mlp_bias": False,
     },
     needs={
-        "attention_dropout": _NO_DROPOUT,
+        "attention_dropout": NO_DROPOUT,
         "sliding_window": ((None,), "transformers' Llama ignores it; for a window the model_type must be mistral"),
         "layer_types": ((None,), "Llama's layers are all alike"),
     },
@@ -48,11 +48,11 @@ LLAMA = Fields(
 )  # fmt: skip
 MISTRAL = Fields(
     mapped={
-        **_SHARED, "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072,
+        **SHARED, "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072,
         "sliding_window": 4096,
     },
     needs={
-        "attention_dropout": _NO_DROPOUT,
+        "attention_dropout": NO_DROPOUT,
         "attention_bias": ((False, None), "Mistral has no biases"),
         "mlp_bias": ((False, None), "Mistral has no biases"),
         "layer_types": ((None,), "transformers' Mistral ignores it: all layers have the same window"),
@@ -65,16 +65,31 @@ def settings(values: dict[str, Any], where: object) -> dict[str, Any]:
     """Our settings from Llama's or Mistral's fields.
 
     Raises:
-        ArtifactError: for another activation, biases in one half of a block only, or rotary settings not built in.
+        ArtifactError: for another activation, or rotary settings not built in.
     """
+    own = biases(bool(values.get("attention_bias")), bool(values.get("mlp_bias")))
+    return {**shared(values, where), **gated(values, where), **own}
+
+
+def biases(attention: bool, feed_forward: bool) -> dict[str, bool]:
+    """Our settings of them; an RMS norm has none."""
+    if attention == feed_forward:
+        return {"bias": attention}
+    return {"bias": False, "qkv_bias": attention, "out_bias": attention, "feed_forward_bias": feed_forward}
+
+
+def gated(values: Mapping[str, Any], where: object) -> dict[str, str]:
+    """The setting of a gated feed-forward. Raises ArtifactError for another activation than silu."""
     if values["hidden_act"] not in ("silu", "swish"):
         raise ArtifactError(f"{where}: hidden_act={values['hidden_act']!r}; the gated feed-forward here has silu")
-    if values.get("attention_bias") != values.get("mlp_bias"):
-        raise ArtifactError(
-            f"{where}: attention_bias={values['attention_bias']!r} and mlp_bias={values['mlp_bias']!r}; "
-            "here both have biases or neither has"
-        )
-    base, scaling = rope(values, where)
+    return {"activation": "swiglu"}
+
+
+def shared(values: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """The settings that Llama and its relatives have in common. Raises ArtifactError as `rope` does."""
+    base, scaling, fraction = rope(values, where)
+    if fraction not in (None, 1, 1.0):
+        raise ArtifactError(f"{where}: partial_rotary_factor={fraction!r}; the whole head is rotated here")
     d_model, n_heads, head_dim = values["hidden_size"], values["num_attention_heads"], values["head_dim"]
     usual = isinstance(head_dim, int) and isinstance(n_heads, int) and head_dim * n_heads == d_model
     return {
@@ -92,15 +107,13 @@ def settings(values: dict[str, Any], where: object) -> dict[str, Any]:
         "window": values.get("sliding_window"),
         "norm": "rms",
         "norm_epsilon": values["rms_norm_eps"],
-        "activation": "swiglu",
-        "bias": bool(values.get("attention_bias")),
         "tie_embeddings": values["tie_word_embeddings"],
         "dropout": 0.0,
     }
 
 
-def rope(values: Mapping[str, Any], where: object) -> tuple[float, dict[str, Any] | None]:
-    """The rotary base and scaling out of both spellings, with transformers' order of precedence.
+def rope(values: Mapping[str, Any], where: object) -> tuple[float, dict[str, Any] | None, float | None]:
+    """The rotary base, scaling and part of a head out of both spellings, with transformers' order of precedence.
 
     Raises:
         ArtifactError: for a kind or a part of it that is not built in.
@@ -118,51 +131,38 @@ def rope(values: Mapping[str, Any], where: object) -> tuple[float, dict[str, Any
     needed = {"default": set(), "linear": {"factor"}, "llama3": {"factor", "low_freq_factor", "high_freq_factor"}}
     if kind not in needed:
         raise ArtifactError(f"{where}: rope_type={kind!r} is not built in; known are {', '.join(needed)}")
-    if partial not in (None, 1, 1.0):
-        raise ArtifactError(f"{where}: partial_rotary_factor={partial!r}; the whole head is rotated here")
     if given.keys() != needed[kind]:
         wrong = listing(sorted(given.keys() ^ needed[kind]))
         raise ArtifactError(f"{where}: rope_type={kind!r} is given with wrong fields; missing or unknown: {wrong}")
     if kind == "default":
-        return base, None
-    return base, {"kind": kind, **given, **({"original_context_length": original} if kind == "llama3" else {})}
-
-
-def obstacles(config: TransformerConfig) -> list[str]:
-    """The settings that neither Llama's nor Mistral's architecture has, as `model.x=y`."""
-    wanted: dict[str, Any] = {
-        "position": "rope",
-        "norm": "rms",
-        "norm_position": "pre",
-        "activation": "swiglu",
-        "causal": True,
-    }
-    wanted |= OURS_ALONE
-    found = [f"model.{name}={getattr(config, name)}" for name in wanted if getattr(config, name) != wanted[name]]
-    if len(set(config.windows)) > 1:
-        found.append(f"model.window={config.window} (one for all layers)")
-    if config.bias and is_mistral(config):
-        found.append("model.bias=True (with a window or a d_head of its own)")
-    return found
-
-
-def is_mistral(config: TransformerConfig) -> bool:
-    """Whether it takes Mistral's architecture: for a window, or for heads that do not divide d_model."""
-    return config.windows[0] is not None or config.d_model % config.n_heads > 0
+        return base, None, partial
+    scaling = {"kind": kind, **given, **({"original_context_length": original} if kind == "llama3" else {})}
+    return base, scaling, partial
 
 
 def fields(config: TransformerConfig) -> dict[str, Any]:
-    """Llama's or Mistral's fields for a config without obstacles."""
-    mistral, scaling = is_mistral(config), None
+    """Llama's fields."""
+    own: dict[str, Any] = {"attention_bias": config.biases.qkv, "mlp_bias": config.biases.feed_forward}
+    own |= {"head_dim": None} if config.d_model % config.n_heads else {}  # which transformers' Llama refuses
+    return {**shared_fields(config, "llama", "Llama"), **own}
+
+
+def mistral_fields(config: TransformerConfig) -> dict[str, Any]:
+    """Mistral's fields."""
+    return {**shared_fields(config, "mistral", "Mistral"), "sliding_window": config.windows[0]}
+
+
+def shared_fields(config: TransformerConfig, model_type: str, name: str) -> dict[str, Any]:
+    """The inverse of `shared`, for an architecture of this model_type and name of class."""
+    scaling = None
     if config.rope_scaling:
         scaling = {"rope_type": config.rope_scaling.kind, **config.rope_scaling.model_dump(exclude={"kind"})}
         scaling["original_max_position_embeddings"] = scaling.pop("original_context_length")
         if config.rope_scaling.kind == "linear":
             scaling = {"rope_type": "linear", "factor": config.rope_scaling.factor}
-    own = {"sliding_window": config.windows[0]} if mistral else {"attention_bias": config.bias, "mlp_bias": config.bias}
     return {
-        "model_type": "mistral" if mistral else "llama",
-        "architectures": ["MistralForCausalLM" if mistral else "LlamaForCausalLM"],
+        "model_type": model_type,
+        "architectures": [f"{name}ForCausalLM"],
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.context_length,
         "hidden_size": config.d_model,
@@ -177,25 +177,44 @@ def fields(config: TransformerConfig) -> dict[str, Any]:
         "rope_scaling": scaling,
         "attention_dropout": 0.0,
         "tie_word_embeddings": config.tie_embeddings,
-        **own,
     }
 
 
-def parts(config: TransformerConfig) -> Iterator[Part]:
-    """Llama's and Mistral's tensors; queries, keys and values are one matrix here and three there."""
-    d, ff, bias = config.d_model, config.ff_width, config.bias
+def parts(config: TransformerConfig, plain: tuple[str, str] = ("up_proj", "down_proj")) -> Iterator[Part]:
+    """The tensors of Llama and its relatives; queries, keys and values are one matrix here and three there.
+
+    Args:
+        plain: the names of the two matrices of a feed-forward without a gate.
+    """
+    d, ff, bias = config.d_model, config.ff_width, config.biases
     q, kv = config.n_heads * config.head_width, config.kv_heads * config.head_width
+    after = config.norm_position == "branch"
+    norms = ["input_layernorm", "post_attention_layernorm", "post_feedforward_layernorm"][after : after + 2]
     yield single("embedding.weight", "model.embed_tokens.weight", config.vocab_size, d)
     for layer in range(config.n_layers):
         ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
-        yield single(f"{ours}.norm_1.weight", f"{theirs}.input_layernorm.weight", d)
+        yield from _norm(f"{ours}.norm_1", f"{theirs}.{norms[0]}", config)
         qkv = [f"{theirs}.self_attn.{name}_proj" for name in "qkv"]
-        yield from linear(f"{ours}.attention.qkv", qkv, d, [q, kv, kv], bias)
-        yield from linear(f"{ours}.attention.out", [f"{theirs}.self_attn.o_proj"], q, [d], bias)
-        yield single(f"{ours}.norm_2.weight", f"{theirs}.post_attention_layernorm.weight", d)
-        yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.mlp.gate_proj"], d, [ff], bias)
-        yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.mlp.up_proj"], d, [ff], bias)
-        yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.mlp.down_proj"], ff, [d], bias)
-    yield single("norm.weight", "model.norm.weight", d)
+        yield from linear(f"{ours}.attention.qkv", qkv, d, [q, kv, kv], bias.qkv)
+        if config.qk_norm != "none":
+            whole = config.qk_norm == "whole"
+            for name, n in (("q_norm", q), ("k_norm", kv)):
+                width = n if whole else config.head_width
+                yield single(f"{ours}.attention.{name}.weight", f"{theirs}.self_attn.{name}.weight", width)
+        yield from linear(f"{ours}.attention.out", [f"{theirs}.self_attn.o_proj"], q, [d], bias.out)
+        yield from _norm(f"{ours}.norm_2", f"{theirs}.{norms[1]}", config)
+        gated = config.activation == "swiglu"
+        if gated:
+            yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.mlp.gate_proj"], d, [ff], bias.feed_forward)
+        up, down = ("up_proj", "down_proj") if gated else plain
+        yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.mlp.{up}"], d, [ff], bias.feed_forward)
+        yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.mlp.{down}"], ff, [d], bias.feed_forward)
+    yield from _norm("norm", "model.norm", config)
     if not config.tie_embeddings:
         yield single("head.weight", "lm_head.weight", config.vocab_size, d)
+
+
+def _norm(ours: str, theirs: str, config: TransformerConfig) -> Iterator[Part]:
+    yield single(f"{ours}.weight", f"{theirs}.weight", config.d_model)
+    if config.norm == "layer":
+        yield single(f"{ours}.bias", f"{theirs}.bias", config.d_model)

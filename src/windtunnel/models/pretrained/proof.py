@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.errors import ArtifactError, DataError, MissingExtra
+from windtunnel.models.encoder import Encoder
+from windtunnel.models.pretrained.architectures import ARCHITECTURES
+from windtunnel.models.pretrained.encoders import ENCODERS
 from windtunnel.models.pretrained.huggingface import link_what_computes
 from windtunnel.models.transformer import Transformer
 from windtunnel.text.tokenizers import Tokenizer
@@ -21,6 +24,9 @@ from windtunnel.text.tokenizers import Tokenizer
 TOLERANCE = 1e-4
 """How far two logits may lie apart: float32 sums in another order."""
 
+FIELDS = {name: one.fields for name, one in ARCHITECTURES.items()} | {
+    name: one.fields for name, one in ENCODERS.items()
+}
 LONGEST = 1024
 TEXT = (
     "The wind tunnel was built before the aeroplane flew. A model of the wing, a hand wide, stood in the stream of "
@@ -34,10 +40,12 @@ class Proof:
     """Ours and transformers' side by side, in float32 on the same device.
 
     Attributes:
-        max_difference: the largest |difference of two logits|, by the length of the text that was read.
+        max_difference: the largest |difference of two logits|, of an encoder of two numbers of its last vectors, by the
+            length of the text that was read.
         loss, loss_transformers: mean cross-entropy in nats a token on a fixed text; None without a tokenizer
             that knows its characters.
-        continuation, continuation_transformers: the ids that greedy decoding gives after the same first ids.
+        continuation, continuation_transformers: the ids that greedy decoding gives after the same first ids; none of an
+            encoder, which writes nothing.
     """
 
     transformers_version: str
@@ -61,24 +69,28 @@ class Proof:
 
 
 def compare_with_transformers(
-    model: Transformer,
-    folder: Path,
+    model: Transformer | Encoder,
+    source: Path,
     tokenizer: Tokenizer | None = None,
     lengths: Sequence[int] | None = None,
     n_tokens: int = 16,
 ) -> Proof:
-    """Run the folder's model in transformers and ours on the same ids, drawn at random but always the same.
+    """Run the source's model in transformers and ours on the same ids, drawn at random but always the same.
 
     Args:
+        source: a Hugging Face folder, or a GGUF file.
         lengths: of the texts; None is 1, 2, 17, and the context (at most 1,024) and one less.
         n_tokens: how many tokens are decoded.
 
     Raises:
-        MissingExtra: when transformers is not installed.
-        ArtifactError: when transformers refuses the folder's config or weights.
+        MissingExtra: when transformers is not installed, or for a GGUF file gguf and accelerate.
+        ArtifactError: when transformers refuses the source's config or weights.
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtra("transformers", "hf", "comparing with transformers")
+    for package in ("gguf", "accelerate") if source.is_file() else ():
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "gguf", "comparing a GGUF file with transformers")
     import transformers
 
     logging: Any = transformers.utils.logging
@@ -86,16 +98,21 @@ def compare_with_transformers(
     context, vocab_size = model.config.context_length, model.config.vocab_size
     longest = min(context, LONGEST)
     lengths = sorted({min(length, context) for length in lengths or (1, 2, 17, max(longest - 1, 1), longest)})
-    theirs = _load(folder).eval().to(model.embedding.weight.device)
+    writes = isinstance(model, Transformer)
+    theirs = _load(source, writes).eval().to(model.embedding.weight.device)
 
     def their_logits(ids_1T: Tensor) -> Tensor:
-        logits: Tensor = theirs(ids_1T, use_cache=False).logits
+        logits: Tensor = theirs(ids_1T, use_cache=False).logits if writes else theirs(ids_1T).last_hidden_state
         return logits
 
     generator = torch.Generator().manual_seed(0)
     ids_1T = torch.randint(vocab_size, (1, lengths[-1]), generator=generator).to(model.embedding.weight.device)
+    if not writes:
+        ids_1T[ids_1T == 1] = 0  # in a RoBERTa transformers takes this id for padding, wherever it stands
     with torch.no_grad():
         apart = {n: (model(ids_1T[:, :n]) - their_logits(ids_1T[:, :n])).abs().max().item() for n in lengths}
+        if not writes:
+            return Proof(transformers.__version__, TOLERANCE, apart, None, None, (), ())
         start = min(8, max(context - n_tokens, 1))
         n_tokens = min(n_tokens, context - start)
         return Proof(
@@ -109,8 +126,8 @@ def compare_with_transformers(
         )
 
 
-def _load(folder: Path) -> Any:
-    """transformers' model of the folder's weights; it sees nothing of the folder that could load code.
+def _load(source: Path, writes: bool) -> Any:
+    """transformers' model of the source's weights, with a head if it writes; it sees nothing that could load code.
 
     Raises:
         ArtifactError: when transformers refuses them.
@@ -119,17 +136,23 @@ def _load(folder: Path) -> Any:
     from huggingface_hub.errors import StrictDataclassError
 
     with tempfile.TemporaryDirectory() as plain:
-        link_what_computes(folder, Path(plain))
+        if source.is_file():
+            (Path(plain) / "model.gguf").symlink_to(source.resolve())
+            which: dict[str, Any] = {"gguf_file": "model.gguf"}
+        else:
+            link_what_computes(source, Path(plain), FIELDS)
+            which = {"use_safetensors": True}
         try:
-            return transformers.AutoModelForCausalLM.from_pretrained(
-                plain, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            kind = transformers.AutoModelForCausalLM if writes else transformers.AutoModel
+            return kind.from_pretrained(
+                plain, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **which
             )
         except (StrictDataclassError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = " ".join(lines[:2])[:200] or type(error).__name__
             raise ArtifactError(
-                f"transformers cannot load the model in {folder}, so nothing can be compared ({reason}); "
-                "correct its config.json or download it again"
+                f"transformers cannot load the model in {source}, so nothing can be compared ({reason}); "
+                "correct its config.json or download it again, or import it with --no-proof"
             ) from None
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.errors import SaveError
+from windtunnel.errors import ConfigError, SaveError
+from windtunnel.files import discard
 
 
 def cache_folder() -> Path:
@@ -50,3 +52,53 @@ def private_folder(name: str) -> Path:
     else:
         return path
     raise SaveError(f"nothing is run from {path}: others own {exposed[-1]} or may write to it; {cure}")
+
+
+KEPT = {
+    "models": "pretrained models that were fetched",
+    "corpora": "corpora that were fetched",
+    "tokens": "texts as ids",
+    "features": "what frozen trunks made of texts",
+    "decoding": "compiled steps of decoding",
+    "compiler": "what torch's compiler made",
+    "dask": "files of workers on many machines",
+}
+"""What the cache holds, by the name of its folder; all of it can be made or fetched again."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder of the cache: its name, what it holds, how many files and bytes."""
+
+    name: str
+    what: str
+    n_files: int
+    n_bytes: int
+
+
+def listing() -> list[Kept]:
+    """Every folder of the cache that there is, in the order of `KEPT`."""
+    found = []
+    for name, what in KEPT.items():
+        folder = cache_folder() / name
+        if folder.is_dir():
+            sizes = [path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+            found.append(Kept(name, what, len(sizes), sum(sizes)))
+    return found
+
+
+def clear(name: str) -> int:
+    """Delete a folder of the cache; how many bytes that were.
+
+    Raises:
+        ConfigError: for a name that is not in `KEPT`.
+        SaveError: when it cannot be deleted.
+    """
+    if name not in KEPT:
+        raise ConfigError(f"the cache has no folder {name!r}; known are {', '.join(KEPT)}")
+    n_bytes = sum(kept.n_bytes for kept in listing() if kept.name == name)
+    try:
+        discard(cache_folder() / name)
+    except OSError as error:
+        raise SaveError(f"{cache_folder() / name} cannot be deleted ({error.strerror}); delete it yourself") from None
+    return n_bytes

@@ -62,8 +62,9 @@ class Corpus:
         `line` is one document a line, `read` gives lines without their newline, empty ones left out.
     read: a fresh pass over the corpus each call. It raises DataError when the text cannot be read.
     truth: None where nobody knows it.
-    fields: what a document consists of. A document of several fields, such as ("source", "target"), is a line with
-        one TAB between them; documents whose first fields are equal land in one split.
+    fields: what a document consists of. A document of several fields, such as ("source", "target") or ("text",
+        "label"), is a line with one TAB between them; documents whose first fields are equal land in one split, or in
+        the one that a field `split` names.
     judging: of a corpus of pairs, what helps to judge the answers.
     """
 

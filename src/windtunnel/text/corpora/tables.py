@@ -20,7 +20,8 @@ from windtunnel.text.corpora.files import read_chunks
 
 KINDS = (".tsv", ".csv", ".jsonl")
 PAIR = {"source": "source", "target": "target"}
-"""The columns that make a file a corpus of pairs without being asked for."""
+LABELLED = {"text": "text", "label": "label"}
+"""The columns that make a file a corpus of pairs, or of texts and labels, without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,17 @@ class Table:
         Raises:
             DataError: names the line of the first row that is not as the header says or cannot be a document.
         """
+        read = _labelled if "label" in self.columns else _values
         for number, row in rows_of(self.path):
             where = f"{self.path}, line {number}"
-            yield join_fields({field: _value(row, name, where) for field, name in self.columns.items()}, where)
+            yield join_fields(read(row, self.columns, where), where)
 
 
 def find_table(files: tuple[Path, ...], columns: Mapping[str, str] | None) -> Table | None:
     """The table in `files`, or None where they are plain text.
 
     Args:
-        columns: the column of each field; None means `source` and `target`, if the file has both.
+        columns: the column of each field; None means `source` and `target`, or `text` and `label`, if it has both.
 
     Raises:
         DataError: columns are asked for that are not there, or that stand there twice.
@@ -56,9 +58,9 @@ def find_table(files: tuple[Path, ...], columns: Mapping[str, str] | None) -> Ta
             given = path if len(files) == 1 else f"{len(files)} files"
             raise DataError(f"columns are those of one file, {', '.join(KINDS)} or one of these as .gz; got {given}")
         return None
-    wanted = PAIR if columns is None else columns
     names = column_names(path)
-    if columns is None and not set(wanted.values()) <= {*names}:
+    wanted = columns or next((known for known in (PAIR, LABELLED) if {*known.values()} <= {*names}), None)
+    if wanted is None:
         return None
     require_columns(path, names, wanted.values())
     return Table(path, dict(wanted))
@@ -147,6 +149,33 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: {line[:80]!r} is no object; expected {{...}} on each line")
         yield number, row
+
+
+def cell(row: Mapping[str, object], name: str, where: str) -> str:
+    """A cell without spaces around it; a number or true of JSONL as JSON writes it.
+
+    Raises:
+        DataError: there is no value, or it is a list or an object.
+    """
+    value = row.get(name)
+    if value is None:
+        raise DataError(f"{where}: no value for {name!r}; add it, or delete the line")
+    if isinstance(value, dict | list):
+        raise DataError(f"{where}: {name} is {json.dumps(value)[:80]}, expected a text or a number")
+    return value.strip() if isinstance(value, str) else json.dumps(value)
+
+
+def _labelled(row: Mapping[str, object], columns: Mapping[str, str], where: str) -> dict[str, str]:
+    """The fields of a row of text and label, none of them empty; white space in them becomes one space."""
+    found = {field: " ".join(cell(row, name, where).split()) for field, name in columns.items()}
+    empty = next((field for field, value in found.items() if not value), None)
+    if empty is not None:
+        raise DataError(f"{where}: {columns[empty]} is empty, expected a {empty}; fill it in or delete the line")
+    return found
+
+
+def _values(row: Mapping[str, object], columns: Mapping[str, str], where: str) -> dict[str, str]:
+    return {field: _value(row, name, where) for field, name in columns.items()}
 
 
 def _value(row: Mapping[str, object], name: str, where: str) -> str:

@@ -1,0 +1,116 @@
+"""The tokenizer of a GGUF file as a tokenizer.json: a byte-level BPE whose words are cut as the file's own name says.
+
+GGUF stores tokens, merges and, of what cuts a text into words, the name alone (`tokenizer.ggml.pre`); what stands
+behind a name is in llama.cpp's llama-vocab.cpp. A name that is not known here is refused: other words, other ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from windtunnel.errors import ArtifactError, DataError
+from windtunnel.text.tokenizers import Tokenizer
+
+NO_MERGE = "! !"
+"""llama.cpp wants at least one merge; this one makes no token of the vocabulary, so it is taken apart again."""
+
+_NORMAL, _CONTROL, _USER, _UNUSED = 1, 3, 4, 5
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+def _sequence(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": list(parts)}
+
+
+_SPLIT = {"type": "Split", "pattern": {"Regex": _LLAMA3}, "behavior": "Isolated", "invert": False}
+_SINGLE_DIGITS = _sequence({"type": "Digits", "individual_digits": True}, {**_BYTES, "use_regex": True})
+_LLAMA3_WORDS = _sequence(_SPLIT, {**_BYTES, "use_regex": False})
+
+WORDS: dict[str, dict[str, Any]] = {
+    "gpt-2": {**_BYTES, "use_regex": True},
+    "smollm": _SINGLE_DIGITS,
+    "llama-bpe": _LLAMA3_WORDS,
+    "llama3": _LLAMA3_WORDS,
+}
+"""What cuts a text into words, by the name of it."""
+
+
+def gguf_tokenizer(settings: Mapping[str, Any], where: object) -> Tokenizer:
+    """The tokenizer among the settings of a GGUF file; rows at the end that no token uses are left out.
+
+    Raises:
+        ArtifactError: for another kind than a byte-level BPE, an unknown pre-tokenizer, or lists that do not fit.
+        DataError: when the lists are no tokenizer.
+    """
+    model, pre = settings.get("tokenizer.ggml.model"), settings.get("tokenizer.ggml.pre")
+    if model != "gpt2":
+        raise ArtifactError(
+            f"{where}: its tokenizer is of the kind {str(model)[:40]!r}; a byte-level BPE (gpt2) is read, so use the "
+            "model's Hugging Face folder"
+        )
+    if pre not in WORDS:
+        raise ArtifactError(
+            f"{where}: its pre-tokenizer is {str(pre)[:40]!r}, and the file says no more of it; known are "
+            f"{', '.join(WORDS)}; use the model's Hugging Face folder, which has the tokenizer whole"
+        )
+    tokens, merges = _texts(settings, "tokens", where), _texts(settings, "merges", where)
+    kinds = [int(kind) for kind in settings.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))]
+    if len(kinds) != len(tokens):
+        raise ArtifactError(f"{where}: it has {len(tokens):,} tokens and {len(kinds):,} types of tokens")
+    while kinds and kinds[-1] == _UNUSED:
+        kinds.pop()
+    tokens = tokens[: len(kinds)]
+    if len(set(tokens)) < len(tokens):
+        raise ArtifactError(f"{where}: a token is there twice")
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [
+        {"id": number, "content": token, **flags, "special": kind == _CONTROL}
+        for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
+        if kind in (_CONTROL, _USER)
+    ]
+    whole = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    text = json.dumps(
+        {
+            "version": "1.0",
+            "added_tokens": added,
+            "normalizer": None,
+            "pre_tokenizer": WORDS[pre],
+            "decoder": {**_BYTES, "add_prefix_space": True, "use_regex": True},
+            "model": {
+                "type": "BPE",
+                **whole,
+                "ignore_merges": WORDS[pre] is _LLAMA3_WORDS,
+                "vocab": {token: number for number, token in enumerate(tokens)},
+                "merges": [] if merges == [NO_MERGE] else [merge.split(" ") for merge in merges],
+            },
+        }
+    )
+    try:
+        return Tokenizer.from_json(text)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def gguf_chat(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The marks that begin and end a text and the template of a conversation, as tokenizer_config.json names them."""
+    tokens = settings.get("tokenizer.ggml.tokens")
+    found = {}
+    for name in ("bos", "eos"):
+        number = settings.get(f"tokenizer.ggml.{name}_token_id")
+        if isinstance(tokens, list) and type(number) is int and number < len(tokens):
+            found[f"{name}_token"] = tokens[number]
+    template = settings.get("tokenizer.chat_template")
+    return {**found, "chat_template": template} if isinstance(template, str) else found
+
+
+def _texts(settings: Mapping[str, Any], name: str, where: object) -> list[str]:
+    given = settings.get(f"tokenizer.ggml.{name}")
+    if not isinstance(given, list):
+        raise ArtifactError(f"{where}: it has no tokenizer.ggml.{name}, so no text can be turned into ids")
+    return given

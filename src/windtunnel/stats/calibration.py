@@ -1,0 +1,55 @@
+"""Whether stated probabilities come true: calibration error, reliability, and one temperature for all logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions by their confidence, in bins of equal width; those without predictions are left out.
+
+    confidence: the mean of each bin (b,). accuracy: the share that was right (b,). n: predictions (b,).
+    """
+
+    confidence: Floats
+    accuracy: Floats
+    n: npt.NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: |accuracy - confidence|, weighted by n (Naeini et al. 2015)."""
+        return float(np.abs(self.accuracy - self.confidence) @ self.n / self.n.sum())
+
+
+def reliability(probabilities: Floats, labels: npt.NDArray[np.int64], bins: int = BINS) -> Reliability:
+    """Of the predicted labels; probabilities (N, L), labels (N,)."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    n = np.bincount(place, minlength=bins)
+    there = n > 0
+    confidences, accuracies = (np.bincount(place, values, bins)[there] / n[there] for values in (confidence, right))
+    return Reliability(confidences, accuracies, n[there])
+
+
+def temperature(probabilities: Floats, labels: npt.NDArray[np.int64]) -> float:
+    """The T with the lowest loss of softmax(log p / T) (Guo et al. 2017), between 1/20 and 20; find it on dev."""
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_t: float) -> float:
+        return -float(np.mean(np.log(tempered(probabilities, np.exp(log_t))[np.arange(len(labels)), labels] + 1e-300)))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded").x))
+
+
+def tempered(probabilities: Floats, t: float) -> Floats:
+    """softmax(log p / T), (N, L): above 1 less sure, below 1 surer."""
+    logs = np.log(np.maximum(probabilities, 1e-300)) / t
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

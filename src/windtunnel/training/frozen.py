@@ -1,0 +1,112 @@
+"""Parameters that stay as they are: which of them, and a head on a frozen trunk that is solved, not stepped towards.
+
+What a frozen trunk makes of a text never changes, so it is computed once for each weights, texts and pooling, and kept
+in the cache (`features`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.files import read_file, temporary, write_file
+from windtunnel.models.classifier import Classifier
+from windtunnel.nn.blocks import layers_of
+from windtunnel.nn.mode import evaluating
+from windtunnel.tasks import Classification
+from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.features import Floats, linear_head
+from windtunnel.training.checkpoint import weights_sha256
+from windtunnel.training.disk import saving
+from windtunnel.training.run_config import Freeze
+
+
+def freeze(model: nn.Module, what: Freeze) -> None:
+    """Take parameters out of training.
+
+    Args:
+        what: `embeddings`; a number N, the embeddings and the first N layers; `all`, all but the head of a classifier.
+
+    Raises:
+        ConfigError: when that leaves nothing to train.
+    """
+    for parameter in _frozen(model, what):
+        parameter.requires_grad_(False)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError(f"train.freeze={what} leaves nothing to train in this model; freeze less")
+
+
+def _frozen(model: nn.Module, what: Freeze) -> Iterator[nn.Parameter]:
+    if what is None:
+        return
+    if what == "all":
+        if not isinstance(model, Classifier):
+            raise ConfigError("train.freeze=all trains the head of a classifier alone, and this model is none; omit it")
+        yield from model.trunk.parameters()
+        return
+    for module in model.modules():
+        yield from module.parameters(recurse=False) if isinstance(module, nn.Embedding) else ()
+    layers = layers_of(model)
+    if isinstance(what, int) and what > len(layers):
+        raise ConfigError(f"train.freeze={what} freezes layers, and this model has {len(layers)}; give at most those")
+    for layer in layers[: what if isinstance(what, int) else 0]:
+        yield from layer.parameters()
+
+
+def solve_head(model: Classifier, task: Classification) -> str:
+    """Set the head to the logistic regression on the trunk's features of the train split; says what was done."""
+    train = features(model, task, "train")
+    dev = features(model, task, "dev") if task.n_units("dev") else train[:0]
+    labels = {split: np.asarray(task.store.splits[split].labels, np.int64) for split in ("train", "dev")}
+    weights, biases, penalty = linear_head(train, labels["train"], dev, labels["dev"], task.model.n_labels)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(weights))
+        assert model.head.bias is not None
+        model.head.bias.copy_(torch.from_numpy(biases))
+    return (
+        f"the trunk is frozen: its features of {len(train):,} texts were computed once, and the head was solved to "
+        f"convergence (logistic regression, C {penalty:g} chosen on dev)"
+    )
+
+
+def features(model: Classifier, task: Classification, split: str) -> Floats:
+    """The pooled vectors (N, D) of a split's texts, from the cache where they are there."""
+    path = cache_folder() / "features" / f"{_key(model, task, split)}.safetensors"
+    shape = task.n_units(split), model.config.trunk.d_model
+    try:
+        kept = safetensors.numpy.load(read_file(path))["features"]
+        if kept.shape == shape and np.isfinite(kept).all():
+            return kept.astype(np.float64)
+    except (OSError, ArtifactError, SafetensorError, KeyError):  # not there, or damaged: it is computed again
+        pass
+    found = np.zeros(shape, np.float32)
+    device = next(model.parameters()).device
+    with evaluating(model), torch.no_grad():
+        for batch in task.examples(split).sweep(task.rows):
+            assert batch.units is not None
+            there = batch.to(device).inputs
+            vectors: Tensor = model.pooled(there["ids"], there["kept"])
+            found[batch.units[:, 0].numpy()] = vectors.float().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise DataError(f"the trunk's features of the {split} split are not finite; its weights cannot be used")
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary(path) as new:
+            write_file(new, safetensors.numpy.save({"features": found}))
+            new.rename(path)
+    return found.astype(np.float64)
+
+
+def _key(model: Classifier, task: Classification, split: str) -> str:
+    """A hash of all that decides the features: weights, settings, texts, tokenizer."""
+    sha256 = weights_sha256({name: t.detach().cpu() for name, t in model.trunk.state_dict().items()})
+    parts = [sha256, model.config.body.model_dump(mode="json"), model.config.pool, task.store.folder.name, split]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,69 @@
+"""train, evaluate, classify and compare on a table of texts and labels."""
+
+import csv
+import json
+
+import pytest
+
+QUICK = ["--set", "train.batch_size=16", "--set", "train.eval_every=20", "--set", "model.trunk.n_layers=1",
+         "--set", "model.trunk.d_model=16", "--set", "model.trunk.n_heads=2", "--set", "model.context_length=24",
+         "--set", "text.tokenizer=characters", "--set", "optimizer.lr=0.01", "--set", "train.threads=1"]  # fmt: skip
+
+
+@pytest.fixture
+def reviews(windtunnel):
+    """In the working folder of the command line."""
+    with open("reviews.csv", "w", newline="") as file:  # noqa: PTH123
+        rows = [(("good", "good", "bad")[i % 3] + f" film {i}", (5, 5, 1)[i % 3]) for i in range(240)]
+        csv.writer(file).writerows([("review", "stars"), *rows])
+    return ["reviews.csv", "--column", "text=review", "--column", "label=stars"]
+
+
+def test_a_table_is_trained_on_judged_and_classified(windtunnel, reviews):
+    code, out, err = windtunnel("train", *reviews, "--steps", "60", *QUICK, "--out", "run")
+    assert code == 0, err
+    first = out.splitlines()[0]
+    assert first.startswith(("beats its baselines", "does not beat its baselines"))
+    assert "majority" in out
+    assert "TF-IDF" in out
+    assert "windtunnel classify run/seed-0" in out
+    assert windtunnel("evaluate", "run", "--split", "test")[1].splitlines()[0] == first
+    found = json.loads(windtunnel("evaluate", "run", "--split", "test", "--json")[1])
+    assert found["texts"] == 48
+    assert [one["name"] for one in found["baselines"]] == ["majority label", "label prior", "TF-IDF n-grams + LR"]
+    one = json.loads(windtunnel("classify", "run", "a good film", "--json")[1])
+    assert one["label"] == "5"
+    assert sum(one["probabilities"].values()) == pytest.approx(1)
+    assert [word["word"] for word in one["words"]] == ["a", "good", "film"]
+    assert windtunnel("classify", "run", "a good film")[1].splitlines()[0] == "5"
+    unsure = windtunnel("classify", "run", "a good film", "--threshold", "1")[1]
+    assert unsure.splitlines()[0] == "none of these"
+    many = windtunnel("classify", "run", "--file", "reviews.csv", "--column", "review")[1].splitlines()
+    assert len(many) == 240
+    assert "reads whole texts and writes none" in windtunnel("generate", "run", "a")[2]
+    assert many[0].split("\t")[0] == "5"
+
+
+@pytest.mark.slow
+def test_arms_are_compared_by_accuracy(windtunnel, reviews):
+    varied = ["--vary", "train.steps=1,40", "--seeds", "4", "--task", "classification", "--json"]
+    code, out, err = windtunnel("compare", *reviews, *varied, *QUICK, "--out", "runs")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["metric"] == "accuracy"
+    assert found["judgements"][0]["verdict"]["word"] == "better"
+    assert set(found["judgements"][0]["others"]) == {"loss", "macro_f1"}
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["train", "names", "--task", "classification"], "fields text and label, and names has text"),
+    (["train", "reviews.csv", "--task", "clustering"], "expected language or translation or classification"),
+    (["train", "reviews.csv", "--column", "text=review", "--column", "label=star"], "did you mean 'stars'?"),
+    (["classify", "nowhere", "a"], "nowhere does not exist"),
+    (["classify", "nowhere"], "expected a text or --file"),
+])  # fmt: skip
+@pytest.mark.usefixtures("reviews")
+def test_bad_input_is_told(windtunnel, arguments, message):
+    code, _, err = windtunnel(*arguments)
+    assert code in (2, 3)
+    assert message in err
