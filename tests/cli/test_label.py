@@ -81,6 +81,19 @@ def test_copies_and_one_label_written_in_two_ways_are_said(windtunnel, data, tmp
         assert f"{copies} of the texts are copies of others" in out
 
 
+def test_what_agreement_cannot_say_is_said(windtunnel, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i},some text {i},x,{who}" for i in range(3) for who in "ab"]
+    (tmp_path / "same.csv").write_text("\n".join(["id,text,label,annotator", *rows]))
+    _, out, _ = windtunnel("label", "same.csv")
+    assert "Krippendorff's alpha is not defined where all answers are the same label" in out
+    assert "nan" not in out
+    rows = [f"1,some text,{label},{who}" for who, label in zip("abc", "xyx", strict=True)]
+    (tmp_path / "draw.csv").write_text("\n".join(["id,text,label,annotator", *rows]))
+    _, out, _ = windtunnel("label", "draw.csv")
+    assert "c: 1 answers, none on a text on which most of the others agree" in out
+
+
 def test_auto_as_json(windtunnel, data):
     _, out, _ = windtunnel("label", data, "--budget", 3, "--seeds", 4, "--rounds", 2, "--json")
     found = json.loads(out)

@@ -62,6 +62,19 @@ def test_one_table_of_all_arms_with_a_row_a_step(tmp_path):
     assert values(read("loss", f"{tmp_path}/all.csv?arm=a", take="best"), "loss") == {3: 3.25, 7: 7.25}
 
 
+@pytest.mark.parametrize("column", ["arm", "step"])
+def test_rows_of_several_arms_are_not_taken_for_one_run(tmp_path, column):
+    (tmp_path / "all.csv").write_text(f"seed,{column},loss\n0,1,1.5\n1,1,2.5\n0,1,9\n1,1,9\n")
+    with pytest.raises(DataError, match=r"all.csv, seed 0 has 2 rows, and no column .* choose those of the arm"):
+        read("loss", tmp_path / "all.csv")
+
+
+def test_a_filter_by_a_column_that_is_not_there_takes_nothing(tmp_path):
+    (tmp_path / "all.csv").write_text("seed,loss\n0,1.5\n")
+    with pytest.raises(ConfigError, match=r"no runs with arm=\*"):
+        read("loss", f"{tmp_path}/all.csv?arm=*")
+
+
 def test_rows_without_seeds_are_paired_by_order_when_asked(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"loss": 2.5}\n{"loss": 1.5}\n')
     assert values(read("loss", tmp_path / "a.jsonl", "order"), "loss") == {0: 2.5, 1: 1.5}

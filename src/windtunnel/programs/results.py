@@ -18,6 +18,7 @@ from typing import Any
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.programs.measured import Measured, measured_run
 from windtunnel.programs.metrics import (
+    STEPS,
     MetricSource,
     Series,
     as_number,
@@ -94,7 +95,8 @@ def _parsed(given: str) -> tuple[Path, tuple[str, str]]:
 
 def _read(path: Path, metrics: Sequence[MetricSource], pair: str, column: str, pattern: str) -> Iterator[Found]:
     def fits(fields: Mapping[str, Any]) -> bool:
-        return not column or fnmatchcase(str(lookup(dict(fields), column)), pattern)
+        value = lookup(dict(fields), column) if column else None
+        return not column or (value is not None and fnmatchcase(str(value), pattern))
 
     if path.is_file() and path.suffix in TABLES:
         yield from _of_table([row for row in rows_of(path, read_text(path)) if fits(row)], metrics, pair, path)
@@ -124,7 +126,21 @@ def _of_table(
             )
         groups.setdefault(str(seed), []).append(row)
     for seed, own in groups.items():
+        for metric in metrics:
+            _require_one_run(
+                [row for row in own if lookup(row, metric.where) not in (None, "")], f"{path}, {pair} {seed}"
+            )
         yield Found(f"{pair} {seed}", own[0], {m.title: series_of(m, own) for m in metrics})
+
+
+def _require_one_run(rows: Sequence[dict[str, Any]], where: str) -> None:
+    """Rows of several arms look like those of one run, and the last of them would be the score of all."""
+    steps = [next((str(row[name]) for name in row if str(name).lower() in STEPS), None) for row in rows]
+    if len(rows) > 1 and (None in steps or len(set(steps)) < len(steps)):
+        raise DataError(
+            f"{where} has {len(rows)} rows, and no column ({', '.join(STEPS[:3])}) that tells them apart as steps of "
+            "one run: choose those of the arm with PATH?COLUMN=PATTERN, as in results.csv?arm=base"
+        )
 
 
 def _of_logs(folder: Path, metrics: Sequence[MetricSource]) -> Iterator[Found]:

@@ -109,12 +109,17 @@ def round_lines(found: Round, data: Data) -> list[str]:
 
 def agreement_lines(found: Agreement) -> list[str]:
     """Alpha, and each annotator against the others."""
-    said = [
-        f"{found.n_texts:,} texts with two answers or more, {len(found.disputed):,} disputed: Krippendorff's alpha "
-        f"{interval(found.alpha, '.3f')}"
-    ]
+    alpha = interval(found.alpha, ".3f")
+    if np.isnan(found.alpha.estimate):
+        alpha = "is not defined where all answers are the same label"
+    texts = f"{found.n_texts:,} texts with two answers or more, {len(found.disputed):,} disputed"
+    said = [f"{texts}: Krippendorff's alpha {alpha}"]
     for one in found.annotators:
-        agrees = f"with most of the others in {share(one.agrees)}" if one.agrees else "on texts of nobody else"
+        agrees = (
+            f"with most of the others in {share(one.agrees)}"
+            if one.agrees
+            else "none on a text on which most of the others agree"
+        )
         said.append(f"{one.name or 'the table'}: {one.n:,} answers, {agrees}")
     return said
 
