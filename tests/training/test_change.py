@@ -230,7 +230,7 @@ BAD = {
     "def f(setup): return setup.replace(config=None)\n": "replaced config, by which all arms are judged alike",
     "def f(setup): return setup.replace(model=nn.Linear(2, 2))\n": "returned as model a Linear",
     "def f(setup): return setup.replace(loss=3)\n": "returned as loss a int, expected a function",
-    "def f(setup): return setup.replace(batch_of=lambda step: 3)\n": r"batch_of\(0\) is a int, expected a Batch",
+    "def f(setup): return setup.replace(batch_of=lambda step: 3)\n": r"is of the type int, expected a Batch",
     "def f(setup):\n    setup.model.head = nn.Linear(16, 5)\n    return setup\n":
         r"gives logits of the shape \(20, 8, 5\), expected \(20, 8, 11\)",
     "def f(setup):\n    setup.model.blocks[0].feed_forward = nn.Linear(3, 4)\n    return setup\n":

@@ -66,7 +66,7 @@ def try_change(change: Change, config: RunConfig, task: Task) -> Trial:
         setup, again = (set_up(change, config, task, initial_model(config)) for _ in range(2))
         batch = setup.batch_of(0)
         if not isinstance(batch, Batch):
-            raise ConfigError(f"{change.name}: batch_of(0) is a {type(batch).__name__}, expected a Batch")
+            raise ConfigError(f"{change.name}: batch_of(0) is of the type {type(batch).__name__}, expected a Batch")
         if not batch.n_targets:
             raise ConfigError(f"{change.name}: batch_of(0) has no target that counts, expected at least one")
         _check_logits(change, setup.model, plain, batch)
