@@ -42,11 +42,13 @@ def corpus(tmp_path_factory):
     path.write_text("\n".join(words))
     pairs = [f"{word}\t{word[::-1]}" for word in words[:200]]
     path.with_name("pairs.tsv").write_text("\n".join(["source\ttarget", *pairs]))
+    labels = [f"{word}\t{word.split()[0]}" for word in words]
+    path.with_name("labels.tsv").write_text("\n".join(["text\tlabel", *labels]))
     return str(path)
 
 
 def corpus_for(name, corpus):
-    return corpus.replace("words.txt", "pairs.tsv") if name == "translate" else corpus
+    return corpus.replace("words.txt", {"translate": "pairs.tsv", "classify": "labels.tsv"}.get(name, "words.txt"))
 
 
 @pytest.mark.parametrize("name", RECIPES)

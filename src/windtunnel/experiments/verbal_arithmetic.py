@@ -117,7 +117,9 @@ def _counted(parts: Mapping[str, Sequence[Pair]]) -> Findings:
     statement = "74.479 % is the majority label's accuracy on the 192, exactly: 143 of them are positive"
     yield E33.equal(statement, abs(majority.estimate - MAJORITY_PRINTED), 1e-5, "74.479 %", f"{majority}")
     below = majority.estimate > OTHER_PRINTED
-    yield E33.shows("71.9 % is below the majority label", below, f"138 of 192, {138 / 192:.3f}", "71.9 %")
+    yield E33.shows(
+        "71.9 % is below the majority label", below, f"138 of 192, {138 / 192:.3f}", "71.9 %", majority=majority
+    )
 
 
 def _arms(at: Setting, corpus: Path) -> list[Arm]:
@@ -204,7 +206,13 @@ def _baselines_and_arms(folder: Path, scores: Mapping[str, Floats]) -> Findings:
     yield FROZEN.within(statement, frozen, MAJORITY_PRINTED - 0.01, printed="74.5 %; .10 and .30 in two other runs")
     gap = mean_interval((scores["counting, full"][:, 0] - scores["counting, other tokens"][:, 0]).tolist())
     yield OTHER.within("another tokenizer costs accuracy, with the same pretraining", gap, 0.0)
-    yield HEAD.shows("every arm's head is linear: hidden to 3", len(task.store.labels) == 3, "64 to 3", "Linear(h, 3)")
+    yield HEAD.shows(
+        "every arm's head is linear: hidden to 3",
+        len(task.store.labels) == 3,
+        "64 to 3",
+        "Linear(h, 3)",
+        labels=task.store.labels,
+    )
 
 
 def _sentences(folders: Mapping[str, Path]) -> Findings:
@@ -217,7 +225,7 @@ def _sentences(folders: Mapping[str, Path]) -> Findings:
         right.append(labels[found[0].argmax()] == "negative")
     yield table("What is said of the handout's sentences, with its probability", ("", *ASKED), rows)
     shown = f"{sum(right)} of {len(right)} arms"
-    yield SENTENCES.shows("some arm knows that three minus five is negative", any(right), shown)
+    yield SENTENCES.shows("some arm knows that three minus five is negative", any(right), shown, right=right)
 
 
 def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:
