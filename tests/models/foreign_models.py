@@ -30,7 +30,7 @@ _LLAMA = {
     "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64,
 }  # fmt: skip
 _NEOX = {
-    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 6,
     "max_position_embeddings": 64, "eos_token_id": None, "bos_token_id": None,
 }  # fmt: skip
 _LLAMA3 = {
