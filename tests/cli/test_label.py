@@ -94,6 +94,20 @@ def test_what_agreement_cannot_say_is_said(windtunnel, tmp_path, monkeypatch):
     assert "c: 1 answers, none on a text on which most of the others agree" in out
 
 
+def test_vectors_of_a_run_can_take_the_place_of_words(windtunnel, data, tmp_path):
+    """Of one without training too: vectors of random weights know words."""
+    small = ["model.n_layers=1", "model.d_model=16", "model.n_heads=2", "train.steps=0", "train.threads=1"]
+    settings = [part for one in (*small, "text.tokenizer=bytes", "text.unit=line") for part in ("--set", one)]
+    (tmp_path / "texts.txt").write_text("".join(f"{word} {i}\n" for word in SPORT + MONEY for i in range(20)))
+    made = ["train", "texts.txt", "--recipe", "tiny", *settings]
+    code, _, err = windtunnel(*made, "--out", "run")
+    assert code == 0, err
+    code, out, err = windtunnel("label", data, "--features", "run", "--budget", 3)
+    assert code == 0, err
+    assert "vectors of run" in out
+    assert len([row for row in table(tmp_path / "labels" / "stories" / "round-1.csv") if row["task"] == "label"]) == 3
+
+
 def test_auto_as_json(windtunnel, data):
     _, out, _ = windtunnel("label", data, "--budget", 3, "--seeds", 4, "--rounds", 2, "--json")
     found = json.loads(out)
@@ -135,7 +149,11 @@ def test_annotators(windtunnel, tmp_path, data):
         (["nothing.csv"], 3, "cannot be read"),
         (["stories.csv", "--text", "body"], 3, "no column 'body'"),
         (["stories.csv", "--strategy", "best"], 2, "there is no strategy 'best'"),
-        (["stories.csv", "--features", "letters"], 2, "expected auto, words or characters"),
+        (
+            ["stories.csv", "--features", "letters"],
+            2,
+            "expected auto, words, characters or a model; letters does",
+        ),
         (["stories.csv", "--labels", "empty"], 3, "empty holds no tables"),
         (["stories.csv", "--simulate", "--rounds", "90"], 2, "take fewer rounds"),
         (["names"], 3, "names has the fields text, expected text and label"),

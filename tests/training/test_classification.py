@@ -9,7 +9,8 @@ import torch
 
 from windtunnel.config import override
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.models import TransformerConfig
+from windtunnel.models import MLPConfig, TransformerConfig
+from windtunnel.tasks.classification import text_rows
 from windtunnel.tasks.task import macro_f1
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.corpora.cache import cache_folder
@@ -26,6 +27,7 @@ from windtunnel.training.loop import resume
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import best_step, create_run, load, open_run, resolve
 from windtunnel.training.run_config import RunConfig, TrainConfig
+from windtunnel.training.vectors import text_vectors
 
 
 def table(folder, n=240, heads=("text", "label")):
@@ -253,3 +255,23 @@ def test_weights_make_labels_count_the_same_and_smoothing_spreads_targets(tmp_pa
         assert torch.equal(task.losses(logits, targets), each)
         ignored = torch.full_like(targets, -1)
         assert task.training_loss_sum(logits, ignored).item() == 0
+
+
+def test_vectors_of_texts_are_those_of_each_alone_and_are_kept(tmp_path, monkeypatch):
+    """Texts of several lengths are read side by side, in any order; the second call reads nothing."""
+    config = config_of(tmp_path)
+    model, tokenizer = config.model.build(0).eval(), open_store(config).tokenizer
+    texts = ["up", "red  green down blue up 12", "down 7", "up up"]
+    found = text_vectors(model, tokenizer, texts)
+    for text, vector in zip(texts, found, strict=True):
+        read = text_rows(tokenizer.encode_batch([" ".join(text.split())]), tokenizer, 99)
+        alone = model.trunk.hidden(read["ids"])[0].mean(dim=0)
+        torch.testing.assert_close(torch.from_numpy(vector).float(), alone, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(type(model.trunk), "hidden", None)
+    assert np.array_equal(text_vectors(model, tokenizer, texts), found)
+
+
+def test_a_model_without_vectors_is_refused():
+    tokenizer = open_store(recipe("tiny", "pets")).tokenizer
+    with pytest.raises(ConfigError, match="family mlp gives no vectors"):
+        text_vectors(MLPConfig().build(0), tokenizer, ["a"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from windtunnel.cli.terminal import Json, console, print_json
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
     from windtunnel.labelling.examples import Columns, Example
@@ -40,7 +40,9 @@ def label(
     label: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the labels.")] = "label",
     id: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the ids; rows are numbered else.")] = "id",
     annotator: Annotated[str, typer.Option(metavar="COLUMN", help="The column of who answered.")] = "annotator",
-    features: Annotated[str, typer.Option(help="words, characters or auto.")] = "auto",
+    features: Annotated[
+        str, typer.Option(metavar="WHAT", help="words, characters, auto, or a model: a run, or a name as minilm-l6.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Where its random numbers start.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables, page and figure; else one below ./labels.")
@@ -77,9 +79,17 @@ def _examples(data: str, labels: list[Path], columns: Columns) -> tuple[Example,
 def _data(examples: tuple[Example, ...], features: str) -> Data:
     from windtunnel.labelling.next import prepare
 
-    if features not in ("auto", "words", "characters"):
-        raise ConfigError(f"--features {features}: expected auto, words or characters")
-    return prepare(examples, None if features == "auto" else features)  # type: ignore[arg-type]
+    if features in ("auto", "words", "characters"):
+        return prepare(examples, None if features == "auto" else features)  # type: ignore[arg-type]
+    from windtunnel.runs.seeds import find_start
+    from windtunnel.training.run import load
+    from windtunnel.training.vectors import text_vectors
+
+    try:
+        trained = load(find_start(features))
+    except ArtifactError as error:
+        raise ConfigError(f"--features {features}: expected auto, words, characters or a model; {error}") from None
+    return prepare(examples, model=(features, lambda texts: text_vectors(trained.model, trained.tokenizer, texts)))
 
 
 @contextmanager

@@ -34,6 +34,12 @@ def vectors(texts: Sequence[str], kind: Kind) -> Floats:
     return np.asarray(normalize(directions.fit_transform(counted)))
 
 
+def scaled(features: Floats) -> Floats:
+    """Vectors of a model (N, D) around their mean and at a length of 1 on average, as the classifiers here expect."""
+    centred = features - features.mean(axis=0)
+    return centred / max(float(np.sqrt((centred**2).sum(axis=1).mean())), 1e-12)
+
+
 def out_of_fold(features: Floats, labels: Ints, n_classes: int, folds: int = 5, seed: int = 0) -> Floats:
     """Probabilities (N, n_classes) of each example by a classifier that has not seen it."""
     n = len(labels)

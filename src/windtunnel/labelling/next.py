@@ -10,7 +10,7 @@ import numpy as np
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.labelling.agreement import Agreement, agreement
 from windtunnel.labelling.examples import Example
-from windtunnel.labelling.features import out_of_fold, vectors
+from windtunnel.labelling.features import out_of_fold, scaled, vectors
 from windtunnel.labelling.simulation import FEWEST, Simulation, design, encoded, simulate
 from windtunnel.labelling.strategies import RANDOM, STRATEGIES, Pool, reason
 from windtunnel.labelling.suspects import PLANTED, Suspect, precision_on_planted, suspects
@@ -29,12 +29,13 @@ Shown = Callable[[int, int], None]
 class Data:
     """Texts as vectors (N, F), with the labels of those that have one.
 
+    kind: what they are vectors of: words, characters, or the name of a model.
     known: their indices (L,). labels: (L,), numbers of `classes`.
     """
 
     examples: tuple[Example, ...]
     features: Floats
-    kind: Kind
+    kind: str
     known: Ints
     labels: Ints
     classes: tuple[str, ...]
@@ -76,14 +77,21 @@ class Round:
     agreement: Agreement | None
 
 
-def prepare(examples: Sequence[Example], kind: Kind | None = None) -> Data:
+def prepare(
+    examples: Sequence[Example],
+    kind: Kind | None = None,
+    model: tuple[str, Callable[[Sequence[str]], Floats]] | None = None,
+) -> Data:
     """The vectors and labels of the texts. A text whose annotators are at a draw counts as unlabelled.
+
+    Args:
+        kind: words or characters, whose n-grams are counted; None is what fits.
+        model: the name of a model and its vectors of texts (N, D), such as `text_vectors`, instead.
 
     Raises:
         DataError: so many different labels that they are none, or texts without words; see `vectors`.
     """
     texts = [example.text for example in examples]
-    kind = kind or kind_of_features(texts)
     known = np.array([i for i, example in enumerate(examples) if example.label is not None], dtype=np.int64)
     labels, classes = encoded([examples[i].label or "" for i in known])
     if len(classes) > max(MANY, len(known) // 2):
@@ -91,6 +99,9 @@ def prepare(examples: Sequence[Example], kind: Kind | None = None) -> Data:
             f"{len(classes):,} different labels for {len(known):,} texts ({classes[0]!r}, {classes[1]!r} ...); "
             "expected labels that texts share; name their column: --label COLUMN"
         )
+    if model is not None:
+        return Data(tuple(examples), scaled(model[1](texts)), model[0], known, labels, classes)
+    kind = kind or kind_of_features(texts)
     return Data(tuple(examples), vectors(texts, kind), kind, known, labels, classes)
 
 

@@ -6,27 +6,21 @@ in the cache (`features`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 
 import numpy as np
-import safetensors.numpy
+import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from windtunnel.errors import ArtifactError, ConfigError, DataError
-from windtunnel.files import read_file, temporary, write_file
+from windtunnel.errors import ConfigError
 from windtunnel.models.classifier import Classifier
 from windtunnel.nn.blocks import layers_of
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks import Classification
-from windtunnel.text.corpora.cache import cache_folder
 from windtunnel.text.features import Floats, linear_head
-from windtunnel.training.checkpoint import weights_sha256
-from windtunnel.training.disk import saving
 from windtunnel.training.run_config import Freeze
+from windtunnel.training.vectors import kept_vectors
 
 
 def freeze(model: nn.Module, what: Freeze) -> None:
@@ -79,34 +73,17 @@ def solve_head(model: Classifier, task: Classification) -> str:
 
 def features(model: Classifier, task: Classification, split: str) -> Floats:
     """The pooled vectors (N, D) of a split's texts, from the cache where they are there."""
-    path = cache_folder() / "features" / f"{_key(model, task, split)}.safetensors"
     shape = task.n_units(split), model.config.trunk.d_model
-    try:
-        kept = safetensors.numpy.load(read_file(path))["features"]
-        if kept.shape == shape and np.isfinite(kept).all():
-            return kept.astype(np.float64)
-    except (OSError, ArtifactError, SafetensorError, KeyError):  # not there, or damaged: it is computed again
-        pass
-    found = np.zeros(shape, np.float32)
-    device = next(model.parameters()).device
-    with evaluating(model), torch.no_grad():
-        for batch in task.examples(split).sweep(task.rows):
-            assert batch.units is not None
-            there = batch.to(device).inputs
-            vectors: Tensor = model.pooled(there["ids"], there["kept"])
-            found[batch.units[:, 0].numpy()] = vectors.float().cpu().numpy()
-    if not np.isfinite(found).all():
-        raise DataError(f"the trunk's features of the {split} split are not finite; its weights cannot be used")
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path) as new:
-            write_file(new, safetensors.numpy.save({"features": found}))
-            new.rename(path)
-    return found.astype(np.float64)
 
+    def computed() -> npt.NDArray[np.float32]:
+        found = np.zeros(shape, np.float32)
+        device = next(model.parameters()).device
+        with evaluating(model), torch.no_grad():
+            for batch in task.examples(split).sweep(task.rows):
+                assert batch.units is not None
+                there = batch.to(device).inputs
+                vectors: Tensor = model.pooled(there["ids"], there["kept"])
+                found[batch.units[:, 0].numpy()] = vectors.float().cpu().numpy()
+        return found
 
-def _key(model: Classifier, task: Classification, split: str) -> str:
-    """A hash of all that decides the features: weights, settings, texts, tokenizer."""
-    sha256 = weights_sha256({name: t.detach().cpu() for name, t in model.trunk.state_dict().items()})
-    parts = [sha256, model.config.body.model_dump(mode="json"), model.config.pool, task.store.folder.name, split]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return kept_vectors(model.trunk, [model.config.pool, task.store.folder.name, split], shape, computed)

@@ -1,0 +1,96 @@
+"""One vector a text by a model's hidden layers, kept in the cache: the same weights and texts give the same vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.files import read_file, temporary, write_file
+from windtunnel.models import Model
+from windtunnel.models.classifier import Classifier
+from windtunnel.models.encoder import Encoder, Pool, pool
+from windtunnel.models.transformer import Transformer
+from windtunnel.nn.mode import evaluating
+from windtunnel.tasks.classification import text_rows
+from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.features import Floats
+from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.training.checkpoint import weights_sha256
+from windtunnel.training.disk import saving
+
+AT_ONCE = 64
+"""Texts that are read at once; they are of about one length."""
+
+
+def text_vectors(model: Model, tokenizer: Tokenizer, texts: Sequence[str], how: Pool = "mean") -> Floats:
+    """The pooled vectors (N, D) of any texts, from the cache where they are there.
+
+    Args:
+        how: which vector stands for a text: the mean of its tokens', its last one's or its first one's.
+
+    Raises:
+        ConfigError: for a family without a vector for each token.
+        DataError: for a character that the tokenizer does not know, or vectors that are not finite.
+    """
+    trunk = model.trunk if isinstance(model, Encoder | Classifier) else model
+    if not isinstance(trunk, Transformer) or tokenizer.end_id is None:
+        raise ConfigError(
+            f"a model of the family {model.config.family} gives no vectors of texts; expected an encoder, a classifier "
+            "or a transformer whose tokenizer has an end mark, such as minilm-l6"
+        )
+    rows = tokenizer.encode_batch([" ".join(text.split()) for text in texts])
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    device = next(trunk.parameters()).device
+
+    def computed() -> npt.NDArray[np.float32]:
+        found = np.zeros((len(texts), trunk.config.d_model), np.float32)
+        with evaluating(model), torch.no_grad():
+            for some in np.array_split(order, max(1, -(-len(order) // AT_ONCE))):
+                read = text_rows([rows[i] for i in some], tokenizer, trunk.config.context_length)
+                there = {name: tensor.to(device) for name, tensor in read.items()}
+                vectors: Tensor = pool(trunk.hidden(there["ids"], kept=there["kept"]), there["kept"], how)
+                found[some] = vectors.float().cpu().numpy()
+        return found
+
+    return kept_vectors(trunk, [how, tokenizer.to_json(), list(texts)], (len(texts), trunk.config.d_model), computed)
+
+
+def kept_vectors(
+    trunk: Transformer, of: Sequence[object], shape: tuple[int, int], computed: Callable[[], npt.NDArray[np.float32]]
+) -> Floats:
+    """Vectors from the cache, or computed and kept there; a damaged file is computed again.
+
+    Args:
+        of: what decides them beside the trunk's weights and settings, as JSON holds it.
+
+    Raises:
+        DataError: when they are not finite.
+    """
+    sha256 = weights_sha256({name: t.detach().cpu() for name, t in trunk.state_dict().items()})
+    parts = [sha256, trunk.config.model_dump(mode="json"), *of]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    path = cache_folder() / "features" / f"{key}.safetensors"
+    try:
+        kept = safetensors.numpy.load(read_file(path))["features"]
+        if kept.shape == shape and np.isfinite(kept).all():
+            return kept.astype(np.float64)
+    except (OSError, ArtifactError, SafetensorError, KeyError):  # not there, or damaged
+        pass
+    found = computed()
+    if not np.isfinite(found).all():
+        raise DataError(f"the vectors of {len(found):,} texts are not finite; the weights of this model cannot be used")
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary(path) as new:
+            write_file(new, safetensors.numpy.save({"features": found}))
+            new.rename(path)
+    return found.astype(np.float64)
