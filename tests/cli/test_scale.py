@@ -122,3 +122,9 @@ def test_what_cannot_be_studied_is_told(command_line, wrong, told):
     code, _, err = command_line("scale", *wrong)
     assert code in (2, 3)
     assert told in err
+
+
+def test_options_of_training_are_refused_where_points_are_fitted(command_line, points):
+    code, _, err = command_line("scale", "fit", points, "--minutes", "30", "--hold-out")
+    assert code == 2
+    assert "--minutes, --hold-out: of runs that are trained" in err

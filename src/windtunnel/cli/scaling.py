@@ -39,7 +39,15 @@ class Told:
     data: dict[str, Any] = field(default_factory=dict)
 
 
+TRAINING = (
+    "minutes", "recipe", "seeds", "budgets", "set", "column", "hold_out", "hold_out_seeds", "dry_run", "jobs",
+    "executor",
+)  # fmt: skip
+"""The options of runs: where points are there and are fitted, they would do nothing."""
+
+
 def scale(
+    context: typer.Context,
     what: Annotated[
         str,
         typer.Argument(metavar="CORPUS|FOLDER|fit", help="A corpus, the folder of a study, or `fit` and points."),
@@ -91,6 +99,7 @@ def scale(
             raise ConfigError(f"--{name} {given}: expected {' or '.join(known)}")
     fits = Fits(predict, samples, seed, size, compute, repeat_data)
     if (file := _points_of(what, points)) is not None:
+        _refuse_training_options(context, file)
         fit_and_show(file, fits, out, as_json)
         return
     from windtunnel.cli.scaling_study import scale_corpus
@@ -101,6 +110,18 @@ def scale(
     asked = Asked(minutes, seeds, budgets, hold_out_seeds if hold_out else 0, repeat_data)
     config = settings(what, recipe, None, set, column, None)
     scale_corpus(config, asked, fits, executor, jobs, out or RUNS, dry_run, as_json)
+
+
+def _refuse_training_options(context: typer.Context, file: Path) -> None:
+    from windtunnel.errors import ConfigError
+
+    sources = {name: context.get_parameter_source(name) for name in TRAINING}
+    given = [f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name != "DEFAULT"]
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)}: of runs that are trained, and {file} holds points, which are fitted as they are; "
+            "leave that out, or name the corpus of a study"
+        )
 
 
 def _points_of(what: str, points: Path | None) -> Path | None:

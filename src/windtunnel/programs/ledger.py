@@ -61,8 +61,8 @@ class Kept:
         told = [f"{arm}: q = {number(q)} among the verdicts of {self.path}" for arm, q in self.q.items()]
         return [
             *told,
-            f"ledger: {self.n} verdicts, {self.winners} named a winner; {self.stand} of these stand when at most "
-            f"{RATE:.0%} of the winners are to be false (Benjamini-Hochberg)",
+            f"ledger: {self.n} verdict{'s' * (self.n != 1)}, {self.winners} named a winner; {self.stand} of these "
+            f"stand when at most {RATE:.0%} of the winners are to be false (Benjamini-Hochberg)",
         ]
 
 
