@@ -123,6 +123,7 @@ def test_a_verdict_from_equality():
     assert (other.verdict, other.measured) == ("does not hold", "1 and 3; apart by 0 to 2")
     assert ROW.equal("s", 0.0).measured == "exact"
     assert ROW.equal("s", 0.5, tolerance=0.1).measured == "apart by 0.5"
+    assert ROW.equal("s", [0.0, -2.0]).verdict == "does not hold"  # a difference has a sign, a gap has none
     for gaps in ([0.0, math.nan], [math.inf], math.nan):
         assert ROW.equal("s", gaps).verdict == "undecided"
 

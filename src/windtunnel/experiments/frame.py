@@ -113,7 +113,7 @@ class Row:
         Args:
             shown: the numbers themselves, to stand before that.
         """
-        far, near = float(np.max(gaps)), float(np.min(gaps))
+        far, near = float(np.abs(gaps).max()), float(np.abs(gaps).min())
         said, values = f"apart by at most {far:.1e}", {"least_apart": near, "most_apart": far}
         if not np.isfinite(gaps).all():
             return Claim(self.id, statement, printed, "some are not finite", "undecided", {"gaps": str(gaps)})
