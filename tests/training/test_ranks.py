@@ -66,8 +66,8 @@ def train(folder: Path, ranks: distributed.Ranks, stop_on_rank_1_at: int | None 
 def held(folder: Path, ranks: distributed.Ranks) -> dict[str, object]:
     """How many numbers a rank holds after a step, and how often gradients are summed in it."""
     run = open_run(folder)
-    state = _restore(run, ranks)[0]
     task = open_task(run.config, run.store())
+    state = _restore(run, task, ranks, None)[0]
     loss = loss_function(ranks.forward(state.model), task, run.config)
     rows = batch(task.examples("train"), 20, 0, 0)
     counts = []
