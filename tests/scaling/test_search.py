@@ -23,7 +23,7 @@ class Lawful:
         yield from ()
         found = {}
         for arm in arms:
-            n = sum(row.n_parameters for row in arm.config.model.parameter_rows() if not row.is_embedding)
+            n = arm.config.model.n_parameters(embeddings=False)
             for seed in seeds:
                 self.runs.append((n, seed))
                 loss = float(self.law.loss(n, self.design.tokens(self.design.nearest(n), BUDGET)))

@@ -110,7 +110,7 @@ def test_the_hold_out_trains_the_forecast_size_and_its_neighbours(whole, here):
     for folder in executor.trained:
         run = open_run(folder)
         assert sum(e.n_tokens for e in run.events("step") if isinstance(e, Step)) * design.nearest(
-            sum(row.n_parameters for row in run.config.model.parameter_rows() if not row.is_embedding)
+            run.config.model.n_parameters(embeddings=False)
         ).flops == pytest.approx(1e8, rel=0.05)
     nothing = SimpleNamespace(compute=1e8, loss=band, law_loss=band, parameters=None)
     assert "no size is forecast" in last(hold_out(design, nothing, range(2), None))

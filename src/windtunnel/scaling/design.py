@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from windtunnel.config import parse
@@ -98,14 +99,11 @@ class Design:
     rule: RateRule
     fewest_steps: int = FEWEST_STEPS
     _sizes: dict[int, Size] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _task: list[Task] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What is learned; opened once."""
-        if not self._task:
-            self._task.append(self.base.task)
-        return self._task[0]
+        return self.base.task
 
     @property
     def dial(self) -> str:
@@ -118,13 +116,11 @@ class Design:
         """The size whose width is n heads."""
         if n not in self._sizes:
             model = resized(self.base.config.model, n * self.head, self.head)
-            rows = model.parameter_rows()
             tokens, flops = step_cost(self.base.config.replace(model=model), self.base.store, self.task)
             assert isinstance(model, BlocksConfig)
             self._sizes[n] = Size(
                 model.d_model, model.n_layers, model.n_heads,
-                sum(row.n_parameters for row in rows if not row.is_embedding),
-                sum(row.n_parameters for row in rows), flops / tokens,
+                model.n_parameters(embeddings=False), model.n_parameters(), flops / tokens,
             )  # fmt: skip
         return self._sizes[n]
 
@@ -178,9 +174,9 @@ class Design:
             1, min(self.base.config.train.batch_size, int(budget / flops / self.fewest_steps / self.per_example))
         )
 
-    @property
+    @cached_property
     def per_example(self) -> float:
-        """Tokens that an example predicts, on average."""
+        """Tokens that an example predicts, on average; counted once, since that may take a pass over the text."""
         config = self.base.config
         return step_cost(config, self.base.store, self.task)[0] / config.train.batch_size
 
@@ -217,7 +213,7 @@ class Design:
         """How often the run of a size at a budget reads its training text."""
         return self.tokens(size, budget) / self.unique
 
-    @property
+    @cached_property
     def unique(self) -> float:
         """Tokens that can be learned from without one of them coming twice."""
         n, task = self.base.config.train.n_examples, self.task
