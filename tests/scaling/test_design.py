@@ -1,7 +1,6 @@
 """The sizes of a study lie on one dial, and the run of a size ends where its budget does."""
 
 import itertools
-import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.models import TransformerConfig, build
 from windtunnel.runs.arms import resolve_grid
 from windtunnel.runs.budget import spent
-from windtunnel.scaling.design import GUESS, Design, RateRule, make_design, resized
+from windtunnel.scaling.design import Design, RateRule, guess, make_design, resized
 from windtunnel.scaling.study import open_base
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run_config import Start
@@ -71,7 +70,7 @@ def test_sizes_are_a_factor_of_two_apart_and_none_comes_twice(design):
 
 @pytest.mark.parametrize("budget", [1e9, 3.3e9])
 def test_every_schedule_ends_at_its_budget(design, budget):
-    for size in design.around(math.sqrt(budget / GUESS)):
+    for size in design.around(guess(budget)):
         (arm,) = resolve_grid([design.arm(size, budget)])
         cost = spent(arm)
         assert cost.flops == pytest.approx(budget, rel=0.5 / 20)
@@ -84,7 +83,7 @@ def test_small_budgets_have_small_batches_and_500_steps(base):
     design = make_design(base, 5000)
     batches = []
     for budget in (3e9, 1e10, 3e10, 1e11):
-        sizes = design.around(math.sqrt(budget / GUESS))
+        sizes = design.around(guess(budget))
         arms = [design.arm(size, budget).config.train for size in sizes]
         assert all(train.steps >= 500 for train in arms)
         assert len({train.batch_size for train in arms}) == 1

@@ -24,17 +24,11 @@ def plan_table(plan: StudyPlan) -> Table:
 def _plan_row(plan: StudyPlan, name: str, row: Row) -> list[str]:
     first, last = row.sizes[0], row.sizes[-1]
     design = plan.design
-
-    def steps(i: int) -> str:
-        size = row.sizes[i]
-        batch = design.batch(size, row.budget)
-        return f"{design.tokens(size, row.budget) / batch / design.per_example:,.0f}"
-
     return [
         name,
         f"{row.budget:.1e}",
         f"{first.parameters:,} to {last.parameters:,}",
-        f"{steps(0)} to {steps(-1)}",
+        f"{design.steps(first, row.budget):,} to {design.steps(last, row.budget):,}",
         str(row.batch),
         f"{row.n_runs}" + (f" + {row.extra}" if row.extra else ""),
         f"{design.epochs(last, row.budget):.2g} to {design.epochs(first, row.budget):.2g}",

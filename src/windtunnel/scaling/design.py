@@ -28,9 +28,14 @@ FEWEST_STEPS = 500
 SIZES, SIZE_STEP = 5, 2.0
 """How many sizes a budget has, and the factor between their parameters."""
 GUESS = 120.0
-"""The first guess of the best size is sqrt(FLOPs / GUESS) parameters: 6 FLOPs a parameter and token, 20 tokens each."""
+"""C / N^2 of the best size before anything is known: 6 FLOPs a parameter and token, 20 tokens a parameter."""
 TOKENS_POWER = 0.32
 NARROWEST_HEAD, FEWEST_HEADS = 8, 4
+
+
+def guess(budget: float) -> float:
+    """The best number of parameters at a budget, before anything is known."""
+    return math.sqrt(budget / GUESS)
 
 
 @dataclass(frozen=True)
@@ -163,9 +168,9 @@ class Design:
         Raises:
             ConfigError: when not even one example a step leaves enough steps.
         """
-        largest = self.around(math.sqrt(budget / GUESS))[-1]
+        largest = self.around(guess(budget))[-1]
         flops = max(size.flops, largest.flops)
-        if budget / size.flops < self.fewest_steps * self.per_example:
+        if not self.has_steps(size, budget):
             raise ConfigError(
                 f"{budget:.2g} FLOPs are fewer than {self.fewest_steps} steps of one example for a model of "
                 f"{size.parameters:,} parameters; give more --minutes, or a shorter --set model.context_length"
@@ -186,8 +191,7 @@ class Design:
         Args:
             factor: of the rule's learning rate.
         """
-        base, batch = self.base.config, self.batch(size, budget)
-        steps = round(self.tokens(size, budget) / (batch * self.per_example))
+        base, batch, steps = self.base.config, self.batch(size, budget), self.steps(size, budget)
         rule, at = self.rule, (batch, self.tokens(size, budget))
         rate, matrices = rule.at(size.width, *at) * factor, rule.matrix_lr * rule.factor(*at) * factor
         config = base.replace(
@@ -203,10 +207,17 @@ class Design:
         times = "" if factor == 1 else f", rate x {factor:g}"
         return Arm(f"{budget:.1e} FLOPs, {size.parameters:,} parameters{times}", config)
 
+    def has_steps(self, size: Size, budget: float) -> bool:
+        """Whether a budget pays for the fewest steps of a size, with one example each."""
+        return budget / size.flops >= self.fewest_steps * self.per_example
+
+    def steps(self, size: Size, budget: float) -> int:
+        """How many steps the run of a size at a budget has."""
+        return round(self.tokens(size, budget) / (self.batch(size, budget) * self.per_example))
+
     def spent(self, size: Size, budget: float) -> tuple[float, float]:
         """Tokens and FLOPs of the run of a size at a budget: whole steps."""
-        batch = self.batch(size, budget)
-        tokens = round(self.tokens(size, budget) / (batch * self.per_example)) * batch * self.per_example
+        tokens = self.steps(size, budget) * self.batch(size, budget) * self.per_example
         return tokens, tokens * size.flops
 
     def epochs(self, size: Size, budget: float) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from windtunnel.scaling.design import STEP_OF_BUDGETS
-from windtunnel.scaling.plan import StudyPlan, guess
+from windtunnel.scaling.design import STEP_OF_BUDGETS, guess
+from windtunnel.scaling.plan import StudyPlan
 from windtunnel.scaling.simulate import Expected, expected
 
 NOISES = (0.01, 0.03)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.scaling.design import GUESS, STEP_OF_BUDGETS, Design, Size
+from windtunnel.scaling.design import STEP_OF_BUDGETS, Design, Size, guess
 from windtunnel.scaling.pace import Pace, makespan
 
 BUDGETS = 4
@@ -211,11 +211,6 @@ def with_hold_out(plan: StudyPlan, seeds: int) -> StudyPlan:
     test = HOLD_OUT_STEP * plan.budgets[-1]
     sizes = plan.design.around(guess(test), 3)
     return replace(plan, hold_out=_row(plan.design, plan.pace, test, sizes, seeds, 0, 0))
-
-
-def guess(budget: float) -> float:
-    """The best number of parameters at a budget, before anything is known."""
-    return math.sqrt(budget / GUESS)
 
 
 def _rates(i: int, n_budgets: int) -> int:

@@ -113,10 +113,10 @@ def first_sizes(design: Design, budget: float, center: float, repeat_data: bool)
 
 def _nearest_allowed(design: Design, budget: float, center: float, repeat_data: bool) -> Size:
     size = design.nearest(center)
-    shrink = budget / size.flops < design.fewest_steps * design.per_example
+    shrink = not design.has_steps(size, budget)
     while _why_not(design, budget, size, repeat_data):
         following = design.smaller(size) if shrink else design.larger(size)
-        if following is None or (not shrink and budget / following.flops < design.fewest_steps * design.per_example):
+        if following is None or not (shrink or design.has_steps(following, budget)):
             raise ConfigError(f"no size fits {budget:.2g} FLOPs: {_why_not(design, budget, size, repeat_data)}")
         size = following
     return size
@@ -124,7 +124,7 @@ def _nearest_allowed(design: Design, budget: float, center: float, repeat_data: 
 
 def _why_not(design: Design, budget: float, size: Size, repeat_data: bool) -> str:
     """Why a size cannot be trained at a budget; nothing where it can."""
-    if budget / size.flops < design.fewest_steps * design.per_example:
+    if not design.has_steps(size, budget):
         return f"a larger size would have fewer than {design.fewest_steps} steps"
     if design.epochs(size, budget) > MOST_EPOCHS and not repeat_data:
         return f"a smaller size would read its text {design.epochs(size, budget):.1f} times (--repeat-data)"

@@ -26,11 +26,11 @@ from windtunnel.files import write_text
 from windtunnel.runs.arms import Arm, ResolvedArm, resolve_grid
 from windtunnel.runs.grid import Grid, at_once
 from windtunnel.runs.seeds import RUNS, corpus_label
-from windtunnel.scaling.design import FEWEST_STEPS, Design, Size, make_design
+from windtunnel.scaling.design import FEWEST_STEPS, Design, Size, guess, make_design
 from windtunnel.scaling.fit import Scaling, fit_scaling
 from windtunnel.scaling.hold_out import HoldOut, hold_out
 from windtunnel.scaling.pace import CALIBRATED, Pace, time_sizes
-from windtunnel.scaling.plan import BUDGETS, HOLD_OUT_STEP, StudyPlan, guess, make_plan, with_hold_out
+from windtunnel.scaling.plan import BUDGETS, HOLD_OUT_STEP, StudyPlan, make_plan, with_hold_out
 from windtunnel.scaling.points import Points, write_points
 from windtunnel.scaling.runner import News, Runner
 from windtunnel.scaling.search import Searched, next_center, search
