@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from windtunnel.report.table import Table, table
 from windtunnel.scaling.foresight import Foresight
-from windtunnel.scaling.plan import MOST_EPOCHS, WARN_EPOCHS, Row, StudyPlan
+from windtunnel.scaling.notes import MOST_EPOCHS, WARN_EPOCHS
+from windtunnel.scaling.plan import Row, StudyPlan
 from windtunnel.scaling.search import Searched
 from windtunnel.scaling.study import Found
 from windtunnel.scaling.sweep import Sweep
@@ -58,7 +59,7 @@ def _repeats(plan: StudyPlan) -> list[str]:
     said = f"the run that repeats its text most reads its {plan.design.unique:,.0f} tokens {plan.epochs:.1f} times"
     if plan.epochs > MOST_EPOCHS:
         return [f"{said}: it is fitted all the same, as --repeat-data asks, and its loss is not that of new text"]
-    return [f"{said}: up to {MOST_EPOCHS:g} times are worth almost as much as new text (Muennighoff et al. 2023)"]
+    return [f"{said}: up to {MOST_EPOCHS} times are worth almost as much as new text (Muennighoff et al. 2023)"]
 
 
 def sweep_table(sweeps: Sequence[Sweep]) -> Table:

@@ -11,8 +11,9 @@ from windtunnel.scaling.points import Points
 ALPHA = 0.01
 MATTERS = 2
 """Spreads less than this factor apart are not spoken of."""
-MOST_EPOCHS = 4
-"""Beyond so many passes over a text repeats are worth clearly less than new text (Muennighoff et al. 2023)."""
+WARN_EPOCHS, MOST_EPOCHS = 1, 4
+"""Text that is read up to four times is worth almost as much as new text, and less and less beyond (Muennighoff et al.
+2023, arXiv 2305.16264, section 5)."""
 
 
 def refuse_repeats(points: Points) -> str | None:
@@ -28,8 +29,8 @@ def refuse_repeats(points: Points) -> str | None:
 def notes_on(points: Points, size: Size) -> tuple[str, ...]:
     """Sentences; none where nothing is wrong."""
     found = list(points.notes)
-    if points.epochs is not None and points.epochs.max() > 1:
-        repeated = int(np.sum(points.epochs > 1))
+    if points.epochs is not None and points.epochs.max() > WARN_EPOCHS:
+        repeated = int(np.sum(points.epochs > WARN_EPOCHS))
         found.append(
             f"{repeated} of {len(points)} runs saw their text more than once (up to {points.epochs.max():.1f} times): "
             "these fits hold for repeated text, not for new text."

@@ -10,6 +10,7 @@ from typing import Any
 
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.scaling.design import STEP_OF_BUDGETS, Design, Size, guess
+from windtunnel.scaling.notes import MOST_EPOCHS
 from windtunnel.scaling.pace import Pace, makespan
 
 BUDGETS = 4
@@ -19,9 +20,6 @@ RATES = (0.5, 1.0, 2.0)
 """Of the rule's learning rate, in the sweep."""
 LADDER = 20
 """The largest budget is 10^(k / LADDER), so that plans of about the same minutes find each other's runs."""
-WARN_EPOCHS, MOST_EPOCHS = 1.0, 4.0
-"""Text that is read up to four times is worth almost as much as new text, and less and less beyond (Muennighoff et al.
-2023, arXiv 2305.16264, section 5)."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def make_plan(
     if plan.epochs > MOST_EPOCHS and not repeat_data:
         raise DataError(
             f"a run of this study would read its {design.unique:,.0f} tokens {plan.epochs:.1f} times, and beyond "
-            f"{MOST_EPOCHS:g} times repeated text teaches less than new text, so the fits would not be of the size; "
+            f"{MOST_EPOCHS} times repeated text teaches less than new text, so the fits would not be of the size; "
             f"{_fitting([*plans, larger])} would fit; or give more text, or --repeat-data to do it all the same"
         )
     return plan

@@ -10,7 +10,7 @@ import numpy as np
 
 from windtunnel.errors import ConfigError
 from windtunnel.scaling.design import SIZES, Design, Size
-from windtunnel.scaling.plan import MOST_EPOCHS
+from windtunnel.scaling.notes import MOST_EPOCHS
 from windtunnel.scaling.runner import News, Runner
 
 MOST_ADDED = 8
