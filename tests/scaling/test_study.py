@@ -63,7 +63,8 @@ def test_every_run_is_trained_once(whole, base, here):
     held = sum(map(len, found.hold_out.losses.values())) if not isinstance(found.hold_out, str) else 0
     assert searched + held <= len(trained) <= swept + searched + held  # a sweep's run may be one of the search's
     executor = here()
-    again = last(run_study(planned(base, study.root), Runner(study.root, executor), samples=100))
+    root = study.folder.parent
+    again = last(run_study(planned(base, root), Runner(root, executor), samples=100))
     assert executor.trained == []
     assert again.to_dict() == found.to_dict()
 
@@ -100,7 +101,7 @@ def test_the_hold_out_trains_the_forecast_size_and_its_neighbours(whole, here):
         compute=1e8, loss=None, law_loss=band, parameters=replace(band, estimate=1.1 * size.parameters)
     )
     executor = here()
-    held = last(hold_out(design, forecast, range(2), Runner(study.root, executor)))
+    held = last(hold_out(design, forecast, range(2), Runner(study.folder.parent, executor)))
     assert len(executor.trained) == 6
     assert list(held.losses) == [design.smaller(size).parameters, size.parameters, design.larger(size).parameters]
     assert held.size == size
@@ -118,13 +119,15 @@ def test_the_hold_out_trains_the_forecast_size_and_its_neighbours(whole, here):
 
 def test_a_hold_out_can_be_added_and_left_out(whole, base):
     study, _, _ = whole
-    without = planned(base, study.root, replace(ASKED, hold_out=0))
+    root, found = study.folder.parent, read_sealed(study.folder / "study.json")["found"]
+    without = planned(base, root, replace(ASKED, hold_out=0))
     assert without.folder == study.folder
     assert without.plan.hold_out is None
     assert without.plan.budgets == study.plan.budgets
     assert study.plan.leaves_time
     assert not without.plan.leaves_time
-    four = planned(base, study.root, replace(ASKED, hold_out=4))
+    four = planned(base, root, replace(ASKED, hold_out=4))
     assert (four.plan.hold_out.seeds, four.plan.budgets) == (4, study.plan.budgets)
     assert not four.plan.leaves_time
     assert four.plan.hold_out.budget == HOLD_OUT_STEP * study.plan.budgets[-1]
+    assert read_sealed(study.folder / "study.json")["found"] == found  # which a plan alone does not undo

@@ -61,15 +61,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Study:
-    """A plan with its place.
-
-    folder: of the study. root: where run folders are found and made.
-    """
+    """A plan with its folder."""
 
     plan: StudyPlan
     asked: Asked
     folder: Path
-    root: Path
 
 
 @dataclass(frozen=True)
@@ -118,17 +114,18 @@ def plan_study(
     folder = study_folder(base, asked, root)
     expected = EFFECTIVE * side_by_side * 60 * asked.minutes / 25
     design = make_design(base, guess(expected / 100), asked.fewest_steps)
+    found: dict[str, Any] = {}
     known = _known(folder)
     if known is None:
         pace = yield from _timed(design, expected, executor, side_by_side, folder)
         included = asked.hold_out
     else:
-        pace, included = known
+        pace, included, found = known
     plan = make_plan(design, pace, asked.minutes, asked.seeds, asked.budgets, included, asked.repeat_data)
     if asked.hold_out != included:
         plan = with_hold_out(plan, asked.hold_out)
-    study = Study(plan, asked, folder, root)
-    _save(study, {"pace": vars(pace), "minutes_include_hold_out": included})
+    study = Study(plan, asked, folder)
+    _save(study, {"pace": vars(pace), "minutes_include_hold_out": included, **found})
     return study
 
 
@@ -228,13 +225,16 @@ def _searched_dict(one: Searched) -> dict[str, Any]:
     }
 
 
-def _known(folder: Path) -> tuple[Pace, int] | None:
-    """What was timed for this study before, and with how many seeds of a hold-out its minutes were planned."""
+def _known(folder: Path) -> tuple[Pace, int, dict[str, Any]] | None:
+    """What was timed for this study before, with how many seeds of a hold-out its minutes were planned, and what was
+    found, if anything was."""
     try:
         body = read_sealed(folder / SAVED)
         pace = body["pace"]
         steps = tuple((float(flops), float(seconds)) for flops, seconds in pace["steps"])
-        return Pace(steps, float(pace["overhead"]), int(pace["at_once"])), int(body["minutes_include_hold_out"])
+        timed = Pace(steps, float(pace["overhead"]), int(pace["at_once"]))
+        found = {"found": body["found"]} if "found" in body else {}
+        return timed, int(body["minutes_include_hold_out"]), found
     except FileNotFoundError:
         return None
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
@@ -242,8 +242,8 @@ def _known(folder: Path) -> tuple[Pace, int] | None:
         return None
 
 
-def _save(study: Study, timed: dict[str, Any]) -> None:
-    """Write study.json anew, with what was found before."""
+def _save(study: Study, kept: dict[str, Any]) -> None:
+    """Write study.json anew, with what was timed, and found before."""
     base = study.plan.design.base
     body = {
         "kind": "scaling study",
@@ -253,7 +253,7 @@ def _save(study: Study, timed: dict[str, Any]) -> None:
         "corpus_sha256": base.store.sha256,
         "asked": vars(study.asked),
         "plan": study.plan.to_dict(),
-        **timed,
+        **kept,
     }
     _write(study.folder, body)
 
@@ -270,4 +270,4 @@ def _note(study: Study, found: dict[str, Any], points: Points | None = None) -> 
 def _write(folder: Path, body: dict[str, Any]) -> None:
     with saving(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / SAVED, sealed({k: v for k, v in body.items() if k != "sha256"}).decode())
+        write_text(folder / SAVED, sealed(body).decode())
