@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -141,13 +141,14 @@ def make_plan(
         return _plan(design, pace, 10 ** (k / LADDER), seeds, n_budgets, hold_out)
 
     k = _smallest(at)
-    if at(k).minutes > minutes:
+    plan = at(k)
+    if plan.minutes > minutes:
         raise ConfigError(
             f"--minutes {minutes:g} is too few: the smallest study of this config, whose runs have at least "
-            f"{design.fewest_steps} steps, takes {math.ceil(at(k).minutes)} minutes here; fewer --seeds or --budgets, "
+            f"{design.fewest_steps} steps, takes {math.ceil(plan.minutes)} minutes here; fewer --seeds or --budgets, "
             "or a shorter --set model.context_length, take less"
         )
-    plans = [at(k)]
+    plans = [plan]
     while (larger := at(k + len(plans))).minutes <= minutes:
         plans.append(larger)
     plan = plans[-1]
@@ -180,7 +181,7 @@ def _check(minutes: float, seeds: int, n_budgets: int, hold_out: int) -> None:
         raise ConfigError(f"a power law needs at least 3 budgets, given {n_budgets}")
 
 
-def _smallest(at: Any) -> int:
+def _smallest(at: Callable[[int], StudyPlan]) -> int:
     """The least k whose runs all have their steps."""
     for k in range(6 * LADDER, 30 * LADDER):
         try:
