@@ -16,7 +16,6 @@ import numpy as np
 
 from windtunnel.errors import ConfigError
 from windtunnel.runs.arms import Arm
-from windtunnel.runs.budget import spent
 from windtunnel.runs.grid import make_grid, train_grid
 from windtunnel.scaling.design import Design, Size
 from windtunnel.training.events import Event, Step, Stopped
@@ -99,8 +98,7 @@ def time_sizes(
         run = grid.run(arm.name, grid.seeds[0])
         assert run is not None
         seconds = [event.seconds for event in run.events("step") if isinstance(event, Step)]
-        cost = spent(arm)
-        timed.append((cost.flops / cost.steps, statistics.fmean(seconds[len(seconds) // 3 :])))
+        timed.append((arm.step_cost()[1], statistics.fmean(seconds[len(seconds) // 3 :])))
         inside += sum(seconds)
     # Where others use the machine too, a larger size may seem faster; the times are then those of the order of sizes.
     flops, seconds = (sorted(column) for column in zip(*timed, strict=True))
