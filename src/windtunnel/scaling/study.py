@@ -218,7 +218,7 @@ def _searched_dict(one: Searched) -> dict[str, Any]:
         "why": one.why,
         "fitted": [size.parameters for size in one.sizes],
         "runs": [
-            {**plain(size), "seed": seed, "loss": loss if math.isfinite(loss) else None}
+            {**plain(size), "seed": seed, "loss": plain(loss)}
             for size, of in sorted(one.losses.items(), key=lambda item: item[0].parameters)
             for seed, loss in of.items()
         ],

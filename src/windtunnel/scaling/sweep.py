@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from windtunnel.config import plain
 from windtunnel.scaling.design import Design, RateRule, Size
 from windtunnel.scaling.plan import RATES
 from windtunnel.scaling.runner import News, Runner
@@ -76,7 +77,7 @@ class Sweep:
             "edge": list(self.edge),
             "best": [{"parameters": n, "factor": factor} for n, factor in self.best.items()],
             "runs": [
-                {"parameters": n, "factor": factor, "loss": loss if math.isfinite(loss) else None}
+                {"parameters": n, "factor": factor, "loss": plain(loss)}
                 for n, of in self.losses.items()
                 for factor, loss in sorted(of.items())
             ],
