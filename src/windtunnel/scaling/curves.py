@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from windtunnel.errors import DataError
-from windtunnel.scaling.draws import Floats
 from windtunnel.scaling.points import Points
+from windtunnel.stats.paired import Floats
 
 Reading = Literal["polynomial", "interpolation"]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.paired import Floats
 
-Floats = NDArray[np.float64]
 LEVELS = (0.025, 0.975)
 LEAST_USABLE = 0.9
 """Share of the draws that must have what a part is about; a vertex between the sampled sizes, exponents above 0."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import chdtri
 
-from windtunnel.scaling.draws import WORST_RESIDUAL, Floats, spread, summary
+from windtunnel.scaling.draws import WORST_RESIDUAL, spread, summary
 from windtunnel.scaling.laws import SCATTER
 from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.paired import Floats
 
 FEWEST_BUDGETS = 4
 EXPONENTS = (0.005, 2.0)

@@ -13,9 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from windtunnel.scaling.draws import LEAST_USABLE, Floats, exp, summary
+from windtunnel.scaling.draws import LEAST_USABLE, exp, summary
 from windtunnel.scaling.points import Points
 from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.paired import Floats
 
 Size = Literal["parameters", "all_parameters"]
 Compute = Literal["flops", "6nd"]
@@ -90,9 +91,8 @@ class _Budget:
         n = len(np.unique(self.size))
         if n >= 3:
             return None
-        return (
-            f"{_many(n, 'size')} at {self.nominal:.3g} FLOPs cannot hold a parabola; train at least three, better five."
-        )
+        sizes = f"{n} size{'' if n == 1 else 's'}"
+        return f"{sizes} at {self.nominal:.3g} FLOPs cannot hold a parabola; train at least three, better five."
 
 
 def fit_parabolas(
@@ -258,7 +258,3 @@ def _vertices(found: Sequence[tuple[Parabola, dict[str, tuple[float, Floats]]]],
     return Vertices(
         at["compute"], at["size"], at["tokens"], at["loss"], drawn["size"], drawn["tokens"], drawn["loss"], runs, method
     )
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import chdtri
 
-from windtunnel.scaling.draws import Floats, exp, spread, summary
+from windtunnel.scaling.draws import exp, spread, summary
 from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.paired import Floats
 
 FEWEST_BUDGETS = 3
 SCATTER = 0.1

@@ -6,13 +6,13 @@ not averaged, the tolerance is tight, and no start is left before it has converg
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from windtunnel.scaling.draws import LEAST_USABLE, WORST_RESIDUAL, Floats, exp, summary
+from windtunnel.scaling.draws import LEAST_USABLE, WORST_RESIDUAL, exp, summary
 from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.paired import Floats, chunks
 
 DELTA = 1e-3
 """Where Huber's loss of a residual of ln L turns from its square to its size."""
@@ -70,7 +70,7 @@ def fit_parametric(
         )
     deviation = float(np.sqrt(np.sum((loss - np.exp(fit)) ** 2) / (n - 5)))
     drawn = []
-    for rows in _chunks(min(samples, max(100, HELD // n)), n):
+    for rows in chunks(min(samples, max(100, HELD // n)), 5 * n):
         scale = deviation * np.sqrt((n - 5) / rng.chisquare(n - 5, (rows, 1)))
         noise = scale * rng.standard_normal((rows, n))
         targets = np.log(np.maximum(np.exp(fit) + noise, np.exp(fit) / 2))
@@ -186,9 +186,3 @@ def _optimum(theta: Floats, product: float) -> tuple[Floats, Floats, Floats]:
     n = (np.log(a) + alpha - np.log(b) - beta + b * np.log(product)) / (a + b)
     d = np.log(product) - n
     return n, d, np.exp(floor) + np.exp(alpha - a * n) + np.exp(beta - b * d)
-
-
-def _chunks(rows: int, n: int) -> Iterator[int]:
-    """Rows at once, so that a million numbers of a matrix are held."""
-    most = max(1, 1_000_000 // (5 * n))
-    yield from (min(most, rows - at) for at in range(0, rows, most))

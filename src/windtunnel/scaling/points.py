@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from windtunnel.errors import DataError
 from windtunnel.files import read_given, write_text
+from windtunnel.stats.paired import Floats
 
-Floats = NDArray[np.float64]
 SAME_BUDGET = 1.1
 """Runs whose FLOPs lie within this factor of the cheapest one of them are of one budget."""
 LARGEST_FILE = 500_000_000

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.errors import ConfigError
-from windtunnel.scaling.draws import Floats
 from windtunnel.scaling.fit import fit_scaling
 from windtunnel.scaling.points import Points
+from windtunnel.stats.paired import Floats
 
 Sizes = Sequence[Sequence[float]]
 
