@@ -9,7 +9,7 @@ import pytest
 from windtunnel.errors import DataError
 from windtunnel.experiments import EXPERIMENTS
 from windtunnel.experiments.frame import Setting, collect
-from windtunnel.experiments.isoflop_rates import best_rate, over_budgets, rule_of
+from windtunnel.experiments.isoflop_rates import over_budgets, rule_of
 from windtunnel.experiments.isoflop_runs import (
     CORPUS,
     Design,
@@ -125,14 +125,6 @@ def test_a_file_of_curves_that_is_not_there(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- isoflop-translators
-
-
-def test_the_best_rate():
-    rates = (1e-3, 2e-3, 4e-3, 8e-3)
-    assert best_rate({lr: math.log(lr / 3e-3) ** 2 for lr in rates}) == pytest.approx(3e-3)
-    assert best_rate({lr: lr for lr in rates}) == 1e-3
-    assert best_rate({lr: -lr for lr in rates}) == 8e-3
-    assert best_rate({1e-3: 2.0, 2e-3: 1.0, 4e-3: math.inf}) == 2e-3
 
 
 def test_the_rule_of_the_rate():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from windtunnel.scaling.design import RateRule, make_design
-from windtunnel.scaling.sweep import conclude_budget, conclude_width
+from windtunnel.scaling.sweep import best_rate, conclude_budget, conclude_width
 
 RULE = RateRule(lr=1e-3, matrix_lr=2e-2, width=16, batch=8, tokens=1e6)
 
@@ -20,6 +20,14 @@ def sizes(base):
 def valley(best, factors=(0.5, 1, 2, 4)):
     """Losses that are a parabola in the logarithm of the factor."""
     return {f: 2 + 0.1 * math.log(f / best) ** 2 for f in factors}
+
+
+def test_the_best_rate():
+    rates = (1e-3, 2e-3, 4e-3, 8e-3)
+    assert best_rate({lr: math.log(lr / 3e-3) ** 2 for lr in rates}) == pytest.approx(3e-3)
+    assert best_rate({lr: lr for lr in rates}) == 1e-3
+    assert best_rate({lr: -lr for lr in rates}) == 8e-3
+    assert best_rate({1e-3: 2.0, 2e-3: 1.0, 4e-3: math.inf}) == 2e-3
 
 
 def test_sizes_that_agree_keep_the_power_and_move_the_rate(sizes):

@@ -20,7 +20,7 @@ from windtunnel.experiments.isoflop_runs import (
     run,
 )
 from windtunnel.runs.arms import Arm
-from windtunnel.scaling.curves import plain_vertex
+from windtunnel.scaling.sweep import best_rate
 from windtunnel.stats.intervals import paired_difference
 
 ISOFLOP = Row("004-2.3.2")
@@ -29,17 +29,6 @@ TOP_RATES = (4e-3, 8e-3, 1.6e-2, 3.2e-2)
 """Of the second width, at the largest budget."""
 ALIKE = 2.0
 """Best rates of all widths within this factor are one rate."""
-
-
-def best_rate(losses: Mapping[float, float]) -> float:
-    """The rate at the lowest point of the parabola through the best of these and its neighbours, or the best at an
-    edge."""
-    rates = sorted(losses)
-    at = min(range(len(rates)), key=lambda i: losses[rates[i]])
-    near = rates[max(0, at - 1) : at + 2]
-    if at == 0 or len(near) < 3 or not all(math.isfinite(losses[rate]) for rate in near):
-        return rates[at]
-    return plain_vertex(np.array(near), np.array([losses[rate] for rate in near]))
 
 
 def rule_of(best: Mapping[int, float]) -> Callable[[int], float]:

@@ -106,7 +106,7 @@ Losses = Mapping[int, Mapping[float, float]]
 def conclude_width(rule: RateRule, sizes: Sequence[Size], losses: Losses, budget: float) -> Sweep:
     """At the lowest budget: keep the power of the width when the sizes agree, and fit it when they do not; the rate is
     fitted either way."""
-    best = {size.parameters: _vertex(losses[size.parameters]) for size in sizes}
+    best = {size.parameters: best_rate(losses[size.parameters]) for size in sizes}
     logs = np.log([size.width for size in sizes]) - math.log(rule.width)
     factors = np.log(list(best.values()))
     holds = float(np.ptp(factors)) < math.log(AGREE)
@@ -125,7 +125,7 @@ def conclude_budget(rule: RateRule, sizes: Sequence[Size], losses: Losses, budge
     budget would have the rate that follows from it.
     """
     (size,) = sizes
-    factor = _vertex(losses[size.parameters])
+    factor = best_rate(losses[size.parameters])
     holds = abs(math.log(factor)) <= math.log(TRANSFERS)
     return Sweep(
         budget, rule, losses, {size.parameters: factor}, _edge(losses), holds, rule if holds else rule.times(factor)
@@ -147,14 +147,15 @@ def _beyond(losses: Mapping[float, float]) -> float | None:
     return 2 * factors[-1] if best == factors[-1] else None
 
 
-def _vertex(losses: Mapping[float, float]) -> float:
-    """The lowest point of the parabola in the logarithm of the factor through the best and its neighbours."""
-    factors = sorted(losses)
-    at = factors.index(min(factors, key=lambda factor: losses[factor]))
-    near = factors[at - 1 : at + 2]
-    if at == 0 or len(near) < 3 or not all(math.isfinite(losses[factor]) for factor in near):
-        return factors[at]
-    curve, slope, _ = np.polyfit(np.log(near), [losses[factor] for factor in near], 2)
+def best_rate(losses: Mapping[float, float]) -> float:
+    """The rate, or factor of one, with the least loss: at the lowest point of the parabola in its logarithm through the
+    best of those tried and its neighbours; the best itself at an edge, or beside one that diverged."""
+    rates = sorted(losses)
+    at = rates.index(min(rates, key=lambda rate: losses[rate]))
+    near = rates[at - 1 : at + 2]
+    if at == 0 or len(near) < 3 or not all(math.isfinite(losses[rate]) for rate in near):
+        return rates[at]
+    curve, slope, _ = np.polyfit(np.log(near), [losses[rate] for rate in near], 2)
     if curve <= 0:
-        return factors[at]
+        return rates[at]
     return float(np.clip(math.exp(-slope / (2 * curve)), near[0], near[2]))
