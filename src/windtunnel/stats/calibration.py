@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
-Floats = npt.NDArray[np.float64]
+from windtunnel.stats.paired import Floats
+
 BINS = 10
 
 
@@ -50,6 +52,4 @@ def temperature(probabilities: Floats, labels: npt.NDArray[np.int64]) -> float:
 
 def tempered(probabilities: Floats, t: float) -> Floats:
     """softmax(log p / T), (N, L): above 1 less sure, below 1 surer."""
-    logs = np.log(np.maximum(probabilities, 1e-300)) / t
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return np.asarray(softmax(np.log(np.maximum(probabilities, 1e-300)) / t, axis=1))
