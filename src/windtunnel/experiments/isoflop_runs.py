@@ -27,7 +27,6 @@ from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.run import open_run
 from windtunnel.training.run_config import RunConfig
 from windtunnel.training.schedule import ScheduleConfig
-from windtunnel.training.step_cost import step_cost
 
 CORPUS = "pig-latin-small"
 BATCH, SEEDS = 16, 3
@@ -68,10 +67,10 @@ class Cost:
 def cost_of(at: Setting, corpus: str, h: int) -> Cost:
     """What an example costs."""
     (arm,) = resolve_grid([Arm("one", config_of(at, (h, 1.0), 1, Kind(corpus, 1, lambda *_: 1e-3)))])
-    examples = len(arm.task.examples("train"))
-    tokens = arm.task.totals("train")["ids"] / examples
-    flops = step_cost(arm.config, arm.store, arm.task)[1]
-    return Cost(arm.config.model.n_parameters(embeddings=False), flops, tokens, examples)
+    task = arm.task
+    examples = len(task.examples("train"))
+    tokens = task.totals("train")["ids"] / examples
+    return Cost(arm.config.model.n_parameters(embeddings=False), arm.step_cost()[1], tokens, examples)
 
 
 def config_of(

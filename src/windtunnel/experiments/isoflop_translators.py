@@ -99,7 +99,8 @@ def isoflop_translators(at: Setting) -> Findings:
 def design_of(at: Setting, sizes: Mapping[float, Sequence[int]]) -> Design:
     """Budgets and widths, with their costs."""
     sizes = QUICK_SIZES if at.quick else sizes
-    return Design(at, sizes, {h: cost_of(at, CORPUS, h) for own in sizes.values() for h in own})
+    widths = sorted({h for own in sizes.values() for h in own})
+    return Design(at, sizes, {h: cost_of(at, CORPUS, h) for h in widths})
 
 
 def given(theirs: Design, design: Design) -> Findings:

@@ -98,15 +98,11 @@ def tokens_of(budget: float, parameters: float) -> float:
 def published_points() -> Points:
     """The losses as points."""
     rows = [(h, budget, loss) for budget, own in LOSSES.items() for h, loss in own.items()]
-    widths, budgets, losses = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    _, budgets, losses = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     sizes = np.array([SIZES[h] for h, _, _ in rows], dtype=float)
     epochs = np.array([EPOCHS * budget / SPENT[h] for h, budget, _ in rows])
-    read = budgets / example_flops_each(widths) * LENGTH
+    read = np.array([budget / example_flops(h) * LENGTH for h, budget, _ in rows])
     return Points(sizes, read, budgets, losses, np.zeros(len(rows)), budget=budgets, epochs=epochs)  # type: ignore[arg-type]
-
-
-def example_flops_each(widths: np.ndarray) -> np.ndarray:
-    return np.array([example_flops(h) for h in widths])
 
 
 def plain_line(points: Points) -> tuple[list[float], float, float]:
