@@ -58,11 +58,6 @@ class HoldOut:
                 "error": self.error, "inside": self.inside}  # fmt: skip
 
 
-def hold_out_sizes(design: Design, parameters: float) -> tuple[Size, ...]:
-    """The size nearest to the forecast and its neighbours on the dial, ascending."""
-    return design.around(parameters, 3)
-
-
 def hold_out(
     design: Design, forecast: Forecast, seeds: Sequence[int], runner: Runner
 ) -> Generator[News, None, HoldOut | str]:
@@ -72,8 +67,7 @@ def hold_out(
         what = "size" if forecast.parameters is None else "loss"
         return f"there is no forecast to test: no {what} is forecast, since its fit was refused"
     size, budget = design.nearest(forecast.parameters.estimate), forecast.compute
-    sizes = hold_out_sizes(design, forecast.parameters.estimate)
-    arms = {one: design.arm(one, budget) for one in sizes}
+    arms = {one: design.arm(one, budget) for one in design.around(forecast.parameters.estimate, 3)}
     found = yield from runner.losses(list(arms.values()), seeds)
     losses = {one.parameters: tuple(found[arm.name, seed] for seed in seeds) for one, arm in arms.items()}
     verdict, reason = judge(losses, size.parameters)
