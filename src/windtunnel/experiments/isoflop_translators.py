@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from windtunnel.experiments.frame import (
     Progress,
     Row,
     Setting,
-    draw,
     interval,
     table,
 )
@@ -38,8 +36,8 @@ from windtunnel.experiments.isoflop_runs import (
     read_off,
     write_fresh,
 )
+from windtunnel.experiments.published_isoflop import FAR, PRINTED, two_courses
 from windtunnel.experiments.translators import SOME
-from windtunnel.report.charts import lines
 from windtunnel.report.scaling import count
 from windtunnel.report.scaling_figure import scaling_figures
 from windtunnel.runs.arms import Arm, resolve_grid
@@ -57,8 +55,8 @@ SIZES = {2.5e9: (4, 8, 12, 16, 24), 5e9: (4, 8, 12, 16, 24, 32), 1e10: (8, 12, 1
 """Where the best width lies with a rate that is not too low: the source's budgets are there spent on words known."""
 QUICK_SIZES = dict.fromkeys((1e8, 2e8, 4e8), (8, 16, 24))
 N_FRESH = 70_000
-FAR, THEIR_RUN, THEIR_SIZE, PRINTED = 1e15, 8.63e12, 268_062, 3.7e6
-"""The budget that the source extrapolated to; its largest run in FLOPs, and its parameters; and its answer."""
+THEIR_RUN, THEIR_SIZE = 8.63e12, 268_062
+"""Of the source its largest run in FLOPs, and its parameters."""
 READINGS = {"source": "the source's rate, read off", "long": "the rule's rate, read off", "own": "ending at the budget"}
 """Those read off are values of a polynomial of degree 5 in FLOPs, as the source's."""
 
@@ -295,6 +293,4 @@ def curves_figure(curves: Mapping[int, Sequence[Curve]]) -> Drawing:
     for h, c in first.items():
         x = np.geomspace(c.flops[0], c.flops[-1], 60)
         smooth[f"h {h}"] = (x, [c.loss_at(float(at), "polynomial") for at in np.clip(x, c.flops[0], c.flops[-1])])
-    settings: dict[str, Any] = {"log": "x", "xlabel": "FLOPs", "ylabel": "held-out loss, nats a token"}
-    panels = [lines(raw, title="as evaluated", **settings), lines(smooth, title="polynomial of degree 5", **settings)]
-    return draw("curves", *panels, share="y")
+    return two_courses(raw, "as evaluated", smooth)

@@ -16,7 +16,7 @@ from windtunnel.experiments.decoder_only import course_decoder
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, draw, interval, table
 from windtunnel.files import read_given
 from windtunnel.models.cost import training_flops
-from windtunnel.report.charts import lines
+from windtunnel.report import charts
 from windtunnel.report.scaling import count
 from windtunnel.report.scaling_figure import scaling_figures
 from windtunnel.scaling.curves import Curve, plain_vertex, points_of_curves
@@ -263,8 +263,14 @@ def curves_figure(curves: Sequence[Curve]) -> Drawing:
     """Held-out loss against FLOPs, as it was and as the polynomial."""
     raw = {f"N {c.parameters:,.0f}": (c.flops, c.loss) for c in curves}
     smooth = {f"N {c.parameters:,.0f}": (c.flops, [c.loss_at(float(x), "polynomial") for x in c.flops]) for c in curves}
+    return two_courses(raw, "each epoch", smooth)
+
+
+def two_courses(raw: Mapping[str, charts.Curve], title: str, smooth: Mapping[str, charts.Curve]) -> Drawing:
+    """Held-out losses against FLOPs, as they were, under a title, and beside them as the polynomial."""
     settings: dict[str, Any] = {"log": "x", "xlabel": "FLOPs", "ylabel": "held-out loss, nats a token"}
-    panels = [lines(raw, title="each epoch", **settings), lines(smooth, title="polynomial of degree 5", **settings)]
+    beside = {title: raw, "polynomial of degree 5": smooth}
+    panels = [charts.lines(courses, title=named, **settings) for named, courses in beside.items()]
     return draw("curves", *panels, share="y")
 
 
