@@ -120,8 +120,10 @@ class Run:
 def best_step(run: Run) -> int | None:
     """The step whose dev scores are best, by the task's first metric, then by loss, then the first; None where the last
     checkpoint is the model."""
+    if run.config.train.choose == "last":
+        return None
     found = [e for e in run.events("evaluation") if isinstance(e, Evaluation) and e.split == "dev"]
-    if run.config.train.choose == "last" or not found:
+    if not found:
         return None
     name = next(iter(found[0].scores))
     sign = 1 if METRICS_BY_NAME[name].better == "lower" else -1
