@@ -37,13 +37,19 @@ def labels_of(task: Classification, split: str) -> Ints:
     return np.asarray(task.store.splits[split].labels, np.int64)
 
 
-def baselines(config: RunConfig, task: Classification, split: str) -> Iterator[Baseline]:
-    """All that can be had; each learns from the train split, and what it chooses it chooses on dev."""
+def baselines(
+    config: RunConfig, task: Classification, split: str, texts: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Baseline]:
+    """All that can be had; each learns from the train split, and what it chooses it chooses on dev.
+
+    Args:
+        texts: of each split, where `texts_of_splits` has been called already.
+    """
     n, n_labels = task.n_units(split), task.model.n_labels
     counts = np.bincount(labels_of(task, "train"), minlength=n_labels)
     yield Baseline(MAJORITY, np.tile(np.eye(n_labels)[counts.argmax()], (n, 1)), task.store.labels[counts.argmax()])
     yield Baseline(PRIOR, np.tile(counts / counts.sum(), (n, 1)), "a label drawn with its share of train")
-    yield _ngrams(task, split, texts_of_splits(task.store.corpus, config.text))
+    yield _ngrams(task, split, texts or texts_of_splits(task.store.corpus, config.text))
     if config.start is not None and config.train.freeze != "all":  # else it is the model itself
         try:
             yield _frozen(config, task, split)

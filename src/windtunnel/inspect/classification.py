@@ -117,8 +117,11 @@ def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
     seeds = [float((found.argmax(axis=1) == true).mean())]
     for folder in folders[1:]:
         seeds.append(float((predict_split(load(folder), task, split).argmax(axis=1) == true).mean()))
-    t = temperature(predict_split(trained, task, "dev"), labels_of(task, "dev")) if task.n_units("dev") else None
-    text = trained.run.config.text
+    t = None
+    if task.n_units("dev"):
+        t = temperature(found if split == "dev" else predict_split(trained, task, "dev"), labels_of(task, "dev"))
+    config = trained.run.config
+    texts = texts_of_splits(task.store.corpus, config.text)
     return Judged(
         run=str(trained.run.folder),
         step=trained.step,
@@ -126,12 +129,12 @@ def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
         labels=task.store.labels,
         n=len(true),
         scores=scores_of(found, true),
-        against=tuple(against(found, one, true) for one in baselines(trained.run.config, task, split)),
+        against=tuple(against(found, one, true) for one in baselines(config, task, split, texts)),
         confusion=_confusion(found.argmax(axis=1), true, len(task.store.labels)),
         reliability=reliability(found, true),
         temperature=t,
         tempered=reliability(found if t is None else tempered(found, t), true),
-        mistakes=_mistakes(found, true, task.store.labels, texts_of_splits(task.store.corpus, text)[split]),
+        mistakes=_mistakes(found, true, task.store.labels, texts[split]),
         n_cut=task.examples(split).n_cut,
         seeds=tuple(seeds),
     )
