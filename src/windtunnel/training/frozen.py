@@ -55,18 +55,23 @@ def _frozen(model: nn.Module, what: Freeze) -> Iterator[nn.Parameter]:
 
 def solve_head(model: Classifier, task: Classification) -> str:
     """Set the head to the logistic regression on the trunk's features of the train split; says what was done."""
-    train = features(model, task, "train")
-    dev = features(model, task, "dev") if task.n_units("dev") else train[:0]
-    labels = {split: np.asarray(task.store.splits[split].labels, np.int64) for split in ("train", "dev")}
-    weights, biases, penalty = linear_head(train, labels["train"], dev, labels["dev"], task.model.n_labels)
+    weights, biases, penalty = solved_head(model, task)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(weights))
         assert model.head.bias is not None
         model.head.bias.copy_(torch.from_numpy(biases))
     return (
-        f"the trunk is frozen: its features of {len(train):,} texts were computed once, and the head was solved to "
-        f"convergence (logistic regression, C {penalty:g} chosen on dev)"
+        f"the trunk is frozen: its features of {task.n_units('train'):,} texts were computed once, and the head was "
+        f"solved to convergence (logistic regression, C {penalty:g} chosen on dev)"
     )
+
+
+def solved_head(model: Classifier, task: Classification) -> tuple[Floats, Floats, float]:
+    """`linear_head` of the trunk's features of the train split and of dev."""
+    train = features(model, task, "train")
+    dev = features(model, task, "dev") if task.n_units("dev") else train[:0]
+    labels = {split: np.asarray(task.store.splits[split].labels, np.int64) for split in ("train", "dev")}
+    return linear_head(train, labels["train"], dev, labels["dev"], task.model.n_labels)
 
 
 def features(model: Classifier, task: Classification, split: str) -> Floats:
