@@ -35,3 +35,21 @@ def session_cache(tmp_path_factory):
 def one_thread():
     """Training sets the number of threads of its process; the next test begins with one again."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """serve(package, archive, data): pip's index is a folder whose package has this archive; the cache is empty."""
+    for name in [name for name in os.environ if name.upper().startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+
+    def with_archive(package, archive, data):
+        folder = tmp_path / "simple" / package
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "index.html").write_text(f'<a href="{archive}">x</a>')
+        (folder / archive).write_bytes(data)
+
+    return with_archive

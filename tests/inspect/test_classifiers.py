@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from windtunnel.config import override
 from windtunnel.errors import ConfigError
-from windtunnel.inspect.baselines import MAJORITY, NGRAMS, PRIOR, Baseline, baselines
+from windtunnel.inspect.baselines import FROZEN, MAJORITY, NGRAMS, PRIOR, Baseline, baselines
 from windtunnel.inspect.classification import (
     Scores,
     against,
@@ -18,6 +19,7 @@ from windtunnel.inspect.classification import (
 )
 from windtunnel.report.classification import first_line, judged_dict, save_judged
 from windtunnel.stats.paired import mcnemar
+from windtunnel.training.imports import continue_from
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import load
@@ -85,6 +87,20 @@ def test_baselines_know_train_alone(easy):
     assert found[NGRAMS].how.startswith("1 to 5 characters, C ")
     true = task.store.splits["test"].labels
     assert (found[NGRAMS].probabilities.argmax(1) == true).mean() > 0.95
+
+
+def test_the_features_that_a_classifier_began_with_are_what_a_frozen_one_is_made_of(easy, tmp_path):
+    corpus = easy.run.config.corpus
+    config = override(continue_from(easy.run.folder, corpus, "classify"), ["train.steps=0", "train.threads=1"])
+    for name, one in (("stepped", config), ("frozen", override(config, ["train.freeze=all"]))):
+        for _ in fit(one, tmp_path / name):
+            pass
+    stepped, frozen = load(tmp_path / "stepped"), load(tmp_path / "frozen")
+    task = classification_of(stepped)
+    for split in ("dev", "test"):
+        *_, found = baselines(stepped.run.config, task, split)
+        assert found.name == FROZEN
+        np.testing.assert_allclose(found.probabilities, predict_split(frozen, task, split), atol=1e-4)
 
 
 def test_a_classifier_that_only_equals_its_baseline_says_so_first(easy, tmp_path):

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import zipfile
 
 import pytest
@@ -36,17 +35,9 @@ def listed(data):
 
 
 @pytest.fixture
-def serve(tmp_path, monkeypatch):
+def serve(serve):
     """serve(wheel): the wheel is what the package index gives from now on."""
-    folder = tmp_path / "simple" / "tiny"
-    folder.mkdir(parents=True)
-    (folder / "index.html").write_text('<a href="tiny-1-py3-none-any.whl">x</a>')
-    for name in [name for name in os.environ if name.upper().startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", folder.parent.as_uri())
-    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
-    return (folder / "tiny-1-py3-none-any.whl").write_bytes
+    return lambda data: serve("tiny", "tiny-1-py3-none-any.whl", data)
 
 
 def left(tmp_path):

@@ -25,87 +25,38 @@ from windtunnel.training.muon import hidden_matrices
 from windtunnel.training.run_config import RunConfig
 
 V, LENGTH = 13, 8
+TRUNK: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "dropout": 0.0}
+PLAIN = TransformerConfig(vocab_size=V, context_length=LENGTH, **TRUNK)
 TINY: dict[str, ModelConfig] = {
-    "transformer": TransformerConfig(
-        vocab_size=V, context_length=LENGTH, n_layers=2, n_heads=2, d_model=16, dropout=0.0
+    "transformer": PLAIN,
+    "transformer, like GPT-NeoX": PLAIN.replace(
+        position="rope", parallel=True, rotary_fraction=0.25, tie_embeddings=False
     ),
-    "transformer, like GPT-NeoX": TransformerConfig(
-        vocab_size=V,
-        context_length=LENGTH,
-        n_layers=2,
-        n_heads=2,
-        d_model=16,
-        dropout=0.0,
-        position="rope",
-        parallel=True,
-        rotary_fraction=0.25,
-        tie_embeddings=False,
+    "transformer, like OLMo 2": PLAIN.replace(
+        n_heads=4, n_kv_heads=2, norm="rms", norm_position="branch", qk_norm="whole", activation="swiglu", bias=False
     ),
-    "transformer, like OLMo 2": TransformerConfig(
-        vocab_size=V,
-        context_length=LENGTH,
-        n_layers=2,
-        n_heads=4,
-        n_kv_heads=2,
-        d_model=16,
-        dropout=0.0,
-        norm="rms",
-        norm_position="branch",
-        qk_norm="whole",
-        activation="swiglu",
-        bias=False,
+    "transformer, like Qwen3": PLAIN.replace(
+        n_heads=4, n_kv_heads=2, d_head=6, position="rope", qk_norm="head", bias=False, norm_bias=True, qkv_bias=True
     ),
-    "transformer, like Qwen3": TransformerConfig(
-        vocab_size=V,
-        context_length=LENGTH,
-        n_layers=2,
-        n_heads=4,
-        n_kv_heads=2,
-        d_model=16,
-        dropout=0.0,
-        d_head=6,
-        position="rope",
-        qk_norm="head",
-        bias=False,
-        norm_bias=True,
-        qkv_bias=True,
-    ),
-    "transformer, some biases": TransformerConfig(
-        vocab_size=V,
-        context_length=LENGTH,
-        n_layers=2,
-        n_heads=2,
-        d_model=16,
-        dropout=0.0,
-        qkv_bias=False,
-        out_bias=False,
-        feed_forward_bias=False,
-        norm_bias=False,
-        embedding_norm=True,
+    "transformer, some biases": PLAIN.replace(
+        qkv_bias=False, out_bias=False, feed_forward_bias=False, norm_bias=False, embedding_norm=True
     ),
     "mlp": MLPConfig(vocab_size=V, context_length=3, n_layers=2, d_hidden=16, hidden_bias=False, init_output=1.0),
     "translator": TranslatorConfig(
         vocab_size=V,
         context_length=LENGTH,
-        n_layers=2,
-        n_heads=2,
-        d_model=16,
-        dropout=0.0,
+        **TRUNK,
         encoder=EncoderConfig(
             n_layers=3, n_heads=4, n_kv_heads=2, d_model=24, position="sinusoidal", norm="rms", bias=False
         ),
     ),
     "rnn": RNNConfig(vocab_size=V, context_length=LENGTH, n_layers=2, d_model=16, cell="lstm"),
-    "encoder": TextEncoderConfig(
-        vocab_size=V,
-        context_length=LENGTH,
-        trunk=BERT.replace(n_layers=2, n_heads=2, d_model=16, dropout=0.0),
-    ),
+    "encoder": TextEncoderConfig(vocab_size=V, context_length=LENGTH, trunk=BERT.replace(**TRUNK)),
     "classifier": ClassifierConfig(
         vocab_size=V,
         context_length=LENGTH,
         n_labels=V,  # so that an id can be a label
-        trunk=TransformerConfig(n_layers=2, n_heads=2, d_model=16, dropout=0.0, causal=False),
+        trunk=TransformerConfig(**TRUNK, causal=False),
     ),
     "rnn, pairs": RNNConfig(vocab_size=V, context_length=LENGTH, n_layers=2, d_model=16, encoder=True),
 }

@@ -106,8 +106,9 @@ def test_losses_sum_to_the_loss_and_are_0_where_ignored(task):
     assert losses.shape == targets.shape
     assert (losses[targets == IGNORED] == 0).all()
     assert (losses[targets != IGNORED] > 0).all()
-    for once in (False, True):
-        assert task.loss_sum(logits, targets, once=once).item() == pytest.approx(losses.sum().item(), rel=1e-6)
+    training = [task.training_loss_sum(logits, targets, once=once) for once in (False, True)]
+    for loss in (task.loss_sum(logits, targets), *training):
+        assert loss.item() == pytest.approx(losses.sum().item(), rel=1e-6)
 
 
 def test_ignored_rows_do_not_change_the_losses_of_others(task):

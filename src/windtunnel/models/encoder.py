@@ -33,23 +33,21 @@ def pool(x_BTD: Tensor, kept_BT: Tensor | None, how: Pool) -> Tensor:
     return x_BTD[torch.arange(len(x_BTD), device=x_BTD.device), at_B]
 
 
-class EncoderConfig(ModelConfig):
-    """A trunk; its own vocab_size, context_length, tie_embeddings and head_bias are not used."""
+class TextModelConfig(ModelConfig):
+    """A trunk that reads whole texts, and what stands on it.
+
+    The trunk's own vocab_size, context_length, tie_embeddings and head_bias are not used.
+    """
 
     reads: ClassVar[Reads] = "text"
     has_blocks: ClassVar[bool] = True
     attends: ClassVar[bool] = True
     bias_setting: ClassVar[str] = "trunk.bias"
-    family: Literal["encoder"] = "encoder"
-    vocab_size: PositiveInt = 30522
-    context_length: PositiveInt = 512
-    pooler: bool = False
-    """Whether it has BERT's pooler: tanh(linear(x)) of the first token's vector."""
-    trunk: TransformerConfig = BERT
+    trunk: TransformerConfig
 
     @property
     def body(self) -> TransformerConfig:
-        """The trunk's settings with the encoder's vocabulary and context, and without a head."""
+        """The trunk's settings with the model's vocabulary and context, and without a head."""
         shared = {"vocab_size": self.vocab_size, "context_length": self.context_length}
         return self.trunk.replace(**shared, tie_embeddings=True, head_bias=False)
 
@@ -63,18 +61,43 @@ class EncoderConfig(ModelConfig):
 
     @property
     def is_causal(self) -> bool:
-        """False: a vector is of the whole text."""
+        """False: what it gives is of the whole text."""
         return False
+
+    def build(self, seed: int, generator: torch.Generator | None = None) -> Model:
+        """As a transformer's, see `fill`."""
+        self.refuse_generator(generator)
+        model, body = self.create(), self.body
+        fill(model, body, seed, {"trunk.": 2 * body.n_layers})
+        return model
+
+    def formula_names(self) -> dict[str, int]:
+        return self.body.formula_names()
+
+
+class TextModel(Model):
+    """ids (B, T) -> vectors of the trunk, or what is made of them."""
+
+    trunk: Transformer
+
+    @property
+    def embedding(self) -> nn.Embedding:  # type: ignore[override]
+        """The trunk's table."""
+        return self.trunk.embedding
+
+
+class EncoderConfig(TextModelConfig):
+    """A trunk alone, and perhaps BERT's pooler."""
+
+    family: Literal["encoder"] = "encoder"
+    vocab_size: PositiveInt = 30522
+    context_length: PositiveInt = 512
+    pooler: bool = False
+    """Whether it has BERT's pooler: tanh(linear(x)) of the first token's vector."""
+    trunk: TransformerConfig = BERT
 
     def create(self) -> Encoder:
         return Encoder(self)
-
-    def build(self, seed: int, generator: torch.Generator | None = None) -> Encoder:
-        """As a transformer's, see `fill`."""
-        self.refuse_generator(generator)
-        model, body = Encoder(self), self.body
-        fill(model, body, seed, {"trunk.": 2 * body.n_layers})
-        return model
 
     def parameter_rows(self) -> list[ParameterRow]:
         d = self.trunk.d_model
@@ -83,15 +106,12 @@ class EncoderConfig(ModelConfig):
             *[ParameterRow("pooler", "(d_model + 1) * d_model", (d + 1) * d)] * self.pooler,
         ]
 
-    def formula_names(self) -> dict[str, int]:
-        return self.body.formula_names()
-
     def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
         """Of one text of `length` tokens; the pooler, which is asked for apart, is not counted."""
         return {part: n for part, n in self.body.flops_by_part(length).items() if part != "head"}
 
 
-class Encoder(Model):
+class Encoder(TextModel):
     """ids (B, T) -> a vector for each token, (B, T, D)."""
 
     config: EncoderConfig
@@ -102,11 +122,6 @@ class Encoder(Model):
         self.trunk = Transformer(config.body)
         d = config.trunk.d_model
         self.head = Linear(d, d, bias=True) if config.pooler else None
-
-    @property
-    def embedding(self) -> nn.Embedding:  # type: ignore[override]
-        """The trunk's table."""
-        return self.trunk.embedding
 
     def forward(self, ids: Tensor, kept: Tensor | None = None, attend: Attend = attend) -> Tensor:
         """The vectors (B, T, D) of the last layer.

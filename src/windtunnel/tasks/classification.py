@@ -168,7 +168,7 @@ class Classification:
         """Nats (B, 1) of each label, 0 where it is IGNORED."""
         return losses(logits, targets)
 
-    def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
+    def loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The sum of `losses`."""
         return loss_sum(logits, targets)
 
@@ -178,9 +178,8 @@ class Classification:
         if weights is None and not smoothing:
             return loss_sum(logits, targets)
         flat, true = logits.flatten(0, 1).float(), targets.flatten()
-        own = None if weights is None else weights.to(flat.device)
         each = F.cross_entropy(flat, true, ignore_index=IGNORED, reduction="none", label_smoothing=smoothing)
-        return (each if own is None else each * own[true.clamp(min=0)] * (true != IGNORED)).sum()
+        return (each if weights is None else each * weights.to(flat.device)[true.clamp(min=0)]).sum()
 
     def totals(self, split: str) -> Mapping[str, float]:
         """The texts, and the tokens that are read of them."""

@@ -154,12 +154,15 @@ class Task(Protocol):
         """Nats (B, T') of each target, 0 where it is IGNORED."""
         ...
 
-    def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
-        """The sum of `losses`; with `once` its gradient can be computed only once, and takes less memory."""
+    def loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum of `losses`."""
         ...
 
     def training_loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
-        """What a training step lowers, summed: `loss_sum`, unless the task's settings weigh or smooth targets."""
+        """What a training step lowers, summed: `loss_sum`, unless the task's settings weigh or smooth targets.
+
+        With `once` its gradient may be computable only once, and take less memory.
+        """
         ...
 
     def totals(self, split: str) -> Mapping[str, float]:

@@ -36,10 +36,10 @@ class TokenTask:
         """Nats (B, T') of each target, 0 where it is IGNORED."""
         return losses(logits, targets)
 
-    def loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
-        """The sum of `losses`; with `once` its gradient can be computed only once, and takes less memory."""
-        return (training_loss_sum if once else loss_sum)(logits, targets)
+    def loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum of `losses`."""
+        return loss_sum(logits, targets)
 
     def training_loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
-        """`loss_sum`."""
-        return self.loss_sum(logits, targets, once)
+        """`loss_sum`; with `once` its gradient can be computed only once, and takes less memory."""
+        return (training_loss_sum if once else loss_sum)(logits, targets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -115,14 +115,17 @@ class Column:
 
 
 class SplitFiles:
-    """The files of one split while they are written."""
+    """The files of one split while they are written. labels: of the whole corpus; none of one without."""
 
-    def __init__(self, folder: Path, name: str, dtype: str, documents: bool, labelled: bool, held: ExitStack) -> None:
+    def __init__(
+        self, folder: Path, name: str, dtype: str, documents: bool, labels: Sequence[str], held: ExitStack
+    ) -> None:
         self.name = name
         self.n_bytes = 0
         self.ids = Column(folder / f"{name}.ids.bin", dtype, held)
         self.offsets = Column(folder / f"{name}.offsets.bin", "<i8", held) if documents else None
-        self.labels = Column(folder / f"{name}.labels.bin", "<i4", held) if labelled else None
+        self.places = {label: place for place, label in enumerate(labels)}
+        self.labels = Column(folder / f"{name}.labels.bin", "<i4", held) if labels else None
         if self.offsets:
             self.offsets.append(np.zeros(1, np.int64))
 
@@ -228,7 +231,7 @@ def _write(
     entry.append(np.frombuffer(text, np.uint8))
     dtype: str = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
     by_document, labels = corpus.unit != "text", labels_of(corpus)
-    writers = {name: SplitFiles(folder, name, dtype, by_document, is_labelled(corpus), held) for name in SPLITS}
+    writers = {name: SplitFiles(folder, name, dtype, by_document, labels, held) for name in SPLITS}
     digest = Digest(corpus.unit, alphabet=False)
     write = _write_text if corpus.unit == "text" else _write_documents
     write(writers, _watched(corpus, digest), corpus, config, content, tokenizer)
@@ -284,16 +287,15 @@ def _write_documents(
     content: Content,
     tokenizer: Tokenizer,
 ) -> None:
-    places = {label: place for place, label in enumerate(labels_of(corpus))}
     for parts in _split(batches, corpus, config):
         for name, documents in parts.items():
-            texts = documents
+            texts, writer = documents, writers[name]
             if not texts:
                 continue
-            if (column := writers[name].labels) is not None:
+            if writer.labels is not None:
                 pairs = [corpus.split(document)[:2] for document in documents]
                 texts = [text for text, _ in pairs]
-                column.append(np.array([places[label] for _, label in pairs]))
+                writer.labels.append(np.array([writer.places[label] for _, label in pairs]))
             try:
                 ids, lengths = tokenizer.encode_documents(texts)
             except DataError:
@@ -302,9 +304,9 @@ def _write_documents(
             if corpus.unit == "file" and tokenizer.end_id is not None:
                 ids = np.insert(ids, np.cumsum(lengths), tokenizer.end_id)
                 lengths = lengths + 1
-            writers[name].add(ids, lengths)
+            writer.add(ids, lengths)
             n_newlines = len(texts) if corpus.unit == "line" else 0
-            writers[name].n_bytes += len("".join(texts).encode()) + n_newlines
+            writer.n_bytes += len("".join(texts).encode()) + n_newlines
 
 
 def _split(batches: Iterator[list[str]], corpus: Corpus, config: TextConfig) -> Iterator[dict[str, list[str]]]:

@@ -99,8 +99,9 @@ def _hits(metrics: Sequence[Metric], logits: Tensor, batch: Batch) -> dict[str, 
     right = (said == batch.targets) & counted
     first = counted & (counted.cumsum(1) == 1)
     found = {"right": right, "exact": first & (right | ~counted).all(1, keepdim=True)}
+    of = {"right": (right, said), "said": (counted, said), "is": (counted, batch.targets)}
     for name in _by_class(metrics):
         count, _, label = name.partition("/")
-        of = {"right": right & (said == int(label)), "said": said == int(label), "is": batch.targets == int(label)}
-        found[name] = of[count] & counted
+        among, labels = of[count]
+        found[name] = among & (labels == int(label))
     return found

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from windtunnel.errors import ConfigError
 from windtunnel.models.classifier import Classifier
 from windtunnel.nn.blocks import layers_of
-from windtunnel.nn.mode import evaluating
 from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats, linear_head
 from windtunnel.training.run_config import Freeze
-from windtunnel.training.vectors import kept_vectors
+from windtunnel.training.vectors import kept_vectors, of_split
 
 
 def freeze(model: nn.Module, what: Freeze) -> None:
@@ -57,33 +55,30 @@ def _frozen(model: nn.Module, what: Freeze) -> Iterator[nn.Parameter]:
 
 def solve_head(model: Classifier, task: Classification) -> str:
     """Set the head to the logistic regression on the trunk's features of the train split; says what was done."""
-    train = features(model, task, "train")
-    dev = features(model, task, "dev") if task.n_units("dev") else train[:0]
-    labels = {split: np.asarray(task.store.splits[split].labels, np.int64) for split in ("train", "dev")}
-    weights, biases, penalty = linear_head(train, labels["train"], dev, labels["dev"], task.model.n_labels)
+    weights, biases, penalty = solved_head(model, task)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(weights))
         assert model.head.bias is not None
         model.head.bias.copy_(torch.from_numpy(biases))
     return (
-        f"the trunk is frozen: its features of {len(train):,} texts were computed once, and the head was solved to "
-        f"convergence (logistic regression, C {penalty:g} chosen on dev)"
+        f"the trunk is frozen: its features of {task.n_units('train'):,} texts were computed once, and the head was "
+        f"solved to convergence (logistic regression, C {penalty:g} chosen on dev)"
     )
+
+
+def solved_head(model: Classifier, task: Classification) -> tuple[Floats, Floats, float]:
+    """`linear_head` of the trunk's features of the train split and of dev."""
+    train = features(model, task, "train")
+    dev = features(model, task, "dev") if task.n_units("dev") else train[:0]
+    labels = {split: np.asarray(task.store.splits[split].labels, np.int64) for split in ("train", "dev")}
+    return linear_head(train, labels["train"], dev, labels["dev"], task.model.n_labels)
 
 
 def features(model: Classifier, task: Classification, split: str) -> Floats:
     """The pooled vectors (N, D) of a split's texts, from the cache where they are there."""
-    shape = task.n_units(split), model.config.trunk.d_model
-
-    def computed() -> npt.NDArray[np.float32]:
-        found = np.zeros(shape, np.float32)
-        device = next(model.parameters()).device
-        with evaluating(model), torch.no_grad():
-            for batch in task.examples(split).sweep(task.rows):
-                assert batch.units is not None
-                there = batch.to(device).inputs
-                vectors: Tensor = model.pooled(there["ids"], there["kept"])
-                found[batch.units[:, 0].numpy()] = vectors.float().cpu().numpy()
-        return found
-
-    return kept_vectors(model.trunk, [model.config.pool, task.store.folder.name, split], shape, computed)
+    return kept_vectors(
+        model.trunk,
+        [model.config.pool, task.store.folder.name, split],
+        (task.n_units(split), model.config.trunk.d_model),
+        lambda: of_split(model, lambda ids, kept: model.pooled(ids, kept).float(), task, split),
+    )

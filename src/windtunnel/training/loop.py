@@ -9,7 +9,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from windtunnel.models import Classifier, Model
 from windtunnel.tasks import Classification, Task
 from windtunnel.text.store import TokenStore
 from windtunnel.training import machine
-from windtunnel.training.change import Change, Named, change_for, set_up, users_code
+from windtunnel.training.change import Change, Named, Setup, change_for, set_up, users_code
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
 from windtunnel.training.compiling import compiling_note, prepare_blocks
 from windtunnel.training.data import open_store, open_task
@@ -53,8 +52,6 @@ from windtunnel.training.trainer import State, Trainer
 from windtunnel.training.trial import resolve_changed
 
 WriteSample = Callable[[Model, Run], str]
-Others = dict[str, Any]
-"""batch_of and loss of a changed run."""
 
 Stepping = Callable[[RunConfig, Task, State], Callable[[], Step]]
 """(config, task, state) -> what takes the state one step further; it may raise NumericsError instead."""
@@ -112,8 +109,12 @@ def resume(
                 raise ConfigError(f"{own.name} changes a run, and such a run trains in one process; omit --parallel")
         machine.keep_memory()
         torch.set_num_threads(ranks.threads(run.config.train.threads or machine.cores()))
-        state, size, warnings, others = _restore(run, task, ranks, own)
-        step = stepping(run.config, task, state) if stepping else Trainer(run.config, task, state, ranks, **others).step
+        state, size, warnings, setup = _restore(run, task, ranks, own)
+        batch_of, loss = (setup.batch_of, setup.loss) if setup else (None, None)
+        if stepping:
+            step = stepping(run.config, task, state)
+        else:
+            step = Trainer(run.config, task, state, ranks, batch_of, loss).step
         ranks.listen(should_stop)
         with ranks.barrier():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
@@ -211,9 +212,9 @@ class _Session:
         return Saved(state.step, f"step-{state.step}")
 
 
-def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple[State, int, str, Others]:
-    """The state to go on from, how much of the log belongs to it, what is to be said about it, and what the change has
-    the run train with beside it."""
+def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple[State, int, str, Setup | None]:
+    """The state to go on from, how much of the log belongs to it, what is to be said about it, and what the change made
+    of the run."""
     with ranks.barrier():
         checkpoint = newest_checkpoint(run.folder)
         # A run that has saved needs the one that it started from no more.
@@ -232,16 +233,15 @@ def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple
     prepare_blocks(model, run.config, ranks.size)
     ranks.place(model).train()
     optimizer = setup.optimizer if setup else build_optimizer(model, run.config.optimizer)
-    others: Others = {"batch_of": setup.batch_of, "loss": setup.loss} if setup else {}
     if checkpoint is None:
-        return State(model, optimizer, 0, None), 0, solved, others
+        return State(model, optimizer, 0, None), 0, solved, setup
     restore_optimizer(optimizer, model, checkpoint.optimizer, ranks.shard, known=setup is None)
     for step, folder in checkpoints(run.folder) if ranks.rank == 0 else ():
         if step > checkpoint.step:
             with saving(folder):
                 discard(folder)
     state = State(model, optimizer, checkpoint.step, checkpoint.facts["first_loss"])
-    return state, checkpoint.facts["metrics_size"], "; ".join(checkpoint.warnings), others
+    return state, checkpoint.facts["metrics_size"], "; ".join(checkpoint.warnings), setup
 
 
 def _open_log(path: Path, size: int) -> FileIO:

@@ -20,14 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
-from torch import Tensor
 
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
-from windtunnel.models import FAMILIES, Model, ModelConfig
-from windtunnel.models.pretrained.parts import listing
+from windtunnel.models import Model, ModelConfig
 from windtunnel.tasks import METRICS as METRICS_BY_NAME
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
@@ -47,7 +44,8 @@ from windtunnel.training.compiling import compiling_pays
 from windtunnel.training.data import first_weights, open_task
 from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
 from windtunnel.training.events import Evaluation, Event, read_events
-from windtunnel.training.run_config import RunConfig, Start
+from windtunnel.training.run_config import RunConfig, Start, check_family
+from windtunnel.training.starts import begin, check_fit
 
 METRICS = "metrics.jsonl"
 
@@ -120,8 +118,10 @@ class Run:
 def best_step(run: Run) -> int | None:
     """The step whose dev scores are best, by the task's first metric, then by loss, then the first; None where the last
     checkpoint is the model."""
+    if run.config.train.choose == "last":
+        return None
     found = [e for e in run.events("evaluation") if isinstance(e, Evaluation) and e.split == "dev"]
-    if run.config.train.choose == "last" or not found:
+    if not found:
         return None
     name = next(iter(found[0].scores))
     sign = 1 if METRICS_BY_NAME[name].better == "lower" else -1
@@ -252,7 +252,7 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
             "leave it out, or give at least as many"
         )
     model = config.task.sized(model, store)
-    _check_family(config)
+    check_family(config)
     start = _resolve_start(config.start, model, store.tokenizer) if config.start else None
     threads = train.threads or (1 if side_by_side > 1 else machine.cores())
     precision = train.precision
@@ -274,30 +274,6 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     )
 
 
-def _check_family(config: RunConfig) -> None:
-    """Refuse what only another family, or a larger batch, can do."""
-    model, train = config.model, config.train
-    if config.generator is not None and not model.replays_generator:
-        able = " or ".join(family for family, kind in FAMILIES.items() if kind.replays_generator)
-        raise ConfigError(
-            f"generator={config.generator} replays scripts of the family {able}, and the model is a {model.family}; "
-            "leave it out, since without it every draw is a function of the seed already"
-        )
-    if train.freeze is not None and model.stackable:
-        raise ConfigError(
-            f"train.freeze={train.freeze} is for models with layers, and this is a {model.family}; omit it"
-        )
-    if train.freeze == "all" and config.task.kind != "classification":
-        raise ConfigError("train.freeze=all solves the head of a classifier; give task.kind=classification, or omit it")
-    if train.recompute and not model.has_blocks:
-        raise ConfigError(f"train.recompute computes blocks again, and the family {model.family} has none; omit it")
-    if model.needs_whole_batch and train.batch_size < 2 * train.grad_accumulation:
-        raise ConfigError(
-            f"batch norm needs at least two examples at once, and batch_size {train.batch_size} in "
-            f"{train.grad_accumulation} parts has fewer; give a larger batch, or --set model.batch_norm=false"
-        )
-
-
 def initial_model(config: RunConfig) -> Model:
     """The model as training begins: random weights, a function of the seed, or those of the run to start from.
 
@@ -306,23 +282,8 @@ def initial_model(config: RunConfig) -> Model:
     """
     model = first_weights(config)
     if config.start is not None:
-        given = taken(config.start, open_start(config.start)[1].weights)
-        own = {name: tensor for name, tensor in model.state_dict().items() if is_head(name)}
-        load_weights(model, own | given if config.start.part == "trunk" else given)
+        begin(model, config.start, open_start(config.start)[1].weights)
     return model
-
-
-def taken(start: Start, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights that are taken of a run's, by their names in the model that begins with them."""
-    if start.part == "all":
-        return dict(weights)
-    names = {name: name if name.startswith("trunk.") else f"trunk.{name}" for name in weights if not is_head(name)}
-    return {new: weights[old] for old, new in names.items()}
-
-
-def is_head(name: str) -> bool:
-    """Whether a parameter belongs to a model's head."""
-    return name.startswith("head.")
 
 
 def open_start(start: Start) -> tuple[Run, Checkpoint]:
@@ -362,17 +323,7 @@ def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> St
     run, checkpoint = open_start(start)
     if run.altered:
         raise ConfigError(f"the model of {start.run} was altered in Python: no settings describe it; take another")
-    with torch.device("meta"):
-        expected = {name: tensor.shape for name, tensor in model.create().state_dict().items()}
-    if start.part == "trunk":
-        expected = {name: shape for name, shape in expected.items() if not is_head(name)}
-    given = {name: tensor.shape for name, tensor in taken(start, checkpoint.weights).items()}
-    wrong = [name for name in sorted({**expected, **given}) if expected.get(name) != given.get(name)]
-    if wrong:
-        raise ConfigError(
-            f"the weights of {start.run} do not fit the model's settings, which have other tensors: {listing(wrong)}; "
-            "leave out the settings of the model that differ from that run's"
-        )
+    check_fit(start, checkpoint.weights, model)
     if run.tokenizer.to_json() != tokenizer.to_json():
         raise ConfigError(
             f"the weights of {start.run} were trained with another tokenizer; use that one, as --from does: "

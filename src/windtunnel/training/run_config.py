@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from windtunnel.config import Config
-from windtunnel.models import AnyModelConfig, TransformerConfig
+from windtunnel.errors import ConfigError
+from windtunnel.models import FAMILIES, AnyModelConfig, TransformerConfig
 from windtunnel.tasks import AnyTaskConfig, LanguageConfig
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
@@ -116,3 +117,27 @@ class RunConfig(Config):
                 "smaller train.batch_size where memory is short"
             )
         return self
+
+
+def check_family(config: RunConfig) -> None:
+    """Raises ConfigError for what only another family, or a larger batch, can do."""
+    model, train = config.model, config.train
+    if config.generator is not None and not model.replays_generator:
+        able = " or ".join(family for family, kind in FAMILIES.items() if kind.replays_generator)
+        raise ConfigError(
+            f"generator={config.generator} replays scripts of the family {able}, and the model is a {model.family}; "
+            "leave it out, since without it every draw is a function of the seed already"
+        )
+    if train.freeze is not None and model.stackable:
+        raise ConfigError(
+            f"train.freeze={train.freeze} is for models with layers, and this is a {model.family}; omit it"
+        )
+    if train.freeze == "all" and config.task.kind != "classification":
+        raise ConfigError("train.freeze=all solves the head of a classifier; give task.kind=classification, or omit it")
+    if train.recompute and not model.has_blocks:
+        raise ConfigError(f"train.recompute computes blocks again, and the family {model.family} has none; omit it")
+    if model.needs_whole_batch and train.batch_size < 2 * train.grad_accumulation:
+        raise ConfigError(
+            f"batch norm needs at least two examples at once, and batch_size {train.batch_size} in "
+            f"{train.grad_accumulation} parts has fewer; give a larger batch, or --set model.batch_norm=false"
+        )

@@ -1,10 +1,14 @@
-"""One vector a text by a model's hidden layers, kept in the cache: the same weights and texts give the same vectors."""
+"""What a model makes of texts, one row each; the vectors of its hidden layers are kept in the cache.
+
+The same weights and texts give the same vectors.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +20,10 @@ from torch import Tensor
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import read_file, temporary, write_file
 from windtunnel.models import Model
-from windtunnel.models.classifier import Classifier
-from windtunnel.models.encoder import Encoder, Pool, pool
+from windtunnel.models.encoder import Pool, TextModel, pool
 from windtunnel.models.transformer import Transformer
 from windtunnel.nn.mode import evaluating
-from windtunnel.tasks.classification import text_rows
+from windtunnel.tasks.classification import Classification, text_rows
 from windtunnel.text.corpora.cache import cache_folder
 from windtunnel.text.features import Floats
 from windtunnel.text.tokenizers import Tokenizer
@@ -29,6 +32,47 @@ from windtunnel.training.disk import saving
 
 AT_ONCE = 64
 """Texts that are read at once; they are of about one length."""
+
+Function = Callable[[Tensor, Tensor], Tensor]
+"""(ids (B, T), kept (B, T)) -> rows (B, D) of a model, one a text."""
+
+
+def of_split(model: Model, function: Function, task: Classification, split: str) -> npt.NDArray[Any]:
+    """A function's rows (N, D) of a split's texts, in its order; the model is in evaluation mode meanwhile."""
+
+    def batches() -> Iterator[tuple[np.ndarray, Mapping[str, Tensor]]]:
+        for batch in task.examples(split).sweep(task.rows):
+            assert batch.units is not None
+            yield batch.units[:, 0].numpy(), batch.inputs
+
+    return _read(model, function, batches())
+
+
+def of_texts(
+    model: Model, function: Function, tokenizer: Tokenizer, texts: Sequence[str], at_once: int = AT_ONCE
+) -> npt.NDArray[Any]:
+    """A function's rows (N, D) of any texts, one or more; the model is in evaluation mode meanwhile.
+
+    Raises:
+        DataError: for a character that the tokenizer does not know.
+    """
+    rows = tokenizer.encode_batch([" ".join(text.split()) for text in texts])
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    length = model.config.context_length
+    some = np.array_split(order, -(-len(order) // at_once))
+    return _read(model, function, ((at, text_rows([rows[i] for i in at], tokenizer, length)) for at in some))
+
+
+def _read(
+    model: Model, function: Function, batches: Iterable[tuple[np.ndarray, Mapping[str, Tensor]]]
+) -> npt.NDArray[Any]:
+    """The rows of batches of texts, each at its text's place."""
+    places, found, device = [], [], next(model.parameters()).device
+    with evaluating(model), torch.no_grad():
+        for at, inputs in batches:
+            places.append(at)
+            found.append(function(inputs["ids"].to(device), inputs["kept"].to(device)).cpu().numpy())
+    return np.concatenate(found)[np.argsort(np.concatenate(places))]
 
 
 def text_vectors(model: Model, tokenizer: Tokenizer, texts: Sequence[str], how: Pool = "mean") -> Floats:
@@ -41,27 +85,22 @@ def text_vectors(model: Model, tokenizer: Tokenizer, texts: Sequence[str], how: 
         ConfigError: for a family without a vector for each token.
         DataError: for a character that the tokenizer does not know, or vectors that are not finite.
     """
-    trunk = model.trunk if isinstance(model, Encoder | Classifier) else model
+    trunk = model.trunk if isinstance(model, TextModel) else model
     if not isinstance(trunk, Transformer) or tokenizer.end_id is None:
         raise ConfigError(
             f"a model of the family {model.config.family} gives no vectors of texts; expected an encoder, a classifier "
             "or a transformer whose tokenizer has an end mark, such as minilm-l6"
         )
-    rows = tokenizer.encode_batch([" ".join(text.split()) for text in texts])
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    device = next(trunk.parameters()).device
 
-    def computed() -> npt.NDArray[np.float32]:
-        found = np.zeros((len(texts), trunk.config.d_model), np.float32)
-        with evaluating(model), torch.no_grad():
-            for some in np.array_split(order, max(1, -(-len(order) // AT_ONCE))):
-                read = text_rows([rows[i] for i in some], tokenizer, trunk.config.context_length)
-                there = {name: tensor.to(device) for name, tensor in read.items()}
-                vectors: Tensor = pool(trunk.hidden(there["ids"], kept=there["kept"]), there["kept"], how)
-                found[some] = vectors.float().cpu().numpy()
-        return found
+    def vectors(ids: Tensor, kept: Tensor) -> Tensor:
+        return pool(trunk.hidden(ids, kept=kept), kept, how).float()
 
-    return kept_vectors(trunk, [how, tokenizer.to_json(), list(texts)], (len(texts), trunk.config.d_model), computed)
+    return kept_vectors(
+        trunk,
+        [how, tokenizer.to_json(), list(texts)],
+        (len(texts), trunk.config.d_model),
+        lambda: of_texts(trunk, vectors, tokenizer, texts),
+    )
 
 
 def kept_vectors(

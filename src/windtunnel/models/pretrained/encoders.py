@@ -22,7 +22,7 @@ from windtunnel.models.encoder import EncoderConfig
 from windtunnel.models.pretrained.fields import Fields, take_fields
 from windtunnel.models.pretrained.gpt2 import ACTIVATIONS
 from windtunnel.models.pretrained.huggingface import Pretrained, canonical, read_chat, tokenizer_of
-from windtunnel.models.pretrained.parts import Part, check_tensors, gather, linear, listing, single
+from windtunnel.models.pretrained.parts import Part, check_tensors, gather, linear, listing, norm, single
 from windtunnel.models.pretrained.safetensors_files import list_tensors, read_tensors
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -188,7 +188,7 @@ def _parts(config: EncoderConfig, origin: str, n_types: int) -> Iterator[Part]:
     yield single("trunk.position.embedding.weight", f"{start}embeddings.position_embeddings.weight", rows, d)
     if n_types:
         yield single(TYPES, f"{start}embeddings.token_type_embeddings.weight", n_types, d)
-    yield from _norm("trunk.embedding_norm", f"{start}embeddings.LayerNorm", d)
+    yield from norm("trunk.embedding_norm", f"{start}embeddings.LayerNorm", d, True)
     sizes = {
         "attention.out": (d, d),
         "feed_forward.widen": (d, body.ff_width),
@@ -201,14 +201,9 @@ def _parts(config: EncoderConfig, origin: str, n_types: int) -> Iterator[Part]:
             if module in sizes:
                 yield from linear(f"{ours}.{module}", [f"{theirs}.{name}"], sizes[module][0], [sizes[module][1]], True)
             else:
-                yield from _norm(f"{ours}.{module}", f"{theirs}.{name}", d)
+                yield from norm(f"{ours}.{module}", f"{theirs}.{name}", d, True)
     if config.pooler:
         yield from linear("head", [f"{start}pooler.dense"], d, [d], True)
-
-
-def _norm(ours: str, theirs: str, d_model: int) -> Iterator[Part]:
-    yield single(f"{ours}.weight", f"{theirs}.weight", d_model)
-    yield single(f"{ours}.bias", f"{theirs}.bias", d_model)
 
 
 def _folded(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from windtunnel.errors import ConfigError, MissingExtra
 from windtunnel.models.pretrained.architectures import obstacles
 from windtunnel.models.pretrained.export import Exported, adapt, refusal
 from windtunnel.models.pretrained.gguf_tokenizer import NO_MERGE
-from windtunnel.models.pretrained.parts import Part, linear, scatter, single
+from windtunnel.models.pretrained.parts import Part, linear, norm, scatter, single
 from windtunnel.models.transformer import TransformerConfig
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -132,10 +132,10 @@ def gpt2_parts(config: TransformerConfig) -> Iterator[Part]:
     yield single("position.embedding.weight", "position_embd.weight", config.context_length, d)
     for layer in range(config.n_layers):
         ours, theirs = f"blocks.{layer}", f"blk.{layer}"
-        yield from _norm(f"{ours}.norm_1", f"{theirs}.attn_norm", d, bias=True)
+        yield from norm(f"{ours}.norm_1", f"{theirs}.attn_norm", d, bias=True)
         yield from linear(f"{ours}.attention.qkv", [f"{theirs}.attn_qkv"], d, [3 * d], True)
         yield from linear(f"{ours}.attention.out", [f"{theirs}.attn_output"], d, [d], True)
-        yield from _norm(f"{ours}.norm_2", f"{theirs}.ffn_norm", d, bias=True)
+        yield from norm(f"{ours}.norm_2", f"{theirs}.ffn_norm", d, bias=True)
         yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.ffn_up"], d, [ff], True)
         yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.ffn_down"], ff, [d], True)
     yield from _end(config, bias=True)
@@ -147,26 +147,20 @@ def llama_parts(config: TransformerConfig) -> Iterator[Part]:
     yield single("embedding.weight", "token_embd.weight", config.vocab_size, d)
     for layer in range(config.n_layers):
         ours, theirs = f"blocks.{layer}", f"blk.{layer}"
-        yield from _norm(f"{ours}.norm_1", f"{theirs}.attn_norm", d, bias=False)
+        yield from norm(f"{ours}.norm_1", f"{theirs}.attn_norm", d, bias=False)
         qkv = [f"{theirs}.attn_{name}" for name in "qkv"]
         yield from linear(f"{ours}.attention.qkv", qkv, d, [q, kv, kv], bias.qkv)
         yield from linear(f"{ours}.attention.out", [f"{theirs}.attn_output"], q, [d], bias.out)
-        yield from _norm(f"{ours}.norm_2", f"{theirs}.ffn_norm", d, bias=False)
+        yield from norm(f"{ours}.norm_2", f"{theirs}.ffn_norm", d, bias=False)
         yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.ffn_gate"], d, [ff], bias.feed_forward)
         yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.ffn_up"], d, [ff], bias.feed_forward)
         yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.ffn_down"], ff, [d], bias.feed_forward)
     yield from _end(config, bias=False)
 
 
-def _norm(ours: str, theirs: str, d_model: int, bias: bool) -> Iterator[Part]:
-    yield single(f"{ours}.weight", f"{theirs}.weight", d_model)
-    if bias:
-        yield single(f"{ours}.bias", f"{theirs}.bias", d_model)
-
-
 def _end(config: TransformerConfig, bias: bool) -> Iterator[Part]:
     """The last norm and the head; without a head llama.cpp takes the token embedding."""
-    yield from _norm("norm", "output_norm", config.d_model, bias)
+    yield from norm("norm", "output_norm", config.d_model, bias)
     if not config.tie_embeddings:
         yield single("head.weight", "output.weight", config.vocab_size, config.d_model)
 

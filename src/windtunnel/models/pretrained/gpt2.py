@@ -8,7 +8,7 @@ from typing import Any
 
 from windtunnel.errors import ArtifactError
 from windtunnel.models.pretrained.fields import Fields
-from windtunnel.models.pretrained.parts import Part, linear, single
+from windtunnel.models.pretrained.parts import Part, linear, norm, single
 from windtunnel.models.transformer import TransformerConfig
 
 PREFIX = "transformer."
@@ -19,6 +19,7 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_accurate": "gelu_tanh",
     "gelu": "gelu", "gelu_python": "gelu", "relu": "relu",
 }  # fmt: skip
+WRITTEN = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
 
 FIELDS = Fields(
     mapped={
@@ -79,7 +80,6 @@ def notes(values: dict[str, Any]) -> Iterator[str]:
 
 def fields(config: TransformerConfig) -> dict[str, Any]:
     """GPT-2's fields."""
-    names = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -89,7 +89,7 @@ def fields(config: TransformerConfig) -> dict[str, Any]:
         "n_layer": config.n_layers,
         "n_head": config.n_heads,
         "n_inner": config.d_ff,
-        "activation_function": names.get(config.activation, "relu"),
+        "activation_function": WRITTEN.get(config.activation, "relu"),
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
@@ -105,17 +105,12 @@ def parts(config: TransformerConfig) -> Iterator[Part]:
     yield single("position.embedding.weight", "transformer.wpe.weight", config.context_length, d)
     for layer in range(config.n_layers):
         ours, theirs = f"blocks.{layer}", f"transformer.h.{layer}"
-        yield from _norm(f"{ours}.norm_1", f"{theirs}.ln_1", d)
+        yield from norm(f"{ours}.norm_1", f"{theirs}.ln_1", d, True)
         yield from linear(f"{ours}.attention.qkv", [f"{theirs}.attn.c_attn"], d, [3 * d], True, transposed=True)
         yield from linear(f"{ours}.attention.out", [f"{theirs}.attn.c_proj"], d, [d], True, transposed=True)
-        yield from _norm(f"{ours}.norm_2", f"{theirs}.ln_2", d)
+        yield from norm(f"{ours}.norm_2", f"{theirs}.ln_2", d, True)
         yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.mlp.c_fc"], d, [ff], True, transposed=True)
         yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.mlp.c_proj"], ff, [d], True, transposed=True)
-    yield from _norm("norm", "transformer.ln_f", d)
+    yield from norm("norm", "transformer.ln_f", d, True)
     if not config.tie_embeddings:
         yield single("head.weight", "lm_head.weight", config.vocab_size, d)
-
-
-def _norm(ours: str, theirs: str, d_model: int) -> Iterator[Part]:
-    yield single(f"{ours}.weight", f"{theirs}.weight", d_model)
-    yield single(f"{ours}.bias", f"{theirs}.bias", d_model)

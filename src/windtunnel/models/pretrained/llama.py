@@ -13,7 +13,7 @@ from typing import Any
 
 from windtunnel.errors import ArtifactError
 from windtunnel.models.pretrained.fields import Fields
-from windtunnel.models.pretrained.parts import Part, linear, listing, single
+from windtunnel.models.pretrained.parts import Part, linear, listing, norm, single
 from windtunnel.models.transformer import TransformerConfig
 
 PREFIX = "model."
@@ -188,12 +188,12 @@ def parts(config: TransformerConfig, plain: tuple[str, str] = ("up_proj", "down_
     """
     d, ff, bias = config.d_model, config.ff_width, config.biases
     q, kv = config.n_heads * config.head_width, config.kv_heads * config.head_width
-    after = config.norm_position == "branch"
+    after, norm_bias = config.norm_position == "branch", config.norm == "layer"
     norms = ["input_layernorm", "post_attention_layernorm", "post_feedforward_layernorm"][after : after + 2]
     yield single("embedding.weight", "model.embed_tokens.weight", config.vocab_size, d)
     for layer in range(config.n_layers):
         ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
-        yield from _norm(f"{ours}.norm_1", f"{theirs}.{norms[0]}", config)
+        yield from norm(f"{ours}.norm_1", f"{theirs}.{norms[0]}", d, norm_bias)
         qkv = [f"{theirs}.self_attn.{name}_proj" for name in "qkv"]
         yield from linear(f"{ours}.attention.qkv", qkv, d, [q, kv, kv], bias.qkv)
         if config.qk_norm != "none":
@@ -202,19 +202,13 @@ def parts(config: TransformerConfig, plain: tuple[str, str] = ("up_proj", "down_
                 width = n if whole else config.head_width
                 yield single(f"{ours}.attention.{name}.weight", f"{theirs}.self_attn.{name}.weight", width)
         yield from linear(f"{ours}.attention.out", [f"{theirs}.self_attn.o_proj"], q, [d], bias.out)
-        yield from _norm(f"{ours}.norm_2", f"{theirs}.{norms[1]}", config)
+        yield from norm(f"{ours}.norm_2", f"{theirs}.{norms[1]}", d, norm_bias)
         gated = config.activation == "swiglu"
         if gated:
             yield from linear(f"{ours}.feed_forward.gate", [f"{theirs}.mlp.gate_proj"], d, [ff], bias.feed_forward)
         up, down = ("up_proj", "down_proj") if gated else plain
         yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.mlp.{up}"], d, [ff], bias.feed_forward)
         yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.mlp.{down}"], ff, [d], bias.feed_forward)
-    yield from _norm("norm", "model.norm", config)
+    yield from norm("norm", "model.norm", d, norm_bias)
     if not config.tie_embeddings:
         yield single("head.weight", "lm_head.weight", config.vocab_size, d)
-
-
-def _norm(ours: str, theirs: str, config: TransformerConfig) -> Iterator[Part]:
-    yield single(f"{ours}.weight", f"{theirs}.weight", config.d_model)
-    if config.norm == "layer":
-        yield single(f"{ours}.bias", f"{theirs}.bias", config.d_model)

@@ -15,8 +15,8 @@ from torch import Tensor
 from windtunnel.errors import ArtifactError
 from windtunnel.models.pretrained import llama
 from windtunnel.models.pretrained.fields import Fields
-from windtunnel.models.pretrained.gpt2 import ACTIVATIONS
-from windtunnel.models.pretrained.parts import Part, linear, single
+from windtunnel.models.pretrained.gpt2 import ACTIVATIONS, WRITTEN
+from windtunnel.models.pretrained.parts import Part, linear, norm, single
 from windtunnel.models.transformer import TransformerConfig
 
 PREFIX = "gpt_neox."
@@ -71,7 +71,6 @@ def settings(values: dict[str, Any], where: object) -> dict[str, Any]:
 
 def fields(config: TransformerConfig) -> dict[str, Any]:
     """GPT-NeoX's fields, the rotary ones in both spellings."""
-    written = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
     rope = {"rope_theta": config.rope_base, "rope_type": "default", "partial_rotary_factor": config.rotary_fraction}
     return {
         "model_type": "gpt_neox",
@@ -82,7 +81,7 @@ def fields(config: TransformerConfig) -> dict[str, Any]:
         "intermediate_size": config.ff_width,
         "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.n_heads,
-        "hidden_act": written.get(config.activation, "relu"),
+        "hidden_act": WRITTEN.get(config.activation, "relu"),
         "layer_norm_eps": config.norm_epsilon,
         "rope_parameters": rope,
         "rotary_pct": config.rotary_fraction,
@@ -101,13 +100,13 @@ def parts(config: TransformerConfig) -> Iterator[Part]:
     yield single("embedding.weight", "gpt_neox.embed_in.weight", config.vocab_size, d)
     for layer in range(config.n_layers):
         ours, theirs = f"blocks.{layer}", f"gpt_neox.layers.{layer}"
-        yield from _norm(f"{ours}.norm_1", f"{theirs}.input_layernorm", d)
+        yield from norm(f"{ours}.norm_1", f"{theirs}.input_layernorm", d, True)
         yield from linear(f"{ours}.attention.qkv", [f"{theirs}.attention.query_key_value"], d, [3 * d], bias.qkv)
         yield from linear(f"{ours}.attention.out", [f"{theirs}.attention.dense"], d, [d], bias.out)
-        yield from _norm(f"{ours}.norm_2", f"{theirs}.post_attention_layernorm", d)
+        yield from norm(f"{ours}.norm_2", f"{theirs}.post_attention_layernorm", d, True)
         yield from linear(f"{ours}.feed_forward.widen", [f"{theirs}.mlp.dense_h_to_4h"], d, [ff], True)
         yield from linear(f"{ours}.feed_forward.narrow", [f"{theirs}.mlp.dense_4h_to_h"], ff, [d], True)
-    yield from _norm("norm", "gpt_neox.final_layer_norm", d)
+    yield from norm("norm", "gpt_neox.final_layer_norm", d, True)
     if not config.tie_embeddings:
         yield single("head.weight", "lm_head.weight", config.vocab_size, d)
 
@@ -124,8 +123,3 @@ def outward(name: str, tensor: Tensor, config: TransformerConfig) -> Tensor:
     if ".query_key_value." not in name:
         return tensor
     return torch.unflatten(tensor, 0, (3, config.n_heads, -1)).transpose(0, 1).flatten(0, 2).contiguous()
-
-
-def _norm(ours: str, theirs: str, d_model: int) -> Iterator[Part]:
-    yield single(f"{ours}.weight", f"{theirs}.weight", d_model)
-    yield single(f"{ours}.bias", f"{theirs}.bias", d_model)

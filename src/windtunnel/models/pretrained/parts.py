@@ -49,6 +49,13 @@ def linear(
         yield Part(f"{ours}.bias", tuple(f"{name}.bias" for name in theirs), tuple((n,) for n in d_out))
 
 
+def norm(ours: str, theirs: str, d_model: int, bias: bool) -> Iterator[Part]:
+    """The weight of a norm, and its bias if it has one."""
+    yield single(f"{ours}.weight", f"{theirs}.weight", d_model)
+    if bias:
+        yield single(f"{ours}.bias", f"{theirs}.bias", d_model)
+
+
 def gather(parts: Iterable[Part], read: Callable[[str], Tensor]) -> dict[str, Tensor]:
     """Our weights; `read` gives a foreign tensor by its name, each is asked for once."""
     weights = {}
