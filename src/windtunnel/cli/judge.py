@@ -140,12 +140,13 @@ def _print_needs(judged: Judged, as_json: bool) -> int:
     from windtunnel.programs.notes import problems
     from windtunnel.programs.power import needs
 
-    found = needs(judged)
+    measured = judged.measured()
+    found = needs(judged.plan, measured)
     if as_json:
         print_json(found)
     for one in () if as_json else found:
         print(one.sentence)
-    wrong = [line for arm in judged.measured() for line in problems(arm, judged.plan)]
+    wrong = [line for arm in measured for line in problems(arm, judged.plan)]
     for line in wrong:
         console().print(line, highlight=False, markup=False, soft_wrap=True)
     return 1 if wrong else 0

@@ -102,8 +102,10 @@ def run_arms(
         ]
         for (arm, seed, _), told in execute_programs(places, plan, executor, should_stop, again):
             yield arm.name, seed, told
+        if n >= len(seeds) or should_stop():
+            return
         measured = judged.measured()
-        if n >= len(seeds) or should_stop() or any(problems(arm, plan) for arm in measured):
+        if any(problems(arm, plan) for arm in measured):
             return
         words = {v.arm: v.word for v in verdicts(measured, plan)}
         still = [arm.name for arm in measured[1:] if words.get(arm.name, "undecided") == "undecided"]
@@ -215,9 +217,8 @@ def _arm_result(arm: Measured, metrics: Sequence[MetricSource]) -> ArmResult:
     scores = {
         title: mean_interval(values) for title, values in finished.items() if values and all(map(math.isfinite, values))
     }
-    seconds = [one.seconds for one in arm.runs if one.seconds is not None]
-    took = statistics.median(seconds) if seconds else None
-    return ArmResult(arm.name, dict(arm.settings), arm.key, NAN, NAN, NAN, NAN, NAN, None, took, None, scores, runs)
+    settings, took = dict(arm.settings), arm.seconds()
+    return ArmResult(arm.name, settings, arm.key, NAN, NAN, NAN, NAN, NAN, None, took, None, scores, runs)
 
 
 def exit_code(found: Comparison, judged: Judged, arms: Sequence[Measured]) -> int:
