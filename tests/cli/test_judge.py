@@ -68,6 +68,18 @@ def test_the_tables_and_the_same_command_from_a_file(judged):
     assert windtunnel("plan.toml", "--higher", cwd=folder).returncode == 12
 
 
+def test_an_option_overrides_the_file_even_with_a_value_that_is_the_defaults(tmp_path):
+    arms = "[arms]\na = 'echo 1.{seed}'\nb = 'echo 2.{seed}'\n[[metrics]]\nwhere = '([0-9.]+)'\n"
+    (tmp_path / "plan.toml").write_text(f"first_seed = 3\nseeds = 4\nalpha = 0.2\nown_folder = true\n{arms}")
+    result = windtunnel("--first-seed", 0, "--alpha", 0.05, "--json", "plan.toml", cwd=tmp_path)
+    assert result.returncode == 12, result.stderr
+    found = json.loads(result.stdout)
+    assert [run["seed"] for run in found["arms"][0]["seeds"]] == [0, 1, 2, 3]
+    assert found["rule"]["alpha"] == 0.05
+    [kept] = tmp_path.glob("runs/arm-a-*/arm.json")
+    assert json.loads(kept.read_text())["own_folder"] is True  # no option says otherwise
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
