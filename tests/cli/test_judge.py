@@ -48,6 +48,8 @@ def test_json_alone_is_on_stdout_and_the_report_is_written(judged):
     assert json.loads((written / "comparison.json").read_text())["signature"] == found["signature"]
     page = (written / "report.html").read_text()
     assert "On the way" in page
+    assert f"the margin,\n{found['rule']['margin']:.4f}.</p>" in page
+    assert "times the baseline's cost" not in page  # which is not known of programs
     assert "sha256:" in found["signature"]
     assert "t.py" in found["signature"]
     for name in ("comparison.png", "comparison.svg", "series.png"):
