@@ -48,6 +48,8 @@ def test_json_alone_is_on_stdout_and_the_report_is_written(judged):
     assert json.loads((written / "comparison.json").read_text())["signature"] == found["signature"]
     page = (written / "report.html").read_text()
     assert "On the way" in page
+    assert f"the margin,\n{found['rule']['margin']:.4f}.</p>" in page
+    assert "times the baseline's cost" not in page  # which is not known of programs
     assert "sha256:" in found["signature"]
     assert "t.py" in found["signature"]
     for name in ("comparison.png", "comparison.svg", "series.png"):
@@ -66,6 +68,18 @@ def test_the_tables_and_the_same_command_from_a_file(judged):
     assert "finished" not in result.stderr  # nothing was run again
     assert windtunnel("plan.toml", "--margin", 0.9, cwd=folder).returncode == 10  # options go before the file
     assert windtunnel("plan.toml", "--higher", cwd=folder).returncode == 12
+
+
+def test_an_option_overrides_the_file_even_with_a_value_that_is_the_defaults(tmp_path):
+    arms = "[arms]\na = 'echo 1.{seed}'\nb = 'echo 2.{seed}'\n[[metrics]]\nwhere = '([0-9.]+)'\n"
+    (tmp_path / "plan.toml").write_text(f"first_seed = 3\nseeds = 4\nalpha = 0.2\nown_folder = true\n{arms}")
+    result = windtunnel("--first-seed", 0, "--alpha", 0.05, "--json", "plan.toml", cwd=tmp_path)
+    assert result.returncode == 12, result.stderr
+    found = json.loads(result.stdout)
+    assert [run["seed"] for run in found["arms"][0]["seeds"]] == [0, 1, 2, 3]
+    assert found["rule"]["alpha"] == 0.05
+    [kept] = tmp_path.glob("runs/arm-a-*/arm.json")
+    assert json.loads(kept.read_text())["own_folder"] is True  # no option says otherwise
 
 
 @pytest.mark.parametrize(

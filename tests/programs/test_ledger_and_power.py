@@ -63,7 +63,8 @@ def test_what_a_margin_takes(judge, tmp_path):
     for name, own in zip("ab", rows, strict=True):
         Path(f"{name}.jsonl").write_text("".join(json.dumps({"seed": i, "loss": v}) + "\n" for i, v in enumerate(own)))
     plan = {"results": {"A": "a.jsonl", "B": "b.jsonl"}, "metrics": [{"where": "loss"}], "margin_in_units": 0.1}
-    (need,) = needs(prepare(make_plan(plan), tmp_path))
+    judged = prepare(make_plan(plan), tmp_path)
+    (need,) = needs(judged.plan, judged.measured())
     assert (need.pilot, need.sd, need.margin, need.hours) == (3, 0.125, 0.1, None)
     assert need.seeds == math.ceil(TTestPower().solve_power(0.1 / 0.125, alpha=0.05, power=0.8))
     low, high = (math.sqrt(2 * 0.125**2 / stats.chi2.ppf(q, 2)) for q in (0.975, 0.025))
@@ -80,6 +81,7 @@ def test_hours_are_of_all_arms(judge, tmp_path):
          "margin": 0.05}
     )  # fmt: skip
     judged = prepare(plan, tmp_path / "runs")
-    (need,) = needs(judged)
-    took = [sorted(one.seconds for one in arm.runs) for arm in judged.measured()]
+    measured = judged.measured()
+    (need,) = needs(plan, measured)
+    took = [sorted(one.seconds for one in arm.runs) for arm in measured]
     assert need.hours == pytest.approx(need.seeds * sum(sum(own) / 2 for own in took) / 3600)

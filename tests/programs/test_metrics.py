@@ -69,6 +69,22 @@ def test_a_number_that_is_none_is_found_though_the_pattern_wants_digits(tmp_path
     assert not math.isfinite(value)
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        r"step (?P<step>\d+)\S* loss ([0-9.]+)",
+        r"[(\[]step (?P<step>\d+)[)\]] loss ([0-9.]+)",
+        r"\(step (?:\d+)\) loss (?P<value>[0-9.]+)",
+    ],
+)
+@pytest.mark.parametrize(("last", "value"), [("nan", math.nan), ("-Inf", -math.inf), ("-0.5", -0.5)])
+def test_nan_and_a_sign_are_found_wherever_the_group_of_the_number_stands(tmp_path, where, last, value):
+    text = f"(step 1) loss 2.5\n(step 2) loss {last}\n"
+    series, score = found(text, where, tmp_path=tmp_path)
+    assert len(series.values) == 2
+    assert score == pytest.approx(value, nan_ok=True)
+
+
 def test_a_word_that_only_begins_like_nan_is_none(tmp_path):
     assert found("loss 2.5\nloss nano\n", r"loss ([0-9.]+)", tmp_path=tmp_path)[1] == 2.5
 

@@ -163,6 +163,19 @@ def test_a_name_that_leaves_its_numbers_no_room_stands_whole_above_them():
     assert all(printed(CASES["long names"]).count(f"\n{j.arm}\n") >= 2 for j in CASES["long names"].judgements)
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_columns_that_do_not_fit_follow_in_a_table_of_their_own(width):
+    shown = printed(CASES["words"], width)
+    assert "…" not in shown
+    assert set(re.findall(r"\S*\d\S*", printed(CASES["words"], 200))) == set(re.findall(r"\S*\d\S*", shown))
+    tables = shown.partition("good against base")[0]
+    assert max(map(len, tables.splitlines())) <= width
+    for arm in CASES["words"].arms:
+        assert tables.count(f"\n{arm.name}") >= 2
+    last = CASES["words"].judgements[0].others["bits_per_byte"].estimate
+    assert re.search(rf"^good .*{re.escape(f'{last:+.4f}')}$", tables, re.MULTILINE)
+
+
 def test_small_differences_are_not_shown_as_zero():
     """Losses near 2e-7, as of a model that knows its text by heart."""
     noise = random.Random(3)

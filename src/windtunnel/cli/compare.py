@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from windtunnel.cli.terminal import (
     RECIPES,
+    Baseline,
     Columns,
+    ExecutorName,
     Json,
+    RunsFolder,
     Set,
     TaskName,
+    UntilDecided,
     asked_to_stop,
     console,
     print_json,
@@ -35,13 +38,9 @@ def compare(
             metavar="NAME=FILE", help="An arm of a .json or .toml file with settings, or of FILE.py:FUNCTION."
         ),
     ] = [],  # noqa: B006
-    baseline: Annotated[
-        str | None, typer.Option(help="The arm that the others are compared with; else the first.")
-    ] = None,
+    baseline: Baseline = None,
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds of every arm.")] = 6,
-    until_decided: Annotated[
-        bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate holds.")
-    ] = False,
+    until_decided: UntilDecided = False,
     max_seeds: Annotated[int, typer.Option(min=1, help="The most seeds with --until-decided.")] = 16,
     budget: Annotated[
         str | None, typer.Option(metavar="KIND=AMOUNT", help="The same steps, tokens, flops or seconds for every run.")
@@ -62,8 +61,8 @@ def compare(
     slices: Annotated[
         bool, typer.Option("--slices", help="Judge arms that translate by kinds of sources as well.")
     ] = False,
-    executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
-    out: Annotated[Path | None, typer.Option(help="Where runs are found and made; by default ./runs.")] = None,
+    executor: ExecutorName = "local",
+    out: RunsFolder = None,
     as_json: Json = False,
 ) -> None:
     """Compare ways to train, paired over seeds, and say which differences hold.

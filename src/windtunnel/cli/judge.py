@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import Json, asked_to_stop, console, print_json
+from windtunnel.cli.terminal import (
+    Baseline,
+    ExecutorName,
+    Json,
+    RunsFolder,
+    UntilDecided,
+    asked_to_stop,
+    console,
+    given_options,
+    print_json,
+)
 from windtunnel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def judge(
+    context: typer.Context,
     plan: Annotated[
         Path | None, typer.Argument(metavar="[PLAN.toml]", help="A file with the same settings; options go before it.")
     ] = None,
@@ -37,17 +48,13 @@ def judge(
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="The best value that the output has, not the last.")] = False,
     pair: Annotated[str | None, typer.Option(help="What tells the seed in --results: a column, or `order`.")] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="The arm that the others are compared with; else the first.")
-    ] = None,
+    baseline: Baseline = None,
     baseline_from: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="The folder of an arm of before, as baseline: it is not run.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Paired seeds of every arm; 6 if not given.")] = None,
     first_seed: Annotated[int | None, typer.Option(min=0, help="The first seed; 0 if not given.")] = None,
-    until_decided: Annotated[
-        bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate holds.")
-    ] = False,
+    until_decided: UntilDecided = False,
     max_seeds: Annotated[int | None, typer.Option(min=1, help="The most seeds with --until-decided; 16.")] = None,
     repeat: Annotated[
         int | None, typer.Option(min=1, help="Runs of every arm at every seed: the noise at one seed.")
@@ -74,8 +81,8 @@ def judge(
         Path | None, typer.Option(metavar="FILE.jsonl", help="Keep each verdict; the false discovery rate over all.")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Run those once more that failed.")] = False,
-    executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
-    out: Annotated[Path | None, typer.Option(help="Where runs are found and made; by default ./runs.")] = None,
+    executor: ExecutorName = "local",
+    out: RunsFolder = None,
     as_json: Json = False,
 ) -> None:
     """Judge programs, paired over seeds: any command is an arm, and so are results that exist.
@@ -83,24 +90,13 @@ def judge(
     Exit status with one arm beside the baseline: 0 better, 10 no difference that matters, 11 undecided, 12 worse, 1 an
     arm failed. Runs that exist are used again: the same command continues where it was stopped.
     """
-    from windtunnel.comparison.compare import save_comparison
     from windtunnel.programs.arms import make_plan
-    from windtunnel.programs.judge import conclude, exit_code, prepare, run_arms
-    from windtunnel.programs.ledger import keep_verdicts
-    from windtunnel.report.comparison import print_comparison, save_report
-    from windtunnel.report.comparison_series import series_figure
+    from windtunnel.programs.judge import prepare, run_arms
     from windtunnel.runs.execute import open_executor
     from windtunnel.runs.seeds import RUNS
 
-    given = {
-        "arms": _named(arm, "--arm"), "results": _named(results, "--results"), "pair": pair, "baseline": baseline,
-        "baseline_from": baseline_from, "seeds": seeds, "first_seed": first_seed, "repeat": repeat, "margin": margin,
-        "until_decided": until_decided or None, "max_seeds": max_seeds, "margin_in_units": margin_in_units,
-        "alpha": alpha, "correction": correction, "jobs": jobs, "time_limit": time_limit, "track": track,
-        "output_limit": output_limit, "own_folder": own_folder or None,
-        "metrics": [{"where": one} for one in metric],
-    }  # fmt: skip
-    asked_for = make_plan(_laid_over(plan, given, metric_file, higher, best))
+    settings = _settings(context, plan, {"arms": _named(arm, "--arm"), "results": _named(results, "--results")})
+    asked_for = make_plan(_measured_by(settings, metric, metric_file, higher, best))
     if power:
         asked_for = asked_for.replace(seeds=seeds or 2, until_decided=False)
     judged, err = prepare(asked_for, out or RUNS), console()
@@ -117,11 +113,26 @@ def judge(
             err.print(f"{name}, seed {seed}: {told}", highlight=False, markup=False, soft_wrap=True)
     if power and not asked:
         raise typer.Exit(_print_needs(judged, as_json))
+    status = _report(judged, None if asked else ledger, as_json)
+    if asked:
+        err.print("stopped; the same command goes on", highlight=False)
+        raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
+    raise typer.Exit(status)
+
+
+def _report(judged: Judged, ledger: Path | None, as_json: bool) -> int:
+    """Judge the runs that are there, write the report, and print; the exit status."""
+    from windtunnel.comparison.compare import save_comparison
+    from windtunnel.programs.judge import conclude, exit_code
+    from windtunnel.programs.ledger import keep_verdicts
+    from windtunnel.report.comparison import print_comparison, save_report
+    from windtunnel.report.comparison_series import series_figure
+
     measured = judged.measured()
     found = conclude(judged, measured)
     save_comparison(found)
+    kept = keep_verdicts(found, ledger) if ledger else None
     series = series_figure(measured, found.metric)
-    kept = keep_verdicts(found, ledger) if ledger and not asked else None
     files = save_report(found, judged.folder, {"series": series} if series else {})
     if as_json:
         print_json(found.to_dict() | ({"ledger": kept} if kept else {}))
@@ -129,10 +140,7 @@ def judge(
         print_comparison(found, console(stderr=False), files)
         for line in kept.lines if kept else ():
             print(line)
-    if asked:
-        err.print("stopped; the same command goes on", highlight=False)
-        raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
-    raise typer.Exit(exit_code(found, judged, measured))
+    return exit_code(found, judged, measured)
 
 
 def _print_needs(judged: Judged, as_json: bool) -> int:
@@ -140,21 +148,22 @@ def _print_needs(judged: Judged, as_json: bool) -> int:
     from windtunnel.programs.notes import problems
     from windtunnel.programs.power import needs
 
-    found = needs(judged)
+    measured = judged.measured()
+    found = needs(judged.plan, measured)
     if as_json:
         print_json(found)
     for one in () if as_json else found:
         print(one.sentence)
-    wrong = [line for arm in judged.measured() for line in problems(arm, judged.plan)]
+    wrong = [line for arm in measured for line in problems(arm, judged.plan)]
     for line in wrong:
         console().print(line, highlight=False, markup=False, soft_wrap=True)
     return 1 if wrong else 0
 
 
-def _named(given: list[str], option: str) -> dict[str, str]:
+def _named(words: list[str], option: str) -> dict[str, str]:
     """NAME=VALUE, each name once."""
-    pairs = [one.partition("=") for one in given]
-    for one, (name, _, value) in zip(given, pairs, strict=True):
+    pairs = [one.partition("=") for one in words]
+    for one, (name, _, value) in zip(words, pairs, strict=True):
         if not name or not value:
             raise ConfigError(f"{option} {one!r}: expected NAME=VALUE, as {option} base=...")
     if len(found := {name: value for name, _, value in pairs}) < len(pairs):
@@ -162,23 +171,27 @@ def _named(given: list[str], option: str) -> dict[str, str]:
     return found
 
 
-def _metrics(given: list[dict[str, Any]], file: str | None, higher: bool | None, best: bool) -> list[dict[str, Any]]:
-    """The first is taken as the options say; of the others the last value is."""
-    first = ({} if higher is None else {"better": "higher" if higher else "lower"}) | ({"take": "best"} if best else {})
-    return [{**one, **({} if file is None else {"file": file}), **({} if i else first)} for i, one in enumerate(given)]
-
-
-def _laid_over(
-    plan: Path | None, given: dict[str, Any], file: str | None, higher: bool | None, best: bool
-) -> dict[str, Any]:
-    """The settings of the file, and over them the options that were given, for its metrics, too."""
+def _settings(context: typer.Context, plan: Path | None, arms: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """The settings of the file, and over them the options that were given: those of the same name, and the arms."""
     from windtunnel.config import read_settings
+    from windtunnel.programs.arms import JudgePlan
 
-    told = {name: value for name, value in given.items() if value is not None and value not in ([], {})}
-    settings = {**(read_settings(plan) if plan else {}), **told}
-    metrics = settings.get("metrics")
+    told = {name: context.params[name] for name in given_options(context, JudgePlan.model_fields)}
+    return {**(read_settings(plan) if plan else {}), **told, **{name: own for name, own in arms.items() if own}}
+
+
+def _measured_by(
+    settings: dict[str, Any], wanted: list[str], file: str | None, higher: bool | None, best: bool
+) -> dict[str, Any]:
+    """The settings with the metrics that are wanted, and with what the options say of them, be they of the file or not.
+
+    The first is taken as the options say; of the others the last value is.
+    """
+    first = ({} if higher is None else {"better": "higher" if higher else "lower"}) | ({"take": "best"} if best else {})
+    metrics = [{"where": one} for one in wanted] or settings.get("metrics")
     if isinstance(metrics, list) and all(isinstance(one, dict) for one in metrics):
-        settings["metrics"] = _metrics(metrics, file, higher, best)
-    if not settings.get("metrics"):
+        every = {} if file is None else {"file": file}
+        metrics = [{**one, **every, **({} if i else first)} for i, one in enumerate(metrics)]
+    if not metrics:
         raise ConfigError("what decides? --metric 'val loss ([0-9.]+)', a key of JSON lines, or a column")
-    return settings
+    return {**settings, "metrics": metrics}

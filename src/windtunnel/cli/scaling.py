@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import RECIPES, Columns, Json, Set, console, print_json
+from windtunnel.cli.terminal import RECIPES, Columns, ExecutorName, Json, Set, console, given_options, print_json
 
 if TYPE_CHECKING:
     from windtunnel.report.table import Table
@@ -72,7 +72,7 @@ def scale(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Time a few steps, print the plan, and stop.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; else as many as there are cores.")] = None,
-    executor: Annotated[str, typer.Option(help="local, dask, or dask=ADDRESS of a scheduler.")] = "local",
+    executor: ExecutorName = "local",
     predict: Annotated[
         list[float], typer.Option(metavar="FLOPS", help="Forecast at this budget; else at ten times the largest.")
     ] = [],  # noqa: B006
@@ -115,11 +115,9 @@ def scale(
 def _refuse_training_options(context: typer.Context, file: Path) -> None:
     from windtunnel.errors import ConfigError
 
-    sources = {name: context.get_parameter_source(name) for name in TRAINING}
-    given = [f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name != "DEFAULT"]
-    if given:
+    if options := [f"--{name.replace('_', '-')}" for name in given_options(context, TRAINING)]:
         raise ConfigError(
-            f"{', '.join(given)}: of runs that are trained, and {file} holds points, which are fitted as they are; "
+            f"{', '.join(options)}: of runs that are trained, and {file} holds points, which are fitted as they are; "
             "leave that out, or name the corpus of a study"
         )
 

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -40,12 +40,22 @@ Columns = Annotated[
         "--column", metavar="FIELD=NAME", help="For a table: source=NAME target=NAME, or text=NAME label=NAME."
     ),
 ]
-
-
+Baseline = Annotated[str | None, typer.Option(help="The arm that the others are compared with; else the first.")]
+UntilDecided = Annotated[
+    bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate holds.")
+]
+ExecutorName = Annotated[str, typer.Option("--executor", help="local, dask, or dask=ADDRESS of a scheduler.")]
+RunsFolder = Annotated[Path | None, typer.Option("--out", help="Where runs are found and made; by default ./runs.")]
 ChangeOption = Annotated[
     str | None,
     typer.Option("--change", metavar="FILE:FUNCTION", help="The function that the run is changed by; executed."),
 ]
+
+
+def given_options(context: typer.Context, names: Iterable[str]) -> list[str]:
+    """Which of the options and arguments of these names were given; those of a default, and of no command, were not."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [name for name, source in sources.items() if source and source.name != "DEFAULT"]
 
 
 def settings(

@@ -15,7 +15,15 @@ from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, S
 from windtunnel.comparison.notes import notes, signature
 from windtunnel.comparison.pairing import pairing
 from windtunnel.comparison.plan import Plan
-from windtunnel.comparison.verdict import FEWEST_SEEDS, Rule, Verdict, judge, mean_or_nothing, seeds_to_decide
+from windtunnel.comparison.verdict import (
+    FEWEST_SEEDS,
+    Rule,
+    Verdict,
+    judge,
+    margin_of,
+    mean_or_nothing,
+    seeds_to_decide,
+)
 from windtunnel.config import flatten
 from windtunnel.errors import ArtifactError
 from windtunnel.runs.arms import ResolvedArm
@@ -67,7 +75,8 @@ class Paired:
 
 def undecided(plan: Plan) -> list[str]:
     """The arms on which the runs that are there do not decide."""
-    return [verdict.arm for verdict in _judge(_whole(plan, read_runs(plan))) if verdict.word == "undecided"]
+    whole = _whole(plan, read_runs(plan))
+    return [verdict.arm for verdict in judge_pairs(whole.pairs, whole.rule) if verdict.word == "undecided"]
 
 
 def conclude(plan: Plan, found: Runs | None = None) -> Comparison:
@@ -79,7 +88,7 @@ def conclude(plan: Plan, found: Runs | None = None) -> Comparison:
     found, base = read_runs(plan) if found is None else found, plan.baseline
     whole = _whole(plan, found)
     arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.grid.arms)
-    judgements = tuple(judgement(verdict, whole, plan) for verdict in _judge(whole))
+    judgements = tuple(judgement(verdict, whole, plan) for verdict in judge_pairs(whole.pairs, whole.rule))
     versions = sorted({f.versions for own in found.values() for f in own if f.versions})
     n_documents = next((len(f.measured.sums["targets"]) for own in found.values() for f in own if f.measured), 0)
     return Comparison(
@@ -102,10 +111,6 @@ def conclude(plan: Plan, found: Runs | None = None) -> Comparison:
 def _whole(plan: Plan, found: Runs) -> Paired:
     """On the whole dev split."""
     return pair_up(plan, found, plan.baseline.task.totals("dev"))
-
-
-def _judge(whole: Paired) -> list[Verdict]:
-    return judge({name: [d for _, d in own] for name, own in whole.pairs.items()}, whole.rule)
 
 
 def read_runs(plan: Plan) -> Runs:
@@ -133,19 +138,18 @@ def metric_of(plan: Plan) -> Metric:
 def pair_up(plan: Plan, found: Runs, totals: Mapping[str, float]) -> Paired:
     """The runs of each arm beside the baseline's; `totals` as in `Paired`."""
     metric, base = metric_of(plan), found[plan.baseline.name]
-    pairs = {arm.name: own for arm in plan.grid.arms[1:] if (own := _pairs(base, found[arm.name], metric))}
+    pairs = {
+        arm.name: own
+        for arm in plan.grid.arms[1:]
+        if (own := differences(_seed_runs(base), _seed_runs(found[arm.name]), metric.name))
+    }
     return Paired(found, metric, totals, _rule(plan, metric, base), pairs)
 
 
 def _rule(plan: Plan, metric: Metric, base: Sequence[Found]) -> Rule:
-    """The rule with its margin in the unit of the scores. Where seeds are added, the first four fix it.
-
-    Where the baseline scores 0 the share itself is the margin: no data can show that a difference is exactly 0.
-    """
+    """The rule with its margin in the unit of the scores."""
     scores = [value for f in base if (value := f.value(metric)) is not None]
-    kept = [score for score in (scores[:FEWEST_SEEDS] if plan.rule.looks else scores) if math.isfinite(score)]
-    margin = (plan.margin * statistics.fmean(kept) if kept else 0.0) or plan.margin
-    return replace(plan.rule, margin=margin, better=metric.better)
+    return replace(plan.rule, margin=margin_of(plan.margin, scores, plan.rule.looks), better=metric.better)
 
 
 def _read(arm: ResolvedArm, seed: int, grid: Grid) -> Found:
@@ -187,45 +191,68 @@ def scores_of(
     return {metric.name: metric.score(sums) for metric in metrics}
 
 
-def _pairs(base: Sequence[Found], arm: Sequence[Found], metric: Metric) -> Differences:
+def differences(base: Sequence[SeedRun], arm: Sequence[SeedRun], metric: str) -> Differences:
     """(seed, arm minus baseline) of the seeds that both have; not finite where a run diverged, see `judge`."""
-    below = {f.run.seed: f.value(metric) for f in base}
-    pairs = ((f.run.seed, f.value(metric), below.get(f.run.seed)) for f in arm)
-    return tuple((seed, ours - theirs) for seed, ours, theirs in pairs if ours is not None and theirs is not None)
+    below = {run.seed: run.scores[metric] for run in base if metric in run.scores}
+    both = (run for run in arm if metric in run.scores and run.seed in below)
+    return tuple((run.seed, run.scores[metric] - below[run.seed]) for run in both)
+
+
+def judge_pairs(pairs: Mapping[str, Differences], rule: Rule) -> list[Verdict]:
+    """A verdict for each arm from its paired differences, see `judge`."""
+    return judge({name: [d for _, d in own] for name, own in pairs.items()}, rule)
 
 
 def judgement(verdict: Verdict, all_of: Paired, plan: Plan) -> Judgement:
     """What a verdict rests on."""
-    rule, metric = all_of.rule, all_of.metric
-    base, arm = all_of.found[plan.baseline.name], all_of.found[verdict.arm]
-    judged = all_of.pairs[verdict.arm][: verdict.n]
-    finished = [difference for _, difference in judged if math.isfinite(difference)]
-    seeds = {seed for seed, difference in judged if math.isfinite(difference)}
-    baseline = [value for f in base if f.run.seed in seeds and (value := f.value(metric)) is not None]
-    others = {
-        other.name: mean_or_nothing([d for seed, d in _pairs(base, arm, other) if seed in seeds], 1 - verdict.level)
-        for other in plan.baseline.task.metrics
-        if other != metric
-    }
-    over_seeds, over_documents = mean_or_nothing(finished), _over_documents(base, arm, seeds, metric, all_of.totals)
-    needed = seeds_to_decide([d for _, d in judged], verdict, rule) if verdict.word == "undecided" else None
+    metric, base, arm = all_of.metric, all_of.found[plan.baseline.name], all_of.found[verdict.arm]
+    others = [other.name for other in plan.baseline.task.metrics if other != metric]
+    pairs, runs = all_of.pairs[verdict.arm], (_seed_runs(base), _seed_runs(arm))
+    found = judgement_of(verdict, all_of.rule, pairs, runs, [metric.name, *others], metric.title, plan.baseline.name)
+    seeds = {seed for seed, difference in found.differences if math.isfinite(difference)}
+    over_documents = _over_documents(base, arm, seeds, metric, all_of.totals)
     limited: Literal["seeds", "documents"] | None = None
-    if over_documents is not None and len(finished) > 1:
-        limited = "seeds" if _width(over_seeds) >= _width(over_documents) else "documents"
-    level = statistics.fmean(baseline) if baseline else 0.0
+    if over_documents is not None and len(seeds) > 1:
+        limited = "seeds" if _width(found.over_seeds) >= _width(over_documents) else "documents"
+    return replace(found, over_documents=over_documents, limited_by=limited)
+
+
+def judgement_of(
+    verdict: Verdict,
+    rule: Rule,
+    pairs: Differences,
+    runs: tuple[Sequence[SeedRun], Sequence[SeedRun]],
+    metrics: Sequence[str],
+    title: str,
+    baseline: str,
+) -> Judgement:
+    """What a verdict rests on, as far as runs and their scores tell: nothing is known of documents.
+
+    Args:
+        pairs: the differences of the arm; the verdict is on the first `verdict.n`.
+        runs: the baseline's and the arm's.
+        metrics: their names, that of the verdict first.
+        title: what its sentence calls this metric.
+    """
+    judged, (base, arm) = pairs[: verdict.n], runs
+    finished = {seed: difference for seed, difference in judged if math.isfinite(difference)}
+    others = {
+        other: mean_or_nothing(
+            [d for seed, d in differences(base, arm, other) if seed in finished and math.isfinite(d)], 1 - verdict.level
+        )
+        for other in metrics[1:]
+    }
+    scores = [run.scores[metrics[0]] for run in base if run.seed in finished]
+    level = abs(statistics.fmean(scores)) if scores else 0.0
     share = verdict.difference.estimate / level if level else math.nan
-    return Judgement(
-        verdict.arm,
-        verdict,
-        needed,
-        share,
-        others,
-        over_seeds,
-        over_documents,
-        limited,
-        judged,
-        sentence(verdict, needed, share, rule, metric.title, plan.baseline.name),
-    )
+    needed = seeds_to_decide([d for _, d in judged], verdict, rule) if verdict.word == "undecided" else None
+    told = sentence(verdict, needed, share, rule, title, baseline)
+    over_seeds = mean_or_nothing(list(finished.values()))
+    return Judgement(verdict.arm, verdict, needed, share, others, over_seeds, None, None, judged, told)
+
+
+def _seed_runs(found: Sequence[Found]) -> tuple[SeedRun, ...]:
+    return tuple(f.run for f in found)
 
 
 def _over_documents(
@@ -288,7 +315,7 @@ def _arm_result(plan: Plan, arm: ResolvedArm, found: Sequence[Found]) -> ArmResu
         seconds=statistics.median(seconds) if seconds else None,
         peak_memory=max(memory, default=None),
         scores=mean_scores(found, arm.task.metrics),
-        seeds=tuple(f.run for f in found),
+        seeds=_seed_runs(found),
     )
 
 

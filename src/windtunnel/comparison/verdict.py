@@ -202,6 +202,16 @@ def _finite(differences: Sequence[float]) -> list[float]:
     return [d for d in differences if math.isfinite(d)]
 
 
+def margin_of(share: float, scores: Sequence[float], looks: tuple[int, ...] | None) -> float:
+    """The margin in the unit of the baseline's scores, seed by seed: a share of the size of their mean.
+
+    Where seeds are added, the scores of the first look fix it, so that it does not move. Where the baseline scores 0
+    the share itself is the margin: no data can show that a difference is exactly 0.
+    """
+    kept = [score for score in (scores[:FEWEST_SEEDS] if looks else scores) if math.isfinite(score)]
+    return (share * abs(statistics.fmean(kept)) if kept else 0.0) or share
+
+
 def mean_or_nothing(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     """`mean_interval`; NaN of nothing."""
     if values:

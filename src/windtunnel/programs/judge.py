@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement
-from windtunnel.comparison.judging import Differences, sentence
+from windtunnel.comparison.comparison import ArmResult, Comparison
+from windtunnel.comparison.judging import Differences, differences, judge_pairs, judgement_of
 from windtunnel.comparison.notes import ranges
-from windtunnel.comparison.verdict import FEWEST_SEEDS, Rule, Verdict, judge, mean_or_nothing, seeds_to_decide
+from windtunnel.comparison.verdict import Rule, Verdict, margin_of
 from windtunnel.errors import ConfigError
 from windtunnel.programs.arms import JudgePlan, ProgramArm, changed_files, program_arms
 from windtunnel.programs.measured import Measured
@@ -102,8 +101,10 @@ def run_arms(
         ]
         for (arm, seed, _), told in execute_programs(places, plan, executor, should_stop, again):
             yield arm.name, seed, told
+        if n >= len(seeds) or should_stop():
+            return
         measured = judged.measured()
-        if n >= len(seeds) or should_stop() or any(problems(arm, plan) for arm in measured):
+        if any(problems(arm, plan) for arm in measured):
             return
         words = {v.arm: v.word for v in verdicts(measured, plan)}
         still = [arm.name for arm in measured[1:] if words.get(arm.name, "undecided") == "undecided"]
@@ -122,19 +123,14 @@ def _read(arm: ProgramArm, plan: JudgePlan) -> Measured:
 
 def verdicts(arms: Sequence[Measured], plan: JudgePlan) -> list[Verdict]:
     """A verdict for each arm that can be judged, the first being the baseline."""
-    rule, pairs = rule_of(arms, plan), paired(arms, plan)
-    return judge({name: [d for _, d in own] for name, own in pairs.items()}, rule) if pairs else []
+    return judge_pairs(paired(arms, plan), rule_of(arms, plan))
 
 
 def rule_of(arms: Sequence[Measured], plan: JudgePlan) -> Rule:
-    """The plan's rule with its margin in the unit of the metric: a share of the size of the baseline's mean.
-
-    With looks it is that of the seeds of the first look, so that it does not move.
-    """
+    """The plan's rule with its margin in the unit of the metric."""
     metric = plan.metrics[0]
     scores = [run.scores[metric.title] for run in arms[0].seeds() if metric.title in run.scores]
-    kept = [score for score in (scores[:FEWEST_SEEDS] if plan.looks else scores) if math.isfinite(score)]
-    margin = plan.margin_in_units or (plan.margin * abs(statistics.fmean(kept)) if kept else 0.0) or plan.margin
+    margin = plan.margin_in_units or margin_of(plan.margin, scores, plan.looks)
     return Rule(margin, plan.alpha, correction=plan.correction, looks=plan.looks, better=metric.better)
 
 
@@ -144,14 +140,8 @@ def paired(arms: Sequence[Measured], plan: JudgePlan) -> dict[str, Differences]:
     usable = [arm for arm in arms if not arm.ignores_seed(title)]
     if arms[0] not in usable:
         return {}
-    found = {arm.name: _differences(arms[0], arm, title) for arm in usable[1:]}
+    found = {arm.name: differences(arms[0].seeds(), arm.seeds(), title) for arm in usable[1:]}
     return {name: own for name, own in found.items() if own}
-
-
-def _differences(base: Measured, arm: Measured, title: str) -> Differences:
-    theirs = {run.seed: run.scores[title] for run in base.seeds() if title in run.scores}
-    ours = {run.seed: run.scores[title] for run in arm.seeds() if title in run.scores}
-    return tuple((seed, ours[seed] - theirs[seed]) for seed in ours if seed in theirs)
 
 
 def conclude(judged: Judged, arms: Sequence[Measured] | None = None) -> Comparison:
@@ -159,7 +149,12 @@ def conclude(judged: Judged, arms: Sequence[Measured] | None = None) -> Comparis
     plan, arms = judged.plan, judged.measured() if arms is None else arms
     rule, pairs, metric = rule_of(arms, plan), paired(arms, plan), plan.metrics[0]
     results = tuple(_arm_result(arm, plan.metrics) for arm in arms)
-    judgements = tuple(_judgement(v, arms, pairs[v.arm], rule, plan) for v in verdicts(arms, plan))
+    titles, runs = [one.title for one in plan.metrics], {result.name: result.seeds for result in results}
+    base = results[0].name
+    judgements = tuple(
+        judgement_of(v, rule, pairs[v.arm], (runs[base], runs[v.arm]), titles, metric.title, base)
+        for v in judge_pairs(pairs, rule)
+    )
     return Comparison(
         corpus=metric.title,
         metric=metric.title,
@@ -183,29 +178,6 @@ def _share(margin: float, base: ArmResult, title: str) -> float:
     return abs(margin / score.estimate) if score and score.estimate else NAN
 
 
-def _judgement(
-    verdict: Verdict, arms: Sequence[Measured], pairs: Differences, rule: Rule, plan: JudgePlan
-) -> Judgement:
-    base, arm = arms[0], next(arm for arm in arms if arm.name == verdict.arm)
-    title, judged = plan.metrics[0].title, pairs[: verdict.n]
-    seeds = {seed for seed, difference in judged if math.isfinite(difference)}
-    finished = [difference for _, difference in judged if math.isfinite(difference)]
-    level = [run.scores[title] for run in base.seeds() if run.seed in seeds]
-    mean = statistics.fmean(level) if level else 0.0
-    share = verdict.difference.estimate / abs(mean) if mean else NAN
-    needed = seeds_to_decide([d for _, d in judged], verdict, rule) if verdict.word == "undecided" else None
-    others = {
-        other.title: mean_or_nothing(
-            [d for seed, d in _differences(base, arm, other.title) if seed in seeds and math.isfinite(d)],
-            1 - verdict.level,
-        )
-        for other in plan.metrics[1:]
-    }
-    told = sentence(verdict, needed, share, rule, title, base.name)
-    over = mean_or_nothing(finished)
-    return Judgement(verdict.arm, verdict, needed, share, others, over, None, None, judged, told)
-
-
 def _arm_result(arm: Measured, metrics: Sequence[MetricSource]) -> ArmResult:
     runs = arm.seeds()
     finished = {
@@ -215,9 +187,8 @@ def _arm_result(arm: Measured, metrics: Sequence[MetricSource]) -> ArmResult:
     scores = {
         title: mean_interval(values) for title, values in finished.items() if values and all(map(math.isfinite, values))
     }
-    seconds = [one.seconds for one in arm.runs if one.seconds is not None]
-    took = statistics.median(seconds) if seconds else None
-    return ArmResult(arm.name, dict(arm.settings), arm.key, NAN, NAN, NAN, NAN, NAN, None, took, None, scores, runs)
+    settings, took = dict(arm.settings), arm.seconds()
+    return ArmResult(arm.name, settings, arm.key, NAN, NAN, NAN, NAN, NAN, None, took, None, scores, runs)
 
 
 def exit_code(found: Comparison, judged: Judged, arms: Sequence[Measured]) -> int:

@@ -69,6 +69,11 @@ class Measured:
             by_seed.setdefault(one.run.seed, []).append(one.run)
         return tuple(_mean_run(runs) for _, runs in sorted(by_seed.items()))
 
+    def seconds(self) -> float | None:
+        """Median of what its runs took; None where that is not known."""
+        took = [one.seconds for one in self.runs if one.seconds is not None]
+        return statistics.median(took) if took else None
+
     def ignores_seed(self, metric: str) -> bool:
         """Whether every seed gave the same value of every metric to the last digit."""
         found = [tuple(sorted(run.scores.items())) for run in self.seeds() if run.reason == "finished"]

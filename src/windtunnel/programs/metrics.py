@@ -22,6 +22,8 @@ NUMBER = re.compile(
 )
 SECONDS = "wall_seconds"
 """The metric of this name is the time that a run took."""
+OPENED = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<group>\((?!\?)|\(\?P<\w+>)", re.DOTALL)
+"""Of a regular expression: what is escaped, a set of characters, or where a group opens."""
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?(?![\d,])")
 TIMES = re.compile(r"(?:^|[^a-z])(?:time|seconds?|secs?|ms|latency|speed|throughput|[a-z]+/s|per[ _]sec)", re.I)
 STEPS = ("step", "iter", "iteration", "epoch", "_step", "global_step")
@@ -211,19 +213,18 @@ def _matches(source: MetricSource, text: str) -> Iterator[tuple[float, float]]:
 
 
 def _widened(pattern: re.Pattern[str], group: int) -> re.Pattern[str]:
-    """The pattern, whose first group may be nan or inf as well, where it is plain enough to be changed.
+    """The pattern, whose group around the number may be nan or inf as well; as it is where that cannot be written.
 
-    Where it stands behind a space, `=` or `:`, the group may begin with a sign: [0-9.]+ would pass over -3.2, and what
+    Where the group stands behind a space, `=` or `:`, it may begin with a sign: [0-9.]+ would pass over -3.2, and what
     it found before would count as the last value.
     """
-    before, opened, after = pattern.pattern.partition("(")
-    if group != 1 or not opened or before.endswith("\\") or before.count("[") != before.count("]"):
+    opened = [match.end() for match in OPENED.finditer(pattern.pattern) if match["group"]]
+    if len(opened) != pattern.groups:
         return pattern
-    if after.startswith("?"):
-        return pattern
+    before, after = pattern.pattern[: opened[group - 1]], pattern.pattern[opened[group - 1] :]
+    sign = "[-+]?" if re.search(r"(?:[ =:]|\\s)[*+?]?\((?:\?P<\w+>)?$", before) else ""
     try:
-        sign = "[-+]?" if re.search(r"(?:[ =:]|\\s)[*+?]?$", before) else ""
-        wider = re.compile(rf"{before}((?i:[-+]?(?:nan|inf(?:inity)?)\b)|{sign}{after}", pattern.flags)
+        wider = re.compile(rf"{before}(?i:[-+]?(?:nan|inf(?:inity)?)\b)|{sign}{after}", pattern.flags)
     except re.error:
         return pattern
     return wider if wider.groups == pattern.groups else pattern

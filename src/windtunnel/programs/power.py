@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windtunnel.comparison.verdict import FEWEST_SEEDS
-from windtunnel.programs.judge import Judged, paired, rule_of
+from windtunnel.programs.arms import JudgePlan
+from windtunnel.programs.judge import paired, rule_of
 from windtunnel.programs.measured import Measured
 from windtunnel.stats.digits import number
 from windtunnel.stats.power import seeds_needed, seeds_to_equivalence
@@ -54,12 +56,11 @@ class Need:
         )
 
 
-def needs(judged: Judged) -> list[Need]:
+def needs(plan: JudgePlan, arms: Sequence[Measured]) -> list[Need]:
     """What each arm beside the baseline takes, from the runs that are there."""
-    arms = judged.measured()
-    pairs, rule = paired(arms, judged.plan), rule_of(arms, judged.plan)
-    level = judged.plan.alpha / max(1, len(arms) - 1)
-    seconds = [_seconds(arm) for arm in arms]
+    pairs, rule = paired(arms, plan), rule_of(arms, plan)
+    level = plan.alpha / max(1, len(arms) - 1)
+    seconds = [arm.seconds() for arm in arms]
 
     def seeds(sd: float) -> int | None:
         n = seeds_needed(rule.margin, sd, rule.power, level, at_most=MOST)
@@ -76,7 +77,7 @@ def needs(judged: Judged) -> list[Need]:
         n, same = seeds(sd), seeds_to_equivalence(0.0, sd, rule.margin, rule.power, level, at_most=MOST)
         hours = None
         if n and all(seconds):
-            hours = n * judged.plan.repeat * sum(s or 0.0 for s in seconds) / judged.plan.jobs / 3600
+            hours = n * plan.repeat * sum(s or 0.0 for s in seconds) / plan.jobs / 3600
         same = None if same is None else max(FEWEST_SEEDS, same)
         found.append(
             Need(arm.name, len(own), sd, low, high, rule.margin, rule.power, n, seeds(low), seeds(high), same, hours)
@@ -89,8 +90,3 @@ def _spread(sd: float, n: int) -> tuple[float, float]:
     from scipy.special import chdtri
 
     return sd * math.sqrt((n - 1) / chdtri(n - 1, 0.025)), sd * math.sqrt((n - 1) / chdtri(n - 1, 0.975))
-
-
-def _seconds(arm: Measured) -> float | None:
-    took = [one.seconds for one in arm.runs if one.seconds is not None]
-    return statistics.median(took) if took else None

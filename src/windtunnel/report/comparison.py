@@ -82,21 +82,31 @@ def save_report(found: Comparison, folder: Path, more: Mapping[str, Figure] | No
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows as a table in which no name is broken: where it gets too narrow, a name stands above its numbers."""
+    """Rows as a table in which no name is broken and no number cut: where it gets too narrow, a name stands above its
+    numbers, and the columns that do not fit follow in a table of their own."""
 
     rows: Rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         heads, body = self.rows
-        table = _table(heads, body)
-        if Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width:
+
+        def fits(table: Table) -> bool:
+            return Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width
+
+        if fits(table := _table(heads, body)):
             yield table
             return
-        lines = console.render_lines(_table(heads, [["", *cells] for _, *cells in body]), options, pad=False)
+        below = [["", *cells] for _, *cells in body]
+        n = max((k for k in range(3, len(heads) + 1) if fits(_table(heads[:k], [row[:k] for row in below]))), default=2)
+        if n < len(heads):
+            yield from (_Rows((heads[:n], [row[:n] for row in body])), Text())
+            yield _Rows(([heads[0], *heads[n:]], [[row[0], *row[n:]] for row in body]))
+            return
+        lines = console.render_lines(_table(heads, below), options, pad=False)
         for name, *cells in [heads, *body]:
             height = 1 + max(cell.count("\n") for cell in (*cells, name if name == heads[0] else ""))
             of_row, lines = lines[:height], lines[height:]
-            alone = not any(cells[:-1])  # of a slice there is nothing but whether it is too small
+            alone = len(cells) > 1 and not any(cells[:-1])  # of a slice there is nothing but whether it is too small
             if name != heads[0]:
                 yield Text(": ".join(part.replace("\n", " ") for part in (name, *cells) if alone and part) or name)
             for line in () if alone else of_row:

@@ -21,6 +21,7 @@ CLASSES: dict[Word, str] = {
     "undecided": "undecided",
 }
 THEME = {INK: "ink", "#ffffff": "page", "#b0b0b0": "quiet", **{COLOURS[word]: name for word, name in CLASSES.items()}}
+WORDS = ' class="words"'
 STYLE = """
 :root { --better: #00734f; --worse: #b3470b; --same: #0067a3; --undecided: #5d5d58; }
 @media (prefers-color-scheme: dark) {
@@ -29,12 +30,12 @@ STYLE = """
 .better, .worse, .same, .undecided { border-left: .3rem solid; padding-left: .6rem; margin: .35rem 0; }
 .better { border-color: var(--better); } .worse { border-color: var(--worse); }
 .same { border-color: var(--same); } .undecided { border-color: var(--undecided); }
-.picture svg { fill: var(--ink); width: 100%; min-width: 44rem; height: auto; }
+.picture svg { fill: var(--ink); width: 100%; min-width: 56rem; height: auto; }
 th, td { vertical-align: top; }
 th { vertical-align: bottom; }
 thead tr, tbody tr { border-bottom: 1px solid var(--line); }
-td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 20rem; }
-td.words { text-align: left; font-weight: 700; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: min(14rem, 40vw); max-width: 20rem; }
+.words, .texts td, .texts th { text-align: left; } td.words { font-weight: 700; }
 .scroll + .scroll { margin-top: 1rem; }
 td small { color: var(--quiet); font-size: .85em; }
 td strong { color: var(--worse); }
@@ -49,24 +50,26 @@ def comparison_page(found: Comparison, drawings: Mapping[str, str]) -> str:
     Args:
         drawings: the figures as SVG by name, `comparison` and `slices`; their colours become those of the page's theme.
     """
+    costs = "" if found.is_of_programs else "; x: times the baseline's cost"
+    margin = f"{number(found.rule.margin)} {found.unit}".strip()
     body = f"""\
 <h1>{escape(found.corpus)}: {len(found.arms)} arms, the baseline is {escape(found.baseline.name)}</h1>
 {_held_out(found)}
 {_verdicts(found)}
 {_picture("comparison", drawings)}
 <h2>Arms</h2>
-<p class="quiet">±: 95 % interval of the mean over seeds; x: times the baseline's cost</p>
+<p class="quiet">±: 95 % interval of the mean over seeds{costs}</p>
 {_table(arm_rows(found))}
 <h2>Verdicts</h2>
 <p class="quiet">The interval of a difference is at the level of its test, so that it and p say the same.
 The t test asks whether there is a difference, TOST whether it is smaller than the margin,
-{number(found.rule.margin)} {found.unit}.</p>
+{margin}.</p>
 {_table(verdict_rows(found))}
 {_table(evidence_rows(found))}
 {_slices(found, drawings)}
 {f"<h2>On the way</h2>{_picture('series', drawings)}" if "series" in drawings else ""}
 <h2>Settings that differ</h2>
-{_table(_setting_rows(found))}
+{_table(_setting_rows(found), "texts")}
 <h2>What is paired</h2>
 {_list(found.pairing)}
 {f"<h2>Notes</h2>{_list(found.notes)}" if found.notes else ""}
@@ -120,18 +123,18 @@ def _score(value: float | None) -> str:
     return "-" if value is None or math.isinf(value) else number(value, 6)
 
 
-def _table(rows: Rows) -> str:
+def _table(rows: Rows, kind: str = "") -> str:
     heads, body = rows
     named = [escape(head).replace("-\n", "").replace("\n", "<br>") for head in heads]
-    head = "".join(f'<th scope="col">{name}</th>' for name in named)
-    return scrolling_table(head, (f"<tr>{''.join(map(_cell, row))}</tr>" for row in body))
+    head = "".join(f'<th scope="col"{WORDS if name == "verdict" else ""}>{name}</th>' for name in named)
+    return scrolling_table(head, (f"<tr>{''.join(map(_cell, row))}</tr>" for row in body), kind)
 
 
 def _cell(text: str) -> str:
     """What stands below a number is smaller; a higher cost is set off."""
     first, *below = escape(text).split("\n")
     tag = "strong" if below and below[0].endswith("x") else "small"
-    kind = ' class="words"' if first in CLASSES else ""
+    kind = WORDS if first in CLASSES else ""
     return f"<td{kind}>{first}{''.join(f'<br><{tag}>{line}</{tag}>' for line in below)}</td>"
 
 
