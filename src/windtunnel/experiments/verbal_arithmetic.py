@@ -17,7 +17,14 @@ from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw, ta
 from windtunnel.experiments.training import folders_of, trained
 from windtunnel.files import write_text
 from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
-from windtunnel.inspect.classification import classification_of, macro_f1_of, predict, predict_split, scores_of
+from windtunnel.inspect.classification import (
+    classification_of,
+    confusion_of,
+    macro_f1_of,
+    predict,
+    predict_split,
+    scores_of,
+)
 from windtunnel.report.charts import dots
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import Estimate, mean_interval
@@ -174,8 +181,7 @@ def _scores(folders: Iterable[Path]) -> Floats:
         model = load(folder)
         task = classification_of(model)
         said, true = predict_split(model, task, "dev").argmax(axis=1), labels_of(task, "dev")
-        n = len(task.store.labels)
-        confusion = np.bincount(true * n + said, minlength=n * n).reshape(n, n)
+        confusion = confusion_of(said, true, len(task.store.labels))
         zero = task.store.labels.index("zero")
         rows.append([(said == true).mean(), macro_f1_of(confusion), confusion[zero, zero] / confusion[zero].sum()])
     return np.array(rows)
