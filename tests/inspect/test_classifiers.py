@@ -129,6 +129,7 @@ def test_the_page_holds_texts_as_texts(tmp_path):
     trained = made(tmp_path, texts, steps=1)
     found = judge_classifier([trained.run.folder])
     page = save_judged(found, tmp_path / "judged")[-1].read_text()
+    assert "<h1>A classifier beside its baselines</h1>" in page
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
     assert "<script>a" not in page

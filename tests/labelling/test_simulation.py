@@ -125,5 +125,7 @@ def test_what_a_strategy_needs(texts):
         next_round(unlabelled, 5, "best")
     with pytest.raises(ConfigError, match="two different labels at least, given none"):
         simulated(unlabelled, 4, 2)
+    with pytest.raises(ConfigError, match="there is no strategy 'best'"):
+        next_round(prepare(texts(60)), 5, "best")  # though nothing is left to choose
     whole = next_round(prepare(texts(60)), 5)
     assert (whole.choices, whole.why) == ((), "every text has an answer")

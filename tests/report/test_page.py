@@ -15,6 +15,7 @@ from windtunnel.generation.trace import Alternative, TokenTrace
 from windtunnel.generation.translate import Translated
 from windtunnel.inspect.attention import AttentionMap
 from windtunnel.inspect.translation_attention import Copying, Heads, TranslationAttention
+from windtunnel.report.html import cells, texts_table
 from windtunnel.report.page import attention_page, trace_page
 from windtunnel.report.translation import copying_line, translation_page
 
@@ -191,3 +192,14 @@ def test_text_is_legible_on_every_colour_in_both_themes(hand_made):
         assert contrast(colour["quiet"], colour["page"]) >= 4.5
         assert contrast(colour["bar"], colour["panel"]) >= 3
         assert contrast(colour["focus"], colour["page"]) >= 3
+
+
+def test_what_belongs_together_stays_on_one_line():
+    kept = cells(["0.5 [0.1, -0.9]", "5 %", "[1, 2, 3]", "<b>"])
+    assert kept == "<td>0.5 [0.1,&nbsp;-0.9]</td><td>5&nbsp;%</td><td>[1, 2, 3]</td><td>&lt;b&gt;</td>"
+
+
+def test_a_text_to_read_is_left_as_it_is():
+    shown = texts_table(("id", "text"), [("5 %", "  5 %\n[1, 2] <b>")])
+    assert "<td>5&nbsp;%</td><td>  5 %\n[1, 2] &lt;b&gt;</td>" in shown
+    assert 'class="scroll texts"' in shown

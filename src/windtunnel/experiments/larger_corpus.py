@@ -9,7 +9,7 @@ from pathlib import Path
 
 from windtunnel.errors import DataError
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, draw, table
-from windtunnel.experiments.training import apart, losses_of, saved
+from windtunnel.experiments.training import apart, losses_of, saved, write_corpus
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.generation.write import write_samples
@@ -19,7 +19,6 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TextConfig, TokenStore
 from windtunnel.training.checkpoint import checkpoints
 from windtunnel.training.data import open_store, open_task
-from windtunnel.training.disk import saving
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Started, Step
 from windtunnel.training.loop import resume
@@ -56,10 +55,8 @@ def larger_corpus(at: Setting) -> Findings:
     given, corpus = at.corpus or "python", at.out / "text.txt"
     text = first_characters(given, at.size(CHARACTERS, quick=30_000))
     part = at.out / "part.txt"
-    with saving(at.out):
-        at.out.mkdir(parents=True, exist_ok=True)
-        corpus.write_text(text, encoding="utf-8", newline="")
-        part.write_text(text[: len(text) // PART * (5 if at.quick else 1)], encoding="utf-8", newline="")
+    write_corpus(corpus, text)
+    write_corpus(part, text[: len(text) // PART * (5 if at.quick else 1)])
     whole = config_of(at, corpus)
     shape = f"2 layers x {whole.model.widest}, context {whole.model.context_length}"
     yield Given({"corpus": given, "characters": len(text), "model": shape, "steps": whole.train.steps})

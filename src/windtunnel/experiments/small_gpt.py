@@ -47,18 +47,13 @@ def train_on(model: Transformer, sentences: Sequence[Ids], steps: int, seed: int
 
 def example_losses(model: Transformer, sentences: Sequence[Ids]) -> list[Floats]:
     """Nats of each predicted token of each sentence."""
-    rows = as_batch(sentences)
+    rows, found = as_batch(sentences), list[Floats]()
+    at_once = max(1, 512 // rows.ids.shape[1])  # the logits of a large vocabulary weigh much
     with evaluating(model), torch.no_grad():
-        each = torch.cat([losses(model(part.ids), part.targets) for part in _parts(rows)])
-    kept = rows.targets != IGNORED
-    return [own[mask].double().numpy() for own, mask in zip(each, kept, strict=True)]
-
-
-def _parts(rows: Batch, n_tokens: int = 512) -> Iterator[Batch]:
-    """Some rows at a time, as wide as all: the logits of a large vocabulary weigh much."""
-    size = max(1, n_tokens // rows.ids.shape[1])
-    for start in range(0, len(rows.targets), size):
-        yield Batch({"ids": rows.ids[start : start + size]}, rows.targets[start : start + size])
+        for part in rows.split(-(-len(sentences) // at_once)):
+            each, kept = losses(model(part.ids), part.targets), part.targets != IGNORED
+            found += [own[mask].double().numpy() for own, mask in zip(each, kept, strict=True)]
+    return found
 
 
 def next_logits(model: Transformer, ids: Sequence[int]) -> Floats:

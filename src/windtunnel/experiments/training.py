@@ -15,6 +15,7 @@ from windtunnel.comparison.judging import conclude
 from windtunnel.comparison.plan import make_plan
 from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
+from windtunnel.files import write_text
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_rows import Rows, arm_rows, verdict_rows
 from windtunnel.runs.arms import Arm
@@ -43,9 +44,7 @@ def small_names(at: Setting) -> RunConfig:
     corpus = "names"
     if at.quick:
         path = at.out / "names.txt"
-        with saving(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(list(open_corpus("names").read())[::30]), encoding="utf-8")
+        write_corpus(path, "\n".join(list(open_corpus("names").read())[::30]))
         corpus = str(path)
     base, never = tiny(corpus), 10**9
     train = {"batch_size": at.size(32, quick=8), "eval_every": never, "save_every": never, "sample_tokens": 0}
@@ -55,6 +54,17 @@ def small_names(at: Setting) -> RunConfig:
         train=base.train.replace(**train),
         seed=at.seed,
     )
+
+
+def write_corpus(path: Path, text: str) -> None:
+    """Write a text to train on, into a folder that is made.
+
+    Raises:
+        SaveError: when the disk refuses.
+    """
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
 
 
 def trained(

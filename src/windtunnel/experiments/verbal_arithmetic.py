@@ -14,16 +14,21 @@ import numpy as np
 
 from windtunnel.config import override
 from windtunnel.experiments.frame import Findings, Given, Row, Setting, draw, table
-from windtunnel.experiments.training import folders_of, trained
-from windtunnel.files import write_text
+from windtunnel.experiments.training import folders_of, trained, write_corpus
 from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
-from windtunnel.inspect.classification import classification_of, macro_f1_of, predict, predict_split, scores_of
+from windtunnel.inspect.classification import (
+    classification_of,
+    confusion_of,
+    macro_f1_of,
+    predict,
+    predict_split,
+    scores_of,
+)
 from windtunnel.report.charts import dots
 from windtunnel.runs.arms import Arm
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.stats.proportions import wilson
 from windtunnel.text.features import Floats
-from windtunnel.training.disk import saving
 from windtunnel.training.imports import continue_from
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe, tiny
@@ -53,7 +58,8 @@ def verbal_arithmetic(at: Setting) -> Findings:
     parts = source_split()
     yield from _counted(parts)
     corpus = at.out / "expressions.csv"
-    _write(corpus, [("text", "label", "split"), *((*pair, name) for name, own in parts.items() for pair in own)])
+    rows = [("text", "label", "split"), *((*pair, name) for name, own in parts.items() for pair in own)]
+    write_corpus(corpus, _table_of(rows))
     arms = _arms(at, corpus)
     yield Given({"expressions": {name: len(own) for name, own in parts.items()}, "asked": ASKED})
     found = yield from trained(at, "what is learned", arms, at.seeds(8), name="arms")
@@ -158,7 +164,7 @@ def _settled(at: Setting, config: RunConfig, corpus: Path, steps: int) -> RunCon
 def _pretrained(at: Setting, name: str, steps: int, tokenizer: str) -> Path:
     """A language model of 2 layers x 64 that was trained on counting; `name` is that of its folder."""
     corpus, folder = at.out / "counting.txt", at.out / "runs" / name.replace(", ", "-").replace(" ", "-")
-    _write_text(corpus, "\n".join(counting()))
+    write_corpus(corpus, "\n".join(counting()))
     changes = ["text.unit=line", f"text.tokenizer={tokenizer}", "model.n_layers=2", "model.context_length=48",
                f"train.steps={steps}", "train.eval_every=1000000", "train.save_every=1000000", "train.sample_tokens=0",
                "train.threads=1", "train.precision=fp32", f"seed={at.seed}"]  # fmt: skip
@@ -174,8 +180,7 @@ def _scores(folders: Iterable[Path]) -> Floats:
         model = load(folder)
         task = classification_of(model)
         said, true = predict_split(model, task, "dev").argmax(axis=1), labels_of(task, "dev")
-        n = len(task.store.labels)
-        confusion = np.bincount(true * n + said, minlength=n * n).reshape(n, n)
+        confusion = confusion_of(said, true, len(task.store.labels))
         zero = task.store.labels.index("zero")
         rows.append([(said == true).mean(), macro_f1_of(confusion), confusion[zero, zero] / confusion[zero].sum()])
     return np.array(rows)
@@ -228,13 +233,7 @@ def _sentences(folders: Mapping[str, Path]) -> Findings:
     yield SENTENCES.shows("some arm knows that three minus five is negative", any(right), shown, right=right)
 
 
-def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:
+def _table_of(rows: Iterable[Sequence[str]]) -> str:
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerows(rows)
-    _write_text(path, written.getvalue())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
+    return written.getvalue()

@@ -40,6 +40,9 @@ Key = tuple[str, str, float, float, bool]
 """Model, size, shift, share of wrong labels, and whether V1's stories are kept."""
 Grid = Mapping[Key, Floats]
 """Accuracy of V1 and of V2 by ways 1, 2 and 3, a row a seed: (S, 4)."""
+Words = Mapping[tuple[int, int], str]
+"""For each two ways, in both orders, how the first is against the second."""
+MIRRORED = {"better": "worse", "worse": "better"}
 
 
 def what_to_label(at: Setting) -> Findings:
@@ -78,13 +81,14 @@ def own_reading(seeds: Sequence[int], pool: int, chosen: int) -> Findings:
         f"{KEPT[d.kept]}, {100 * d.wrong:g} % wrong": own
         for d, own in zip(dials, np.array(rows).swapaxes(0, 1), strict=True)
     }
+    orders = {name: order(own, words(own)) for name, own in found.items()}
     for name, own in found.items():
         for a, b in ((2, 3), (3, 1)):
             yield Q4.within(f"{name}: way {a} beats way {b}", difference(own, a, b), 0.0, printed=SOURCE,
-                            shown=f"{order(own)}; {a} minus {b}: {{}}")  # fmt: skip
+                            shown=f"{orders[name]}; {a} minus {b}: {{}}")  # fmt: skip
     heads = ("setting", "order", "V1", *(f"V2, way {way}" for way in (1, 2, 3)))
     means = {name: [mean_interval(column.tolist()) for column in own.T] for name, own in found.items()}
-    yield table("Accuracy at the source's own reading", heads, ((n, order(found[n]), *e) for n, e in means.items()))
+    yield table("Accuracy at the source's own reading", heads, ((n, orders[n], *e) for n, e in means.items()))
     series = {f"way {way}": {name: own[way] for name, own in means.items()} for way in (1, 2, 3)}
     yield draw("own-reading", dots(series, [*found], xlabel="accuracy, 95 % intervals"), size=(9.0, 4.4))
 
@@ -106,61 +110,58 @@ def difference(own: Floats, a: int, b: int) -> Estimate:
     return paired_difference(own[:, b].tolist(), own[:, a].tolist())
 
 
-def words(own: Floats) -> dict[tuple[int, int], str]:
+def words(own: Floats) -> Words:
     """For each two ways whether the first is better, worse, no different by a point, or undecided.
 
     Judged as arms of a comparison are, with Holm's correction for the three pairs; accuracies (S, 4).
     """
-    found: dict[tuple[int, int], str] = {}
-    for a, b, c in ((1, 2, 3), (3, 2, 1)):
-        pairs = {(i, j): (own[:, i] - own[:, j]).tolist() for i, j in ((a, b), (b, c), (a, c))}
-        judged = judge({f"{i}{j}": differences for (i, j), differences in pairs.items()}, Rule(MARGIN, better="higher"))
-        found.update({pair: verdict.word for pair, verdict in zip(pairs, judged, strict=True)})
-    return found
+    pairs = ((1, 2), (2, 3), (1, 3))
+    judged = judge({f"{i}{j}": (own[:, i] - own[:, j]).tolist() for i, j in pairs}, Rule(MARGIN, better="higher"))
+    found = {pair: verdict.word for pair, verdict in zip(pairs, judged, strict=True)}
+    return {**found, **{(j, i): MIRRORED.get(word, word) for (i, j), word in found.items()}}
 
 
-def order(own: Floats) -> str:
+def order(own: Floats, found: Words) -> str:
     """The ways from best to worst by their means; > where neighbours are shown to differ, = where by less than a point.
 
     And ? where the seeds do not decide.
     """
     first, second, third = (int(way) for way in 1 + np.argsort(-own[:, 1:].mean(axis=0)))
-    marks, found = {"better": ">", "no difference that matters": "="}, words(own)
+    marks = {"better": ">", "no difference that matters": "="}
     between = [marks.get(found[pair], "?") for pair in ((first, second), (second, third))]
     return f"{first} {between[0]} {second} {between[1]} {third}"
 
 
-def contradicts(own: Floats) -> bool:
+def contradicts(found: Words) -> bool:
     """Whether a pair is shown to be the other way round than in the published order."""
-    found = words(own)
     return any(found[pair] == "worse" for pair in ((2, 3), (2, 1), (3, 1)))
 
 
-def last(own: Floats) -> bool:
+def last(found: Words) -> bool:
     """Whether way 3 is shown to be worse than both others."""
-    found = words(own)
     return found[3, 1] == found[3, 2] == "worse"
 
 
-def said(key: Key, own: Floats) -> dict[str, Any]:
+def said(key: Key, own: Floats, order: str) -> dict[str, Any]:
     """A setting with its order and the differences behind it, for programs."""
     model, size, shift, wrong, kept = key
     pairs = {f"{a} minus {b}": difference(own, a, b) for a, b in ((1, 2), (2, 3), (3, 1))}
-    return {"model": model, "size": size, "shift": shift, "wrong": wrong, "kept": kept, "order": order(own), **pairs}
+    return {"model": model, "size": size, "shift": shift, "wrong": wrong, "kept": kept, "order": order, **pairs}
 
 
 def over_the_grid(grid: Grid) -> Findings:
     """Which order comes out where, and what follows for the published one."""
-    orders = {key: order(own) for key, own in grid.items()}
+    found = {key: words(own) for key, own in grid.items()}
+    orders = {key: order(own, found[key]) for key, own in grid.items()}
     n, counted = len(orders), Counter(orders.values())
     shown = ", ".join(f"{name}: {k}" for name, k in counted.most_common())
-    once, against = counted[SOURCE], sum(map(contradicts, grid.values()))
+    once, against = counted[SOURCE], sum(map(contradicts, found.values()))
     statement = f"{SOURCE} in every setting of the grid"
     measured = f"{once} of {n}, {against} contradict it; {shown}"
-    settings = [said(key, own) for key, own in grid.items()]
+    settings = [said(key, own, orders[key]) for key, own in grid.items()]
     yield E4.shows(statement, once == n, measured, SOURCE, orders=dict(counted), settings=settings)
     yield E4.shows(f"{SOURCE} in no setting of the grid", once == 0, f"{once} of {n}", settings=once)
-    worst = sum(map(last, grid.values()))
+    worst = sum(map(last, found.values()))
     yield E4.shows("way 3 is shown to be last in every setting", worst == n, f"{worst} of {n}", settings=worst)
     clean, noisy = (grid["linear rule", "1 % chosen", 0.0, wrong, True] for wrong in WRONG[:2])
     fallen = paired_difference(clean[:, 3].tolist(), noisy[:, 3].tolist())

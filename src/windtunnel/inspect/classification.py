@@ -130,7 +130,7 @@ def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
         n=len(true),
         scores=scores_of(found, true),
         against=tuple(against(found, one, true) for one in baselines(config, task, split, texts)),
-        confusion=_confusion(found.argmax(axis=1), true, len(task.store.labels)),
+        confusion=confusion_of(found.argmax(axis=1), true, len(task.store.labels)),
         reliability=reliability(found, true),
         temperature=t,
         tempered=reliability(found if t is None else tempered(found, t), true),
@@ -207,6 +207,11 @@ def scores_of(probabilities: Floats, true: Ints) -> Scores:
     return Scores(wilson(right, len(true)), bca_interval((true * n_labels + said).astype(float), macro), loss)
 
 
+def confusion_of(said: Ints, true: Ints, n_labels: int) -> Ints:
+    """How many texts of each label were called each: (L, L), a row a true label, a column a predicted one."""
+    return np.bincount(true * n_labels + said, minlength=n_labels**2).reshape(n_labels, n_labels)
+
+
 def macro_f1_of(confusion: np.ndarray) -> float:
     """The mean F1 over the labels of a confusion matrix (L, L); that of a label without any text or prediction is 0."""
     both = confusion.sum(axis=0) + confusion.sum(axis=1)
@@ -232,10 +237,6 @@ def against(found: Floats, baseline: Baseline, true: Ints) -> Against:
     if p < LEVEL:
         word = "better" if difference.estimate > 0 else "worse"
     return Against(baseline.name, baseline.how, scores, difference, p, word)
-
-
-def _confusion(said: Ints, true: Ints, n_labels: int) -> np.ndarray:
-    return np.bincount(true * n_labels + said, minlength=n_labels**2).reshape(n_labels, n_labels)
 
 
 def _mistakes(found: Floats, true: Ints, names: Sequence[str], texts: Sequence[str]) -> tuple[Mistake, ...]:

@@ -136,6 +136,8 @@ def next_round(
     Raises:
         ConfigError: an unknown strategy, or one that needs labels where there are none.
     """
+    if strategy not in (AUTO, *STRATEGIES):
+        raise ConfigError(f"there is no strategy {strategy!r}; expected {', '.join((AUTO, *STRATEGIES))}")
     asked = np.array([i for i, example in enumerate(data.examples) if not example.answers], dtype=np.int64)
     doubts, precision = _doubts(data)
     agreed = agreement(data.examples)
@@ -156,8 +158,6 @@ def _strategy(
     data: Data, strategy: str, seeds: int, rounds: int, margin: float, seed: int, shown: Shown
 ) -> tuple[str, str, Simulation | None]:
     """The strategy, why it is this one, and the simulation that says so."""
-    if strategy not in (AUTO, *STRATEGIES):
-        raise ConfigError(f"there is no strategy {strategy!r}; expected {', '.join((AUTO, *STRATEGIES))}")
     n = len(data.known)
     if strategy != AUTO:
         if len(data.classes) < 2 and strategy not in (RANDOM, "diverse"):

@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windtunnel.files import write_text
-from windtunnel.inspect.classification import Judged, Mistake, Scores
+from windtunnel.inspect.classification import Judged, Scores
 from windtunnel.report.charts import figure, lines
 from windtunnel.report.figures import save_figures
-from windtunnel.report.html import inline_svg, page
+from windtunnel.report.html import inline_svg, page, texts_table
 from windtunnel.report.outcome_page import STYLE
-from windtunnel.report.table import Table, interval, table
+from windtunnel.report.table import Table, clipped, interval, table
 from windtunnel.stats.digits import number, p_is
 from windtunnel.training.disk import saving
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TITLE = "A classifier beside its baselines"
 WIDEST = 12
 """A confusion matrix of more labels than this is on the page only."""
-LONGEST = 70
-"""Letters of a text in the terminal."""
 MOST_MISTAKES = 200
 """Mistakes on the page."""
-TEXTS = "td.text { white-space: pre-wrap; text-align: left; min-width: 24rem; }"
+AGAINST = ".against :is(th, td) { white-space: normal; } .against :is(th, td):last-child { text-align: left; }"
+"""Six columns, one of them of sentences: an interval stands below its number where there is no room."""
 
 
 def first_line(found: Judged) -> str:
@@ -80,7 +80,7 @@ def confusion_table(found: Judged) -> Table:
 
 def mistakes_table(found: Judged, most: int = 5) -> Table:
     """The mistakes that the model was surest of, for the terminal."""
-    rows = [(_clipped(m.text), m.label, m.said, number(m.probability, 3)) for m in found.mistakes[:most]]
+    rows = [(clipped(m.text), m.label, m.said, number(m.probability, 3)) for m in found.mistakes[:most]]
     title = f"the surest {len(rows)} of {len(found.mistakes):,} mistakes"
     return table(title, ("text", "label", "predicted", "probability"), rows)
 
@@ -103,18 +103,20 @@ def save_judged(found: Judged, folder: Path) -> list[Path]:
     """
     files, drawings = save_figures({"reliability": reliability_figure(found)}, folder)
     said = [first_line(found), *judged_lines(found)]
-    parts = [f"<p>{escape(line)}</p>" for line in said]
+    parts = [f"<h1>{TITLE}</h1>", *(f"<p>{escape(line)}</p>" for line in said)]
     parts += [
-        baselines_table(found).html(),
+        f'<div class="against">{baselines_table(found).html()}</div>',
         "<h2>Confusion</h2>",
         confusion_table(found).html(),
         "<h2>Reliability</h2>",
     ]
     parts += [f"<figure>{inline_svg(name, svg)}</figure>" for name, svg in drawings.items()]
-    parts.append(f"<h2>The mistakes it was surest of</h2>{_reading(found.mistakes[:MOST_MISTAKES])}")
+    heads = ("label", "predicted", "probability", "text")
+    mistakes = ((m.label, m.said, f"{m.probability:.3f}", m.text) for m in found.mistakes[:MOST_MISTAKES])
+    parts.append(f"<h2>The mistakes it was surest of</h2>{texts_table(heads, mistakes)}")
     path = folder / "classifier.html"
     with saving(path):
-        write_text(path, page("A classifier beside its baselines", "\n".join(parts), {}, style=STYLE + TEXTS))
+        write_text(path, page(TITLE, "\n".join(parts), {}, style=STYLE + AGAINST))
     return [*files, path]
 
 
@@ -133,17 +135,3 @@ def judged_dict(found: Judged) -> dict[str, Any]:
 def _scores(own: Scores) -> tuple[str, str, str]:
     f1 = "" if own.macro_f1.estimate != own.macro_f1.estimate else interval(own.macro_f1, ".3f")
     return interval(own.accuracy, ".3f"), f1, interval(own.loss, ".3f") if own.loss else "-"
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-
-
-def _reading(mistakes: tuple[Mistake, ...]) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("label", "predicted", "probability", "text"))
-    rows = "".join(
-        f"<tr><td>{escape(m.label)}</td><td>{escape(m.said)}</td><td>{m.probability:.3f}</td>"
-        f'<td class="text">{escape(m.text)}</td></tr>'
-        for m in mistakes
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -66,9 +66,19 @@ def scrolling_table(head: str, rows: Iterable[str], kind: str = "") -> str:
     return f'<div class="{f"scroll {kind}".strip()}">{inner}</div>'
 
 
+def texts_table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose last column holds texts to read, whole and as they are; in a narrow window each stands below."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    return scrolling_table(head, (f"<tr>{cells(about)}<td>{escape(text)}</td></tr>" for *about, text in rows), "texts")
+
+
 def cells(row: Iterable[str]) -> str:
-    """The cells of a row; a number and its per cent sign stay together."""
-    return "".join(f"<td>{escape(cell).replace(' %', '&nbsp;%')}</td>" for cell in row)
+    """The cells of a row; a number and its per cent sign stay on one line, and so do the ends of an interval."""
+    return "".join(f"<td>{_together(escape(cell))}</td>" for cell in row)
+
+
+def _together(cell: str) -> str:
+    return re.sub(r"\[([^][,]+), ([^][,]+)\]", r"[\1,&nbsp;\2]", cell).replace(" %", "&nbsp;%")
 
 
 def packed(shares: npt.NDArray[np.floating[Any]]) -> str:

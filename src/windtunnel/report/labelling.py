@@ -20,18 +20,15 @@ from windtunnel.labelling.suspects import PLANTED
 from windtunnel.labelling.table import Task
 from windtunnel.report.charts import figure, lines
 from windtunnel.report.figures import save_figures
-from windtunnel.report.html import inline_svg, page
+from windtunnel.report.html import inline_svg, page, texts_table
 from windtunnel.report.outcome_page import STYLE
-from windtunnel.report.table import Table, interval, table
+from windtunnel.report.table import Table, clipped, interval, table
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.features import Floats
 from windtunnel.training.disk import saving
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LONGEST = 70  # letters of a text in the terminal
-TEXTS = "td.text { white-space: pre-wrap; text-align: left; min-width: 24rem; } td { text-align: left; }"
 
 
 def simulation_table(found: Simulation) -> Table:
@@ -153,7 +150,7 @@ def _plain(label: str) -> str:
 
 def tasks_table(todo: Sequence[Task], most: int = 10) -> Table:
     """The first tasks, for the terminal."""
-    rows = [(t.example.id, t.kind, t.reason, _clipped(t.example.text)) for t in todo[:most]]
+    rows = [(t.example.id, t.kind, t.reason, clipped(t.example.text)) for t in todo[:most]]
     more = f"the first {most} of {len(todo)} tasks" if len(todo) > most else f"{len(todo)} tasks"
     return replace(table(more, ("id", "task", "reason", "text"), rows), words=True)
 
@@ -172,11 +169,12 @@ def save_page(
     parts = [f"<p>{escape(line)}</p>" for line in said]
     parts += [f"<figure>{inline_svg(key, svg)}</figure>" for key, svg in drawings.items()]
     parts += [] if simulation is None else [simulation_table(simulation).html()]
-    parts += [_reading(todo)] if todo else []
+    texts = [(t.example.id, t.kind, t.reason, t.example.text) for t in todo]  # in the order of the table to fill in
+    parts += [f"<h2>To read</h2>{texts_table(('id', 'task', 'reason', 'text'), texts)}"] if todo else []
     body = f"<h1>{escape(title)}</h1>\n" + "\n".join(parts)
     path = folder / f"{name}.html"
     with saving(path):
-        write_text(path, page(title, body, {}, style=STYLE + TEXTS))
+        write_text(path, page(title, body, {}, style=STYLE))
     return [*files, path]
 
 
@@ -248,21 +246,3 @@ def _labels_to(found: Simulation, name: str) -> str:
     wanted = found.accuracy[RANDOM].mean(axis=0)[-1]
     there = np.flatnonzero(found.accuracy[name].mean(axis=0) >= wanted)
     return f"{found.design.sizes[there[0]]:,}" if len(there) else f"> {found.design.sizes[-1]:,}"
-
-
-def _clipped(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
-
-
-def _reading(todo: Sequence[Task]) -> str:
-    """The texts, whole, in the order of the table to fill in."""
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("id", "task", "reason", "text"))
-    rows = "".join(
-        f"<tr><td>{escape(t.example.id)}</td><td>{t.kind}</td><td>{escape(t.reason)}</td>"
-        f'<td class="text">{escape(t.example.text)}</td></tr>'
-        for t in todo
-    )
-    return (
-        f'<h2>To read</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )

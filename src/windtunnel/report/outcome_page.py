@@ -18,8 +18,8 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --holds: #2fc99c; --not: #f2a05a; } }
 th, td { vertical-align: top; }
 thead tr, tbody tr { border-bottom: 1px solid var(--line); }
-.claims td, .claims th { text-align: left; white-space: normal; }
-.settings td { text-align: left; white-space: normal; }
+.claims td, .claims th, .settings td, .settings th { text-align: left; white-space: normal; }
+.claims td:not(:first-child, :last-child) { overflow-wrap: anywhere; min-width: 8.5rem; }
 .claims td:last-child { white-space: nowrap; font-weight: 700; }
 .claims td:first-child { white-space: nowrap; }
 .holds td:last-child { color: var(--holds); } .not td:last-child { color: var(--not); }

@@ -65,6 +65,12 @@ def text(value: Any) -> str:
     return f"{value:,.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
+def clipped(text: str, longest: int = 70) -> str:
+    """A text on one line, which ends in … where letters are left out."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
 def interval(found: Estimate, form: str = ".4f") -> str:
     """0.1000 [0.0829, 0.1202]; of one value, which has no interval, the value."""
     if math.isnan(found.low):

