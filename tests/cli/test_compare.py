@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from windtunnel.comparison.compare import compare
 from windtunnel.config import override
+from windtunnel.library.comparing import compare
 from windtunnel.runs.arms import arm_from_file, vary
 from windtunnel.runs.measure import read_measured
 from windtunnel.training.events import Evaluation
@@ -97,7 +97,7 @@ def test_from_python_it_is_the_same_comparison(compared, monkeypatch):
     base = override(recipe("auto", "names"), ["train.steps=30", *SMALL])
     arms = [*vary(base, ["optimizer.lr=1e-3,3e-2"]), arm_from_file(base, "explodes=explodes.json")]
     with ThreadPoolExecutor(1) as executor:
-        found = compare(arms, seeds=range(4), executor=executor)
+        found = compare(arms, seeds=4, executor=executor, progress=False)
     assert [j.sentence for j in found.judgements] == [j["sentence"] for j in json.loads(first.stdout)["judgements"]]
     assert found.complete
 

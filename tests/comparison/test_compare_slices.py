@@ -14,7 +14,6 @@ import safetensors.numpy
 from scipy import stats
 
 from windtunnel import cli
-from windtunnel.comparison.compare import compare
 from windtunnel.comparison.comparison import SeedRun
 from windtunnel.comparison.judging import Found, conclude
 from windtunnel.comparison.plan import make_plan
@@ -23,6 +22,7 @@ from windtunnel.config import override
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.inspect.answers import FEWEST
 from windtunnel.inspect.slices import pairs_by_slice
+from windtunnel.library.comparing import compare
 from windtunnel.runs.arms import vary
 from windtunnel.runs.measure import Measured, read_measured
 from windtunnel.training.disk import read_manifest, write_folder
@@ -218,7 +218,13 @@ def test_arms_that_cannot_be_judged_by_slice_are_refused_before_they_train(corpu
     with pytest.raises(ConfigError, match=message):
         check_slices(plan)
     with pytest.raises(ConfigError, match=message), ThreadPoolExecutor(1) as executor:
-        compare(vary(override(recipe(kind, name), changes), [vary_]), 4, executor, slices=True, root=tmp_path / "runs")
+        compare(
+            vary(override(recipe(kind, name), changes), [vary_]),
+            seeds=4,
+            executor=executor,
+            slices=True,
+            out=tmp_path / "runs",
+        )
     assert not (tmp_path / "runs").exists()
 
 
@@ -228,7 +234,7 @@ def trained(corpus, tmp_path_factory):
     plan = plan_of(corpus, tmp_path_factory.mktemp("trained"))
     arms = vary(override(recipe("translate", str(corpus)), CHANGES), ["optimizer.lr=1e-3,1e-2"])
     with ThreadPoolExecutor(1) as executor:
-        return plan, compare(arms, 4, executor, slices=True, root=plan.grid.root)
+        return plan, compare(arms, seeds=4, executor=executor, slices=True, out=plan.grid.root, progress=False)
 
 
 def test_real_runs_are_judged_by_what_was_measured_of_them(trained):

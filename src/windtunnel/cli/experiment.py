@@ -21,28 +21,18 @@ def experiment(
     as_json: Json = False,
 ) -> None:
     """List the built-in experiments, or run one and judge its claims."""
-    from windtunnel.errors import ConfigError
-    from windtunnel.experiments import EXPERIMENTS, find_experiment, listing
-    from windtunnel.experiments.frame import Setting, collect
-    from windtunnel.report.outcome_tables import listing_table, outcome_parts, showing
+    from windtunnel.report.outcome_tables import listing_table, outcome_parts
 
     if name is None:
+        from windtunnel.experiments import listing
+
         rows = listing()
         print_json(rows) if as_json else console(stderr=False).print(listing_table(rows))
         return
-    chosen = find_experiment(name)
-    if corpus is not None and not chosen.takes_corpus:
-        able = ", ".join(one.name for one in EXPERIMENTS.values() if one.takes_corpus)
-        raise ConfigError(
-            f"{chosen.name} has its own data, given --corpus {corpus}; leave it out, or run one of {able}"
-        )
-    from windtunnel.report.outcome_page import save_outcome  # not above: it takes its time, and a list needs none
+    from windtunnel.library.experimenting import run_experiment  # not above: it takes its time, and a list needs none
 
-    # A quick run does not take the place of a whole one.
-    folder = out or Path("runs") / "experiments" / (chosen.name + ("-quick" if quick else ""))
-    with showing(console()) as show:
-        outcome = collect(chosen, Setting(quick, seed, folder, corpus), show)
-    files = [str(path) for path in save_outcome(outcome, folder)]
+    chosen, outcome, written = run_experiment(name, quick, seed, out, corpus, console())
+    files = [str(path) for path in written]
     if as_json:
         print_json({"name": chosen.name, "rows": chosen.rows, **outcome.to_dict(), "files": files})
         return

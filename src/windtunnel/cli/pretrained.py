@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from pathlib import Path
@@ -34,15 +33,13 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Make a run of a pretrained model, proved against transformers where it is asked for."""
-    from windtunnel.models.pretrained.catalogue import find_model
+    from windtunnel.library.pretrained import place_of
     from windtunnel.report.pretrained import import_lines
-    from windtunnel.runs.seeds import RUNS
     from windtunnel.training.imports import import_run
 
-    path, name = find_model(source)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    path, folder = place_of(source, out)
     with console().status("reading the model"):
-        found = import_run(path, (out or RUNS / f"import-{name}") / "seed-0", corpus, unit, proof)
+        found = import_run(path, folder, corpus, unit, proof)
     if as_json:
         print_json(found.to_dict())
     else:

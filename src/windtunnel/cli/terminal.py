@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from windtunnel.training.run import TrainedModel
     from windtunnel.training.run_config import RunConfig
 
-TASK_RECIPES = {"language": "auto", "translation": "translate", "classification": "classify"}
-"""The recipe that a task is trained with where none is named."""
 TaskName = Annotated[
     str | None, typer.Option("--task", help="language, translation or classification; by default the corpus decides.")
 ]
@@ -68,23 +66,10 @@ def settings(
     task: str | None = None,
 ) -> RunConfig:
     """The config that the options of train, compare and check ask for; a table that is read as text is told."""
-    from windtunnel.config import override
-    from windtunnel.runs.seeds import find_start
-    from windtunnel.training import recipes
-    from windtunnel.training.imports import continue_from
+    from windtunnel.library.settings import config_for
 
-    fields = columns_of(columns) if columns else None
-    if task not in (None, *TASK_RECIPES):
-        raise ConfigError(f"--task {task}: expected {' or '.join(TASK_RECIPES)}")
-    if recipe == "auto" and task is not None:
-        recipe = TASK_RECIPES[task]
-    named = recipe if fields is None or recipe != "auto" else "classify" if "label" in fields else "translate"
-    if start:
-        base = continue_from(find_start(start), corpus, named if fields and "label" in fields else recipe, fields)
-    else:
-        base = recipes.recipe(named, corpus)
-    asked = [f"text.columns={json.dumps(fields)}"] if fields else []
-    config = override(base, [*changes, *asked, *([f"train.steps={steps}"] if steps else [])])
+    changed = [*changes, *([f"train.steps={steps}"] if steps else [])]
+    config = config_for(corpus, recipe, start, changed, columns_of(columns) if columns else None, task)
     _say_plain_table(config)
     return config
 

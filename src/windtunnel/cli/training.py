@@ -127,25 +127,18 @@ def _refuse_change(change: str | None) -> None:
 
 
 def _train(folders: list[Path], change: str | None, as_json: bool) -> None:
+    from windtunnel.library.training import train_seeds
     from windtunnel.report.progress import TrainingProgress
-    from windtunnel.runs.execute import execute, open_executor
     from windtunnel.runs.seeds import unfinished
-    from windtunnel.training.change import change_for
     from windtunnel.training.events import Stopped
-    from windtunnel.training.machine import cores
 
-    err, endings = console(), {}
-    missing = unfinished(folders)
-    to_train = [run.folder for _, run in missing]
-    named = [found.where if (found := change_for(run.config, run.folder, change)) else "" for _, run in missing]
-    threads = next((run.config.train.threads for _, run in missing), None) or cores()
-    err.print(f"{len(to_train)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
-    local = open_executor("local", max(1, cores() // threads))
-    with asked_to_stop(err) as asked, local as executor, TrainingProgress(err) as progress:
-        for place, event in execute(to_train, executor, lambda: bool(asked), changes=named):
-            progress.show(to_train[place].name, event)
+    err, endings, missing = console(), {}, unfinished(folders)
+    err.print(f"{len(missing)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
+    with asked_to_stop(err) as asked, TrainingProgress(err) as progress:
+        for index, event in train_seeds(missing, change, lambda: bool(asked)):
+            progress.show(folders[index].name, event)
             if isinstance(event, Stopped):
-                endings[missing[place][0]] = event
+                endings[index] = event
     summary = _say_result(folders, endings, as_json)
     _exit({result.reason for result in summary.seeds}, asked, folders[0].parent)
 

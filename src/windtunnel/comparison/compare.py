@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.comparison.judging import conclude, undecided
+from windtunnel.comparison.judging import undecided
 from windtunnel.comparison.notes import SAVED, seeds_looked_at
-from windtunnel.comparison.plan import Plan, make_plan
-from windtunnel.comparison.slices import check_slices, with_slices
+from windtunnel.comparison.plan import Plan
 from windtunnel.comparison.verdict import FEWEST_SEEDS
 from windtunnel.files import write_text
-from windtunnel.runs.arms import Arm
-from windtunnel.runs.execute import open_executor
-from windtunnel.runs.grid import at_once, train_grid
+from windtunnel.runs.grid import train_grid
 from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Stopped
-
-
-def compare(
-    arms: Sequence[Arm],
-    seeds: int | Sequence[int] = 6,
-    executor: Executor | None = None,
-    slices: bool = False,
-    **rule: Any,
-) -> Comparison:
-    """Train arms x seeds, as far as they are not there, and judge them.
-
-    Args:
-        arms: the first is the baseline, unless `baseline` names another.
-        executor: any of concurrent.futures whose workers see the same folders; None runs processes on this machine.
-        slices: whether arms that translate are judged by kinds of sources as well.
-        rule: further arguments of `make_plan`: baseline, budget, margin, alpha, correction, until_decided, root.
-
-    Raises:
-        ConfigError: for arms that cannot be compared, and for a rule that can decide nothing.
-    """
-    plan = make_plan(arms, seeds, **rule)
-    if slices:
-        check_slices(plan)
-    with nullcontext(executor) if executor else open_executor("local", at_once(plan.grid)) as workers:
-        for _ in train_arms(plan, workers):
-            pass
-    return with_slices(plan) if slices else conclude(plan)
 
 
 def train_arms(

@@ -159,6 +159,12 @@ class Comparison:
         """Whether no run is missing: none failed, none was interrupted."""
         return all(run.scores for arm in self.arms for run in arm.seeds)
 
+    def __str__(self) -> str:
+        return "\n".join(judgement.sentence for judgement in self.judgements)
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.corpus}, {len(self.arms)} arms: {'; '.join(j.sentence for j in self.judgements)})"
+
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data; NaN (an interval that one seed cannot give) and infinity become null."""
         return dict(plain(self))

@@ -98,6 +98,14 @@ class Trace:
     finish: Finish = "length"
     """Why the text ends: "stop" at an end mark or a stop string, "length" after the tokens that were asked for."""
 
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        total = self.total("continuation" if len(self.tokens) > self.n_prompt else "prompt")
+        what = f"{total.n_tokens} tokens of {total.bits:.2f} bits, perplexity {total.perplexity:.2f}"
+        return f"Trace({self.text!r}: {what})"
+
     def total(self, part: str = "all") -> Total:
         """Bits and perplexity of "all", the "prompt" or the "continuation", over tokens that have a probability."""
         first, last = {"prompt": (0, self.n_prompt), "continuation": (self.n_prompt, None)}.get(part, (0, None))

@@ -28,6 +28,10 @@ class AttentionMap:
     weights: npt.NDArray[np.float32]
     max_difference: float
 
+    def __repr__(self) -> str:
+        n_layers, n_heads, n_tokens, _ = self.weights.shape
+        return f"AttentionMap({n_layers} layers, {n_heads} heads, {n_tokens} tokens)"
+
 
 def attention(model: Model, ids: Sequence[int]) -> AttentionMap:
     """Run a model on ids (T,) twice, with the fast attention and with the one that shows its weights.

@@ -51,6 +51,11 @@ class Outcome:
     quick: bool
     signature: str
 
+    def __repr__(self) -> str:
+        verdicts = [claim.verdict for claim in self.claims]
+        counts = (f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts))
+        return f"Outcome({self.title}: {', '.join(counts) or 'no claims'})"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data; a figure is named, not drawn."""
         plain = {name: getattr(self, name) for name in ("title", "what", "quick", "signature")}

@@ -84,6 +84,9 @@ class SplitLoss:
         """As plain data; an interval that one seed cannot give is null."""
         return dict(plain(self))
 
+    def __repr__(self) -> str:
+        return f"SplitLoss({self.split}: {', '.join(f'{name} {found}' for name, found in self.scores.items())})"
+
 
 def evaluate_seeds(
     folders: Sequence[Path], split: str, partial: bool = False, change: str | None = None, corpus: str | None = None

@@ -1,0 +1,188 @@
+"""A trained model in one's hands: ask it, look inside, judge it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from windtunnel.config import parse
+from windtunnel.errors import ConfigError
+from windtunnel.generation.opening import opening
+from windtunnel.generation.request import Request
+from windtunnel.generation.sampling import SamplingConfig
+from windtunnel.generation.trace import Trace, corpus_truth, trace
+from windtunnel.generation.translate import Translated, translate
+from windtunnel.inspect.attention import AttentionMap, attention
+from windtunnel.inspect.classification import predict
+from windtunnel.library.settings import PathLike
+from windtunnel.models import Model as Module
+from windtunnel.runs.seeds import SplitLoss, evaluate_seeds, find_run
+from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.training import run
+from windtunnel.training.change import Named
+from windtunnel.training.imports import export_run
+from windtunnel.training.run_config import RunConfig
+
+
+def load(name: PathLike = "last", change: Named | None = None) -> Model:
+    """The newest model of a run; every file of its folder is checked first.
+
+    Args:
+        name: a run folder, its name below ./runs, or "last", the newest; of several seeds it is the first.
+        change: what the run was begun with, where its model was altered in Python.
+
+    Raises:
+        ArtifactError: when there is no such run, nothing of it has been saved, or a file was altered.
+
+    >>> wt.load("last").step
+    20
+    """
+    trained = run.load(find_run(str(name)), change)
+    for warning in trained.warnings:
+        warnings.warn(warning, stacklevel=2)
+    return Model(trained)
+
+
+@dataclass(frozen=True, repr=False)
+class Model:
+    """A model as it was saved, in float32 and evaluation mode, with its tokenizer and settings.
+
+    T is the number of tokens of a text, with the end mark that stands before a document; V is the vocabulary.
+
+    >>> model = wt.load("last")
+    >>> model.logits("anna").shape
+    (5, 27)
+    """
+
+    trained: run.TrainedModel
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.trained.run.folder
+
+    @property
+    def step(self) -> int:
+        """After how many optimizer steps it was saved."""
+        return self.trained.step
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings of the run."""
+        return self.trained.run.config
+
+    @property
+    def module(self) -> Module:
+        """The torch module: `module(ids_BT)` gives logits (B, T, V)."""
+        return self.trained.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """`encode(text)` gives ids, `decode(ids)` the text."""
+        return self.trained.tokenizer
+
+    def generate(
+        self,
+        prompt: str = "",
+        tokens: int = 64,
+        *,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        stop: tuple[str, ...] = (),
+        alternatives: int = 6,
+        chat: bool = False,
+    ) -> Trace:
+        """Continue a prompt: `str()` of the result is the text, its `tokens` have each token's probability.
+
+        Args:
+            prompt: "" begins a new document.
+            tokens: how many to add at most.
+            temperature: 0 is greedy.
+            top_k, top_p: sample only among the k most probable tokens; among those that make up this probability.
+            seed: the same seed gives the same text.
+            stop: the text ends before the first of these.
+            alternatives: how many of the most probable tokens are kept at each position.
+            chat: whether the prompt is a message, to be put into the model's own chat template.
+
+        Raises:
+            ConfigError: for a model that does not write, or a number out of range.
+            DataError: for a character without a token.
+        """
+        sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
+        request = Request(prompt, tokens, sampling, seed, alternatives, tuple(stop), chat)
+        return trace(self.trained, request, corpus_truth(self.trained))
+
+    def trace(self, text: str, alternatives: int = 6) -> Trace:
+        """Every token of a text with its probability, rank and surprise in bits, and what else was probable."""
+        return self.generate(text, 0, alternatives=alternatives)
+
+    def logits(self, text: str) -> npt.NDArray[np.float32]:
+        """The logits (T, V) of the token after each token of a text; a document begins with its end mark.
+
+        Raises:
+            DataError: for a character without a token, or an empty text where there is no end mark.
+        """
+        with torch.no_grad():
+            logits_1TV = self.module(torch.tensor([self.ids(text)], device=next(self.module.parameters()).device))
+        return np.asarray(logits_1TV[0].float().cpu().numpy())
+
+    def attention(self, text: str) -> AttentionMap:
+        """The attention weights (n_layers, n_heads, T, T) on a text.
+
+        Raises:
+            ConfigError: for a model without attention.
+            DataError: for a text that is longer than the model's context.
+        """
+        return attention(self.module, self.ids(text))
+
+    def ids(self, text: str) -> list[int]:
+        """The ids (T,) that the model reads for a text: a document begins with its end mark."""
+        return opening(self.trained, Request(text, 0)).ids
+
+    def evaluate(self, split: str = "dev", corpus: PathLike | None = None) -> SplitLoss:
+        """The scores on the whole of a split, train, dev or test, of the run's corpus or of another one.
+
+        Raises:
+            ConfigError: for a split that there is not, or a run without a corpus.
+        """
+        return evaluate_seeds([self.folder], split, corpus=None if corpus is None else str(corpus))
+
+    def translate(self, text: str, beam: int = 1, alternatives: int = 1) -> list[Translated]:
+        """The target of each source in a text, of a run that was trained on pairs.
+
+        Raises:
+            ConfigError: for a run that does not translate.
+        """
+        return translate(self.trained, text, beam, alternatives)
+
+    def classify(self, text: str) -> dict[str, float]:
+        """The probability of each label, the most probable first, of a run that was trained on texts with labels.
+
+        Raises:
+            ConfigError: for a run that does not classify.
+        """
+        labels = self.trained.run.record.get("labels")
+        if labels is None:
+            raise ConfigError(f"{self.folder} is no classifier; train one: wt.train(TABLE, start={str(self.folder)!r})")
+        [found] = predict(self.trained, [text]).tolist()
+        return dict(sorted(zip(labels, found, strict=True), key=lambda one: -one[1]))
+
+    def export(self, folder: PathLike, format: str = "hf") -> tuple[str, ...]:
+        """Write the model as transformers ("hf") or llama.cpp ("gguf") reads it; what is worth saying of it.
+
+        Raises:
+            ConfigError: for a folder that is not empty, or a model that the format cannot hold.
+        """
+        return export_run(self.folder, Path(folder), format)
+
+    def __repr__(self) -> str:
+        config = self.config
+        n = sum(parameter.numel() for parameter in self.module.parameters())
+        return f"Model({self.folder}: {config.model.family}, {n:,} parameters, step {self.step}, seed {config.seed})"

@@ -1,0 +1,88 @@
+"""The settings of a run: a recipe on a corpus, and what is changed of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from windtunnel.config import override
+from windtunnel.errors import ConfigError
+from windtunnel.runs.seeds import find_start
+from windtunnel.training import recipes
+from windtunnel.training.imports import continue_from
+from windtunnel.training.run_config import RunConfig
+
+TASK_RECIPES = {"language": "auto", "translation": "translate", "classification": "classify"}
+"""The recipe that a task is trained with where none is named."""
+
+PathLike = str | Path
+
+
+def recipe(name: str, corpus: PathLike, **settings: Any) -> RunConfig:
+    """The settings of a recipe on a corpus, as `train` and `compare` take them.
+
+    Args:
+        name: "auto" is one that fits the corpus; the others are tiny, small, quick, medium, gpt2, llama, mlp, makemore,
+            translate and classify.
+        corpus: a name from `windtunnel corpora`, or a file, folder or glob.
+        settings: changes by path, `model__n_layers=2` for `model.n_layers`, or a part at once: `model={"n_layers": 2}`.
+
+    Raises:
+        ConfigError: for an unknown recipe or setting, naming the nearest one.
+
+    >>> config = wt.recipe("tiny", "names", model__n_layers=2)
+    >>> config.model.n_layers, config.optimizer.name
+    (2, 'adamw')
+    """
+    return override(recipes.recipe(name, str(corpus)), assignments(settings))
+
+
+def config_for(
+    corpus: str,
+    name: str = "auto",
+    start: str | None = None,
+    changes: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    task: str | None = None,
+) -> RunConfig:
+    """The settings that `train`, `compare` and `check` are asked for.
+
+    Args:
+        name: of a recipe; "auto" is one that fits the task, the columns or the corpus.
+        start: the run, or the name of a pretrained model, whose weights training begins with.
+        changes: PATH=VALUE each.
+        columns: of a table, by what they mean: source and target, or text and label.
+    """
+    if task not in (None, *TASK_RECIPES):
+        raise ConfigError(f"there is no task {task!r}; expected {' or '.join(TASK_RECIPES)}")
+    if name == "auto" and task is not None:
+        name = TASK_RECIPES[task]
+    named = name if columns is None or name != "auto" else "classify" if "label" in columns else "translate"
+    if start:
+        base = continue_from(find_start(start), corpus, named if columns and "label" in columns else name, columns)
+    else:
+        base = recipes.recipe(named, corpus)
+    return override(base, [*changes, *([f"text.columns={json.dumps(dict(columns))}"] if columns else [])])
+
+
+def assignments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Settings as PATH=VALUE: `model__n_layers=2` and `model={"n_layers": 2}` are both model.n_layers=2."""
+    found = []
+    for name, value in settings.items():
+        path = prefix + name.replace("__", ".")
+        if isinstance(value, Mapping) and path != "text.columns":
+            found += assignments(value, f"{path}.")
+        else:
+            found.append(f"{path}={_as_json(path, value)}")
+    return found
+
+
+def _as_json(path: str, value: Any) -> str:
+    try:
+        return json.dumps(str(value) if isinstance(value, Path) else value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{path}: expected a number, text, list or dict, given {type(value).__name__} {value!r}"
+        ) from None
