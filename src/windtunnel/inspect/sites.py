@@ -1,0 +1,146 @@
+"""Names for what a model computes on the way, and how it is recorded or changed there.
+
+    PATH                     the output of the module of this name: embedding, blocks.0, blocks.3.feed_forward, norm
+    PATH.in                  its first input
+    blocks.N.resid           the residual stream (B, T, D) after block N, the first being 0: the output of blocks.N
+    ATTENTION.q, .k, .v      queries (B, H, T, K), keys and values (B, G, S, K) as they meet, positions turned in
+    ATTENTION.pattern        attention weights (B, H, T, S), each row summing to 1
+    ATTENTION.heads          what each head hands on, (B, H, T, K)
+
+ATTENTION is the path of an attention, such as blocks.3.attention. The pass is that of the fast path; only `pattern`
+computes what the fast path leaves out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from windtunnel.errors import ConfigError
+from windtunnel.models.block import Attention, CrossAttention
+from windtunnel.nn.attention import Attend, Mask, attention_weights
+from windtunnel.nn.blocks import blocks_of
+
+INSIDE = ("q", "k", "v", "pattern", "heads")
+"""What an attention has inside, beside its parts."""
+
+Tap = Callable[[Tensor], Tensor | None]
+"""Is shown a value; what it returns takes the value's place, None leaves it."""
+
+
+def site_names(model: nn.Module) -> list[str]:
+    """The names of all sites of a model."""
+    blocks = {id(block) for block in blocks_of(model)}
+    names = []
+    for path, module in model.named_modules():
+        if not path or isinstance(module, nn.ModuleList):
+            continue
+        names += [path, f"{path}.in", *([f"{path}.resid"] if id(module) in blocks else [])]
+        names += [f"{path}.{inside}" for inside in INSIDE if isinstance(module, Attention | CrossAttention)]
+    return names
+
+
+def matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """The sites that a model has of these names, in which * stands for anything.
+
+    Raises:
+        ConfigError: for a pattern that no site matches, naming the nearest site.
+    """
+    names, found = site_names(model), dict[str, None]()
+    for pattern in patterns:
+        own = [name for name in names if fnmatchcase(name, pattern)]
+        if not own:
+            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"the model has no site {pattern!r}{hint}")
+        found |= dict.fromkeys(own)
+    return list(found)
+
+
+@contextmanager
+def tapped(model: nn.Module, taps: Mapping[str, Tap]) -> Iterator[None]:
+    """While this lasts, every pass of the model shows each site's value to its tap.
+
+    Raises:
+        ConfigError: for a name that is no site.
+    """
+    matching(model, list(taps))
+    modules, inside = dict(model.named_modules()), defaultdict[str, dict[str, Tap]](dict)
+    with ExitStack() as stack:
+        for name, tap in taps.items():
+            path, _, last = name.rpartition(".")
+            if last in INSIDE and isinstance(modules.get(path), Attention | CrossAttention) and name not in modules:
+                inside[path][last] = tap
+            elif last == "in" and name not in modules:
+                stack.enter_context(_removed(modules[path].register_forward_pre_hook(_on_input(tap))))
+            else:
+                module = modules[name] if name in modules else modules[path]
+                stack.enter_context(_removed(module.register_forward_hook(_on_output(tap))))
+        for path, own in inside.items():
+            stack.enter_context(_removed(modules[path].register_forward_pre_hook(_on_attention(own))))
+        yield
+
+
+@contextmanager
+def _removed(handle: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _on_input(tap: Tap) -> Callable[..., Any]:
+    def hook(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        new = tap(given[0])
+        return None if new is None else (new, *given[1:])
+
+    return hook
+
+
+def _on_output(tap: Tap) -> Callable[..., Any]:
+    return lambda _, given, output: tap(output) if isinstance(output, Tensor) else None
+
+
+def _on_attention(taps: Mapping[str, Tap]) -> Callable[..., Any]:
+    """Gives the attention a pass whose function is tapped."""
+    return lambda _, given: (given[0], given[1]._replace(attend=_tapped_attend(given[1].attend, taps)), *given[2:])
+
+
+def _tapped_attend(attend: Attend, taps: Mapping[str, Tap]) -> Attend:
+    def show(name: str, value: Tensor) -> Tensor:
+        new = taps[name](value) if name in taps else None
+        return value if new is None else new
+
+    def tapped_attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask, dropout: float) -> Tensor:
+        q, k, v = show("q", q_BHTK), show("k", k_BGSK), show("v", v_BGSK)
+        new = taps["pattern"](attention_weights(q, k, mask)) if "pattern" in taps else None
+        if new is None:
+            return show("heads", attend(q, k, v, mask, dropout))
+        return show("heads", new.to(v.dtype) @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1))
+
+    return tapped_attend
+
+
+@contextmanager
+def recorded(model: nn.Module, patterns: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """While this lasts, the values of all sites that match, by name, as the last pass had them.
+
+    Raises:
+        ConfigError: for a pattern that no site matches.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Tap:
+        def tap(value: Tensor) -> None:
+            seen[name] = value.detach()
+
+        return tap
+
+    with tapped(model, {name: keep(name) for name in matching(model, patterns)}):
+        yield seen
