@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -402,6 +403,23 @@ def test_an_imported_model_is_evaluated_on_any_text(windtunnel, exported, names,
     assert other["scores"] == document("evaluate", "own")["seeds"][0][1]["scores"]
     code, _, err = windtunnel("evaluate", "own", "--corpus", names, "--slices")
     assert (code, "leave --corpus out" in err) == (2, True)
+    code, _, err = windtunnel("evaluate", "own", "--split", "all")
+    assert (code, "has nothing in a split 'all'; it has train, dev, test" in err) == (2, True)
+
+
+def test_of_another_text_all_of_it_is_read_and_the_perplexity_stands_beside_the_loss(
+    windtunnel, exported, document, tmp_path
+):
+    assert windtunnel("import", exported, "--no-proof")[0] == 0
+    page = tmp_path / "page.txt"
+    page.write_text("ann " * 50)
+    found = document("evaluate", "import-hf", "--corpus", page, "--split", "all")
+    trained = load(tmp_path / "runs" / "import-hf" / "seed-0")
+    assert found["seeds"][0][1]["n_tokens"] == len(trained.tokenizer.encode("ann " * 50)) - 1
+    loss = found["scores"]["loss"]["estimate"]
+    assert found["perplexity"]["estimate"] == pytest.approx(np.exp(loss))
+    _, out, _ = windtunnel("evaluate", "import-hf", "--corpus", page, "--split", "all")
+    assert f"nats a token, perplexity {np.exp(loss):.2f}, on the whole text of" in out
 
 
 def test_the_cache_is_listed_and_cleared(windtunnel, document, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from windtunnel.errors import ArtifactError, ConfigError
 
 def evaluate(
     run: RunName,
-    split: Annotated[str, typer.Option(help="train, dev or test.")] = "dev",
+    split: Annotated[str, typer.Option(help="train, dev or test; all: the whole of --corpus.")] = "dev",
     corpus: Annotated[str | None, typer.Option(help="Another text than the run's own, as for `train`.")] = None,
     slices: Annotated[
         bool, typer.Option("--slices", help="Translate every source, and judge by kind of source.")
@@ -78,7 +78,7 @@ def _loss(run: str, split: str, change: str | None, as_json: bool, corpus: str |
     from windtunnel.runs.seeds import evaluate_seeds, find_seeds
 
     folders = find_seeds(run)
-    with console().status(f"evaluating on the {split} split"):
+    with console().status(f"evaluating on {corpus if corpus and split == 'all' else f'the {split} split'}"):
         found = evaluate_seeds(folders, split, partial=True, change=change, corpus=corpus)
     if as_json:
         print_json(found.to_dict())

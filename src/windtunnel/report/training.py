@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from windtunnel.report.figures import curves_figure, save_figure
-from windtunnel.runs.seeds import SplitLoss, Summary
+from windtunnel.runs.seeds import WHOLE, SplitLoss, Summary
 from windtunnel.stats.digits import number
 from windtunnel.tasks import METRICS
 from windtunnel.text.corpora import truth_of
@@ -46,8 +46,11 @@ def verdict_line(summary: Summary, noun: str = "token") -> str:
 def evaluation_lines(found: SplitLoss) -> list[str]:
     """The loss of each seed on a split, and the mean with its interval."""
     lines = [f"{folder}: step {e.step}, {shown(e.scores)}" for folder, e in found.seeds]
-    read = f"the whole {found.split} split of {found.seeds[0][1].n_tokens:,} tokens"
-    return [*found.warnings, *lines, f"{found.split} loss {found.loss} nats a token, on {read}"]
+    part = "text" if found.split == WHOLE else f"{found.split} split"
+    read = f"the whole {part} of {found.seeds[0][1].n_tokens:,} tokens"
+    loss = "loss" if found.split == WHOLE else f"{found.split} loss"
+    perplexity = f"perplexity {number(found.perplexity.estimate, 2)}"
+    return [*found.warnings, *lines, f"{loss} {found.loss} nats a token, {perplexity}, on {read}"]
 
 
 def shown(scores: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ from windtunnel.training.run_config import RunConfig
 from windtunnel.training.trial import resolve_changed
 
 RUNS = Path("runs")
+WHOLE = "all"
+"""In place of a split's name: all of a corpus that is not the run's own."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,16 @@ class SplitLoss:
         """The mean loss, in nats a target."""
         return self.scores["loss"]
 
+    @property
+    def perplexity(self) -> Estimate:
+        """e to the mean loss: among how many tokens, all as probable, a guess would be as hard."""
+        loss = self.loss
+        middle, low, high = (math.inf if x > 700 else math.exp(x) for x in (loss.estimate, loss.low, loss.high))
+        return Estimate(middle, low, high, loss.n, f"e to the loss: {loss.method}")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data; an interval that one seed cannot give is null."""
-        return dict(plain(self))
+        return dict(plain(self)) | {"perplexity": plain(self.perplexity)}
 
     def __repr__(self) -> str:
         return f"SplitLoss({self.split}: {', '.join(f'{name} {found}' for name, found in self.scores.items())})"
@@ -94,6 +104,7 @@ def evaluate_seeds(
     """The loss of the newest model of each run on the whole of a split; this is what touches the test split.
 
     Args:
+        split: train, dev or test; of another corpus also `all`, the whole of it.
         corpus: whose split it is; None is each run's own.
         partial: whether damaged runs are left out, and named in the result, as long as one is sound.
         change: what the runs were begun with, where their model is altered.
@@ -108,24 +119,31 @@ def evaluate_seeds(
     for folder in folders:
         try:
             trained = load(folder, change)
-            store = other_store(trained, corpus) if corpus else trained.run.store()
+            store = other_store(trained, corpus, whole=split == WHOLE) if corpus else trained.run.store()
         except ArtifactError as error:
             damaged.append((str(folder), str(error)))
             if not partial or len(damaged) == len(folders):
                 raise
             continue
         warnings += trained.warnings
-        if split not in store.splits or len(store.splits[split].ids) == 0:
+        read = "train" if corpus and split == WHOLE else split
+        if read not in store.splits or len(store.splits[read].ids) == 0:
             there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
             raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {there}")
         task = open_task(trained.run.config, store)
-        rows.append((str(folder), evaluate(trained.model, task, split, trained.step)))
+        rows.append((str(folder), evaluate(trained.model, task, read, trained.step)))
     return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
 
 
-def other_store(trained: TrainedModel, corpus: str) -> TokenStore:
-    """A corpus in a run's tokens, split as the run's own would be. Raises DataError when it cannot be read as such."""
+def other_store(trained: TrainedModel, corpus: str, whole: bool = False) -> TokenStore:
+    """A corpus in a run's tokens, split as the run's own would be, or all of it in the split train.
+
+    Raises:
+        DataError: when it cannot be read as such.
+    """
     text = trained.run.config.text.replace(unit="auto", columns=None)
+    if whole:
+        text = text.replace(dev_fraction=0.0, test_fraction=0.0)
     return prepare(open_corpus(corpus), text, tokenizer=trained.tokenizer)
 
 
