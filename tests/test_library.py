@@ -3,13 +3,15 @@
 import ast
 import doctest
 import inspect
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import windtunnel as wt
 from test_imports import modules_after
-from windtunnel.errors import ConfigError, WindtunnelError
+from windtunnel.errors import ConfigError, DataError, WindtunnelError
 
 PUBLIC = [name for name in wt.__all__ if name not in ("__version__", "stats")]
 
@@ -29,13 +31,21 @@ def test_the_import_loads_nothing_heavy():
     assert not {"torch", "numpy", "scipy", "pydantic", "rich", "typer", "matplotlib"} & set(loaded)
 
 
-def test_every_name_is_there_and_typed():
-    tree = ast.parse(Path(wt.__file__).read_text(encoding="utf-8"))
+def for_type_checkers(package):
+    """The names that a package imports for type checkers alone, and from where."""
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
     for_types = next(node for node in tree.body if isinstance(node, ast.If))
-    told = {alias.name: node.module for node in for_types.body for alias in node.names}
+    return {alias.name: node.module for node in for_types.body for alias in node.names}
+
+
+def test_every_name_is_there_and_typed():
+    told, of_stats = for_type_checkers(wt), for_type_checkers(wt.stats)
     assert told.pop("stats") == "windtunnel"
     assert told == wt._MODULES  # what a type checker sees is what is imported
     assert sorted([*told, "__version__", "stats"]) == sorted(wt.__all__) == sorted(dir(wt))
+    assert of_stats == wt.stats._MODULES
+    assert sorted(of_stats) == sorted(wt.stats.__all__) == sorted(dir(wt.stats))
+    assert all(inspect.getdoc(getattr(wt.stats, name)) for name in wt.stats.__all__)
     for name in PUBLIC:
         assert inspect.getdoc(getattr(wt, name))
     with pytest.raises(AttributeError, match=r"it has .*train"):
@@ -66,9 +76,9 @@ def test_a_model_in_ones_hands(here):
     assert repr(model.attention("anna")) == f"AttentionMap(1 layers, {model.config.model.n_heads} heads, 5 tokens)"
     assert model.attention("anna").weights.shape == (1, model.config.model.n_heads, 5, 5)
     assert model.ids("anna")[1:] == list(model.tokenizer.encode("anna"))
-    [(folder, found)] = model.evaluate("dev").seeds
-    assert Path(folder) == model.folder
-    assert found.n_tokens > 10_000
+    assert model.evaluate("dev").n_tokens > 10_000
+    with pytest.raises(ConfigError, match=r"'tests'; it has train, dev, test"):
+        model.evaluate("tests")
     for refused in (model.translate, model.classify):
         with pytest.raises(ConfigError):
             refused("anna")
@@ -76,10 +86,50 @@ def test_a_model_in_ones_hands(here):
         "step 20, seed 0)"  # fmt: skip
 
 
+def test_looking_inside(here):
+    model = wt.load()
+    with model.record("blocks.*.resid", "blocks.0.attention.pattern") as seen:
+        logits_TV = model.logits("anna")
+    assert set(seen) == {"blocks.0.resid", "blocks.0.attention.pattern"}
+    assert seen["blocks.0.attention.pattern"][0].numpy() == pytest.approx(model.attention("anna").weights[0], abs=1e-6)
+    assert model.lens("anna")[-1] == pytest.approx(logits_TV, abs=1e-5)
+    assert model.attribution("anna", "e").logit == pytest.approx(
+        logits_TV[-1, model.tokenizer.encode("e")[0]], abs=1e-5
+    )
+    assert model.gradients("anna").shape == (5, model.config.model.d_model)
+    whole, with_attention = model.evaluate().loss, model.trace("anna").tokens[1].probability_1
+    with model.ablate("blocks.0.attention"):
+        assert model.evaluate().loss != pytest.approx(whole, abs=1e-4)
+        assert model.trace("anna").tokens[1].probability_1 != pytest.approx(with_attention, abs=1e-5)
+    assert model.evaluate().loss == whole
+    n_heads = model.config.model.n_heads
+    with model.ablate(*(f"blocks.0.attention.heads.{head}" for head in range(n_heads))):
+        no_heads = model.logits("anna")
+    with model.ablate("blocks.0.attention.heads"):
+        assert np.array_equal(model.logits("anna"), no_heads)
+    with model.patch("blocks.0.resid", "anna"):
+        assert model.logits("lisa") == pytest.approx(logits_TV, abs=1e-6)
+    with model.patch("blocks.0.resid", "anna", [-1]):
+        mixed = model.logits("lisa")
+    assert mixed[-1] == pytest.approx(logits_TV[-1], abs=1e-6)
+    assert np.array_equal(mixed[:-1], model.logits("lisa")[:-1])
+    with model.patch("blocks.0.resid", "anna"), pytest.raises(DataError, match=r"\(1, 4, .* in the text patched from"):
+        model.logits("eva")
+    with (
+        pytest.raises(ConfigError, match=f"has the heads 0 to {n_heads - 1}, given {n_heads}"),
+        model.ablate(head=(0, n_heads)),
+    ):
+        pass
+    with pytest.raises(ConfigError, match="did you mean"), model.ablate(head=(1, 0)):
+        pass
+    with pytest.raises(DataError, match="'ab', which is 2"):
+        model.attribution("anna", "ab")
+
+
 def test_seeds_are_a_sequence_of_models_and_their_mean(here):
     seeds = wt.train("names", recipe="tiny", steps=20, seeds=2, model__n_layers=1, train__threads=1, progress=False)
     assert [model.config.seed for model in seeds] == [0, 1]
-    assert seeds.loss.estimate == pytest.approx(sum(m.evaluate().loss.estimate for m in seeds) / 2, abs=1e-6)
+    assert seeds.loss.estimate == pytest.approx(sum(model.evaluate().loss for model in seeds) / 2, abs=1e-6)
     assert seeds.evaluate("test").loss.n == 2
     assert seeds.curves().name == "curves.png"
     assert f"dev loss {seeds.loss}" in repr(seeds)
@@ -124,7 +174,8 @@ def test_a_temperature_out_of_range_is_one_of_our_errors(here):
         wt.load().generate("an", temperature=-1)
 
 
-def test_arms_are_settings_or_functions(here):
+@pytest.mark.slow
+def test_arms_are_settings(here):
     found = wt.compare(
         "names", recipe="tiny", steps=20, seeds=4, arms={"base": None, "fast": {"optimizer.lr": 1e-2}},
         model__n_layers=1, train__threads=1, progress=False,
@@ -134,3 +185,16 @@ def test_arms_are_settings_or_functions(here):
     assert str(found) == found.judgements[0].sentence
     assert repr(found) == f"Comparison(names, 2 arms: {found})"
     assert (Path(found.folder) / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_page_on_the_library_runs(tmp_path, monkeypatch, capsys):
+    """Its blocks in their order; all the more are checked by the other tests."""
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "library.md"
+    names = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE):
+        exec(compile(block, page.name, "exec"), names)
+    assert "optimizer.lr" not in capsys.readouterr().err
+    assert names["again"].step == 0
+    assert (tmp_path / "curves.png").exists()

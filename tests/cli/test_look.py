@@ -8,6 +8,7 @@ import pytest
 from windtunnel.config import override
 from windtunnel.generation.prompt import prompt_ids
 from windtunnel.inspect.through_time import through_time
+from windtunnel.library.training import train
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import load
@@ -52,3 +53,28 @@ def test_a_recurrent_network_has_no_heads_to_choose_from(windtunnel, run):
     code, _, err = windtunnel("look", run, "anna", "--head", 1)
     assert code == 2
     assert "no attention to choose from; leave out --layer and --head" in err
+
+
+def test_it_ablates_by_layer_and_head_from_1_and_judges(windtunnel, tmp_path):
+    model = {"n_layers": 2, "d_model": 16, "n_heads": 2}
+    seeds = train("names", "tiny", steps=2, out=tmp_path / "runs", progress=False, model=model, train__threads=1)
+    [folder], out = seeds.folders, ("--out", tmp_path / "seen", "--json")
+    code, shown, err = windtunnel("look", folder, "--judge", "--ablate", "2.1", "--ablate", "blocks.0.attention")
+    assert code == 0, err
+    assert shown.startswith("without 2.1 against the whole model: undecided: ")
+    assert shown.splitlines()[1].startswith("  over the documents of the dev split, for these models: ")
+    data = json.loads(windtunnel("look", folder, "--judge", "--ablate", "2.1", "--json")[1])
+    [head] = seeds.ablate(head="blocks.1.attention.heads.0")
+    assert data[0]["verdict"]["difference"]["estimate"] == pytest.approx(head.verdict.difference.estimate, abs=1e-9)
+    without = json.loads(windtunnel("look", folder, "anna", "--ablate", "blocks.*.attention", *out)[1])
+    whole = json.loads(windtunnel("look", folder, "anna", *out)[1])
+    assert without["trace"]["tokens"][-1]["surprise_bits"] != whole["trace"]["tokens"][-1]["surprise_bits"]
+    for given, said in (
+        (["--judge"], "--judge takes --ablate"),
+        (["anna", "--judge", "--ablate", "1.1"], "and no text"),
+        (["anna", "--ablate", "0.1"], "counted from 1"),
+        (["anna", "--ablate", "1.3"], "has the heads 0 to 1, given 2"),
+    ):
+        code, _, err = windtunnel("look", folder, *given)
+        assert code == 2
+        assert said in err

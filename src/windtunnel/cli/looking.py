@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,21 +109,34 @@ def _say_eager(compile: bool | None, steps: Steps) -> None:
 
 def look(
     run: RunName,
-    text: Annotated[str, typer.Argument(help="The text to look at.")],
+    text: Annotated[str, typer.Argument(help="The text to look at.")] = "",
     layer: Annotated[int | None, typer.Option(min=1, help="One layer's heads only, from 1.")] = None,
     head: Annotated[int | None, typer.Option(min=1, help="One head only, from 1.")] = None,
     alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown at each position.")] = 6,
+    ablate: Annotated[
+        list[str],
+        typer.Option(metavar="LAYER.HEAD|SITE", help="Do without this head (both from 1) or site."),
+    ] = [],  # noqa: B006
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Judge each --ablate by the dev loss of all seeds, in place of a text.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Show a text's surprise in a model, and its attention or, of a recurrent network, how far each state reaches."""
+    from windtunnel.inspect.sites import ablated
     from windtunnel.report.look import Look, look_at
     from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table
 
+    sites = {name: _site(name) for name in ablate}
+    if judge:
+        _judge_ablations(run, text, sites, as_json)
+        return
     trained = load_model(run, change)
     folder = out or trained.run.folder.parent / "look"
-    seen = look_at(trained, text, folder, alternatives, layer, head)
+    with ablated(trained.model, list(sites.values())) if sites else nullcontext():
+        seen = look_at(trained, text, folder, alternatives, layer, head)
     if as_json:
         print_json(seen.to_dict())
         return
@@ -137,6 +151,38 @@ def look(
         shown.print(seen.sentence, highlight=False)
     for path in seen.files:
         shown.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+def _site(name: str) -> str:
+    """The site of LAYER.HEAD, counted from 1 as --layer and --head are; any other name is one."""
+    from windtunnel.errors import ConfigError
+    from windtunnel.inspect.sites import head_site
+
+    layer, _, head = name.partition(".")
+    if not (layer.isdecimal() and head.isdecimal()):
+        return name
+    if int(layer) < 1 or int(head) < 1:
+        raise ConfigError(f"--ablate {name}: layers and heads are counted from 1")
+    return head_site(int(layer) - 1, int(head) - 1)
+
+
+def _judge_ablations(run: str, text: str, sites: dict[str, str], as_json: bool) -> None:
+    from windtunnel.comparison.ablation import judge_ablations
+    from windtunnel.config import plain
+    from windtunnel.errors import ConfigError
+    from windtunnel.runs.seeds import find_seeds
+
+    if text or not sites:
+        raise ConfigError("--judge takes --ablate LAYER.HEAD, once or more, and no text: it reads the whole dev split")
+    with console().status("evaluating with and without"):
+        found = judge_ablations(find_seeds(run), {f"without {name}": [site] for name, site in sites.items()})
+    if as_json:
+        print_json([plain(judgement) for judgement in found])
+        return
+    for judgement in found:
+        print(judgement.sentence)
+        if judgement.over_documents is not None:
+            print(f"  over the documents of the dev split, for these models: {judgement.over_documents}")
 
 
 def cost(

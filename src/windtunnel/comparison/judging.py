@@ -88,7 +88,8 @@ def conclude(plan: Plan, found: Runs | None = None) -> Comparison:
     found, base = read_runs(plan) if found is None else found, plan.baseline
     whole = _whole(plan, found)
     arms = tuple(_arm_result(plan, arm, found[arm.name]) for arm in plan.grid.arms)
-    judgements = tuple(judgement(verdict, whole, plan) for verdict in judge_pairs(whole.pairs, whole.rule))
+    verdicts, metrics = judge_pairs(whole.pairs, whole.rule), base.task.metrics
+    judgements = tuple(judgement(verdict, whole, base.name, metrics) for verdict in verdicts)
     versions = sorted({f.versions for own in found.values() for f in own if f.versions})
     n_documents = next((len(f.measured.sums["targets"]) for own in found.values() for f in own if f.measured), 0)
     return Comparison(
@@ -203,12 +204,12 @@ def judge_pairs(pairs: Mapping[str, Differences], rule: Rule) -> list[Verdict]:
     return judge({name: [d for _, d in own] for name, own in pairs.items()}, rule)
 
 
-def judgement(verdict: Verdict, all_of: Paired, plan: Plan) -> Judgement:
-    """What a verdict rests on."""
-    metric, base, arm = all_of.metric, all_of.found[plan.baseline.name], all_of.found[verdict.arm]
-    others = [other.name for other in plan.baseline.task.metrics if other != metric]
+def judgement(verdict: Verdict, all_of: Paired, baseline: str, metrics: Sequence[Metric]) -> Judgement:
+    """What a verdict against the arm of this name rests on; the metrics are those of its task."""
+    metric, base, arm = all_of.metric, all_of.found[baseline], all_of.found[verdict.arm]
+    others = [other.name for other in metrics if other != metric]
     pairs, runs = all_of.pairs[verdict.arm], (_seed_runs(base), _seed_runs(arm))
-    found = judgement_of(verdict, all_of.rule, pairs, runs, [metric.name, *others], metric.title, plan.baseline.name)
+    found = judgement_of(verdict, all_of.rule, pairs, runs, [metric.name, *others], metric.title, baseline)
     seeds = {seed for seed, difference in found.differences if math.isfinite(difference)}
     over_documents = _over_documents(base, arm, seeds, metric, all_of.totals)
     limited: Literal["seeds", "documents"] | None = None

@@ -79,7 +79,7 @@ def judge_slices(plan: Plan, found: Runs, chosen: Chosen) -> tuple[Slice, ...]:
     judged = _judge({name: part for name, part in parts.items() if chosen[name].sum() >= FEWEST}, plan)
     slices = []
     for name, part in parts.items():
-        judgements = [judgement(verdict, part, plan) for verdict in judged.get(name, ())]
+        judgements = [judgement(verdict, part, plan.baseline.name, metrics) for verdict in judged.get(name, ())]
         scores = {arm: mean_scores(own, metrics) for arm, own in part.found.items()}
         named = tuple(replace(j, sentence=f"{name}: {j.sentence}") for j in judgements)
         slices.append(Slice(name, int(chosen[name].sum()), scores, part.rule.margin, named))

@@ -78,6 +78,8 @@ class Steps:
     def _reason(self) -> str:
         if self.compile is False:
             return "it was asked for"
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self.model.modules()):
+            return "a compiled step would pass by what is hooked into the model"
         if not self.model.config.cache_elements_per_token():
             return f"a model of the family {self.model.config.family} has no cache of keys and values"
         if self.model.config.reads == "pair":

@@ -14,15 +14,17 @@ computes what the fast path leaves out.
 from __future__ import annotations
 
 import difflib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ConfigError, DataError
 from windtunnel.models.block import Attention, CrossAttention
 from windtunnel.nn.attention import Attend, Mask, attention_weights
 from windtunnel.nn.blocks import blocks_of
@@ -144,3 +146,80 @@ def recorded(model: nn.Module, patterns: Sequence[str]) -> Iterator[dict[str, Te
 
     with tapped(model, {name: keep(name) for name in matching(model, patterns)}):
         yield seen
+
+
+HEAD = re.compile(r"(.+\.heads)\.(\d+)")
+"""One head of an attention: ATTENTION.heads.H."""
+
+
+def head_site(block: int, head: int) -> str:
+    """The name under which `ablated` knows one head of a model of blocks, both from 0."""
+    return f"blocks.{block}.attention.heads.{head}"
+
+
+@contextmanager
+def ablated(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """While this lasts, the values at these sites are zero.
+
+    Args:
+        names: as in `matching`, or of one head, ATTENTION.heads.H.
+
+    Raises:
+        ConfigError: for no name, a pattern that no site matches, or a head that there is not.
+    """
+    if not names:
+        raise ConfigError("expected a site or a head to ablate, given none")
+    heads: dict[str, list[int]] = {}
+    for site, head in (match.groups() for name in names if (match := HEAD.fullmatch(name))):
+        heads.setdefault(site, []).append(int(head))
+    whole = matching(model, [name for name in names if not HEAD.fullmatch(name)])
+    for site, own in heads.items():
+        _check_heads(model, matching(model, [site])[0], own)
+
+    def without(own: list[int]) -> Tap:
+        def tap(heads_BHTK: Tensor) -> Tensor:
+            return heads_BHTK.index_fill(1, torch.tensor(own, device=heads_BHTK.device), 0)
+
+        return tap
+
+    taps: dict[str, Tap] = {site: without(own) for site, own in heads.items()}
+    with tapped(model, taps | dict.fromkeys(whole, torch.zeros_like)):
+        yield
+
+
+def _check_heads(model: nn.Module, site: str, heads: Sequence[int]) -> None:
+    attention = model.get_submodule(site.removesuffix(".heads"))
+    assert isinstance(attention, Attention | CrossAttention)
+    if wrong := [head for head in heads if head >= attention.n_heads]:
+        raise ConfigError(f"{site} has the heads 0 to {attention.n_heads - 1}, given {wrong[0]}")
+
+
+@contextmanager
+def patched(model: nn.Module, values: Mapping[str, Tensor], positions: Sequence[int] | None = None) -> Iterator[None]:
+    """While this lasts, each site has the value (1, T, D) or, inside an attention, (1, H, T, ...) that is given.
+
+    Args:
+        positions: of the tokens whose value is replaced; None is all.
+
+    Raises:
+        DataError: in a pass whose value has another shape, or that lacks a position.
+    """
+
+    def tap_of(name: str, given: Tensor) -> Tap:
+        axis = 2 if name.rpartition(".")[2] in INSIDE else 1
+
+        def tap(value: Tensor) -> Tensor:
+            if positions is None and value.shape != given.shape:
+                raise DataError(
+                    f"{name} is {tuple(value.shape)} here and {tuple(given.shape)} in the text patched from"
+                )
+            at = torch.arange(value.shape[axis]) if positions is None else torch.tensor(list(positions))
+            least = min(value.shape[axis], given.shape[axis])
+            if len(at) and not -least <= int(at.min()) <= int(at.max()) < least:
+                raise DataError(f"positions {list(positions or ())} are not all among the {least} tokens of both texts")
+            return value.index_copy(axis, at % value.shape[axis], given.index_select(axis, at % given.shape[axis]))
+
+        return tap
+
+    with tapped(model, {name: tap_of(name, value) for name, value in values.items()}):
+        yield

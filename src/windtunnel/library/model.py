@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from windtunnel.config import parse
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ConfigError, DataError
 from windtunnel.generation.opening import opening
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig
@@ -19,12 +22,15 @@ from windtunnel.generation.trace import Trace, corpus_truth, trace
 from windtunnel.generation.translate import Translated, translate
 from windtunnel.inspect.attention import AttentionMap, attention
 from windtunnel.inspect.classification import predict
+from windtunnel.inspect.lens import Attribution, attribution, gradients, lens
+from windtunnel.inspect.sites import ablated, head_site, patched, recorded, site_names
 from windtunnel.library.settings import PathLike
 from windtunnel.models import Model as Module
-from windtunnel.runs.seeds import SplitLoss, evaluate_seeds, find_run
+from windtunnel.runs.seeds import WHOLE, evaluate_on, find_run, store_for
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import run
 from windtunnel.training.change import Named
+from windtunnel.training.events import Evaluation
 from windtunnel.training.imports import export_run
 from windtunnel.training.run_config import RunConfig
 
@@ -146,13 +152,105 @@ class Model:
         """The ids (T,) that the model reads for a text: a document begins with its end mark."""
         return opening(self.trained, Request(text, 0)).ids
 
-    def evaluate(self, split: str = "dev", corpus: PathLike | None = None) -> SplitLoss:
+    def evaluate(self, split: str = "dev", corpus: PathLike | None = None) -> Evaluation:
         """The scores on the whole of a split, train, dev or test, of the run's corpus or of another one.
+
+        Args:
+            split: of another corpus also "all", the whole of it.
 
         Raises:
             ConfigError: for a split that there is not, or a run without a corpus.
         """
-        return evaluate_seeds([self.folder], split, corpus=None if corpus is None else str(corpus))
+        store = store_for(self.trained, split, None if corpus is None else str(corpus))
+        return evaluate_on(self.trained, store, "train" if corpus is not None and split == WHOLE else split)
+
+    def sites(self) -> list[str]:
+        """The names of all that can be recorded and changed; see `windtunnel.inspect.sites`."""
+        return site_names(self.module)
+
+    @contextmanager
+    def record(self, *sites: str) -> Iterator[dict[str, Tensor]]:
+        """While this lasts, the values at sites by name, as the last pass had them: (B, ...) each.
+
+        Args:
+            sites: names in which * stands for anything: "blocks.*.resid", "blocks.0.attention.pattern".
+
+        Raises:
+            ConfigError: for a name that no site has, naming the nearest.
+
+        >>> model = wt.load("last")
+        >>> with model.record("blocks.*.resid") as seen:
+        ...     _ = model.logits("anna")
+        >>> seen["blocks.0.resid"].shape[:2]
+        torch.Size([1, 5])
+        """
+        with recorded(self.module, sites) as seen:
+            yield seen
+
+    @contextmanager
+    def ablate(self, *sites: str, head: tuple[int, int] | None = None) -> Iterator[None]:
+        """While this lasts, the values at these sites are zero: `evaluate`, `logits`, `generate` do without them.
+
+        Args:
+            sites: as in `record`.
+            head: (block, head), both from 0 as in the names of sites: what this head hands on.
+
+        Raises:
+            ConfigError: for a site or a head that there is not.
+
+        >>> model = wt.load("last")
+        >>> with model.ablate(head=(0, 1)):
+        ...     without = model.evaluate().loss
+        """
+        with ablated(self.module, [*sites, *([head_site(*head)] if head is not None else [])]):
+            yield
+
+    @contextmanager
+    def patch(self, site: str, text: str, positions: Sequence[int] | None = None) -> Iterator[None]:
+        """While this lasts, the value at a site is the one that it has on this text.
+
+        Args:
+            positions: of which tokens (see `ids`); None is all, and then both texts need the same number of tokens.
+
+        Raises:
+            ConfigError: for a site that there is not.
+            DataError: for a pass of other tokens than the text has.
+        """
+        with self.record(site) as seen:
+            self.logits(text)
+        with patched(self.module, {name: value.clone() for name, value in seen.items()}, positions):
+            yield
+
+    def lens(self, text: str) -> npt.NDArray[np.float32]:
+        """The logits (n_layers + 1, T, V) of a model that ends before the first block, and after each of them.
+
+        Raises:
+            ConfigError: for a model that is no transformer.
+        """
+        return np.asarray(lens(self.module, self.ids(text)).float().cpu().numpy())
+
+    def attribution(self, text: str, token: str | None = None, position: int = -1) -> Attribution:
+        """What each head and layer adds to the logit of a token after the text, or after its token at `position`.
+
+        Args:
+            token: None is the most probable one.
+
+        Raises:
+            ConfigError: for a model that is no transformer, or normed after its sums.
+            DataError: for a text as `token` that is not one token.
+        """
+        ids = [] if token is None else [int(id) for id in self.tokenizer.encode(token)]
+        if token is not None and len(ids) != 1:
+            raise DataError(f"expected one token, given {token!r}, which is {len(ids)}")
+        return attribution(self.module, self.ids(text), ids[0] if ids else None, position)
+
+    def gradients(self, text: str) -> npt.NDArray[np.float32]:
+        """The gradient (T, D) of the text's loss in nats by what each token enters the first block with.
+
+        Raises:
+            ConfigError: for a model that is no transformer.
+        """
+        return np.asarray(gradients(self.module, self.ids(text)).float().cpu().numpy())
 
     def translate(self, text: str, beam: int = 1, alternatives: int = 1) -> list[Translated]:
         """The target of each source in a text, of a run that was trained on pairs.

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from windtunnel.comparison.ablation import judge_ablations
+from windtunnel.comparison.comparison import Judgement
 from windtunnel.errors import NumericsError, WindtunnelError
 from windtunnel.library.model import Model, load
 from windtunnel.library.progress import showing_runs
@@ -126,6 +128,22 @@ class Seeds:
     def evaluate(self, split: str = "dev", corpus: PathLike | None = None) -> SplitLoss:
         """The scores of every seed on the whole of a split, train, dev or test, and their means."""
         return evaluate_seeds(self.folders, split, corpus=None if corpus is None else str(corpus))
+
+    def ablate(self, **ablations: str | Sequence[str]) -> tuple[Judgement, ...]:
+        """Judge what the models lose on the dev split without some of their sites, each ablation an arm.
+
+        Args:
+            ablations: by a name of yours the sites, as in `Model.ablate`: `first=["blocks.0.attention.heads.0"]`.
+
+        Raises:
+            ConfigError: for a site that there is not.
+
+        >>> seeds = wt.train("names", recipe="tiny", steps=20, seeds=2, model__n_layers=1, progress=False)
+        >>> seeds.ablate(attention="blocks.0.attention")[0].verdict.word  # two seeds never decide
+        'undecided'
+        """
+        sites = {name: [own] if isinstance(own, str) else list(own) for name, own in ablations.items()}
+        return judge_ablations(self.folders, sites)
 
     def curves(self, path: PathLike | None = None) -> Path:
         """Draw the train and dev losses of all seeds into a PNG, by default curves.png beside the runs; its path."""

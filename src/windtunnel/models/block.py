@@ -211,7 +211,7 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(widths[1], config.norm_epsilon, bias=False)
         self.out = out_projection(config)
         self.layer, self.window = layer, config.windows[layer]
-        self.d_head, self.dropout = config.head_width, config.dropout
+        self.n_heads, self.d_head, self.dropout = config.n_heads, config.head_width, config.dropout
 
     def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
         q, k, v = self.qkv(x_BTD).split(self.sizes, dim=-1)
@@ -239,7 +239,8 @@ class CrossAttention(nn.Module):
         self.q = Linear(config.d_model, config.n_heads * config.head_width, bias=config.biases.qkv)
         self.kv = Linear(d_memory, sum(sizes), bias=config.biases.qkv, parts=sizes)
         self.out = out_projection(config)
-        self.layer, self.d_head, self.dropout = layer, config.head_width, config.dropout
+        self.layer, self.n_heads = layer, config.n_heads
+        self.d_head, self.dropout = config.head_width, config.dropout
 
     def forward(self, x_BTD: Tensor, shared: Pass) -> Tensor:
         assert shared.memory is not None

@@ -119,20 +119,33 @@ def evaluate_seeds(
     for folder in folders:
         try:
             trained = load(folder, change)
-            store = other_store(trained, corpus, whole=split == WHOLE) if corpus else trained.run.store()
+            store = store_for(trained, split, corpus)
         except ArtifactError as error:
             damaged.append((str(folder), str(error)))
             if not partial or len(damaged) == len(folders):
                 raise
             continue
         warnings += trained.warnings
-        read = "train" if corpus and split == WHOLE else split
-        if read not in store.splits or len(store.splits[read].ids) == 0:
-            there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
-            raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {there}")
-        task = open_task(trained.run.config, store)
-        rows.append((str(folder), evaluate(trained.model, task, read, trained.step)))
+        rows.append((str(folder), evaluate_on(trained, store, "train" if corpus and split == WHOLE else split)))
     return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
+
+
+def store_for(trained: TrainedModel, split: str, corpus: str | None = None) -> TokenStore:
+    """The tokens of a run's own corpus, or of another one, as `evaluate_seeds` reads them."""
+    return other_store(trained, corpus, whole=split == WHOLE) if corpus else trained.run.store()
+
+
+def evaluate_on(trained: TrainedModel, store: TokenStore, split: str) -> Evaluation:
+    """The scores of a model on the whole of a split. Raises ConfigError for a split that there is not."""
+    if split not in store.splits or len(store.splits[split].ids) == 0:
+        raise nothing_in(trained.run, split, store)
+    return evaluate(trained.model, open_task(trained.run.config, store), split, trained.step)
+
+
+def nothing_in(run: Run, split: str, store: TokenStore) -> ConfigError:
+    """What to say of a split that there is not, or that holds nothing."""
+    there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
+    return ConfigError(f"{run.folder} has nothing in a split {split!r}; it has {there}")
 
 
 def other_store(trained: TrainedModel, corpus: str, whole: bool = False) -> TokenStore:
