@@ -356,15 +356,7 @@ def load(folder: Path, change: Named | None = None) -> TrainedModel:
         ArtifactError: when the folder is not a run, a needed file was altered, nothing has been saved yet, or the
             weights are not finite.
     """
-    run = open_run(folder)
-    try:
-        wanted = best_step(run)
-    except ArtifactError:  # the log was altered, which is told below
-        wanted = None
-    checkpoint = newest_checkpoint(folder, wanted)
-    if checkpoint is None:
-        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
-    check_finite(folder, checkpoint.step, checkpoint.weights)
+    run, checkpoint = newest(folder)
     warnings = list(checkpoint.warnings)
     try:
         read_events(folder / METRICS, checkpoint.facts["metrics_size"])
@@ -374,6 +366,20 @@ def load(folder: Path, change: Named | None = None) -> TrainedModel:
     load_weights(model, merged(checkpoint.weights, run.config.model, run.config.lora))
     model.to(machine.device()).eval()
     return TrainedModel(run, model, run.tokenizer, checkpoint.step, tuple(warnings))
+
+
+def newest(folder: Path) -> tuple[Run, Checkpoint]:
+    """A run and the checkpoint that is its model, as it was saved; raises ArtifactError as `load` does."""
+    run = open_run(folder)
+    try:
+        wanted = best_step(run)
+    except ArtifactError:  # the log was altered, which `load` tells
+        wanted = None
+    checkpoint = newest_checkpoint(folder, wanted)
+    if checkpoint is None:
+        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+    check_finite(folder, checkpoint.step, checkpoint.weights)
+    return run, checkpoint
 
 
 def _empty_model(run: Run, change: Named | None) -> Model:
