@@ -31,6 +31,14 @@ def test_a_table_is_trained_on_judged_and_classified(windtunnel, reviews):
     found = json.loads(windtunnel("evaluate", "run", "--split", "test", "--json")[1])
     assert found["texts"] == 48
     assert [one["name"] for one in found["baselines"]] == ["majority label", "label prior", "TF-IDF n-grams + LR"]
+    assert found["answered"] is None
+    shares = [one["share"]["estimate"] for one in found["surest"]]
+    assert all(got >= wanted - 0.01 for got, wanted in zip(shares, (0.9, 0.75, 0.5), strict=True))
+    sure = windtunnel("evaluate", "run", "--split", "test", "--threshold", "1")[1]
+    assert (
+        "threshold 1: it answers 0.000 [0.000, 0.074] of the texts, so nothing is answered; else: none of these" in sure
+    )
+    assert "accuracy on the texts it is surest of: " in sure
     one = json.loads(windtunnel("classify", "run", "a good film", "--json")[1])
     assert one["label"] == "5"
     assert sum(one["probabilities"].values()) == pytest.approx(1)

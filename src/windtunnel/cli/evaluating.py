@@ -31,6 +31,9 @@ def evaluate(
         bool, typer.Option("--stress", help="With --slices: made-up sources too, up to 300 of each kind.")
     ] = False,
     wrong: Annotated[int, typer.Option(min=0, help="With --slices: how many of the wrong ones to list.")] = 10,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of a classifier: answer only from this probability on.")
+    ] = None,
     figure: FigurePath = None,
     change: ChangeOption = None,
     as_json: Json = False,
@@ -49,8 +52,10 @@ def evaluate(
     if _classifies(run):
         if corpus:
             raise ConfigError("a classifier is judged on its own table; leave --corpus out")
-        _judge(run, split, as_json)
+        _judge(run, split, threshold, as_json)
         return
+    if threshold is not None:
+        raise ConfigError(f"--threshold goes with a classifier, and {run} is none; leave it out")
     _loss(run, split, change, as_json, corpus)
 
 
@@ -64,12 +69,12 @@ def _classifies(run: str) -> bool:
         return False
 
 
-def _judge(run: str, split: str, as_json: bool) -> None:
+def _judge(run: str, split: str, threshold: float | None, as_json: bool) -> None:
     from windtunnel.cli.classifying import judge, say
     from windtunnel.report.classification import judged_dict
     from windtunnel.runs.seeds import find_seeds
 
-    found = judge(find_seeds(run), split)
+    found = judge(find_seeds(run), split, threshold)
     print_json(judged_dict(found)) if as_json else say(found)
 
 
