@@ -68,12 +68,15 @@ def trunk_of(kind):
     return ClassifierConfig(**sizes, n_labels=3, pool="last", trunk=TransformerConfig(**shape, **sizes, **LLAMA))
 
 
-@pytest.mark.parametrize("kind", ["bert", "llama"])
+TRUNKS = [("bert", "q,k,v,out,widen,narrow"), ("bert", "narrow"), ("llama", "q,gate")]
+
+
+@pytest.mark.parametrize(("kind", "targets"), TRUNKS)
 @torch.no_grad()
-def test_a_classifier_is_an_adapter_for_the_bare_model_and_a_head(kind, tmp_path):
+def test_a_classifier_is_an_adapter_for_the_bare_model_and_a_head(kind, targets, tmp_path):
     import safetensors.torch
 
-    config, lora = trunk_of(kind), LoraConfig(rank=2)
+    config, lora = trunk_of(kind), LoraConfig(rank=2, targets=targets)
     model = build(config, 0)
     if kind == "bert":
         weights = {name: t for name, t in model.state_dict().items() if not name.startswith("head.")}

@@ -33,8 +33,8 @@ def between_lines(found: Between) -> list[str]:
     told = [
         f"both are right on {both:,} texts, this run alone on {only:,}, the other alone on {only_other:,}, neither on "
         f"{neither:,}",
-        f"a difference below {found.margin:.4f} does not matter (--margin): shown where the 90 % interval "
-        f"{interval(found.within, '+.4f')} lies within it",
+        f"a difference below {found.margin:.4f} does not matter (--margin); that it is below is shown where its 90 % "
+        f"interval, here {interval(found.within, '+.4f')}, lies within",
         f"intervals at 95 %: Wilson's, of differences bootstrap over paired texts; texts and labels have the SHA-256 "
         f"{found.sha256[:12]}",
     ]

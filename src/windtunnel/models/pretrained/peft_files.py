@@ -7,7 +7,7 @@ where it has one, as GPT-2, the A lie one below the other, and B is zero where a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import safetensors.torch
@@ -48,12 +48,14 @@ def peft_files(
     """
     base = _classifier_base(config) if isinstance(config, ClassifierConfig) else _decoder_base(config)
     tensors: dict[str, Tensor] = {}
+    modules: list[str] = []
     ranks: dict[str, int] = {}
     adapted = {f"{place.name}.weight": place for place in empty_places(config, lora)}
     for part in base.parts:
         if part.ours in adapted:
             for module, (a, b) in _pairs(adapted[part.ours], part, weights, base).items():
                 tensors |= {f"base_model.model.{module}.lora_{name}.weight": t for name, t in (("A", a), ("B", b))}
+                modules.append(module)
                 ranks[re.sub(r"^.*\.\d+\.", "", module)] = len(a)
     wide = {name: rank for name, rank in ranks.items() if rank != lora.rank}
     told = {
@@ -66,7 +68,7 @@ def peft_files(
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": any(part.transposed for part in base.parts),
-        "target_modules": sorted(ranks),
+        "target_modules": _targets(base, modules, sorted(ranks)),
         "rank_pattern": wide,
         "alpha_pattern": {name: lora.scale * rank for name, rank in wide.items()},
     }
@@ -78,6 +80,13 @@ def peft_files(
         pooled = {"mean": "the mean of the last vectors", "last": "the last vector", "first": "the first vector"}
         notes.append(f"the head, a linear layer on {pooled[config.pool]}, is no part of the adapter: it is in {HEAD}")
     return Exported(files, tuple(notes))
+
+
+def _targets(base: _Base, modules: Sequence[str], ends: list[str]) -> list[str]:
+    """The modules by how their names end, or in full where peft would take others for them, too."""
+    known = {name.removesuffix(".weight") for part in base.parts for name in part.theirs}
+    meant = {name for name in known if any(name.endswith(f".{end}") for end in ends)}
+    return ends if meant == set(modules) else sorted(modules)
 
 
 def _pairs(place: Place, part: Part, weights: Mapping[str, Tensor], base: _Base) -> dict[str, tuple[Tensor, Tensor]]:
