@@ -101,6 +101,7 @@ def test_a_file_with_it_becomes_a_model(tmp_path):
     found = read_gguf_model(path)
     assert found.tokenizer.encode("a").tolist() == [*(3 + b for b in "▁a".encode())]
     assert found.chat["bos_token"] == "<unk>"
+    assert "the mark <s> first; it is not put in front" in found.notes[-1]
 
 
 @pytest.mark.parametrize("n", [0, 10])
