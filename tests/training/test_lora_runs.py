@@ -7,12 +7,14 @@ import torch
 from test_classification import table
 from tiny_runs import config_of, final_hashes, finish, names_file, stop_after, store_of
 
+from windtunnel.comparison.pairing import pairing
 from windtunnel.config import override
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.inspect.cost import cost
 from windtunnel.inspect.doctor.subject import run_subject
 from windtunnel.models import Classifier
 from windtunnel.models.lora import LoraLinear
+from windtunnel.runs.arms import resolve_arms, vary
 from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
@@ -131,6 +133,11 @@ def test_random_weights_and_a_change_in_python_are_refused(reference, config, tm
 def test_check_refuses_it_and_says_what_to_check(run):
     with pytest.raises(ConfigError, match="check the run that it begins with"):
         run_subject(run)
+
+
+def test_a_plan_says_how_many_parameters_an_arm_trains(reference):
+    arms = resolve_arms(vary(adapted(reference), ["lora.rank=0,2"]))
+    assert "LoRA of rank 2, alpha 4: 1,152 of 8,048 parameters are trained (14.31%)" in pairing(arms, 30)[1]
 
 
 def test_an_altered_base_is_refused(reference, tmp_path):
