@@ -31,6 +31,12 @@ def test_a_table_is_trained_on_judged_and_classified(windtunnel, reviews):
     found = json.loads(windtunnel("evaluate", "run", "--split", "test", "--json")[1])
     assert found["texts"] == 48
     assert [one["name"] for one in found["baselines"]] == ["majority label", "label prior", "TF-IDF n-grams + LR"]
+    assert found["answered"] is None
+    shares = [one["share"]["estimate"] for one in found["surest"]]
+    assert all(got >= wanted - 0.01 for got, wanted in zip(shares, (0.9, 0.75, 0.5), strict=True))
+    sure = windtunnel("evaluate", "run", "--split", "test", "--threshold", "1")[1]
+    assert "threshold 1: it answers 0.000 [0.000, 0.074] of the texts, so nothing is answered; else: none" in sure
+    assert "accuracy on the texts it is surest of: " in sure
     one = json.loads(windtunnel("classify", "run", "a good film", "--json")[1])
     assert one["label"] == "5"
     assert sum(one["probabilities"].values()) == pytest.approx(1)
@@ -42,6 +48,25 @@ def test_a_table_is_trained_on_judged_and_classified(windtunnel, reviews):
     assert len(many) == 240
     assert "reads whole texts and writes none" in windtunnel("generate", "run", "a")[2]
     assert many[0].split("\t")[0] == "5"
+
+
+def test_two_classifiers_are_compared_text_by_text(windtunnel, reviews):
+    for out, steps in (("long", "60"), ("short", "1")):
+        code, _, err = windtunnel("train", *reviews, "--steps", steps, *QUICK, "--out", out)
+        assert code == 0, err
+    code, out, _ = windtunnel("evaluate", "long", "--against", "short", "--split", "test")
+    assert code == 0
+    assert out.startswith("long/seed-0 is better than short/seed-0: test accuracy +0.")
+    assert "the other alone on 0, neither on 0" in out
+    found = json.loads(windtunnel("evaluate", "short", "--against", "long", "--split", "test", "--json")[1])
+    both, only, only_other, neither = found["table"]
+    assert (found["word"], only, neither, both + only_other) == ("worse", 0, 0, 48)
+    same = windtunnel("evaluate", "long", "--against", "long", "--margin", "0.2")[1]
+    assert same.startswith("no difference that matters between long/seed-0 and long/seed-0: dev accuracy +0.000")
+    assert "the number to report is of --split test" in same
+    assert windtunnel("evaluate", "long", "--against", "long")[1].startswith("undecided between")
+    code, _, err = windtunnel("evaluate", "long", "--against", "short", "--margin", "2")
+    assert (code, "share of the other's accuracy that does not matter, given 2" in err) == (2, True)
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def trained(names, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(trained, tmp_path_factory):
-    from windtunnel.training.imports import export_run
+    from windtunnel.training.exports import export_run
 
     folder = tmp_path_factory.mktemp("exported") / "hf"
     assert export_run(trained, folder, "hf") == ()

@@ -8,6 +8,7 @@ import torch
 from foreign_models import change_config, randomised
 from transformers import (
     AutoModel,
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     BertTokenizerFast,
@@ -17,6 +18,7 @@ from transformers import (
 
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.models.encoder import EncoderConfig
+from windtunnel.models.pretrained.encoder_export import encoder_files
 from windtunnel.models.pretrained.encoders import wordpiece
 from windtunnel.models.pretrained.huggingface import to_model
 from windtunnel.models.pretrained.proof import compare_with_transformers
@@ -187,3 +189,26 @@ def test_an_encoder_is_built_and_counted():
     model = config.build(0)
     assert config.n_parameters() == sum(parameter.numel() for parameter in model.parameters())
     assert model(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, 8)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_out_again_it_is_a_bert_with_the_same_vectors_and_tokens(name, tmp_path):
+    original = saved(name, tmp_path / "there")
+    found = read_pretrained(tmp_path / "there")
+    exported = encoder_files(found.config, found.weights, found.tokenizer)
+    (tmp_path / "back").mkdir()
+    for file, content in exported.files.items():
+        (tmp_path / "back" / file).write_bytes(content)
+    ids = torch.randint(5, 7, (2, 30), generator=torch.Generator().manual_seed(0))
+    theirs, again = original.eval()(ids), AutoModel.from_pretrained(tmp_path / "back").eval()(ids)
+    torch.testing.assert_close(again.last_hidden_state, theirs.last_hidden_state, atol=1e-5, rtol=0)
+    if found.config.pooler:
+        torch.testing.assert_close(again.pooler_output, theirs.pooler_output, atol=1e-5, rtol=0)
+        assert exported.notes == ()
+    else:
+        assert "it was written as zeros" in exported.notes[0]
+    text = "the wind tunnels" if name != "roberta" else "ab"
+    rows = text_rows([found.tokenizer.encode(text)], found.tokenizer, 32)["ids"]
+    assert AutoTokenizer.from_pretrained(tmp_path / "back")(text)["input_ids"] == rows[0].tolist()
+    assert read_pretrained(tmp_path / "back").tokenizer.marks == found.tokenizer.marks

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from windtunnel.stats.calibration import reliability, temperature, tempered
+from windtunnel.stats.calibration import answered, reliability, surest, temperature, tempered
 
 
 def drawn(n=20_000, labels=3, seed=0):
@@ -34,3 +34,19 @@ def test_a_temperature_is_found_again(t):
     off = tempered(p, 1 / t)
     assert temperature(off, labels) == pytest.approx(t, rel=0.05)
     np.testing.assert_allclose(tempered(off, t), p, atol=1e-9)
+
+
+def test_a_threshold_leaves_the_surest_and_their_accuracy_by_hand():
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.45, 0.55], [0.8, 0.2]])
+    labels = np.array([0, 1, 1, 1, 1])
+    found = answered(p, labels, 0.8)
+    assert (found.share.estimate, found.accuracy.estimate) == (3 / 5, 2 / 3)
+    assert found.accuracy.low < 2 / 3 < found.accuracy.high
+    assert answered(p, labels, 0.95).accuracy is None
+    assert answered(p, labels, 0.0).accuracy.estimate == 3 / 5
+    half, most, whole = surest(p, labels, (0.2, 0.8, 1.0))
+    assert (half.threshold, half.share.estimate, half.accuracy.estimate) == (0.9, 1 / 5, 1.0)
+    assert (most.threshold, most.share.estimate, most.accuracy.estimate) == (0.6, 4 / 5, 2 / 4)
+    assert whole.share.estimate == 1
+    tied = surest(p, labels, (0.4,))[0]
+    assert tied.share.estimate == 3 / 5

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint, proportions_ztest
 
 from windtunnel.stats.multiplicity import dunnett_p
-from windtunnel.stats.proportions import against_control, compare_proportions, fisher_exact, wilson
+from windtunnel.stats.proportions import against_control, compare_proportions, fisher_exact, paired_proportions, wilson
 
 MAILS = {"A": (100, 1000), "B": (70, 1000), "C": (85, 1000), "D": (120, 1000), "E": (140, 1000)}
 COUNTS = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -162,3 +162,33 @@ def test_fisher_of_huge_counts(n):
 def test_counts_that_floats_cannot_hold_are_refused():
     with pytest.raises(ValueError, match=r"expected n up to 1e\+12"):
         wilson(1, 10**13)
+
+
+@pytest.mark.parametrize("chances", [(0.7, 0.1, 0.1, 0.1), (0.85, 0.05, 0.0, 0.1), (0.5, 0.2, 0.05, 0.25)])
+def test_the_interval_of_paired_proportions_covers(chances):
+    draw = np.random.default_rng(0)
+    truth = chances[1] - chances[2]
+    found = [paired_proportions(*draw.multinomial(80, chances).tolist()) for _ in range(2000)]
+    covered = np.mean([one.low <= truth <= one.high for one in found])
+    assert 0.935 < covered < 0.985
+
+
+def test_paired_proportions_that_always_agree_are_no_point():
+    found = paired_proportions(50, 0, 0, 10)
+    assert found.estimate == 0
+    assert found.low == pytest.approx(-found.high)
+    assert 0.02 < found.high < 0.06
+    assert paired_proportions(500, 0, 0, 100).high < found.high / 5
+    both = paired_proportions(60, 0, 0, 0)
+    assert -0.07 < both.low < 0 < both.high < 0.07
+
+
+def test_paired_proportions_as_newcombe_computes_them():
+    # phi = (20 x 16 - 12 x 2 - 25) / sqrt(32 x 18 x 22 x 28); the ends .0562 and .3292 are those of his paper.
+    found, a, b = paired_proportions(20, 12, 2, 16), wilson(32, 50), wilson(22, 50)
+    phi = 271 / (32 * 18 * 22 * 28) ** 0.5
+    down, up = a.estimate - a.low, b.high - b.estimate
+    assert found.estimate == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.2 - (down**2 - 2 * phi * down * up + up**2) ** 0.5)
+    assert found.low == pytest.approx(0.0562, abs=5e-5)
+    assert found.high == pytest.approx(0.3292, abs=5e-5)

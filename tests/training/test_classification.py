@@ -230,6 +230,33 @@ def test_a_corpus_without_labels_is_refused(tmp_path):
         resolve(config, open_store(config))
 
 
+@pytest.mark.parametrize(("labels", "message"), [
+    (["a", "b", "a;b"], r"'a;b' looks like several labels, since what stands beside ';' is in other labels, too, and a "
+     r"text has one label here; give each label a column of its own that says yes or no"),
+    (["red | blue", "blue | green", "none"], r"'blue \| green' looks like several labels"),
+])  # fmt: skip
+def test_several_labels_a_text_are_refused_with_the_cure(tmp_path, labels, message):
+    path = tmp_path / "films.tsv"
+    path.write_text("text\tlabel\n" + "".join(f"text {i}\t{labels[i % 3]}\n" for i in range(60)))
+    config = recipe("auto", str(path))
+    with pytest.raises(DataError, match=message):
+        resolve(config, open_store(config))
+
+
+def test_a_label_with_a_semicolon_of_its_own_is_one(tmp_path):
+    path = tmp_path / "films.tsv"
+    path.write_text("text\tlabel\n" + "".join(f"text {i}\t{('yes; sure', 'no; never')[i % 2]}\n" for i in range(60)))
+    config = recipe("auto", str(path))
+    assert resolve(config, open_store(config)).model.n_labels == 2
+
+
+def test_a_list_of_labels_is_refused_with_the_cure(tmp_path):
+    path = tmp_path / "films.jsonl"
+    path.write_text("".join(f'{{"text": "text {i}", "label": ["a", "b"]}}\n' for i in range(60)))
+    with pytest.raises(DataError, match=r'jsonl, line 1: label lists labels, \["a", "b"\], and a text has one label'):
+        open_store(recipe("auto", str(path)))
+
+
 def test_weights_make_labels_count_the_same_and_smoothing_spreads_targets(tmp_path):
     config = config_of(tmp_path)
     store = open_store(config)

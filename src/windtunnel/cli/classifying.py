@@ -57,14 +57,14 @@ def classify(
         _show(answers[0])
 
 
-def judge(folders: Sequence[Path], split: str | None = None) -> Judged:
+def judge(folders: Sequence[Path], split: str | None = None, threshold: float | None = None) -> Judged:
     """How good a classifier is on a split, by default on test where there is one; of several seeds, see `Judged`."""
     from windtunnel.inspect.classification import judge_classifier
     from windtunnel.training.run import open_run
 
     split = split or ("test" if open_run(folders[0]).record["tokens"]["test"] else "dev")
     with console().status(f"judging on the {split} split"):
-        return judge_classifier(folders, split)
+        return judge_classifier(folders, split, threshold)
 
 
 def say(found: Judged) -> None:

@@ -31,6 +31,15 @@ def evaluate(
         bool, typer.Option("--stress", help="With --slices: made-up sources too, up to 300 of each kind.")
     ] = False,
     wrong: Annotated[int, typer.Option(min=0, help="With --slices: how many of the wrong ones to list.")] = 10,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of a classifier: answer only from this probability on.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Compare a classifier with another one on the same texts.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="With --against: the share of the other's accuracy that does not matter.")
+    ] = None,
     figure: FigurePath = None,
     change: ChangeOption = None,
     as_json: Json = False,
@@ -49,8 +58,15 @@ def evaluate(
     if _classifies(run):
         if corpus:
             raise ConfigError("a classifier is judged on its own table; leave --corpus out")
-        _judge(run, split, as_json)
+        if against:
+            _compare(run, against, split, margin, as_json)
+        else:
+            _judge(run, split, threshold, as_json)
         return
+    if against:
+        raise ConfigError(f"--against compares classifiers, and {run} is none; for other runs: windtunnel compare")
+    if threshold is not None:
+        raise ConfigError(f"--threshold goes with a classifier, and {run} is none; leave it out")
     _loss(run, split, change, as_json, corpus)
 
 
@@ -64,12 +80,35 @@ def _classifies(run: str) -> bool:
         return False
 
 
-def _judge(run: str, split: str, as_json: bool) -> None:
+def _compare(run: str, other: str, split: str, margin: float | None, as_json: bool) -> None:
+    from windtunnel.comparison.classifiers import compare_classifiers
+    from windtunnel.comparison.plan import MARGIN
+    from windtunnel.report.classifiers import between_dict, between_line, between_lines, between_table
+    from windtunnel.runs.seeds import find_seeds
+
+    margin = MARGIN if margin is None else margin
+    if not 0 < margin < 1:
+        raise ConfigError(f"--margin is the share of the other's accuracy that does not matter, given {margin:g}")
+    mine, theirs = find_seeds(run), find_seeds(other)
+    with console().status(f"comparing on the {split} split"):
+        found = compare_classifiers(mine[0], theirs[0], split, margin)
+    if as_json:
+        print_json(between_dict(found))
+        return
+    out = console(stderr=False)
+    out.print(between_line(found), highlight=False, markup=False, soft_wrap=True)
+    out.print(between_table(found).terminal())
+    seeds = ["of several seeds the first was taken; arms over seeds: windtunnel compare"]
+    for line in between_lines(found) + seeds * (len(mine) + len(theirs) > 2):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _judge(run: str, split: str, threshold: float | None, as_json: bool) -> None:
     from windtunnel.cli.classifying import judge, say
     from windtunnel.report.classification import judged_dict
     from windtunnel.runs.seeds import find_seeds
 
-    found = judge(find_seeds(run), split)
+    found = judge(find_seeds(run), split, threshold)
     print_json(judged_dict(found)) if as_json else say(found)
 
 

@@ -51,12 +51,14 @@ def import_(
 def export(
     run: RunName,
     target: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    format: Annotated[str, typer.Option(help="hf for transformers, gguf for llama.cpp.")] = "hf",
+    format: Annotated[
+        str, typer.Option(help="hf for transformers, gguf for llama.cpp, or peft: what LoRA added.")
+    ] = "hf",
     as_json: Json = False,
 ) -> None:
     """Write a run's model as transformers or llama.cpp reads it."""
     from windtunnel.runs.seeds import find_run
-    from windtunnel.training.imports import export_run
+    from windtunnel.training.exports import export_run
 
     with console().status("writing the model"):
         notes = export_run(find_run(run), target, format)

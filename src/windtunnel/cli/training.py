@@ -58,6 +58,10 @@ def train(
         str | None,
         typer.Option(metavar="all|embeddings|N|none", help="What is not trained; N is the embeddings and N layers."),
     ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="RANK", help="Train thin matrices of this rank beside the frozen weights."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
     parallel: Parallel = None,
     change: ChangeOption = None,
@@ -71,7 +75,8 @@ def train(
 
     def config() -> RunConfig:
         frozen = [] if freeze is None else [f"train.freeze={freeze}"]
-        return settings(corpus, recipe, start, [*set, *frozen], column, steps, task)
+        adapted = [] if lora is None else [f"lora.rank={lora}"]
+        return settings(corpus, recipe, start, [*set, *frozen, *adapted], column, steps, task)
 
     if parallel:
         from windtunnel.runs.distributed import create_distributed

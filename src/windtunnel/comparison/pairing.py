@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from windtunnel.models.lora import trained_note
 from windtunnel.runs.arms import ResolvedArm
 
 
@@ -35,7 +36,9 @@ def _batches(base: ResolvedArm, arm: ResolvedArm) -> str:
 
 def _weights(base: ResolvedArm, arm: ResolvedArm) -> str:
     """How many of the arm's parameters begin with the baseline's values."""
-    ours, theirs = (dict(a.first_model().named_parameters()) for a in (arm, base))
+    model = arm.first_model()
+    ours, theirs = (dict(one.named_parameters()) for one in (model, base.first_model()))
     same = sum(p.numel() for name, p in ours.items() if name in theirs and torch.equal(p, theirs[name]))
     total = sum(p.numel() for p in ours.values())
-    return f"{same:,} of its {total:,} parameters begin as the baseline's"
+    told = f"{same:,} of its {total:,} parameters begin as the baseline's"
+    return "; ".join(filter(None, (told, trained_note(model, arm.config.lora))))

@@ -14,7 +14,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.inspect.baselines import PRIOR, Baseline, baselines, labels_of
 from windtunnel.models import Classifier
 from windtunnel.stats.bootstrap import bca_interval
-from windtunnel.stats.calibration import Reliability, reliability, temperature, tempered
+from windtunnel.stats.calibration import Answered, Reliability, answered, reliability, surest, temperature, tempered
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.stats.paired import mcnemar
 from windtunnel.stats.proportions import wilson
@@ -25,6 +25,8 @@ from windtunnel.training.data import open_task
 from windtunnel.training.run import TrainedModel, load
 from windtunnel.training.vectors import AT_ONCE, Function, of_split, of_texts
 
+SHARES = (0.9, 0.75, 0.5)
+"""Of the texts, how many a classifier may be asked to answer: those that it is surest of."""
 LEVEL = 0.05
 """The error rate of a single test."""
 
@@ -68,6 +70,7 @@ class Judged:
     confusion: (L, L), a row a true label, a column a predicted one.
     temperature: found on dev; tempered: the reliability with it.
     n_cut: texts longer than the context, of which the end was not read.
+    answered: those whose probability reaches a threshold that was asked for; surest: the surest of `SHARES`.
     """
 
     run: str
@@ -84,6 +87,8 @@ class Judged:
     mistakes: tuple[Mistake, ...]
     n_cut: int
     seeds: tuple[float, ...]
+    surest: tuple[Answered, ...]
+    answered: Answered | None = None
 
     @property
     def beats(self) -> bool:
@@ -101,8 +106,11 @@ class Judged:
         return mean_interval(self.seeds)
 
 
-def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
+def judge_classifier(folders: Sequence[Path], split: str = "test", threshold: float | None = None) -> Judged:
     """The classifiers of some seeds on a split, the first beside its baselines.
+
+    Args:
+        threshold: what comes of it if texts with a lower probability are not answered.
 
     Raises:
         ConfigError: for a run that is no classifier, and for a split without texts.
@@ -137,6 +145,8 @@ def judge_classifier(folders: Sequence[Path], split: str = "test") -> Judged:
         mistakes=_mistakes(found, true, task.store.labels, texts[split]),
         n_cut=task.examples(split).n_cut,
         seeds=tuple(seeds),
+        surest=surest(found, true, SHARES),
+        answered=None if threshold is None else answered(found, true, threshold),
     )
 
 

@@ -16,8 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from windtunnel.inspect.shapes import Intermediate, in_the_open, intermediates
-from windtunnel.models import ModelConfig, ParameterRow
+from windtunnel.models import Model, ModelConfig, ParameterRow
 from windtunnel.models.cost import training_flops_per_token
+from windtunnel.models.lora import adapt, trained_note
 from windtunnel.nn.blocks import blocks_of
 from windtunnel.tasks.cross_entropy import loss_sum
 from windtunnel.training.compiling import recompute_blocks
@@ -112,6 +113,12 @@ def parameter_shapes(config: ModelConfig) -> list[torch.Size]:
         return [parameter.shape for parameter in config.create().parameters()]
 
 
+def adapted_model(config: RunConfig) -> Model:
+    """The model that a run trains, without weights."""
+    with torch.device("meta"):
+        return adapt(config.model.create(), config.lora, config.seed)
+
+
 def hidden_shapes(config: ModelConfig) -> list[torch.Size]:
     """The shape of every matrix that Muon would move."""
     with torch.device("meta"):
@@ -202,13 +209,13 @@ def _flops(config: RunConfig) -> Flops:
 
 def _memory(config: RunConfig, micro_batch: int, precision: str) -> Memory:
     model = config.model
-    shapes = parameter_shapes(model)
-    weights = FLOAT32 * sum(shape.numel() for shape in shapes)
+    adapted = adapted_model(config)
+    shapes = [p.shape for p in adapted.parameters() if p.requires_grad]
     cache = FLOAT32 * model.cache_elements_per_token()
     return Memory(
-        weights=weights,
-        gradients=weights,
-        optimizer=optimizer_bytes(config.optimizer, shapes, hidden_shapes(model)),
+        weights=FLOAT32 * sum(p.numel() for p in adapted.parameters()),
+        gradients=FLOAT32 * sum(shape.numel() for shape in shapes),
+        optimizer=optimizer_bytes(config.optimizer, shapes, [] if config.lora.rank else hidden_shapes(model)),
         activations=activation_bytes(model, micro_batch, model.context_length, precision, config.train.recompute),
         kv_cache_per_token=cache,
         kv_cache_full_context=FLOAT32 * model.cache_elements(),
@@ -219,6 +226,8 @@ def _notes(config: RunConfig) -> tuple[str, ...]:
     notes = []
     if "vocab_size" not in config.model.model_fields_set:
         notes.append(f"vocab_size {config.model.vocab_size} is the default; training takes the tokenizer's")
+    if config.lora.rank:
+        notes.append(f"{trained_note(adapted_model(config), config.lora)}; the tables are of the model without them")
     if config.change:
         notes.append(f"{config.change.function} changes it in Python: these are the numbers of the settings alone")
     if config.train.precision == "auto":

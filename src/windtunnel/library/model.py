@@ -31,7 +31,7 @@ from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import run
 from windtunnel.training.change import Named
 from windtunnel.training.events import Evaluation
-from windtunnel.training.imports import export_run
+from windtunnel.training.exports import export_run
 from windtunnel.training.run_config import RunConfig
 
 

@@ -9,7 +9,8 @@ from windtunnel.library.model import Model, load
 from windtunnel.library.settings import PathLike
 from windtunnel.models.pretrained.catalogue import find_model
 from windtunnel.runs.seeds import RUNS, find_run
-from windtunnel.training.imports import export_run, import_run
+from windtunnel.training.exports import export_run
+from windtunnel.training.imports import import_run
 
 
 def import_model(

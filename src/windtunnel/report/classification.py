@@ -53,6 +53,7 @@ def judged_lines(found: Judged) -> list[str]:
     t = found.temperature
     warmed = f"; with the temperature {t:.2f}, found on dev: {found.tempered.error:.3f}" if t else ""
     told.append(f"expected calibration error {found.reliability.error:.3f}{warmed}")
+    told += _thresholds(found)
     if found.n_cut:
         told.append(
             f"{found.n_cut:,} of {found.n:,} texts are longer than the context; their end was not read: give a larger "
@@ -60,6 +61,21 @@ def judged_lines(found: Judged) -> list[str]:
         )
     missing = [one for one in found.against if one.p is None and one.how.startswith("cannot")]
     return told + [f"{one.name} {one.how}" for one in missing]
+
+
+def _thresholds(found: Judged) -> list[str]:
+    """What is right of the texts that are answered, if only some are: risk and coverage."""
+    some = [
+        f"{number(one.accuracy.estimate, 3)} on {100 * one.share.estimate:.0f} % (from p {number(one.threshold, 3)} on)"
+        for one in found.surest
+        if one.accuracy
+    ]
+    told = [f"accuracy on the texts it is surest of: {', '.join(some)}"]
+    if one := found.answered:
+        right = f"{interval(one.accuracy, '.3f')} of these rightly" if one.accuracy else "so nothing is answered"
+        share = interval(one.share, ".3f")
+        told.append(f"threshold {one.threshold:g}: it answers {share} of the texts, {right}; else: none of these")
+    return told
 
 
 def baselines_table(found: Judged) -> Table:
@@ -128,7 +144,8 @@ def judged_dict(found: Judged) -> dict[str, Any]:
         "baselines": found.against, "confusion": found.confusion.tolist(),
         "calibration_error": found.reliability.error, "temperature": found.temperature,
         "calibration_error_tempered": found.tempered.error, "cut_texts": found.n_cut, "seeds": found.seeds,
-        "over_seeds": found.over_seeds, "mistakes": found.mistakes,
+        "over_seeds": found.over_seeds, "mistakes": found.mistakes, "surest": found.surest,
+        "answered": found.answered,
     }  # fmt: skip
 
 

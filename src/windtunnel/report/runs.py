@@ -35,7 +35,8 @@ def run_table(run: Mapping[str, Any]) -> Table:
     table.add_row("step", f"{run['step']} of {run['steps']}")
     if run["dev"]:
         table.add_row("dev loss", shown(run["dev"]["scores"]))
-    for part in ("text", "model", "optimizer", "schedule", "train"):
+    adapted = ["lora"] if run["config"]["lora"]["rank"] else []
+    for part in ("text", "model", "optimizer", "schedule", "train", *adapted):
         for key, value in run["config"][part].items():
             table.add_row(f"{part}.{key}", str(value))
     for key, value in run["record"].items():

@@ -1,14 +1,17 @@
-"""Whether stated probabilities come true: calibration error, reliability, and one temperature for all logits."""
+"""Whether stated probabilities come true: calibration error, reliability, a temperature, and answers to the surest."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
+from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.paired import Floats
+from windtunnel.stats.proportions import wilson
 
 BINS = 10
 
@@ -28,6 +31,33 @@ class Reliability:
     def error(self) -> float:
         """The expected calibration error: |accuracy - confidence|, weighted by n (Naeini et al. 2015)."""
         return float(np.abs(self.accuracy - self.confidence) @ self.n / self.n.sum())
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Predictions of which only those are given whose probability reaches a threshold (Chow 1970).
+
+    share: of all texts, those that are answered. accuracy: the share of these that is right; None where there is none.
+    Both with Wilson's interval.
+    """
+
+    threshold: float
+    share: Estimate
+    accuracy: Estimate | None
+
+
+def answered(probabilities: Floats, labels: npt.NDArray[np.int64], threshold: float) -> Answered:
+    """What a threshold leaves of predictions; probabilities (N, L), labels (N,)."""
+    sure = probabilities.max(axis=1) >= threshold
+    n, right = int(sure.sum()), probabilities.argmax(axis=1) == labels
+    return Answered(threshold, wilson(n, len(sure)), wilson(int(right[sure].sum()), n) if n else None)
+
+
+def surest(probabilities: Floats, labels: npt.NDArray[np.int64], shares: Sequence[float]) -> tuple[Answered, ...]:
+    """`answered` at the thresholds that leave these shares of the texts, or where texts are equally sure, more."""
+    ranked = np.sort(probabilities.max(axis=1))[::-1]
+    places = [min(len(ranked), max(1, round(share * len(ranked)))) - 1 for share in shares]
+    return tuple(answered(probabilities, labels, float(ranked[place])) for place in places)
 
 
 def reliability(probabilities: Floats, labels: npt.NDArray[np.int64], bins: int = BINS) -> Reliability:

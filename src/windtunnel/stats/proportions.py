@@ -93,6 +93,27 @@ def compare_proportions(k1: int, n1: int, k2: int, n2: int, confidence: float = 
     )
 
 
+def paired_proportions(both: int, only_a: int, only_b: int, neither: int, confidence: float = 0.95) -> Estimate:
+    """A's proportion minus B's on the same items, with Newcombe's interval for pairs (1998, method 10).
+
+    It joins the two Wilson intervals by how far A and B agree, so that it is no point where they always do.
+    """
+    n = both + only_a + only_b + neither
+    a, b = wilson(both + only_a, n, confidence), wilson(both + only_b, n, confidence)
+    margins = math.prod((both + only_a, only_b + neither, both + only_b, only_a + neither))
+    agreement = float(both * neither - only_a * only_b)
+    if agreement > 0:
+        agreement = max(agreement - n / 2, 0.0)  # the continuity correction
+    phi, difference = agreement / math.sqrt(margins) if margins else 0.0, (only_a - only_b) / n
+
+    def half(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y))
+
+    low = difference - half(a.estimate - a.low, b.high - b.estimate)
+    high = difference + half(a.high - a.estimate, b.estimate - b.low)
+    return Estimate(difference, low, high, n, f"paired difference, {100 * confidence:g} % Newcombe interval")
+
+
 def fisher_exact(k1: int, n1: int, k2: int, n2: int) -> float:
     """Fisher's exact p, two-sided: all tables with these margins that are at most as likely as the observed one.
 

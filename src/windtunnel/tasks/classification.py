@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from windtunnel.tasks.cross_entropy import loss_sum, losses
 from windtunnel.tasks.task import ACCURACY, CLASS_COLUMNS, LOSS, Metric, TaskConfig, macro_f1
 from windtunnel.tasks.token_task import EVALUATION_TOKENS
 from windtunnel.text.batches import IGNORED, Batch, in_turn, sample
+from windtunnel.text.corpora.tables import ONE_LABEL
 from windtunnel.text.store import TokenStore
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -59,7 +61,7 @@ class ClassificationConfig(TaskConfig):
 
 
 def check_labels(store: TokenStore) -> None:
-    """Raises ConfigError for a corpus without labels, and DataError for one whose texts all have the same."""
+    """Raises ConfigError for a corpus without labels, and DataError where all texts have one label, or some several."""
     if not store.labels:
         raise ConfigError(
             f"task.kind=classification needs a corpus with the fields text and label, and {store.corpus.name} has "
@@ -68,6 +70,23 @@ def check_labels(store: TokenStore) -> None:
         )
     if len(store.labels) == 1:
         raise DataError(f"every text of {store.corpus.name} has the label {store.labels[0]!r}; expected two labels")
+    if found := _listed(store.labels):
+        label, mark = found
+        raise DataError(
+            f"{store.corpus.name}: {label!r} looks like several labels, since what stands beside {mark!r} is in other "
+            f"labels, too, and {ONE_LABEL}; where it is one, write it without {mark!r}"
+        )
+
+
+def _listed(labels: Sequence[str]) -> tuple[str, str] | None:
+    """The first label that others of them are put together to, and the mark between these; None where there is none."""
+    for mark in ";|":
+        parts = {label: {part.strip() for part in label.split(mark)} - {""} for label in labels}
+        counts = Counter(part for own in parts.values() for part in own)
+        for label, own in parts.items():
+            if mark in label and any(counts[part] > 1 for part in own):
+                return label, mark
+    return None
 
 
 def text_rows(texts: Sequence[np.ndarray], tokenizer: Tokenizer, context_length: int) -> dict[str, Tensor]:

@@ -228,8 +228,12 @@ def set_up(change: Change, config: RunConfig, task: Task, model: Model) -> Setup
         model: as training begins; it is moved to this machine's device and altered in place.
 
     Raises:
-        ConfigError: when the function fails, with its line, or returns what cannot be trained with.
+        ConfigError: when the function fails, with its line, or returns what cannot be trained with; and with LoRA.
     """
+    if config.lora.rank:
+        raise ConfigError(
+            f"{change.name} changes what is trained, and so does lora.rank={config.lora.rank}; leave one of them out"
+        )
     function, device = change.load(), machine.device()
     model.to(device)
     given = Setup(

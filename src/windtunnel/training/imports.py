@@ -1,4 +1,4 @@
-"""Runs made of weights and not by training: imported from other programs' files, or altered; and the way out again.
+"""Runs made of weights and not by training: imported from other programs' files, or altered.
 
 Such a run has a corpus or none, its weights at step 0, and no steps to train; `continue_from` trains it further.
 """
@@ -17,10 +17,14 @@ from torch import Tensor
 from windtunnel.config import parse
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.files import sync_folder, temporary, write_file
-from windtunnel.models import ClassifierConfig, EncoderConfig, ModelConfig, TransformerConfig, as_transformer
+from windtunnel.models import (
+    ClassifierConfig,
+    EncoderConfig,
+    ModelConfig,
+    TransformerConfig,
+    as_transformer,
+)
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
-from windtunnel.models.pretrained.export import huggingface_files
-from windtunnel.models.pretrained.gguf import gguf_files
 from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, to_model
 from windtunnel.models.pretrained.proof import Proof, compare_with_transformers
 from windtunnel.models.pretrained.read import read_pretrained
@@ -32,7 +36,7 @@ from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import save_checkpoint, weights_sha256
 from windtunnel.training.data import open_task
-from windtunnel.training.disk import saving, write_folder
+from windtunnel.training.disk import saving
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Event, Saved, Stopped, to_line
 from windtunnel.training.optimizer import OptimizerConfig
@@ -42,8 +46,6 @@ from windtunnel.training.run_config import RunConfig, Start, TrainConfig
 
 FINE_TUNING = OptimizerConfig(lr=5e-5)
 """What an imported model is trained with unless told otherwise: the learning rate is that of transformers' Trainer."""
-
-FORMATS = {"hf": huggingface_files, "gguf": gguf_files}
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def import_run(
         ConfigError: for an unknown unit, and when the folder for the run is taken.
         MissingExtra: when the proof is asked for and transformers is not installed.
     """
-    _refuse_taken(folder)
+    refuse_taken(folder)
     text = parse(TextConfig, {"unit": unit})
     found, tokenizer = _read(source)
     weights, notes = found.weights, found.notes
@@ -123,26 +125,6 @@ def _read(source: Path) -> tuple[Pretrained, Tokenizer]:
     return found, found.tokenizer
 
 
-def export_run(run: Path, target: Path, format: str) -> tuple[str, ...]:
-    """Write a run's newest model as the folder `target`, whole or not at all; what is worth saying of it, a note each.
-
-    Raises:
-        ConfigError: for an unknown format, a model that the format cannot hold, or a target that is not empty.
-        MissingExtra: when the format's package is not installed.
-    """
-    if format not in FORMATS:
-        raise ConfigError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
-    _refuse_taken(target)
-    trained = load(run)
-    config = as_transformer(trained.model, f"--format {format}").config
-    exported = FORMATS[format](config, _weights(trained), trained.tokenizer)
-    with saving(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    name = "/".join(run.absolute().parts[-2:])
-    write_folder(target, exported.files, {"kind": f"export {format}", "run": name, "step": trained.step})
-    return (*trained.warnings, *exported.notes)
-
-
 @dataclass(frozen=True)
 class Altered:
     """A run with an altered model, and the loss on the whole dev split before and after the alteration."""
@@ -165,9 +147,9 @@ def alter_run(
     """
     if n_kv_heads is None and not rotary and window is None:
         raise ConfigError("nothing to alter; give --kv-heads N, --rotary or --window W, or several of them")
-    _refuse_taken(folder)
+    refuse_taken(folder)
     trained = load(run)
-    config, weights = as_transformer(trained.model, "alter").config, _weights(trained)
+    config, weights = as_transformer(trained.model, "alter").config, weights_of(trained)
     changed = (config, weights)
     if n_kv_heads is not None:
         changed = to_grouped_queries(*changed, n_kv_heads)
@@ -300,7 +282,7 @@ def create_with_weights(
         ConfigError: when the folder is taken.
         SaveError: when the disk refuses.
     """
-    _refuse_taken(folder)
+    refuse_taken(folder)
     with saving(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with saving(folder), temporary(folder, folder=True) as room:
@@ -328,11 +310,13 @@ def create_with_weights(
 _NO_CORPUS = {"corpus_sha256": ""}
 
 
-def _weights(trained: TrainedModel) -> dict[str, Tensor]:
+def weights_of(trained: TrainedModel) -> dict[str, Tensor]:
+    """Its weights by name, on the CPU."""
     return {name: parameter.detach().cpu() for name, parameter in trained.model.named_parameters()}
 
 
-def _refuse_taken(folder: Path) -> None:
+def refuse_taken(folder: Path) -> None:
+    """Raises ConfigError unless nothing is lost when a new folder is written there."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists():

@@ -15,6 +15,7 @@ import torch
 from windtunnel.errors import ArtifactError, ConfigError, NumericsError
 from windtunnel.files import discard, open_regular, write_all
 from windtunnel.models import Classifier, Model
+from windtunnel.models.lora import adapt, trained_note
 from windtunnel.tasks import Classification, Task
 from windtunnel.text.store import TokenStore
 from windtunnel.training import machine
@@ -118,9 +119,8 @@ def resume(
         ranks.listen(should_stop)
         with ranks.barrier():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
-        note = "; ".join(
-            filter(None, (warnings, note, f"changed by {own.name}" if own else "", compiling_note(run.config)))
-        )
+        changed = f"changed by {own.name}" if own else trained_note(state.model, run.config.lora)
+        note = "; ".join(filter(None, (warnings, note, changed, compiling_note(run.config))))
         held.enter_context(users_code(own))
         session = _Session(run, store, task, state, ranks, log, write_sample)
         for event in session.events(step, note, new=size == 0):
@@ -218,7 +218,10 @@ def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple
     with ranks.barrier():
         checkpoint = newest_checkpoint(run.folder)
         # A run that has saved needs the one that it started from no more.
-        model = run.config.model.create() if checkpoint and not change else initial_model(run.config)
+        if checkpoint and not change:
+            model = adapt(run.config.model.create(), run.config.lora, run.config.seed)
+        else:
+            model = initial_model(run.config)
         solved = ""
         if checkpoint is None and run.config.train.freeze == "all":
             assert isinstance(model, Classifier)

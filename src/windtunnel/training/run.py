@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.models import Model, ModelConfig
+from windtunnel.models.lora import adapt, merged
 from windtunnel.tasks import METRICS as METRICS_BY_NAME
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
@@ -275,7 +276,8 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
 
 
 def initial_model(config: RunConfig) -> Model:
-    """The model as training begins: random weights, a function of the seed, or those of the run to start from.
+    """The model as training begins: random weights, a function of the seed, or those of the run to start from; with
+    LoRA, thin matrices beside them.
 
     Raises:
         ArtifactError: when that run is gone, or was altered or trained further since the config was resolved.
@@ -283,7 +285,7 @@ def initial_model(config: RunConfig) -> Model:
     model = first_weights(config)
     if config.start is not None:
         begin(model, config.start, open_start(config.start)[1].weights)
-    return model
+    return adapt(model, config.lora, config.seed)
 
 
 def open_start(start: Start) -> tuple[Run, Checkpoint]:
@@ -307,7 +309,7 @@ def open_start(start: Start) -> tuple[Run, Checkpoint]:
             f"the newest weights of {folder} have the SHA-256 {sha256[:12]}, and this run was to "
             f"start from {str(start.weights_sha256)[:12]}; restore them, or begin a new run with --from"
         )
-    return run, checkpoint
+    return run, replace(checkpoint, weights=merged(checkpoint.weights, run.config.model, run.config.lora))
 
 
 def _sha256(checkpoint: Checkpoint) -> str:
@@ -334,7 +336,7 @@ def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> St
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model as it was saved, ready to be used: in evaluation mode, in float32."""
+    """A model as it was saved, ready to be used: in evaluation mode, in float32, what LoRA added merged into it."""
 
     run: Run
     model: Model
@@ -354,24 +356,30 @@ def load(folder: Path, change: Named | None = None) -> TrainedModel:
         ArtifactError: when the folder is not a run, a needed file was altered, nothing has been saved yet, or the
             weights are not finite.
     """
-    run = open_run(folder)
-    try:
-        wanted = best_step(run)
-    except ArtifactError:  # the log was altered, which is told below
-        wanted = None
-    checkpoint = newest_checkpoint(folder, wanted)
-    if checkpoint is None:
-        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
-    check_finite(folder, checkpoint.step, checkpoint.weights)
+    run, checkpoint = newest(folder)
     warnings = list(checkpoint.warnings)
     try:
         read_events(folder / METRICS, checkpoint.facts["metrics_size"])
     except ArtifactError as error:
         warnings.append(str(error))
     model = _empty_model(run, change)
-    load_weights(model, checkpoint.weights)
+    load_weights(model, merged(checkpoint.weights, run.config.model, run.config.lora))
     model.to(machine.device()).eval()
     return TrainedModel(run, model, run.tokenizer, checkpoint.step, tuple(warnings))
+
+
+def newest(folder: Path) -> tuple[Run, Checkpoint]:
+    """A run and the checkpoint that is its model, as it was saved; raises ArtifactError as `load` does."""
+    run = open_run(folder)
+    try:
+        wanted = best_step(run)
+    except ArtifactError:  # the log was altered, which `load` tells
+        wanted = None
+    checkpoint = newest_checkpoint(folder, wanted)
+    if checkpoint is None:
+        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+    check_finite(folder, checkpoint.step, checkpoint.weights)
+    return run, checkpoint
 
 
 def _empty_model(run: Run, change: Named | None) -> Model:

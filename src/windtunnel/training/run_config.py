@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from windtunnel.config import Config
 from windtunnel.errors import ConfigError
 from windtunnel.models import FAMILIES, AnyModelConfig, TransformerConfig
+from windtunnel.models.lora import LoraConfig, check_lora
 from windtunnel.tasks import AnyTaskConfig, LanguageConfig
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
@@ -88,7 +89,7 @@ class ChangeConfig(Config):
 class RunConfig(Config):
     """A run. Equal configs on the same corpus and machine give equal losses."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"start", "generator", "task", "change"})
+    added: ClassVar[frozenset[str]] = frozenset({"start", "generator", "task", "change", "lora"})
     corpus: str
     text: TextConfig = TextConfig()
     model: AnyModelConfig = TransformerConfig()
@@ -105,6 +106,8 @@ class RunConfig(Config):
     from one `torch.Generator().manual_seed(number)`: first the weights of an mlp, one matrix after another, then the
     examples of every step, with replacement. The run's own `seed` is added to it, so seed 0 is the script itself."""
 
+    lora: LoraConfig = LoraConfig()
+    """What is trained in place of the weights that the run begins with; by default these are trained themselves."""
     change: ChangeConfig | None = None
     """What was changed in Python; `--change FILE:FUNCTION` sets it, and is needed again to train on."""
 
@@ -128,6 +131,8 @@ def check_family(config: RunConfig) -> None:
             f"generator={config.generator} replays scripts of the family {able}, and the model is a {model.family}; "
             "leave it out, since without it every draw is a function of the seed already"
         )
+    if config.lora.rank:
+        _check_lora(config)
     if train.freeze is not None and model.stackable:
         raise ConfigError(
             f"train.freeze={train.freeze} is for models with layers, and this is a {model.family}; omit it"
@@ -141,3 +146,17 @@ def check_family(config: RunConfig) -> None:
             f"batch norm needs at least two examples at once, and batch_size {train.batch_size} in "
             f"{train.grad_accumulation} parts has fewer; give a larger batch, or --set model.batch_norm=false"
         )
+
+
+def _check_lora(config: RunConfig) -> None:
+    rank = config.lora.rank
+    if config.train.freeze is not None:
+        raise ConfigError(
+            f"lora.rank={rank} leaves all weights as they are, so train.freeze={config.train.freeze} says nothing; "
+            "give one of the two"
+        )
+    if config.start is None:
+        raise ConfigError(
+            f"lora.rank={rank} adapts a trained model, and this run begins with random weights; give --from RUN"
+        )
+    check_lora(config.model, config.lora)

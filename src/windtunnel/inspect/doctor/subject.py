@@ -54,6 +54,7 @@ def recipe_subject(name: str, config: RunConfig) -> Subject:
     Raises:
         ConfigError, DataError: when the config and its corpus do not fit.
     """
+    _refuse_lora(name, config)
     store = open_store(config)
     resolved = resolve(config, store)
     return Subject(name, resolved, store, initial_model(resolved))
@@ -71,6 +72,7 @@ def run_subject(folder: Path) -> Subject:
         raise ConfigError(
             f"{folder} trains with a change in Python, and check does not execute one; check its settings"
         )
+    _refuse_lora(str(folder), run.config)
     store, checkpoint = run.store(), newest_checkpoint(folder)
     if checkpoint is None:
         raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
@@ -87,3 +89,11 @@ def run_subject(folder: Path) -> Subject:
         optimizer=checkpoint.optimizer,
         events=run.events(),
     )
+
+
+def _refuse_lora(name: str, config: RunConfig) -> None:
+    if config.lora.rank:
+        raise ConfigError(
+            f"{name} trains thin matrices beside frozen weights (lora.rank={config.lora.rank}), and check examines "
+            "runs that train all weights; check the run that it begins with"
+        )

@@ -106,8 +106,8 @@ def obstacles(config: TransformerConfig, name: str) -> dict[str, Any]:
     try:
         again = parse(TransformerConfig, architecture.settings(values, name))
     except ConfigError:  # its heads have no width of their own, or it turns them
-        return _computes(TransformerConfig())
-    ours, theirs = _computes(given), _computes(again)
+        return computes(TransformerConfig())
+    ours, theirs = computes(given), computes(again)
     wrong = {setting: theirs.get(setting) for setting, value in ours.items() if theirs.get(setting) != value}
     return {name: value for name, value in wrong.items() if "position" not in wrong or not name.startswith("ro")}
 
@@ -123,7 +123,7 @@ def with_biases(
     return config, {**weights, **zeros}, bool(zeros)
 
 
-def _computes(config: TransformerConfig) -> dict[str, Any]:
+def computes(config: TransformerConfig) -> dict[str, Any]:
     """The settings that decide the logits, by name, with what they leave open filled in."""
     rotary = ("rope_base", "rope_scaling", "rotary_fraction") if config.position == "rope" else ()
     plain = (

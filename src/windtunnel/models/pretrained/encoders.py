@@ -129,10 +129,10 @@ def read_encoder(folder: Path, origin: str, data: Mapping[str, Any]) -> Pretrain
     entries = canonical(list_tensors(folder), names.prefix, folder, HEADS)
     heads = sorted(name for name in entries if HEADS.fullmatch(name))
     body = {name: entry for name, entry in entries.items() if name not in heads}
-    config = _config(values, origin, f"{names.prefix}pooler.dense.weight" in body, where)
+    config = encoder_config(values, origin, f"{names.prefix}pooler.dense.weight" in body, where)
     if config.trunk.n_layers > len(body):
         raise ArtifactError(f"{where} says {config.trunk.n_layers} layers, and there are {len(body)} tensors")
-    parts = list(_parts(config, origin, values.get("type_vocab_size", 0)))
+    parts = list(encoder_parts(config, origin, values.get("type_vocab_size", 0)))
     check_tensors(parts, {name: entry.shape for name, entry in body.items()}, BUFFERS, folder)
     tensors = read_tensors({name: body[name] for part in parts for name in part.theirs})
     weights = _folded(gather(parts, tensors.pop), origin)
@@ -153,7 +153,12 @@ def _check_class(data: Mapping[str, Any], names: Names, where: object) -> None:
         )
 
 
-def _config(values: Mapping[str, Any], origin: str, pooler: bool, where: object) -> EncoderConfig:
+def encoder_config(values: Mapping[str, Any], origin: str, pooler: bool, where: object) -> EncoderConfig:
+    """Our settings from an architecture's fields, which have BERT's names.
+
+    Raises:
+        ArtifactError: for an activation that is not built in, dropouts that differ, or sizes that do not fit.
+    """
     if values["hidden_act"] not in ACTIVATIONS:
         raise ArtifactError(f"{where}: the activation {values['hidden_act']!r} is not one of {', '.join(ACTIVATIONS)}")
     if values["hidden_dropout_prob"] != values["attention_probs_dropout_prob"]:
@@ -179,7 +184,7 @@ def _config(values: Mapping[str, Any], origin: str, pooler: bool, where: object)
         raise ArtifactError(f"{where} describes no model that can be built: {error}") from None
 
 
-def _parts(config: EncoderConfig, origin: str, n_types: int) -> Iterator[Part]:
+def encoder_parts(config: EncoderConfig, origin: str, n_types: int) -> Iterator[Part]:
     """The tensors; `n_types` token types have a vector each."""
     names, body = ENCODERS[origin], config.body
     d, first, start = body.d_model, _ROBERTA_FIRST if origin == "roberta" else 0, names.prefix

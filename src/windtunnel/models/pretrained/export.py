@@ -42,16 +42,19 @@ def huggingface_files(
     tensors = scatter(architecture.parts(config), weights)
     tensors = {theirs: architecture.outward(theirs, tensor, config) for theirs, tensor in tensors.items()}
     files = {
-        "config.json": _json(fields),
+        "config.json": as_json(fields),
         "model.safetensors": safetensors.torch.save(tensors, metadata={"format": "pt"}),
     }
     if tokenizer is not None:
-        files |= _tokenizer_files(tokenizer, config)
+        files |= tokenizer_files(tokenizer, config.context_length)
     return Exported(files, notes)
 
 
-def stock_architecture(config: TransformerConfig) -> str:
+def stock_architecture(config: TransformerConfig, where: str = "model") -> str:
     """The first architecture of transformers that has all of the model's settings, of `ARCHITECTURES`.
+
+    Args:
+        where: what the settings are called in a run's.
 
     Raises:
         ConfigError: when there is none, naming the nearest, what it has not, and the settings that cure it.
@@ -59,14 +62,16 @@ def stock_architecture(config: TransformerConfig) -> str:
     found = {name: obstacles(config, name) for name in ARCHITECTURES}
     nearest = min(found, key=lambda name: len(found[name]))
     if found[nearest]:
-        raise ConfigError(refusal("stock architecture of transformers", config, nearest, found[nearest]))
+        raise ConfigError(refusal("stock architecture of transformers", config, nearest, found[nearest], where))
     return nearest
 
 
-def refusal(wanted: str, config: TransformerConfig, nearest: str, missing: Mapping[str, Any]) -> str:
+def refusal(
+    wanted: str, config: TransformerConfig, nearest: str, missing: Mapping[str, Any], where: str = "model"
+) -> str:
     """That no such architecture is this model, what the nearest has not, and what to train with instead."""
-    named = ", ".join(f"model.{name}={getattr(config, name)}" for name in missing)
-    cure = " ".join(f"--set model.{name}={_setting(value)}" for name, value in missing.items())
+    named = ", ".join(f"{where}.{name}={getattr(config, name)}" for name in missing)
+    cure = " ".join(f"--set {where}.{name}={_setting(value)}" for name, value in missing.items())
     return f"no {wanted} is this model; the nearest, {nearest}, has not {named}; train with {cure}"
 
 
@@ -88,16 +93,17 @@ def adapt(
     return config, added, tuple(notes)
 
 
-def _tokenizer_files(tokenizer: Tokenizer, config: TransformerConfig) -> dict[str, bytes]:
+def tokenizer_files(tokenizer: Tokenizer, context_length: int) -> dict[str, bytes]:
     """tokenizer.json and what tells transformers to take it as it is."""
-    named: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.context_length}
+    named: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context_length}
     if tokenizer.end_id is not None:
         named |= {"bos_token": END, "eos_token": END}
     return {
         "tokenizer.json": tokenizer.to_json().encode(),
-        "tokenizer_config.json": _json({**named, "clean_up_tokenization_spaces": False}),
+        "tokenizer_config.json": as_json({**named, "clean_up_tokenization_spaces": False}),
     }
 
 
-def _json(data: Mapping[str, Any]) -> bytes:
+def as_json(data: Mapping[str, Any]) -> bytes:
+    """Indented, with a final newline."""
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()

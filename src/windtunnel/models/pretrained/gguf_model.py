@@ -61,6 +61,8 @@ def read_gguf_model(path: Path) -> Pretrained:
     kinds = sorted({stored.kind for stored in file.tensors.values()} - {"F32"})
     if kinds:
         notes.append(f"weights stored as {', '.join(kinds)} were read into float32")
+    if file.settings.get("tokenizer.ggml.model") == "llama":
+        notes.append("models with SentencePiece's tokens read the mark <s> first; it is not put in front of a text")
     weights = gather(parts, lambda name: halves(name, file.read(name), config))
     return Pretrained(config, weights, tokenizer, str(origin), tuple(notes), gguf_chat(file.settings))
 

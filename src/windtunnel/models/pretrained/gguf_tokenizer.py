@@ -1,16 +1,18 @@
-"""The tokenizer of a GGUF file as a tokenizer.json: a byte-level BPE whose words are cut as the file's own name says.
+"""The tokenizer of a GGUF file as a tokenizer.json: SentencePiece's, or a byte-level BPE with words as the file names.
 
-GGUF stores tokens, merges and, of what cuts a text into words, the name alone (`tokenizer.ggml.pre`); what stands
-behind a name is in llama.cpp's llama-vocab.cpp. A name that is not known here is refused: other words, other ids.
+Of a byte-level BPE GGUF stores tokens, merges and, of what cuts a text into words, the name alone
+(`tokenizer.ggml.pre`); what stands behind a name is in llama.cpp's llama-vocab.cpp. A name that is not known here is
+refused: other words, other ids.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from windtunnel.errors import ArtifactError, DataError
+from windtunnel.models.pretrained.gguf_sentencepiece import sentencepiece
 from windtunnel.text.tokenizers import Tokenizer
 
 NO_MERGE = "! !"
@@ -45,21 +47,17 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: object) -> Tokenizer:
     """The tokenizer among the settings of a GGUF file; rows at the end that no token uses are left out.
 
     Raises:
-        ArtifactError: for another kind than a byte-level BPE, an unknown pre-tokenizer, or lists that do not fit.
+        ArtifactError: for another kind than a byte-level BPE or SentencePiece's, an unknown pre-tokenizer, or lists
+            that do not fit.
         DataError: when the lists are no tokenizer.
     """
-    model, pre = settings.get("tokenizer.ggml.model"), settings.get("tokenizer.ggml.pre")
-    if model != "gpt2":
+    model = settings.get("tokenizer.ggml.model")
+    if model not in ("gpt2", "llama"):
         raise ArtifactError(
-            f"{where}: its tokenizer is of the kind {str(model)[:40]!r}; a byte-level BPE (gpt2) is read, so use the "
-            "model's Hugging Face folder"
+            f"{where}: its tokenizer is of the kind {str(model)[:40]!r}; a byte-level BPE (gpt2) and SentencePiece's "
+            "(llama) are read, so use the model's Hugging Face folder"
         )
-    if pre not in WORDS:
-        raise ArtifactError(
-            f"{where}: its pre-tokenizer is {str(pre)[:40]!r}, and the file says no more of it; known are "
-            f"{', '.join(WORDS)}; use the model's Hugging Face folder, which has the tokenizer whole"
-        )
-    tokens, merges = _texts(settings, "tokens", where), _texts(settings, "merges", where)
+    tokens = _texts(settings, "tokens", where)
     kinds = [int(kind) for kind in settings.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))]
     if len(kinds) != len(tokens):
         raise ArtifactError(f"{where}: it has {len(tokens):,} tokens and {len(kinds):,} types of tokens")
@@ -74,27 +72,35 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: object) -> Tokenizer:
         for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
         if kind in (_CONTROL, _USER)
     ]
-    whole = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
-    text = json.dumps(
-        {
-            "version": "1.0",
-            "added_tokens": added,
-            "normalizer": None,
-            "pre_tokenizer": WORDS[pre],
-            "decoder": {**_BYTES, "add_prefix_space": True, "use_regex": True},
-            "model": {
-                "type": "BPE",
-                **whole,
-                "ignore_merges": WORDS[pre] is _LLAMA3_WORDS,
-                "vocab": {token: number for number, token in enumerate(tokens)},
-                "merges": [] if merges == [NO_MERGE] else [merge.split(" ") for merge in merges],
-            },
-        }
-    )
+    parts = sentencepiece(settings, tokens, kinds, where) if model == "llama" else _bpe(settings, tokens, where)
     try:
-        return Tokenizer.from_json(text)
+        return Tokenizer.from_json(json.dumps({"version": "1.0", "added_tokens": added, **parts}))
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def _bpe(settings: Mapping[str, Any], tokens: Sequence[str], where: object) -> dict[str, Any]:
+    """The parts of a tokenizer.json of a byte-level BPE."""
+    pre = settings.get("tokenizer.ggml.pre")
+    if pre not in WORDS:
+        raise ArtifactError(
+            f"{where}: its pre-tokenizer is {str(pre)[:40]!r}, and the file says no more of it; known are "
+            f"{', '.join(WORDS)}; use the model's Hugging Face folder, which has the tokenizer whole"
+        )
+    merges = _texts(settings, "merges", where)
+    whole = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    return {
+        "normalizer": None,
+        "pre_tokenizer": WORDS[pre],
+        "decoder": {**_BYTES, "add_prefix_space": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            **whole,
+            "ignore_merges": WORDS[pre] is _LLAMA3_WORDS,
+            "vocab": {token: number for number, token in enumerate(tokens)},
+            "merges": [] if merges == [NO_MERGE] else [merge.split(" ") for merge in merges],
+        },
+    }
 
 
 def gguf_chat(settings: Mapping[str, Any]) -> dict[str, str]:

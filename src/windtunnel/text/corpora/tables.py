@@ -80,6 +80,13 @@ def require_columns(path: Path, names: Sequence[str], wanted: Collection[str]) -
         raise DataError(f"{path}, line 1: the column {twice[0]!r} stands there twice; rename one of them")
 
 
+ONE_LABEL = (
+    "a text has one label here; give each label a column of its own that says yes or no, and train a classifier for "
+    "each: --column text=NAME --column label=NAME"
+)
+"""What to do where a text has several labels."""
+
+
 def kind_of(path: Path) -> str:
     """The ending that says how a file is written; that of x.csv.gz is .csv."""
     return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
@@ -167,6 +174,9 @@ def cell(row: Mapping[str, object], name: str, where: str) -> str:
 
 def _labelled(row: Mapping[str, object], columns: Mapping[str, str], where: str) -> dict[str, str]:
     """The fields of a row of text and label, none of them empty; white space in them becomes one space."""
+    label = row.get(columns["label"])
+    if isinstance(label, list):
+        raise DataError(f"{where}: {columns['label']} lists labels, {json.dumps(label)[:80]}, and {ONE_LABEL}")
     found = {field: " ".join(cell(row, name, where).split()) for field, name in columns.items()}
     empty = next((field for field, value in found.items() if not value), None)
     if empty is not None:
