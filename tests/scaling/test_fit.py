@@ -135,6 +135,16 @@ def test_three_budgets_have_a_line_and_no_envelope():
     assert "at least 4" in reasons(found)["L*(C)"]
 
 
+def test_budgets_of_the_same_flops_have_no_line_and_no_envelope():
+    points = study()
+    same = Points(points.parameters, points.tokens, np.full(len(points), 1e10), points.loss, points.seed,
+                  budget=points.nominal)  # fmt: skip
+    found = fit_scaling(same, law=False)
+    assert len([p for p in found.parabolas if p.parameters]) == 4
+    assert found.parameters is found.envelope is None
+    assert reasons(found)["N*(C) and D*(C)"].startswith("The FLOPs of all budgets are the same at the best sizes; a")
+
+
 def test_three_sizes_with_one_seed_leave_no_spread():
     found = fit_scaling(study(sizes=[own[::2] for own in SIZES], seeds=(1,) * 4), law=False)
     assert all("nothing to estimate the spread" in p.refusal for p in found.parabolas)
@@ -197,8 +207,9 @@ def test_what_is_counted_changes_the_exponent_as_it_must():
 def test_settings_that_cannot_be_are_named(changed, said):
     with pytest.raises(ConfigError, match=said):
         fit_scaling(study(), **changed)
-    with pytest.raises(ConfigError, match="above 0"):
-        fit_scaling(study(), law=False).at(-1)
+    for compute in (-1, np.nan, 1e300):
+        with pytest.raises(ConfigError, match=r"above 0, such as 1e15, and at most 1e.40"):
+            fit_scaling(study(), law=False).at(compute)
 
 
 def test_a_design_is_told_what_it_would_find():

@@ -16,8 +16,11 @@ from windtunnel.scaling.isoflop import Compute, Parabola, Size, Vertices, fit_pa
 from windtunnel.scaling.laws import PowerLaw, fit_power_law
 from windtunnel.scaling.notes import notes_on, refuse_repeats
 from windtunnel.scaling.parametric import Parametric, fit_parametric
-from windtunnel.scaling.points import Points
+from windtunnel.scaling.points import LEAST, SAME_BUDGET, Points
 from windtunnel.stats.intervals import Estimate
+
+FARTHEST = 1e40
+"""FLOPs up to which a forecast can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ class Scaling:
         return [p.compute for p in self.parabolas if p.refusal is None] or self.points.budgets.tolist()
 
     def at(self, compute: float) -> Forecast:
-        """The forecast at so many FLOPs. Raises ConfigError unless they are a finite number above 0."""
-        if not 0 < compute < np.inf:
-            raise ConfigError(f"a forecast at {compute:g} FLOPs: expected a finite number above 0, such as 1e15")
+        """The forecast at so many FLOPs. Raises ConfigError unless a run could have them."""
+        if not LEAST <= compute <= FARTHEST:
+            raise ConfigError(
+                f"a forecast at {compute:g} FLOPs: expected a number above 0, such as 1e15, and at most {FARTHEST:g}"
+            )
         n, d, loss = (part.at(compute) if part else None for part in (self.parameters, self.tokens, self.envelope))
         law_n, law_d, law_loss = self.law.at(compute) if self.law else (None, None, None)
         beyond, below = (float(np.log10(compute / end)) for end in (max(self._fitted), min(self._fitted)))
@@ -163,9 +168,9 @@ def fit_scaling(
 def _lines(
     found: Vertices | None, rng: np.random.Generator
 ) -> tuple[tuple[PowerLaw | None, PowerLaw | None], list[Refusal]]:
-    n = 0 if found is None else len(found.compute)
-    if found is None or n < laws.FEWEST_BUDGETS:
-        return (None, None), [Refusal("N*(C) and D*(C)", _too_few(n, "a line", laws.FEWEST_BUDGETS))]
+    why = _too_few(found, "a line", laws.FEWEST_BUDGETS)
+    if found is None or why:
+        return (None, None), [Refusal("N*(C) and D*(C)", why)]
     rest = (found.runs, found.method, rng)
     size = fit_power_law(found.compute, found.size, found.size_draws, *rest)
     tokens = fit_power_law(found.compute, found.tokens, found.tokens_draws, *rest)
@@ -173,13 +178,18 @@ def _lines(
 
 
 def _envelope(found: Vertices | None, rng: np.random.Generator) -> Envelope | str:
-    n = 0 if found is None else len(found.compute)
-    if found is None or n < FEWEST_BUDGETS:
-        return _too_few(n, "the envelope of the loss, which has three numbers,", FEWEST_BUDGETS)
+    why = _too_few(found, "the envelope of the loss, which has three numbers,", FEWEST_BUDGETS)
+    if found is None or why:
+        return why
     return fit_envelope(found.compute, found.loss, found.loss_draws, found.runs, found.method, rng)
 
 
-def _too_few(n: int, what: str, needed: int) -> str:
+def _too_few(found: Vertices | None, what: str, needed: int) -> str:
+    """Why the vertices hold no law, or nothing."""
+    n = 0 if found is None else len(found.compute)
+    if found is not None and n >= needed:
+        same = np.ptp(found.compute) < np.log(SAME_BUDGET)
+        return f"The FLOPs of all budgets are the same at the best sizes; {what} needs budgets apart." if same else ""
     have = {0: "No budget is", 1: "1 budget is"}.get(n, f"{n} budgets are")
     return f"{have} usable, and {what} needs at least {needed}; mend those refused, or add budgets."
 
