@@ -120,6 +120,18 @@ def test_a_budget_that_shows_no_minimum_is_refused(points, said):
     assert all(p.parameters is p.tokens is p.loss is None for p in refused)
 
 
+def test_many_budgets_with_one_size_are_refused_in_one_sentence():
+    n, c = np.full(5, 1e4), np.geomspace(1e12, 1e14, 5)
+    points, lone = study(), Points(n, c / 6 / n, c, np.full(5, 2.0), np.zeros(5, int))
+    both = {name: np.append(getattr(points, name), getattr(lone, name))
+            for name in ("parameters", "tokens", "flops", "loss", "seed")}  # fmt: skip
+    found = fit_scaling(Points(**both), law=False)
+    [(what, why)] = reasons(found).items()
+    assert what == "the parabolas at 5 budgets"
+    assert why.startswith("5 budgets from 1e+12 to 1e+14 FLOPs have one or two sizes each; a parabola needs at least")
+    assert found.parameters
+
+
 def test_two_usable_budgets_have_parabolas_and_no_line():
     found = fit_scaling(study(sizes=SIZES[:2], budgets=BUDGETS[:2], seeds=(3, 3)))
     assert all(p.parameters for p in found.parabolas)

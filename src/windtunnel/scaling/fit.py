@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +13,15 @@ from windtunnel.errors import ConfigError
 from windtunnel.scaling import laws
 from windtunnel.scaling.draws import Refusal
 from windtunnel.scaling.envelope import FEWEST_BUDGETS, Envelope, fit_envelope
-from windtunnel.scaling.isoflop import Compute, Parabola, Size, Vertices, fit_parabolas
+from windtunnel.scaling.isoflop import FEWEST_SIZES, Compute, Parabola, Size, Vertices, fit_parabolas
 from windtunnel.scaling.laws import PowerLaw, fit_power_law
 from windtunnel.scaling.notes import notes_on, refuse_repeats
 from windtunnel.scaling.parametric import Parametric, fit_parametric
 from windtunnel.scaling.points import LEAST, SAME_BUDGET, Points
 from windtunnel.stats.intervals import Estimate
 
+MOST_SAID = 3
+"""Budgets with too few sizes for a parabola that are named one by one."""
 FARTHEST = 1e40
 """FLOPs up to which a forecast can be asked for."""
 
@@ -152,7 +155,7 @@ def fit_scaling(
         return Scaling(points, size, compute, (), None, None, None, None, notes, (Refusal("all fits", repeated),))
     rng = np.random.default_rng(seed)
     parabolas, vertices = fit_parabolas(points, size, compute, samples, rng)
-    refusals = [Refusal(f"the parabola at {p.budget:.3g} FLOPs", p.refusal) for p in parabolas if p.refusal]
+    refusals = _refused(parabolas)
     lines, refused = _lines(vertices, rng)
     envelope = _envelope(vertices, rng)
     by_law = _law(points, size, compute, samples, rng) if law else None
@@ -163,6 +166,21 @@ def fit_scaling(
         None if isinstance(envelope, str) else envelope, None if isinstance(by_law, str) else by_law,
         notes, (*refusals, *refused),
     )  # fmt: skip
+
+
+def _refused(parabolas: Sequence[Parabola]) -> list[Refusal]:
+    """Why parabolas have no numbers; many budgets with too few sizes in one sentence."""
+    few = [p for p in parabolas if p.refusal and len(p.sizes) < FEWEST_SIZES]
+    if len(few) <= MOST_SAID:
+        few = []
+    refused = [
+        Refusal(f"the parabola at {p.budget:.3g} FLOPs", p.refusal) for p in parabolas if p.refusal and p not in few
+    ]
+    if few:
+        where = f"from {few[0].budget:.3g} to {few[-1].budget:.3g} FLOPs"
+        why = f"{len(few)} budgets {where} have one or two sizes each; a parabola needs at least three, better five."
+        refused.insert(0, Refusal(f"the parabolas at {len(few)} budgets", why))
+    return refused
 
 
 def _lines(
