@@ -215,12 +215,19 @@ def test_what_is_counted_changes_the_exponent_as_it_must():
     assert found["N with embeddings, C counted"].estimate < plain - 0.05
 
 
-@pytest.mark.parametrize(("changed", "said"), [({"samples": 10}, "100 draws"), ({"size": "all_parameters"}, "no such")])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"samples": 10}, "100 draws"),
+        ({"samples": 10**9}, "at most 1,000,000"),
+        ({"size": "all_parameters"}, "no such"),
+    ],
+)
 def test_settings_that_cannot_be_are_named(changed, said):
     with pytest.raises(ConfigError, match=said):
         fit_scaling(study(), **changed)
     for compute in (-1, np.nan, 1e300):
-        with pytest.raises(ConfigError, match=r"above 0, such as 1e15, and at most 1e.40"):
+        with pytest.raises(ConfigError, match=r"expected a number from 1e-09 to 1e.40, such"):
             fit_scaling(study(), law=False).at(compute)
 
 

@@ -86,6 +86,11 @@ def test_budgets_are_runs_within_ten_per_cent():
         ("n,d,loss\n1,-2,3\n", "line 2: d is '-2'"),
         ("n,d,loss\n1,2\n", "line 2: loss is ''"),
         ("n,d,loss,seed\n1,2,3,0.5\n", "a whole number"),
+        (
+            "n,d,loss,val_loss\n1,2,3,4\n",
+            "has 2 columns for loss: loss and val_loss; leave the one that",
+        ),
+        ("n,d,loss\n" + "9" * 200_000 + ",2,3\n", "is no CSV file: field larger than field limit"),
         ("n,d,loss,seed\n1,2,3,1e300\n", "line 2: seed is '1e300', expected a whole number of at most 9e.15"),
         ("n,d,loss\n1e300,2,3\n", "line 2: n is '1e300', expected a number above 0, from 1e-09 to 1e.18"),
         ("n,c,loss\n1,1e300,3\n", "line 2: c is '1e300', expected a number above 0, from 1e-09 to 1e.36"),

@@ -20,6 +20,7 @@ from windtunnel.scaling.parametric import Parametric, fit_parametric
 from windtunnel.scaling.points import LEAST, SAME_BUDGET, Points
 from windtunnel.stats.intervals import Estimate
 
+MOST_SAMPLES = 1_000_000
 MOST_SAID = 3
 """Budgets with too few sizes for a parabola that are named one by one."""
 FARTHEST = 1e40
@@ -77,7 +78,7 @@ class Scaling:
         """The forecast at so many FLOPs. Raises ConfigError unless a run could have them."""
         if not LEAST <= compute <= FARTHEST:
             raise ConfigError(
-                f"a forecast at {compute:g} FLOPs: expected a number above 0, such as 1e15, and at most {FARTHEST:g}"
+                f"a forecast at {compute:g} FLOPs: expected a number from {LEAST:g} to {FARTHEST:g}, such as 1e15"
             )
         n, d, loss = (part.at(compute) if part else None for part in (self.parameters, self.tokens, self.envelope))
         law_n, law_d, law_loss = self.law.at(compute) if self.law else (None, None, None)
@@ -143,10 +144,12 @@ def fit_scaling(
         law: fit the parametric law, too; without it a fit takes milliseconds.
 
     Raises:
-        ConfigError: for fewer than 100 samples, or all_parameters where the points have none.
+        ConfigError: for fewer than 100 samples or more than a million, or all_parameters where the points have none.
     """
-    if samples < 100:
-        raise ConfigError(f"samples is {samples}: an interval of 95 % needs at least 100 draws, better 1000")
+    if not 100 <= samples <= MOST_SAMPLES:
+        raise ConfigError(
+            f"samples is {samples}: an interval of 95 % needs at least 100 draws, better 1000, at most {MOST_SAMPLES:,}"
+        )
     if size == "all_parameters" and points.all_parameters is None:
         raise ConfigError("size is all_parameters, but the points have no such column; add it, or say size=parameters")
     repeated = None if repeat_data else refuse_repeats(points)

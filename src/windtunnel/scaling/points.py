@@ -121,7 +121,7 @@ def read_points(path: Path) -> Points:
     is 6ND, and the points' notes say so.
 
     Raises:
-        DataError: when the file cannot be read, has no such columns, or a row holds a number that cannot be.
+        DataError: when the file cannot be read, lacks such columns or has two for one, or a number cannot be.
     """
     try:
         text = read_given(path, LARGEST_FILE)
@@ -132,7 +132,10 @@ def read_points(path: Path) -> Points:
         ) from None
     lines = text.removeprefix("\ufeff").splitlines()
     mark = max(",\t;", key=lines[0].count) if lines else ","
-    rows = list(csv.reader(lines, delimiter=mark))
+    try:
+        rows = list(csv.reader(lines, delimiter=mark))
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV file: {error}; give columns N, D or C, loss and seed") from None
     found = _columns_of(path, [name.strip() for name in rows[0]] if rows else [])
     numbered = [(i, row) for i, row in enumerate(rows[1:], start=2) if any(cell.strip() for cell in row)]
     if not numbered:
@@ -181,11 +184,12 @@ def _expected(name: str) -> str:
 
 def _columns_of(path: Path, header: Sequence[str]) -> dict[str, int]:
     low = [name.lower().replace(" ", "_").replace("-", "_") for name in header]
-    found = {
-        column: next(low.index(name) for name in names if name in low)
-        for column, names in NAMES.items()
-        if any(name in low for name in names)
-    }
+    named = {column: [i for i, name in enumerate(low) if name in names] for column, names in NAMES.items()}
+    for column, places in named.items():
+        if len(places) > 1:
+            both = " and ".join(header[i] for i in places)
+            raise DataError(f"{path} has {len(places)} columns for {column}: {both}; leave the one that is meant")
+    found = {column: places[0] for column, places in named.items() if places}
     missing = [what for what in ("parameters", "loss") if what not in found]
     if not {"tokens", "flops"} & set(found):
         missing.append("tokens or flops")
