@@ -1,5 +1,6 @@
 """A whole study on tiny models: it goes on where it was stopped, trains every run once, and finds what its runs say."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -141,6 +142,20 @@ def test_a_hold_out_can_be_added_and_left_out(whole, base):
     assert not four.plan.leaves_time
     assert four.plan.hold_out.budget == HOLD_OUT_STEP * study.plan.budgets[-1]
     assert read_sealed(study.folder / "study.json")["found"] == found  # which a plan alone does not undo
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"minutes": 1e300}, "at most 1e+06, given 1e+300"),
+        ({"minutes": float("nan")}, "given nan"),
+        ({"budgets": 1000}, "12 are the most; given 1000"),
+    ],
+)
+def test_what_no_study_can_be_is_refused_before_anything_is_timed(base, tmp_path, given, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        next(plan_study(base, replace(ASKED, **given), None, 2, tmp_path))
+    assert not any(tmp_path.iterdir())
 
 
 def said(generator):

@@ -33,7 +33,7 @@ from windtunnel.scaling.design import FEWEST_STEPS, Design, Size, guess, make_de
 from windtunnel.scaling.fit import Scaling, fit_scaling
 from windtunnel.scaling.hold_out import HoldOut, hold_out
 from windtunnel.scaling.pace import CALIBRATED, Pace, time_sizes
-from windtunnel.scaling.plan import BUDGETS, HOLD_OUT_STEP, StudyPlan, make_plan, with_hold_out
+from windtunnel.scaling.plan import BUDGETS, HOLD_OUT_STEP, StudyPlan, check_asked, make_plan, with_hold_out
 from windtunnel.scaling.points import Points, write_points
 from windtunnel.scaling.runner import News, Runner
 from windtunnel.scaling.search import Searched, next_center, search
@@ -118,6 +118,7 @@ def plan_study(
         ConfigError: for a config without a dial, or too few minutes.
         DataError: when text would be read more than four times.
     """
+    check_asked(asked.minutes, asked.seeds, asked.budgets, asked.hold_out)
     folder = study_folder(base, asked, root)
     expected = EFFECTIVE * side_by_side * 60 * asked.minutes / 25
     design = make_design(base, guess(expected / 100), asked.fewest_steps)
