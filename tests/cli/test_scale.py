@@ -43,6 +43,10 @@ def test_points_are_fitted_and_the_folder_that_is_written_is_a_study(command_lin
     assert "mine" in (folder / "report.html").read_text()
     assert len(read_points(folder / "points.csv")) == 40
 
+    assert (
+        command_line("scale", "fit", folder, "--samples", "200")[1]
+        == command_line("scale", "fit", folder / "points.csv", "--samples", "200")[1]
+    )
     code, out, _ = command_line("scale", folder, "--predict", "1e13", "--predict", "1e14", "--samples", "200", "--json")
     assert "At 1e+08 FLOPs, 2.0 decades below the smallest" in command_line("scale", folder, "--predict", "1e8")[1]
     found = json.loads(out)
@@ -73,7 +77,8 @@ def test_what_is_refused_is_said_and_the_figures_are_drawn_without_it(command_li
         (["fit", "none.csv"], 3, "none.csv cannot be read"),
         (["nothing-here"], 3, "nothing-here"),
         (["nothing-here", "points.csv"], 2, "comes after `fit`"),
-        (["fit", "POINTS", "--predict", "-1"], 2, "above 0"),
+        (["fit", "POINTS", "--predict", "-1"], 2, "expected a number from 1e-09 to 1e+40"),
+        (["names", "--hold-out-seeds", "4"], 2, "add --hold-out, or leave it out"),
         (["POINTS", "--predict", "1e15"], 2, "holds points and no text: to fit them, windtunnel scale fit"),
         (["fit", "POINTS", "--size", "all_parameters"], 2, "no such column"),
         (["fit", "POINTS", "--compute", "tokens"], 2, "flops or 6nd"),

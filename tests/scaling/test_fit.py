@@ -120,6 +120,18 @@ def test_a_budget_that_shows_no_minimum_is_refused(points, said):
     assert all(p.parameters is p.tokens is p.loss is None for p in refused)
 
 
+def test_many_budgets_with_one_size_are_refused_in_one_sentence():
+    n, c = np.full(5, 1e4), np.geomspace(1e12, 1e14, 5)
+    points, lone = study(), Points(n, c / 6 / n, c, np.full(5, 2.0), np.zeros(5, int))
+    both = {name: np.append(getattr(points, name), getattr(lone, name))
+            for name in ("parameters", "tokens", "flops", "loss", "seed")}  # fmt: skip
+    found = fit_scaling(Points(**both), law=False)
+    [(what, why)] = reasons(found).items()
+    assert what == "the parabolas at 5 budgets"
+    assert why.startswith("5 budgets from 1e+12 to 1e+14 FLOPs have one or two sizes each; a parabola needs at least")
+    assert found.parameters
+
+
 def test_two_usable_budgets_have_parabolas_and_no_line():
     found = fit_scaling(study(sizes=SIZES[:2], budgets=BUDGETS[:2], seeds=(3, 3)))
     assert all(p.parameters for p in found.parabolas)
@@ -133,6 +145,16 @@ def test_three_budgets_have_a_line_and_no_envelope():
     assert found.parameters
     assert found.envelope is None
     assert "at least 4" in reasons(found)["L*(C)"]
+
+
+def test_budgets_of_the_same_flops_have_no_line_and_no_envelope():
+    points = study()
+    same = Points(points.parameters, points.tokens, np.full(len(points), 1e10), points.loss, points.seed,
+                  budget=points.nominal)  # fmt: skip
+    found = fit_scaling(same, law=False)
+    assert len([p for p in found.parabolas if p.parameters]) == 4
+    assert found.parameters is found.envelope is None
+    assert reasons(found)["N*(C) and D*(C)"].startswith("The FLOPs of all budgets are the same at the best sizes; a")
 
 
 def test_three_sizes_with_one_seed_leave_no_spread():
@@ -193,12 +215,20 @@ def test_what_is_counted_changes_the_exponent_as_it_must():
     assert found["N with embeddings, C counted"].estimate < plain - 0.05
 
 
-@pytest.mark.parametrize(("changed", "said"), [({"samples": 10}, "100 draws"), ({"size": "all_parameters"}, "no such")])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"samples": 10}, "100 draws"),
+        ({"samples": 10**9}, "at most 1,000,000"),
+        ({"size": "all_parameters"}, "no such"),
+    ],
+)
 def test_settings_that_cannot_be_are_named(changed, said):
     with pytest.raises(ConfigError, match=said):
         fit_scaling(study(), **changed)
-    with pytest.raises(ConfigError, match="above 0"):
-        fit_scaling(study(), law=False).at(-1)
+    for compute in (-1, np.nan, 1e300):
+        with pytest.raises(ConfigError, match=r"expected a number from 1e-09 to 1e.40, such"):
+            fit_scaling(study(), law=False).at(compute)
 
 
 def test_a_design_is_told_what_it_would_find():

@@ -62,6 +62,12 @@ def test_columns_in_different_units_are_said(tmp_path):
     assert read_points(written(tmp_path, "n,d,c,loss,seed\n1e3,1e6,200e9,2.5,0\n")).notes == ()
 
 
+def test_rows_whose_flops_are_far_from_those_of_the_others_are_said(tmp_path):
+    rows = "".join(f"1e3,1e6,{c},2.5,0\n" for c in ("6e9", "7e9", "6e13"))
+    [note] = read_points(written(tmp_path, f"n,d,c,loss,seed\n{rows}")).notes
+    assert note.startswith("C is far from 6ND in 1 of 3 rows, such as that with N = 1e+03, D = 1e+06 and C = 6e+13:")
+
+
 def test_budgets_are_runs_within_ten_per_cent():
     budget = budgets_of([1.0e9, 1.09e9, 1.11e9, 3e9, 2.9e9])
     assert len(set(budget.tolist())) == 3
@@ -80,6 +86,17 @@ def test_budgets_are_runs_within_ten_per_cent():
         ("n,d,loss\n1,-2,3\n", "line 2: d is '-2'"),
         ("n,d,loss\n1,2\n", "line 2: loss is ''"),
         ("n,d,loss,seed\n1,2,3,0.5\n", "a whole number"),
+        (
+            "n,d,loss,val_loss\n1,2,3,4\n",
+            "has 2 columns for loss: loss and val_loss; leave the one that",
+        ),
+        ("n,d,loss\n" + "9" * 200_000 + ",2,3\n", "is no CSV file: field larger than field limit"),
+        ("n,d,loss,seed\n1,2,3,1e300\n", "line 2: seed is '1e300', expected a whole number of at most 9e.15"),
+        ("n,d,loss\n1e300,2,3\n", "line 2: n is '1e300', expected a number above 0, from 1e-09 to 1e.18"),
+        ("n,c,loss\n1,1e300,3\n", "line 2: c is '1e300', expected a number above 0, from 1e-09 to 1e.36"),
+        ("n,c,loss\n1,5e-324,3\n", "line 2: c is '5e-324'"),
+        ("n,d,loss\n1,2,1e300\n", "line 2: loss is '1e300', expected a number above 0, from 1e-09 to 1e.06"),
+        ("n,c,loss\n1e18,1e-9,3\n", "points: tokens of run 0 is 1.66667e-28"),
     ],
 )
 def test_a_bad_file_or_row_is_named(tmp_path, text, said):

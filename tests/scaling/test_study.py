@@ -1,12 +1,16 @@
 """A whole study on tiny models: it goes on where it was stopped, trains every run once, and finds what its runs say."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from windtunnel.errors import ConfigError, DataError
 from windtunnel.files import write_text
+from windtunnel.scaling import study as study_file
+from windtunnel.scaling.fit import fit_scaling
 from windtunnel.scaling.hold_out import hold_out
 from windtunnel.scaling.plan import HOLD_OUT_STEP
 from windtunnel.scaling.points import read_points
@@ -67,6 +71,13 @@ def test_every_run_is_trained_once(whole, base, here):
     again = last(run_study(planned(base, root), Runner(root, executor), samples=100))
     assert executor.trained == []
     assert again.to_dict() == found.to_dict()
+
+
+def test_the_draws_behind_the_hold_out_are_those_that_are_asked_for(whole, base, here):
+    study, found, _ = whole
+    again = last(run_study(planned(base, study.folder.parent), Runner(study.folder.parent, here()), 200, 1))
+    parabolas = {seed: fit_scaling(found.points, samples=200, seed=seed, repeat_data=True).parabolas for seed in (0, 1)}
+    assert again.scaling.parabolas == parabolas[1] != parabolas[0]
 
 
 def test_the_points_are_the_runs_next_to_the_best(whole):
@@ -131,3 +142,53 @@ def test_a_hold_out_can_be_added_and_left_out(whole, base):
     assert not four.plan.leaves_time
     assert four.plan.hold_out.budget == HOLD_OUT_STEP * study.plan.budgets[-1]
     assert read_sealed(study.folder / "study.json")["found"] == found  # which a plan alone does not undo
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"minutes": 1e300}, "at most 1e+06, given 1e+300"),
+        ({"minutes": float("nan")}, "given nan"),
+        ({"budgets": 1000}, "12 are the most; given 1000"),
+    ],
+)
+def test_what_no_study_can_be_is_refused_before_anything_is_timed(base, tmp_path, given, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        next(plan_study(base, replace(ASKED, **given), None, 2, tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
+def said(generator):
+    """The sentences of a generator until it ends or raises, and what it returned or raised."""
+    told = []
+    while True:
+        try:
+            news = next(generator)
+        except StopIteration as end:
+            return told, end.value
+        except (ConfigError, DataError) as error:
+            return told, error
+        if isinstance(news, str):
+            told.append(news)
+
+
+def test_the_timing_of_a_refused_plan_is_that_of_the_next_one(base, here, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_file, "ALIKE", 1e9)  # how fast this machine is must not matter
+    few, executor = replace(ASKED, minutes=0.001), here()
+    told, error = said(plan_study(base, few, executor, 2, tmp_path))
+    folder = study_folder(base, few, tmp_path)
+    assert "is too few" in str(error)
+    assert told == [f"the plan is refused; its timing is kept in {folder}"]
+    assert read_sealed(folder / "study.json")["refused"] == str(error)
+    n_timed = len(executor.trained)
+    assert n_timed > 1
+    enough = replace(few, minutes=int(str(error).split("takes ")[1].split()[0]))
+    again, study = said(plan_study(base, enough, None, 2, tmp_path))  # without an executor, so that nothing is timed
+    assert again == [f"the timing is that of {folder}, whose plan was refused; delete that folder to time again"]
+    assert study.plan.minutes <= enough.minutes
+    assert study.plan.pace.steps == study_file._known(study.folder)[0].steps
+    other, _ = said(plan_study(base, enough, None, 1, tmp_path))
+    assert other == ["the minutes are those of 2 runs at once, as it was when they were timed, and not of 1"]
+    monkeypatch.setattr(study_file, "ALIKE", 2.0)
+    assert said(plan_study(base, replace(enough, minutes=3 * enough.minutes), executor, 2, tmp_path))[0] == []
+    assert len(executor.trained) > n_timed

@@ -53,7 +53,8 @@ def scale(
         typer.Argument(metavar="CORPUS|FOLDER|fit", help="A corpus, the folder of a study, or `fit` and points."),
     ],
     points: Annotated[
-        Path | None, typer.Argument(metavar="[POINTS]", help="After `fit`: a CSV with N, D or C, loss and seed.")
+        Path | None,
+        typer.Argument(metavar="[POINTS]", help="After `fit`: a CSV with N, D or C, loss and seed."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Of the clock, for all runs of a study; its budgets follow.")] = 30,
     recipe: Annotated[str, typer.Option(help=f"Of a study: {RECIPES}, with its sizes changed.")] = "small",
@@ -107,6 +108,8 @@ def scale(
     from windtunnel.runs.seeds import RUNS
     from windtunnel.scaling.study import Asked
 
+    if given_options(context, ("hold_out_seeds",)) and not hold_out:
+        raise ConfigError("--hold-out-seeds: of a hold-out, and none is asked for; add --hold-out, or leave it out")
     asked = Asked(minutes, seeds, budgets, hold_out_seeds if hold_out else 0, repeat_data)
     config = settings(what, recipe, None, set, column, None)
     scale_corpus(config, asked, fits, executor, jobs, out or RUNS, dry_run, as_json)
@@ -129,7 +132,7 @@ def _points_of(what: str, points: Path | None) -> Path | None:
     if what == "fit":
         if points is None:
             raise ConfigError("scale fit: name a file of points, as in `windtunnel scale fit points.csv`")
-        return points
+        return points / POINTS if (points / POINTS).is_file() else points
     if points is not None:
         raise ConfigError(f"scale {what} {points}: a file of points comes after `fit`: windtunnel scale fit {points}")
     if (Path(what) / POINTS).is_file():

@@ -62,7 +62,8 @@ def scale_corpus(
                 print_json(study.plan.to_dict())
             return
         try:
-            found = follow(run_study(study, Runner(root, workers, lambda: bool(stop))))
+            runner = Runner(root, workers, lambda: bool(stop))
+            found = follow(run_study(study, runner, fits.samples, fits.seed))
         except Cut as cut:
             err.print(f"{cut}; the same command goes on", highlight=False, soft_wrap=True)
             raise typer.Exit(130 if stop[:1] == [signal.SIGINT] else 75) from None

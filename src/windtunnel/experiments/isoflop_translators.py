@@ -150,11 +150,11 @@ def difference(first: tuple[Points, float], second: tuple[Points, float], budget
 def vertices(found: Mapping[str, Scaling]) -> Findings:
     """004-2.3.2: the best size of each budget."""
     for name, how in READINGS.items():
-        refused = [p for p in found[name].parabolas if p.refusal]
+        refused = [p.refusal.rstrip(".") for p in found[name].parabolas if p.refusal]
         n = len(found[name].parabolas)
         yield ISOFLOP.shows(
             f"every budget has a best size between those trained ({how})", not refused,
-            f"{n - len(refused)} of {n}" + "".join(f"; {p.refusal}" for p in refused), refused=len(refused),
+            "; ".join([f"{n - len(refused)} of {n}", *refused]), refused=len(refused),
         )  # fmt: skip
     yield table("The best size of a budget, 95 %", ("read", "budget, FLOPs", "best N", "D there", "loss there"), (
         (how, f"{p.budget:.3g}", count(p.parameters), count(p.tokens), interval(p.loss, ".3f") if p.loss else "-")

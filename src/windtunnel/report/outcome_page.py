@@ -23,6 +23,19 @@ thead tr, tbody tr { border-bottom: 1px solid var(--line); }
 .claims td:last-child { white-space: nowrap; font-weight: 700; }
 .claims td:first-child { white-space: nowrap; }
 .holds td:last-child { color: var(--holds); } .not td:last-child { color: var(--not); }
+@media (max-width: 40rem) { /* a claim is a block: its row and verdict, then the rest, each on lines of its own */
+  .claims thead { display: none; }
+  .claims table, .claims tbody { display: block; }
+  .claims tr { display: flex; flex-wrap: wrap; justify-content: space-between; padding: .3rem 0; }
+  .claims td { padding: 0; min-width: 0; }
+  .claims td:last-child { order: -1; }
+  .claims td:first-child { order: -2; }
+  .claims td:not(:first-child, :last-child) { flex: 0 0 100%; }
+  .claims td:nth-child(3):empty { display: none; }
+  .claims td:nth-child(3)::before { content: "source: "; color: var(--quiet); }
+  .claims td:nth-child(4)::before { content: "measured: "; color: var(--quiet); }
+  td:first-child { white-space: normal; min-width: 8rem; }
+}
 .scroll { margin: .5rem 0 1rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
 figure svg { fill: var(--ink); max-width: 100%; min-width: 34rem; height: auto; }

@@ -26,6 +26,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --holds: #2fc99c; --not: #f2a05a; } }
 thead tr, tbody tr { border-bottom: 1px solid var(--line); }
 .scroll { margin: .5rem 0 1rem; }
+@media (max-width: 40rem) { td:first-child { white-space: normal; } }
 figure { margin: 1rem 0; overflow-x: auto; }
 figure svg { fill: var(--ink); max-width: 100%; min-width: 34rem; height: auto; }
 .refused { border-left: .3rem solid var(--not); padding-left: .6rem; margin: .35rem 0; }
@@ -153,7 +154,7 @@ def save_scaling(
     body = f"""\
 <h1>{escape(title)}</h1>
 <p class="quiet">{len(found.points)} runs at {len(found.points.budgets)} budgets; intervals are 95 %.</p>
-{"".join(f"<p>{escape(line)}</p>" for line in [*said, *sentences(found, forecasts)])}
+{"".join(f"<p>{escape(line)}</p>" for line in [*sentences(found, forecasts), *said])}
 {f"<h2>Refused</h2>{refused}" if refused else ""}
 {"".join(f"<figure>{inline_svg(name, svg)}</figure>" for name, svg in drawings.items())}
 {"".join(f"<h2>{escape(t.title)}</h2>{t.html()}" for t in [*scaling_tables(found, forecasts, choices), *tables])}"""

@@ -35,10 +35,11 @@ def scaling_figures(found: Scaling, predict: Sequence[float] = ()) -> dict[str, 
 
 
 def _colours(n: int) -> list[str]:
+    """Of n budgets, each to be told from a white page and from a dark one."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return [to_hex(colormaps["viridis"](x)) for x in np.linspace(0.25, 0.8, n)]
+    return [to_hex(colormaps["viridis"](x)) for x in np.linspace(0.38, 0.82, n)]
 
 
 def _isoflop(found: Scaling) -> Panel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,18 @@ from windtunnel.errors import ConfigError
 from windtunnel.scaling import laws
 from windtunnel.scaling.draws import Refusal
 from windtunnel.scaling.envelope import FEWEST_BUDGETS, Envelope, fit_envelope
-from windtunnel.scaling.isoflop import Compute, Parabola, Size, Vertices, fit_parabolas
+from windtunnel.scaling.isoflop import FEWEST_SIZES, Compute, Parabola, Size, Vertices, fit_parabolas
 from windtunnel.scaling.laws import PowerLaw, fit_power_law
 from windtunnel.scaling.notes import notes_on, refuse_repeats
 from windtunnel.scaling.parametric import Parametric, fit_parametric
-from windtunnel.scaling.points import Points
+from windtunnel.scaling.points import LEAST, SAME_BUDGET, Points
 from windtunnel.stats.intervals import Estimate
+
+MOST_SAMPLES = 1_000_000
+MOST_SAID = 3
+"""Budgets with too few sizes for a parabola that are named one by one."""
+FARTHEST = 1e40
+"""FLOPs up to which a forecast can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,11 @@ class Scaling:
         return [p.compute for p in self.parabolas if p.refusal is None] or self.points.budgets.tolist()
 
     def at(self, compute: float) -> Forecast:
-        """The forecast at so many FLOPs. Raises ConfigError unless they are a finite number above 0."""
-        if not 0 < compute < np.inf:
-            raise ConfigError(f"a forecast at {compute:g} FLOPs: expected a finite number above 0, such as 1e15")
+        """The forecast at so many FLOPs. Raises ConfigError unless a run could have them."""
+        if not LEAST <= compute <= FARTHEST:
+            raise ConfigError(
+                f"a forecast at {compute:g} FLOPs: expected a number from {LEAST:g} to {FARTHEST:g}, such as 1e15"
+            )
         n, d, loss = (part.at(compute) if part else None for part in (self.parameters, self.tokens, self.envelope))
         law_n, law_d, law_loss = self.law.at(compute) if self.law else (None, None, None)
         beyond, below = (float(np.log10(compute / end)) for end in (max(self._fitted), min(self._fitted)))
@@ -135,10 +144,12 @@ def fit_scaling(
         law: fit the parametric law, too; without it a fit takes milliseconds.
 
     Raises:
-        ConfigError: for fewer than 100 samples, or all_parameters where the points have none.
+        ConfigError: for fewer than 100 samples or more than a million, or all_parameters where the points have none.
     """
-    if samples < 100:
-        raise ConfigError(f"samples is {samples}: an interval of 95 % needs at least 100 draws, better 1000")
+    if not 100 <= samples <= MOST_SAMPLES:
+        raise ConfigError(
+            f"samples is {samples}: an interval of 95 % needs at least 100 draws, better 1000, at most {MOST_SAMPLES:,}"
+        )
     if size == "all_parameters" and points.all_parameters is None:
         raise ConfigError("size is all_parameters, but the points have no such column; add it, or say size=parameters")
     repeated = None if repeat_data else refuse_repeats(points)
@@ -147,7 +158,7 @@ def fit_scaling(
         return Scaling(points, size, compute, (), None, None, None, None, notes, (Refusal("all fits", repeated),))
     rng = np.random.default_rng(seed)
     parabolas, vertices = fit_parabolas(points, size, compute, samples, rng)
-    refusals = [Refusal(f"the parabola at {p.budget:.3g} FLOPs", p.refusal) for p in parabolas if p.refusal]
+    refusals = _refused(parabolas)
     lines, refused = _lines(vertices, rng)
     envelope = _envelope(vertices, rng)
     by_law = _law(points, size, compute, samples, rng) if law else None
@@ -160,12 +171,27 @@ def fit_scaling(
     )  # fmt: skip
 
 
+def _refused(parabolas: Sequence[Parabola]) -> list[Refusal]:
+    """Why parabolas have no numbers; many budgets with too few sizes in one sentence."""
+    few = [p for p in parabolas if p.refusal and len(p.sizes) < FEWEST_SIZES]
+    if len(few) <= MOST_SAID:
+        few = []
+    refused = [
+        Refusal(f"the parabola at {p.budget:.3g} FLOPs", p.refusal) for p in parabolas if p.refusal and p not in few
+    ]
+    if few:
+        where = f"from {few[0].budget:.3g} to {few[-1].budget:.3g} FLOPs"
+        why = f"{len(few)} budgets {where} have one or two sizes each; a parabola needs at least three, better five."
+        refused.insert(0, Refusal(f"the parabolas at {len(few)} budgets", why))
+    return refused
+
+
 def _lines(
     found: Vertices | None, rng: np.random.Generator
 ) -> tuple[tuple[PowerLaw | None, PowerLaw | None], list[Refusal]]:
-    n = 0 if found is None else len(found.compute)
-    if found is None or n < laws.FEWEST_BUDGETS:
-        return (None, None), [Refusal("N*(C) and D*(C)", _too_few(n, "a line", laws.FEWEST_BUDGETS))]
+    why = _too_few(found, "a line", laws.FEWEST_BUDGETS)
+    if found is None or why:
+        return (None, None), [Refusal("N*(C) and D*(C)", why)]
     rest = (found.runs, found.method, rng)
     size = fit_power_law(found.compute, found.size, found.size_draws, *rest)
     tokens = fit_power_law(found.compute, found.tokens, found.tokens_draws, *rest)
@@ -173,13 +199,18 @@ def _lines(
 
 
 def _envelope(found: Vertices | None, rng: np.random.Generator) -> Envelope | str:
-    n = 0 if found is None else len(found.compute)
-    if found is None or n < FEWEST_BUDGETS:
-        return _too_few(n, "the envelope of the loss, which has three numbers,", FEWEST_BUDGETS)
+    why = _too_few(found, "the envelope of the loss, which has three numbers,", FEWEST_BUDGETS)
+    if found is None or why:
+        return why
     return fit_envelope(found.compute, found.loss, found.loss_draws, found.runs, found.method, rng)
 
 
-def _too_few(n: int, what: str, needed: int) -> str:
+def _too_few(found: Vertices | None, what: str, needed: int) -> str:
+    """Why the vertices hold no law, or nothing."""
+    n = 0 if found is None else len(found.compute)
+    if found is not None and n >= needed:
+        same = np.ptp(found.compute) < np.log(SAME_BUDGET)
+        return f"The FLOPs of all budgets are the same at the best sizes; {what} needs budgets apart." if same else ""
     have = {0: "No budget is", 1: "1 budget is"}.get(n, f"{n} budgets are")
     return f"{have} usable, and {what} needs at least {needed}; mend those refused, or add budgets."
 

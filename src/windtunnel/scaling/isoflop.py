@@ -20,7 +20,7 @@ from windtunnel.stats.paired import Floats
 
 Size = Literal["parameters", "all_parameters"]
 Compute = Literal["flops", "6nd"]
-SEEDS_TO_RESAMPLE = 5
+SEEDS_TO_RESAMPLE, FEWEST_SIZES = 5, 3
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Budget:
     @property
     def too_few(self) -> str | None:
         n = len(np.unique(self.size))
-        if n >= 3:
+        if n >= FEWEST_SIZES:
             return None
         sizes = f"{n} size{'' if n == 1 else 's'}"
         return f"{sizes} at {self.nominal:.3g} FLOPs cannot hold a parabola; train at least three, better five."

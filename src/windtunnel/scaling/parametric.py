@@ -57,7 +57,8 @@ def fit_parametric(
     """The law, or the sentence why it has no numbers. All columns are (n,)."""
     n = len(loss)
     if n < FEWEST_POINTS or len(np.unique(parameters)) < 3 or len(np.unique(tokens)) < 3:
-        return f"{n} runs cannot hold the five numbers of the parametric law; it needs 8, of 3 sizes and 3 lengths."
+        runs = "1 run" if n == 1 else f"{n} runs"
+        return f"{runs} cannot hold the five numbers of the parametric law; it needs 8, of 3 sizes and 3 lengths."
     logs = np.stack([np.log(parameters), np.log(tokens)])
     theta = _descend(logs, np.log(loss))
     fit = _log_loss(theta[None], logs)[0]

@@ -13,7 +13,9 @@ from windtunnel.scaling.design import STEP_OF_BUDGETS, Design, Size, guess
 from windtunnel.scaling.notes import MOST_EPOCHS
 from windtunnel.scaling.pace import Pace, makespan
 
-BUDGETS = 4
+BUDGETS, MOST_BUDGETS = 4, 12
+MOST_MINUTES = 1e6
+"""About two years."""
 HOLD_OUT_STEP = 4.0
 """The budget of the hold-out by the largest that is fitted."""
 RATES = (0.5, 1.0, 2.0)
@@ -135,7 +137,7 @@ def make_plan(
         ConfigError: for too few minutes, saying how many it takes.
         DataError: when text would be read more than four times, with the minutes whose budgets would fit.
     """
-    _check(minutes, seeds, n_budgets, hold_out)
+    check_asked(minutes, seeds, n_budgets, hold_out)
 
     def at(k: int) -> StudyPlan:
         return _plan(design, pace, 10 ** (k / LADDER), seeds, n_budgets, hold_out)
@@ -172,13 +174,14 @@ def _fitting(plans: Sequence[StudyPlan]) -> str:
     return fits
 
 
-def _check(minutes: float, seeds: int, n_budgets: int, hold_out: int) -> None:
-    if not 0 < minutes < math.inf:
-        raise ConfigError(f"expected --minutes above 0, given {minutes:g}")
+def check_asked(minutes: float, seeds: int, n_budgets: int, hold_out: int) -> None:
+    """Raise ConfigError for what no study can be asked for, before anything is timed for it."""
+    if not 0 < minutes <= MOST_MINUTES:
+        raise ConfigError(f"expected --minutes above 0 and at most {MOST_MINUTES:g}, given {minutes:g}")
     if seeds < 1 or hold_out < 0:
         raise ConfigError(f"expected at least one seed, given {seeds}, and {hold_out} for the hold-out")
-    if n_budgets < 3:
-        raise ConfigError(f"a power law needs at least 3 budgets, given {n_budgets}")
+    if not 3 <= n_budgets <= MOST_BUDGETS:
+        raise ConfigError(f"a power law needs at least 3 budgets, and {MOST_BUDGETS} are the most; given {n_budgets}")
 
 
 def _smallest(at: Callable[[int], StudyPlan]) -> int:

@@ -33,6 +33,10 @@ NAMES = {
     "epochs": ("epochs", "epoch"),
 }
 """Columns of a file, each with the names it may have, in any case."""
+LEAST, MOST = 1e-9, {"parameters": 1e18, "all_parameters": 1e18, "tokens": 1e18, "loss": 1e6, "epochs": 1e9}
+MOST_FLOPS, MOST_SEED = 1e36, 2**53
+"""Numbers beyond these are slips of the pen, which would make every fit one of that row alone; millions, billions or
+1e21 FLOPs as the unit lie within."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class Points:
         notes: what was assumed when the points were read, in sentences.
 
     Raises:
-        DataError: for columns of different lengths, no rows, or a value that is not finite and above 0.
+        DataError: for columns of different lengths, no rows, or a value that is not above 0 or cannot be.
     """
 
     parameters: Floats
@@ -117,7 +121,7 @@ def read_points(path: Path) -> Points:
     is 6ND, and the points' notes say so.
 
     Raises:
-        DataError: when the file cannot be read, has no such columns, or a row holds no finite numbers above 0.
+        DataError: when the file cannot be read, lacks such columns or has two for one, or a number cannot be.
     """
     try:
         text = read_given(path, LARGEST_FILE)
@@ -128,7 +132,10 @@ def read_points(path: Path) -> Points:
         ) from None
     lines = text.removeprefix("\ufeff").splitlines()
     mark = max(",\t;", key=lines[0].count) if lines else ","
-    rows = list(csv.reader(lines, delimiter=mark))
+    try:
+        rows = list(csv.reader(lines, delimiter=mark))
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV file: {error}; give columns N, D or C, loss and seed") from None
     found = _columns_of(path, [name.strip() for name in rows[0]] if rows else [])
     numbered = [(i, row) for i, row in enumerate(rows[1:], start=2) if any(cell.strip() for cell in row)]
     if not numbered:
@@ -162,20 +169,27 @@ def _column(name: str, given: Any, n: int) -> Floats:
     column = np.asarray(given, dtype=float).reshape(-1)
     if len(column) != n or n == 0:
         raise DataError(f"points: {n} rows of parameters but {len(column)} of {name}; give both for every run")
-    wrong = ~(np.isfinite(column) & (column > 0))
+    wrong = ~((column >= LEAST) & (column <= MOST.get(name, MOST_FLOPS)))
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise DataError(f"points: {name} of run {at} is {column[at]:g}, expected a number above 0; leave the run out")
+        raise DataError(f"points: {name} of run {at} is {column[at]:g}, expected {_expected(name)}; leave the run out")
     return column
+
+
+def _expected(name: str) -> str:
+    if name == "seed":
+        return f"a whole number of at most {MOST_SEED:.0e}"
+    return f"a number above 0, from {LEAST:g} to {MOST.get(name, MOST_FLOPS):g}"
 
 
 def _columns_of(path: Path, header: Sequence[str]) -> dict[str, int]:
     low = [name.lower().replace(" ", "_").replace("-", "_") for name in header]
-    found = {
-        column: next(low.index(name) for name in names if name in low)
-        for column, names in NAMES.items()
-        if any(name in low for name in names)
-    }
+    named = {column: [i for i, name in enumerate(low) if name in names] for column, names in NAMES.items()}
+    for column, places in named.items():
+        if len(places) > 1:
+            both = " and ".join(header[i] for i in places)
+            raise DataError(f"{path} has {len(places)} columns for {column}: {both}; leave the one that is meant")
+    found = {column: places[0] for column, places in named.items() if places}
     missing = [what for what in ("parameters", "loss") if what not in found]
     if not {"tokens", "flops"} & set(found):
         missing.append("tokens or flops")
@@ -193,9 +207,12 @@ def _value(path: Path, line: int, row: Sequence[str], at: int, name: str, column
         value = float(text)
     except ValueError:
         value = math.nan
-    whole = column == "seed"
-    if not math.isfinite(value) or (value != int(value) if whole else value <= 0):
-        expected = "a whole number" if whole else "a number above 0"
+    if column == "seed":
+        right = abs(value) <= MOST_SEED and value == int(value)
+    else:
+        right = LEAST <= value <= MOST.get(column, MOST_FLOPS)
+    if not right:
+        expected = _expected(column)
         raise DataError(
             f"{path}, line {line}: {name} is {text[:40]!r}, expected {expected}; correct the row or leave it out"
         )
@@ -239,10 +256,18 @@ def _once(columns: Mapping[str, Floats]) -> tuple[dict[str, Floats], list[str]]:
 
 
 def _units(columns: Mapping[str, Floats]) -> list[str]:
-    ratio = float(np.median(columns["flops"] / columns["parameters"] / columns["tokens"])) / 6
-    if LEAST_RATIO <= ratio <= MOST_RATIO:
+    n, d, c = (columns[name] for name in ("parameters", "tokens", "flops"))
+    ratio = c / n / d / 6
+    middle, far = float(np.median(ratio)), np.flatnonzero((ratio < LEAST_RATIO) | (ratio > MOST_RATIO))
+    if len(far) == 0:
         return []
+    if LEAST_RATIO <= middle <= MOST_RATIO:
+        one = far[0]
+        return [
+            f"C is far from 6ND in {len(far)} of {len(n)} rows, such as that with N = {n[one]:.3g}, D = {d[one]:.3g} "
+            f"and C = {c[one]:.3g}: correct them or leave them out."
+        ]
     return [
-        f"C is {ratio:.3g} times 6ND, so N, D and C are not in the same unit: give parameters, tokens and FLOPs one by "
-        "one, and not by millions or billions."
+        f"C is {middle:.3g} times 6ND, so N, D and C are not in the same unit: give parameters, tokens and FLOPs one "
+        "by one, and not by millions or billions."
     ]

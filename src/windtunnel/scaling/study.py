@@ -3,7 +3,8 @@
 Every decision on the way is a function of the plan and of the runs, so that the same command goes on where it was
 stopped, and trains nothing twice. The folder holds
 
-    study.json      the plan, what was timed, the sweep, the search and the hold-out; sealed by its SHA-256
+    study.json      what was timed, the plan or why it was refused, the sweep, the search and the hold-out; sealed by
+                    its SHA-256
     points.csv      one row a run that is fitted
 """
 
@@ -12,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from windtunnel.config import fingerprint, plain
-from windtunnel.errors import ArtifactError
+from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import write_text
 from windtunnel.runs.arms import Arm, ResolvedArm, resolve_grid
 from windtunnel.runs.grid import Grid, at_once
@@ -30,7 +33,7 @@ from windtunnel.scaling.design import FEWEST_STEPS, Design, Size, guess, make_de
 from windtunnel.scaling.fit import Scaling, fit_scaling
 from windtunnel.scaling.hold_out import HoldOut, hold_out
 from windtunnel.scaling.pace import CALIBRATED, Pace, time_sizes
-from windtunnel.scaling.plan import BUDGETS, HOLD_OUT_STEP, StudyPlan, make_plan, with_hold_out
+from windtunnel.scaling.plan import BUDGETS, HOLD_OUT_STEP, StudyPlan, check_asked, make_plan, with_hold_out
 from windtunnel.scaling.points import Points, write_points
 from windtunnel.scaling.runner import News, Runner
 from windtunnel.scaling.search import Searched, next_center, search
@@ -41,6 +44,8 @@ from windtunnel.training.run_config import RunConfig
 SAVED, POINTS = "study.json", "points.csv"
 EFFECTIVE = 4e9
 """FLOP/s of a core on small models, for the first guess of which sizes are to be timed."""
+ALIKE, RECENT = 100.0, 3600.0
+"""The timing of a refused plan serves one whose minutes are within this factor of its own, for so many seconds."""
 log = logging.getLogger(__name__)
 
 
@@ -105,28 +110,40 @@ def study_folder(base: ResolvedArm, asked: Asked, root: Path = RUNS) -> Path:
 def plan_study(
     base: ResolvedArm, asked: Asked, executor: Executor, side_by_side: int, root: Path = RUNS
 ) -> Generator[News, None, Study]:
-    """Time this machine, unless the study's folder knows it, and plan.
+    """Time this machine, unless the study's folder or that of a plan just refused knows it, and plan.
+
+    What was timed is kept when the plan is refused: the minutes that the refusal names are those of this timing.
 
     Raises:
         ConfigError: for a config without a dial, or too few minutes.
         DataError: when text would be read more than four times.
     """
+    check_asked(asked.minutes, asked.seeds, asked.budgets, asked.hold_out)
     folder = study_folder(base, asked, root)
     expected = EFFECTIVE * side_by_side * 60 * asked.minutes / 25
     design = make_design(base, guess(expected / 100), asked.fewest_steps)
-    found: dict[str, Any] = {}
-    known = _known(folder)
-    if known is None:
-        pace = yield from _timed(design, expected, executor, side_by_side, folder)
-        included = asked.hold_out
-    else:
-        pace, included, found = known
-    plan = make_plan(design, pace, asked.minutes, asked.seeds, asked.budgets, included, asked.repeat_data)
+    planned = _known(folder)
+    if planned is None:
+        refused = _timed_for_refused(base, asked, side_by_side, root)
+        if refused:
+            yield f"the timing is that of {refused[0]}, whose plan was refused; delete that folder to time again"
+        timed = refused[1] if refused else (yield from _timed(design, expected, executor, side_by_side, folder))
+    pace, included, found = planned or (timed, asked.hold_out, {})
+    if pace.at_once != side_by_side:
+        was = pace.at_once
+        yield f"the minutes are those of {was} runs at once, as it was when they were timed, and not of {side_by_side}"
+    try:
+        plan = make_plan(design, pace, asked.minutes, asked.seeds, asked.budgets, included, asked.repeat_data)
+    except (ConfigError, DataError) as error:
+        if planned is None:
+            _save(base, asked, folder, {"pace": vars(pace), "refused": str(error)})
+            yield f"the plan is refused; its timing is kept in {folder}"
+        raise
     if asked.hold_out != included:
         plan = with_hold_out(plan, asked.hold_out)
-    study = Study(plan, asked, folder)
-    _save(study, {"pace": vars(pace), "minutes_include_hold_out": included, **found})
-    return study
+    kept = {"plan": plan.to_dict(), "pace": vars(pace), "minutes_include_hold_out": included}
+    _save(base, asked, folder, {**kept, **found})
+    return Study(plan, asked, folder)
 
 
 def _timed(
@@ -143,8 +160,11 @@ def _timed(
     raise AssertionError("the timing ends with a pace")
 
 
-def run_study(study: Study, runner: Runner, samples: int = 1000) -> Generator[News, None, Found]:
+def run_study(study: Study, runner: Runner, samples: int = 1000, draws_seed: int = 0) -> Generator[News, None, Found]:
     """Train what is missing, and fit; the folder has its points as soon as there are some.
+
+    Args:
+        samples, draws_seed: of the fit whose forecast the hold-out tests, as in `fit_scaling`.
 
     Raises:
         Cut: when a run was interrupted or failed; the same call goes on.
@@ -170,7 +190,7 @@ def run_study(study: Study, runner: Runner, samples: int = 1000) -> Generator[Ne
         yield one.said
         points = points_of(design, searched)
         _note(study, {**_sweeps_dict(sweeps), **_searches_dict(searched)}, points)
-    scaling = fit_scaling(points, samples=samples, repeat_data=asked.repeat_data)
+    scaling = fit_scaling(points, samples=samples, seed=draws_seed, repeat_data=asked.repeat_data)
     held: HoldOut | str | None = None
     if plan.hold_out:
         forecast = scaling.at(HOLD_OUT_STEP * plan.budgets[-1])
@@ -227,14 +247,13 @@ def _searched_dict(one: Searched) -> dict[str, Any]:
 
 def _known(folder: Path) -> tuple[Pace, int, dict[str, Any]] | None:
     """What was timed for this study before, with how many seeds of a hold-out its minutes were planned, and what was
-    found, if anything was."""
+    found, if anything was; None where no plan was accepted."""
     try:
         body = read_sealed(folder / SAVED)
-        pace = body["pace"]
-        steps = tuple((float(flops), float(seconds)) for flops, seconds in pace["steps"])
-        timed = Pace(steps, float(pace["overhead"]), int(pace["at_once"]))
+        if "refused" in body:
+            return None
         found = {"found": body["found"]} if "found" in body else {}
-        return timed, int(body["minutes_include_hold_out"]), found
+        return _pace(body), int(body["minutes_include_hold_out"]), found
     except FileNotFoundError:
         return None
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
@@ -242,20 +261,39 @@ def _known(folder: Path) -> tuple[Pace, int, dict[str, Any]] | None:
         return None
 
 
-def _save(study: Study, kept: dict[str, Any]) -> None:
+def _pace(body: Mapping[str, Any]) -> Pace:
+    pace = body["pace"]
+    steps = tuple((float(flops), float(seconds)) for flops, seconds in pace["steps"])
+    return Pace(steps, float(pace["overhead"]), int(pace["at_once"]))
+
+
+def _timed_for_refused(base: ResolvedArm, asked: Asked, at_once: int, root: Path) -> tuple[Path, Pace] | None:
+    """The newest timing of this config whose plan was refused, for about as many minutes, not long ago."""
+    files = [folder / SAVED for folder in root.glob(f"scale-{corpus_label(base.config)}-*")]
+    ages = {file: time.time() - file.stat().st_mtime for file in files if file.is_file()}
+    for file in sorted(ages, key=ages.__getitem__):
+        with suppress(ArtifactError, OSError, KeyError, TypeError, ValueError):
+            body, pace = read_sealed(file), _pace(read_sealed(file))
+            theirs = Asked(**body["asked"])
+            same = body["config_sha256"] == fingerprint(base.config) and body["corpus_sha256"] == base.store.sha256
+            alike = 1 / ALIKE <= theirs.minutes / asked.minutes <= ALIKE and theirs.fewest_steps == asked.fewest_steps
+            if "refused" in body and same and alike and pace.at_once == at_once and ages[file] < RECENT:
+                return file.parent, pace
+    return None
+
+
+def _save(base: ResolvedArm, asked: Asked, folder: Path, kept: Mapping[str, Any]) -> None:
     """Write study.json anew, with what was timed, and found before."""
-    base = study.plan.design.base
     body = {
         "kind": "scaling study",
         "format": 1,
         "config": base.config.model_dump(mode="json"),
         "config_sha256": fingerprint(base.config),
         "corpus_sha256": base.store.sha256,
-        "asked": vars(study.asked),
-        "plan": study.plan.to_dict(),
+        "asked": vars(asked),
         **kept,
     }
-    _write(study.folder, body)
+    _write(folder, body)
 
 
 def _note(study: Study, found: dict[str, Any], points: Points | None = None) -> None:
