@@ -1,0 +1,305 @@
+"""001-3.3, 4.1, 4.2, E14, E15: a head for sentiment on a small GPT, a pretrained encoder, an untrained fixture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from windtunnel.config import override
+from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, draw, table
+from windtunnel.experiments.sentiment_texts import Texts, read_texts
+from windtunnel.experiments.training import folders_of, trained, write_corpus
+from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
+from windtunnel.inspect.classification import Scores, classification_of, predict_split, scores_of
+from windtunnel.models import Classifier, ClassifierConfig, TransformerConfig
+from windtunnel.report.charts import dots, lines
+from windtunnel.runs.arms import Arm
+from windtunnel.runs.seeds import find_start
+from windtunnel.stats.bootstrap import bca_interval
+from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.stats.proportions import wilson
+from windtunnel.text.features import Floats, Ints
+from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint
+from windtunnel.training.imports import continue_from
+from windtunnel.training.loop import fit
+from windtunnel.training.optimizer import OptimizerConfig
+from windtunnel.training.recipes import recipe, tiny
+from windtunnel.training.run import TrainedModel, load
+from windtunnel.training.run_config import RunConfig
+from windtunnel.training.schedule import ScheduleConfig
+
+SMALL, TUNED, FIXTURE = Row("001-3.3"), Row("001-4.1"), Row("001-4.2")
+E14, E15 = Row("E14"), Row("E15")
+FIELDS = {"text": "text", "label": "label", "split": "split"}
+SPLITS = ("train", "dev", "test")
+GPT, RANDOM = "small GPT, pretrained", "small GPT, random weights"
+AS_PRINTED, FASTER = "fixture, as published", "fixture, 100 times the rate"
+FROZEN, LAST = "MiniLM, frozen", "MiniLM, last two layers"
+NANO = TransformerConfig(context_length=64, n_layers=3, n_heads=3, d_model=48, dropout=0.1, activation="gelu_tanh")
+UNTRAINED = TransformerConfig(
+    vocab_size=50257, context_length=1024, n_layers=2, n_heads=2, d_model=2, dropout=0.1, activation="gelu_tanh"
+)
+"""The published "smallest pretrained GPT-2", a test fixture: GPT-2's vocabulary and context at a width of 2."""
+N_UNTRAINED, PRINTED_LOSS, PRINTED, SMALL_PRINTED = 102_714, 0.69141, (130, 240), (160, 240)
+TRAINER = OptimizerConfig(lr=5e-5, beta_2=0.999, weight_decay=0.0)
+"""What transformers' Trainer takes when it is told nothing."""
+CLOSE = 0.01
+"""Nats a text, and share of texts, that do not matter."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run at each of its checkpoints.
+
+    steps: (K,). loss: nats a text of each split, (K,). right: whether the label of each text is predicted, (K, N).
+    """
+
+    steps: Ints
+    loss: dict[str, Floats]
+    right: dict[str, Floats]
+
+    @property
+    def best(self) -> int:
+        """The checkpoint with the lowest loss on dev."""
+        return int(self.loss["dev"].argmin())
+
+
+Courses = Mapping[str, Sequence[Course]]
+
+
+def sentiment_head(at: Setting) -> Findings:
+    """A head for sentiment.
+
+    Texts are positive or negative: 960 to train on, 240 for dev, and 2,000 for the test, on which everything is judged.
+    The language head of a small GPT that read other texts before gives way to a linear layer on the last token, and
+    all is trained as published, 900 steps; beside it stand the same GPT with random weights, an encoder that is really
+    pretrained (all-MiniLM-L6-v2), and the untrained fixture of 102,714 parameters that was published as the smallest
+    pretrained GPT-2, as published for 50 epochs and with 100 times that learning rate. `--corpus FILE` takes a table of
+    SST-2's form, sentence and label.
+    """
+    yield Progress("reading texts")
+    texts = read_texts(at)
+    corpus = at.out / "texts.csv"
+    write_corpus(corpus, _table_of(texts))
+    yield Given({"corpus": texts.origin, "texts": {name: len(own) for name, own in texts.parts.items()}})
+    yield from _published(texts)
+    arms = yield from _arms(at, texts, corpus)
+    found = yield from trained(at, "what is learned", arms, at.seeds(5), name="arms")
+    courses: dict[str, list[Course]] = {}
+    for i, arm in enumerate(arms):
+        yield Progress("judging every checkpoint", i, len(arms))
+        courses[arm.name] = [course_of(folder) for folder in folders_of(found, arm.name)]
+    first = load(folders_of(found, RANDOM)[0])
+    yield from _curves(courses)
+    yield from _last_and_best(courses[GPT])
+    right = yield from _baselines_and_arms(first, courses)
+    yield from _heads(load(folders_of(found, GPT)[0]), right, courses)
+    yield from _fixture(right, courses)
+
+
+# ---------------------------------------------------------------------------------------------------------- what is run
+
+
+def untrained_classifier() -> ClassifierConfig:
+    """The fixture with a head for labels on its last token."""
+    shape = {"vocab_size": UNTRAINED.vocab_size, "context_length": UNTRAINED.context_length}
+    return ClassifierConfig(**shape, pool="last", trunk=UNTRAINED)
+
+
+def _arms(at: Setting, texts: Texts, corpus: Path) -> Steps[list[Arm]]:
+    """The first is the baseline of the comparison."""
+    yield Progress("the small GPT reads")
+    small, minilm = _pretrained(at, texts), find_start("minilm-l6", at.out / "runs")
+    never, tune = 10**9, at.size(900, quick=6)
+    often = at.size((60, 300, 15), quick=(2, 2, 5))
+    gpt = _settled(at, continue_from(small, str(corpus), columns=FIELDS), corpus, tune, often[0])
+    gpt = override(gpt, ["model.pool=last", "optimizer.lr=5e-4", "optimizer.beta_2=0.95", "schedule.curve=constant"])
+    base = _settled(at, recipe("classify", str(corpus)), corpus, at.size(3000, quick=4), often[1])
+    fixture = override(base.replace(model=untrained_classifier(), optimizer=TRAINER), ["text.tokenizer=gpt2"])
+    encoder = _settled(at, continue_from(minilm, str(corpus), columns=FIELDS), corpus, at.size(120, quick=2), never)
+    tuned = ["train.freeze=4", "optimizer.lr=2e-3", "optimizer.trunk_factor=0.1", "schedule.warmup=12"]
+    return [
+        Arm(GPT, gpt),
+        Arm(RANDOM, gpt.replace(start=None)),
+        Arm(AS_PRINTED, fixture),
+        Arm(FASTER, override(fixture, [f"optimizer.lr={100 * TRAINER.lr}"])),
+        Arm(FROZEN, override(encoder, ["train.freeze=all"])),
+        Arm(LAST, override(encoder, tuned)),
+    ]
+
+
+def _settled(at: Setting, config: RunConfig, corpus: Path, steps: int, every: int) -> RunConfig:
+    """Batches of 16, the last checkpoint, and one in `every` steps to look at."""
+    train = {"steps": steps, "batch_size": 16, "eval_every": every, "save_every": every, "keep": 100, "choose": "last"}
+    return config.replace(
+        corpus=str(corpus),
+        text=config.text.replace(columns=FIELDS),
+        schedule=ScheduleConfig(curve="linear", warmup=0, final_fraction=0.0),
+        train=config.train.replace(**train, threads=1, precision="fp32"),
+        seed=at.seed,
+    )
+
+
+def _pretrained(at: Setting, texts: Texts) -> Path:
+    """A small GPT that read the other texts, a text an example."""
+    corpus, folder = at.out / "others.txt", at.out / "runs" / "small-gpt"
+    write_corpus(corpus, "\n".join(texts.others))
+    steps = at.size(1000, quick=4)
+    changes = [f"train.steps={steps}", "train.batch_size=32", "train.eval_every=1000000", "train.save_every=1000000",
+               "train.sample_tokens=0", "train.threads=1", "train.precision=fp32", "optimizer.lr=3e-3",
+               "text.unit=line", "text.tokenizer=bpe", f"seed={at.seed}"]  # fmt: skip
+    for _ in fit(override(tiny(str(corpus)).replace(model=NANO), changes), folder):
+        pass
+    return folder
+
+
+def course_of(folder: Path) -> Course:
+    """A run's predictions at each checkpoint that it kept."""
+    trained = load(folder)
+    task, steps = classification_of(trained), sorted(step for step, _ in checkpoints(folder))
+    loss: dict[str, list[float]] = {split: [] for split in SPLITS}
+    right: dict[str, list[Floats]] = {split: [] for split in SPLITS}
+    for step in steps:
+        saved = newest_checkpoint(folder, step)
+        assert saved is not None
+        load_weights(trained.model, saved.weights)
+        for split in SPLITS:
+            true, found = labels_of(task, split), predict_split(trained, task, split)
+            loss[split].append(float(-np.log(found[np.arange(len(true)), true]).mean()))
+            right[split].append((found.argmax(axis=1) == true).astype(float))
+    gathered = {split: np.array(own) for split, own in right.items()}
+    return Course(np.array(steps), {split: np.array(own) for split, own in loss.items()}, gathered)
+
+
+# ------------------------------------------------------------------------------------------------------------ judgement
+
+
+def _published(texts: Texts) -> Findings:
+    """What the printed numbers are by themselves."""
+    names = sorted({label for own in texts.counts.values() for label in own})
+    yield table("Texts by label", ("", *names), [(part, *(n[x] for x in names)) for part, n in texts.counts.items()])
+    n = sum(row.n_parameters for row in UNTRAINED.parameter_rows())
+    yield E15.same("the parameters of the fixture are counted", n, N_UNTRAINED)
+    gap, half = abs(PRINTED_LOSS - math.log(2)), f"ln 2 is {math.log(2):.5f}"
+    yield E15.equal("its printed loss is that of a blind guess", gap, 0.005, f"{PRINTED_LOSS}", half)
+    above = wilson(*SMALL_PRINTED)
+    statement = "66.67 % of 240 texts is more than the 54.17 % that was printed for the fixture"
+    yield E14.within(statement, above, PRINTED[0] / PRINTED[1], printed="160 and 130 of 240")
+
+
+def _curves(courses: Courses) -> Findings:
+    """Loss and accuracy of the small GPT and of the fixture at each checkpoint, over seeds."""
+    panels = []
+    for name in (GPT, AS_PRINTED, FASTER):
+        own, blind = courses[name], {"ln 2": math.log(2)}
+        loss = {split: (own[0].steps, np.array([one.loss[split] for one in own])) for split in SPLITS}
+        accuracy = {s: (own[0].steps, np.array([one.right[s].mean(axis=1) for one in own])) for s in SPLITS}
+        panels.append(lines(loss, blind, title=f"{name}: loss", xlabel="step", ylabel="nats a text"))
+        panels.append(lines(accuracy, title=f"{name}: accuracy", xlabel="step", ylabel="accuracy"))
+    yield draw("curves", *panels, size=(10.0, 11.0), columns=2)
+
+
+def _last_and_best(own: Sequence[Course]) -> Findings:
+    """E14: what the last checkpoint of the small GPT is worth beside the one that was best on dev."""
+    rows = []
+    for split in SPLITS:
+        for what, at in (("best on dev", [one.best for one in own]), ("last", [-1] * len(own))):
+            loss = mean_interval([one.loss[split][i] for one, i in zip(own, at, strict=True)])
+            accuracy = mean_interval([one.right[split][i].mean() for one, i in zip(own, at, strict=True)])
+            rows.append((split, what, loss, accuracy))
+    steps = ", ".join(str(one.steps[one.best]) for one in own)
+    yield table(f"{GPT}: two checkpoints, over seeds", ("", "checkpoint", "nats a text", "accuracy"), rows)
+    worse = mean_interval([one.loss["test"][-1] - one.loss["test"][one.best] for one in own])
+    shown = f"{{}} nats more; the best checkpoints are those of the steps {steps} of {own[0].steps[-1]}"
+    printed = "1.442 after 900, .673 after 300"
+    yield E14.within(
+        "the last checkpoint has a higher loss on the test than the best", worse, 0.0, math.inf, printed, shown
+    )
+    gain = [one.right["test"][one.best].mean() - one.right["test"][-1].mean() for one in own]
+    statement = "the best checkpoint finds more labels of the test than the last"
+    yield E14.within(statement, mean_interval(gain), 0.0, printed="66.67 % is the last's")
+
+
+def _baselines_and_arms(trained: TrainedModel, courses: Courses) -> Steps[dict[str, Floats]]:
+    """Everything on the test; gives how many seeds' share found the label of each text, of arms and baselines (N,)."""
+    task = classification_of(trained)
+    true = labels_of(task, "test")
+    told = {one.name: one.probabilities for one in baselines(trained.run.config, task, "test")
+            if one.name in (MAJORITY, NGRAMS)}  # fmt: skip
+    known: dict[str, Scores] = {name: scores_of(found, true) for name, found in told.items()}
+    last = {name: np.array([one.right["test"][-1] for one in own]) for name, own in courses.items()}
+    means = {name: mean_interval(own.mean(axis=1).tolist()) for name, own in last.items()}
+    losses = {name: mean_interval([one.loss["test"][-1] for one in own]) for name, own in courses.items()}
+    right = {name: (found.argmax(axis=1) == true).astype(float) for name, found in told.items()}
+    right |= {name: own.mean(axis=0) for name, own in last.items()}
+    rows: list[Sequence[object]] = [(name, own.accuracy, own.loss or "", "") for name, own in known.items()]
+    rows += [(name, means[name], losses[name], _beside(right[name], right[NGRAMS])) for name in last]
+    heads = ("", "accuracy", "nats a text", "accuracy minus n-grams'")
+    yield table(f"On the {len(true):,} of the test: baselines over texts, arms over seeds", heads, rows)
+    shown: dict[str, Estimate] = {name: own.accuracy for name, own in known.items()} | means
+    yield draw("scores", dots({"accuracy": shown}, [*shown], xlabel="test accuracy, 95 % intervals"), size=(8.0, 3.6))
+    return right
+
+
+def _beside(one: Floats, other: Floats) -> Estimate:
+    """How many more texts one finds than the other: the mean over texts, each of them over the seeds."""
+    return bca_interval(one - other)
+
+
+def _heads(trained: TrainedModel, right: Mapping[str, Floats], courses: Courses) -> Findings:
+    """001-3.3 and 4.1: the small GPT and the pretrained encoder beside what needs no network."""
+    model, task = trained.model, classification_of(trained)
+    assert isinstance(model, Classifier)
+    shape = f"{model.head.in_features} to {model.head.out_features}"
+    wanted = f"{NANO.d_model} to {len(task.store.labels)}"
+    yield SMALL.same("the language head gave way to one for labels", shape, wanted)
+    batch = task.examples("dev").take(np.arange(8))
+    with torch.no_grad():
+        together = model(**batch.inputs)
+        alone = torch.cat([model(**task.examples("dev").take(np.array([i])).inputs) for i in range(8)])
+    yield SMALL.equal("its logits do not depend on padding", (together - alone).numpy(), 1e-5)
+    for row, name, statement in (
+        (SMALL, MAJORITY, "the small GPT finds more labels than the majority label"),
+        (SMALL, NGRAMS, "and more than TF-IDF n-grams"),
+        (SMALL, RANDOM, "and more than with random weights: what it read before helps"),
+    ):
+        yield row.within(statement, _beside(right[GPT], right[name]), 0.0, shown=f"{{}} above {name}")
+    best = max((FROZEN, LAST), key=lambda name: right[name].mean())
+    for name in (MAJORITY, NGRAMS, GPT):
+        statement = f"a pretrained encoder finds more labels than {name}"
+        yield TUNED.within(statement, _beside(right[best], right[name]), 0.0, shown=f"{best}: {{}}")
+
+
+def _fixture(right: Mapping[str, Floats], courses: Courses) -> Findings:
+    """001-4.2 and E15: what the fixture learns as published, and whether it could learn more."""
+    blind = math.log(2)
+    loss = mean_interval([one.loss["test"][-1] for one in courses[AS_PRINTED]])
+    statement = "as published, the fixture's loss stays that of a blind guess"
+    yield E15.within(statement, loss, blind - CLOSE, blind + CLOSE, f"{PRINTED_LOSS}, training")
+    gain = _beside(right[AS_PRINTED], right[MAJORITY])
+    statement = "as published, it finds no more labels than the majority label"
+    yield E15.within(statement, gain, high=CLOSE, printed=".541667 = 130 of 240")
+    gain = _beside(right[FASTER], right[MAJORITY])
+    statement = "that it has not enough parameters: 100 times the rate does not help it either"
+    yield E15.within(statement, gain, high=CLOSE, printed="not enough parameters", shown=f"{{}} above {MAJORITY}")
+    worse = _beside(right[GPT], right[AS_PRINTED])
+    yield FIXTURE.within(
+        "the small GPT finds more labels than the fixture as published", worse, 0.0, printed="66.7 against 54.2 %"
+    )
+    statement = "the small GPT finds more labels than the fixture with 100 times the rate"
+    yield FIXTURE.within(statement, _beside(right[GPT], right[FASTER]), 0.0)
+
+
+def _table_of(texts: Texts) -> str:
+    written = io.StringIO()
+    out = csv.writer(written, lineterminator="\n")
+    out.writerow(FIELDS)
+    out.writerows((*pair, part) for part, own in texts.parts.items() for pair in own)
+    return written.getvalue()
