@@ -43,8 +43,9 @@ def listing() -> list[dict[str, str]]:
 
 
 TAKE_CORPUS = ("tiny-corpus", "larger-corpus", "sentiment-head", "published-isoflop")
+FETCHED = {"sentiment-head": ("tweets", "minilm-l6")}
 EXPERIMENTS = {
-    name: Experiment(name, tuple(rows.split()), question, takes_corpus=name in TAKE_CORPUS)
+    name: Experiment(name, tuple(rows.split()), question, name in TAKE_CORPUS, FETCHED.get(name, ()))
     for name, rows, question in (
         ("duplicated-feature", "000-Q1 E1", "Does a doubled feature share the old weight?"),
         ("email-ab-test", "000-Q2 E2", "Which of five e-mail templates differ from A at 95 %?"),

@@ -103,10 +103,10 @@ def _split(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
 
     labels = [label for _, label in pairs]
     rare = [label for label, count in Counter(labels).items() if count < 2]
-    if rare or len(set(labels)) < 2:
+    if rare or len(set(labels)) != 2:
         raise DataError(
-            f"the first {len(pairs):,} texts have the labels {', '.join(sorted(set(labels)))}; expected two labels or "
-            "more, and two texts or more of each"
+            f"the first {len(pairs):,} texts have the labels {', '.join(sorted(set(labels)))}; expected two, such as 0 "
+            "and 1, and two texts or more of each"
         )
     parts: list[list[Pair]] = train_test_split(list(pairs), random_state=42, test_size=0.2, stratify=labels)
     yield from parts
