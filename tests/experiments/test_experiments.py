@@ -202,7 +202,7 @@ def test_experiments_are_found_by_name_row_and_claim():
 @pytest.mark.parametrize(
     ("name", "said"),
     [("email-test", "email-ab-test"), ("000-Q9", "000-Q"), ("zzzz", "lists them"), ("004-4.2", "not built yet"),
-     ("001-4.1", "001-4.1 (fine-tune a pretrained model")],
+     ("004-4.1", "004-4.1 (CLIP: pictures against texts")],
 )  # fmt: skip
 def test_a_name_that_cannot_be_run(name, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
