@@ -136,8 +136,8 @@ def _arms(at: Setting, texts: Texts, corpus: Path, minilm: Path) -> Steps[list[A
     gpt = override(gpt, ["model.pool=last", "optimizer.lr=5e-4", "optimizer.beta_2=0.95", "schedule.curve=constant"])
     base = _settled(at, recipe("classify", str(corpus)), corpus, at.size(3000, quick=4), often[1])
     fixture = override(base.replace(model=untrained_classifier(), optimizer=TRAINER), ["text.tokenizer=gpt2"])
-    encoder = _settled(at, continue_from(minilm, str(corpus), columns=FIELDS), corpus, at.size(120, quick=2), never)
-    tuned = ["train.freeze=4", "optimizer.lr=2e-3", "optimizer.trunk_factor=0.1", "schedule.warmup=12"]
+    encoder = _settled(at, continue_from(minilm, str(corpus), columns=FIELDS), corpus, at.size(60, quick=2), never)
+    tuned = ["train.freeze=4", "optimizer.lr=2e-3", "optimizer.trunk_factor=0.1", "schedule.warmup=6"]
     return [
         Arm(GPT, gpt),
         Arm(RANDOM, gpt.replace(start=None)),
