@@ -23,9 +23,12 @@ from windtunnel.models.pretrained.catalogue import MINILM
 from windtunnel.report.outcome import Claim
 from windtunnel.text.corpora.cache import cache_folder
 from windtunnel.text.corpora.labelled import TWEETS
-from windtunnel.training.events import Evaluation
-from windtunnel.training.loop import fit
+from windtunnel.training.checkpoint import checkpoints
+from windtunnel.training.data import open_store
+from windtunnel.training.events import Step
+from windtunnel.training.loop import resume
 from windtunnel.training.recipes import recipe
+from windtunnel.training.run import create_run, open_run, resolve
 
 WORDS = {"0": ["dull", "bad", "slow"], "1": ["fine", "good", "warm"]}
 
@@ -123,7 +126,15 @@ def test_a_run_is_judged_at_each_of_its_checkpoints(tmp_path):
     base = recipe("classify", str(path))
     train = {"steps": 12, "eval_every": 4, "save_every": 4, "keep": 9, "choose": "last", "threads": 1, "batch_size": 8}
     config = base.replace(text=base.text.replace(columns=FIELDS), train=base.train.replace(**train))
-    events = [event for event in fit(config, tmp_path / "run") if isinstance(event, Evaluation) and event.step]
+    store = open_store(config)
+    create_run(tmp_path / "run", resolve(config, store), store)
+    taken = []
+    for event in resume(tmp_path / "run", should_stop=lambda: len(taken) == 6):  # noqa: B023
+        taken += [event] if isinstance(event, Step) else []
+    assert {step for step, _ in checkpoints(tmp_path / "run")} == {4, 6}
+    for _ in resume(tmp_path / "run"):
+        pass
+    events = [event for event in open_run(tmp_path / "run").events("evaluation") if event.step]
     found = course_of(tmp_path / "run")
     assert found.steps == [event.step for event in events] == [4, 8, 12]
     assert [one.loss for one in found.seen["dev"]] == pytest.approx([event.loss for event in events], abs=1e-6)

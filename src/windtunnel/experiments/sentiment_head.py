@@ -181,9 +181,10 @@ def courses_of(folders: Sequence[Path]) -> list[Course]:
 
 
 def course_of(folder: Path) -> Course:
-    """What a run predicts at each checkpoint that it kept."""
+    """What a run predicts at each checkpoint that it kept after an evaluation; one of a stop between is passed over."""
     trained = load(folder)
-    task, steps = classification_of(trained), sorted(step for step, _ in checkpoints(folder))
+    task, train = classification_of(trained), trained.run.config.train
+    steps = sorted(step for step, _ in checkpoints(folder) if step % train.eval_every == 0 or step == train.steps)
     seen: dict[str, list[Seen]] = {split: [] for split in (("train", "dev") if len(steps) > 1 else ("dev",))}
     for step in steps:
         for split, own in seen.items():
