@@ -326,10 +326,11 @@ def _fixture(right: Mapping[str, Floats], courses: Courses) -> Findings:
     gain = _beside(last[AS_PRINTED], right[MAJORITY])
     statement = "as published, it finds no more labels than the majority label"
     yield E15.within(statement, gain, high=CLOSE, printed=".541667 = 130 of 240")
-    gain = _beside(last[FASTER], right[MAJORITY])
+    best = max((one.test["last"] for one in courses[FASTER]), key=lambda seen: seen.accuracy)
+    gain = bca_interval(best.right - right[MAJORITY], confidence=1 - 0.05 / len(courses[FASTER]))  # the best of so many
     seeds = ", ".join(f"{one.test['last'].accuracy:.3f}" for one in courses[FASTER])
-    statement = "that it has not enough parameters: 100 times the rate does not help it either"
-    shown = f"{{}} above {MAJORITY}; accuracy by seed {seeds}"
+    statement = "that it has not enough parameters: with 100 times the rate no seed finds more than that either"
+    shown = f"the best seed {{}} above {MAJORITY}; accuracy by seed {seeds}"
     yield E15.within(statement, gain, high=CLOSE, printed="not enough parameters", shown=shown)
     for name, printed in ((AS_PRINTED, "66.7 against 54.2 %"), (FASTER, "")):
         statement = f"the small GPT finds more labels than the {name}, each after its last step"
