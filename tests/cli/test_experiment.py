@@ -49,7 +49,7 @@ def test_json_is_one_document_and_out_is_the_folder(windtunnel, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("001-3.3", "is not built yet")]
+    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("004-4.1", "is not built yet")]
 )
 def test_a_name_that_cannot_be_run(windtunnel, name, said):
     code, out, err = windtunnel("experiment", name)

@@ -144,8 +144,45 @@ def test_frozen_parameters_stay_and_the_others_move(tmp_path, what, moved):
     assert all(any(name.startswith(start) for name in changed) for start in moved)
 
 
+@pytest.mark.parametrize(("changes", "factor_of"), [
+    (["optimizer.trunk_factor=0.1"], {"trunk.": 0.1, "head.": 1}),
+    (["optimizer.layer_decay=0.5"], {"trunk.embedding.": 0.125, "trunk.position.": 0.125, "trunk.blocks.0.": 0.25,
+                                     "trunk.blocks.1.": 0.5, "trunk.norm.": 1, "head.": 1}),
+    (["optimizer.trunk_factor=0.5", "optimizer.layer_decay=0.1"], {"trunk.embedding.": 5e-4, "trunk.position.": 5e-4,
+                                     "trunk.blocks.0.": 5e-3, "trunk.blocks.1.": 0.05, "trunk.norm.": 0.5, "head.": 1}),
+])  # fmt: skip
+def test_in_one_step_every_parameter_moves_at_the_rate_of_its_part(tmp_path, changes, factor_of):
+    """Adam's first step moves a weight by its rate, so a group that the optimizer was not given would be seen."""
+    plain = ["train.steps=1", "schedule.warmup=0", "optimizer.weight_decay=0", "optimizer.epsilon=1e-20",
+             "model.trunk.n_layers=2", "train.choose=last"]  # fmt: skip
+    config = config_of(tmp_path, *plain, *changes)
+    before = resolve(config, open_store(config)).model.build(0).state_dict()
+    events = events_of(config, tmp_path / "run")
+    after = load(tmp_path / "run").model.state_dict()
+    found = {name: (after[name] - before[name]).abs().max().item() for name in before}
+    wanted = {name: 0.01 * f for name in before for start, f in factor_of.items() if name.startswith(start)}
+    assert found == pytest.approx(wanted, rel=1e-2, abs=1e-7)
+    note = next(event.note for event in events if isinstance(event, Started))
+    sizes = {start: sum(t.numel() for name, t in before.items() if name.startswith(start)) for start in factor_of}
+    rates = {f: [s for s in factor_of if factor_of[s] == f] for f in factor_of.values()}
+    said = [f"{0.01 * f:.3g} ({sum(sizes[s] for s in own):,} parameters)" for f, own in rates.items()]
+    assert note.startswith("peak learning rates: ")
+    assert all(one in note for one in said), note
+    assert "head" in note.partition(";")[0]
+
+
+def test_parts_with_rates_of_their_own_go_on_as_if_never_stopped(tmp_path):
+    config = config_of(tmp_path, "train.steps=10", "optimizer.trunk_factor=0.3", "train.choose=last")
+    compare_with_stopped(config, tmp_path)
+
+
 def test_a_run_with_frozen_parts_goes_on_as_if_it_was_never_stopped(tmp_path):
     config = config_of(tmp_path, "train.steps=10", "train.freeze=1", "model.trunk.n_layers=2", "train.choose=last")
+    compare_with_stopped(config, tmp_path)
+
+
+def compare_with_stopped(config, tmp_path):
+    """A run equals, bit for bit, one that was stopped after six steps and resumed."""
     events_of(config, tmp_path / "whole")
     done, store = [], open_store(config)
     create_run(tmp_path / "cut", resolve(config, store), store)
@@ -209,10 +246,23 @@ def test_a_label_that_train_lacks_is_improbable():
     (["task.kind=language"], r"predicts labels"),
     (["task.kind=translation"], r"predicts labels"),
     (["train.freeze=7"], r"this model has 1; give at most"),
+    (["optimizer.trunk_factor=0.1", "optimizer.name=muon"], r"trunk_factor=0\.1 is for adamw and sgd: muon has rates"),
+    (["optimizer.layer_decay=0.9", "train.freeze=all"], r"layer_decay=0\.9 has no effect with train\.freeze=all"),
+    (["optimizer.trunk_factor=0"], r"optimizer\.trunk_factor: input should be greater than 0, given 0"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         events_of(config_of(tmp_path, *changes), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("family", "changes", "message"), [
+    (TransformerConfig(), ["optimizer.trunk_factor=0.1"], r"with a trunk and a head, and this is a transformer"),
+    (MLPConfig(), ["optimizer.layer_decay=0.9"], r"one stack of layers, and this mlp has no layers"),
+])  # fmt: skip
+def test_rates_of_parts_that_a_model_lacks_are_refused(family, changes, message):
+    config = override(recipe("tiny", "names").replace(model=family), changes)
+    with pytest.raises(ConfigError, match=message):
+        resolve(config, open_store(config))
 
 
 def test_a_corpus_without_labels_is_refused(tmp_path):

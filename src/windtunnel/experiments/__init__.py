@@ -42,9 +42,10 @@ def listing() -> list[dict[str, str]]:
     return rows
 
 
-TAKE_CORPUS = ("tiny-corpus", "larger-corpus", "published-isoflop")
+TAKE_CORPUS = ("tiny-corpus", "larger-corpus", "sentiment-head", "published-isoflop")
+FETCHED = {"sentiment-head": ("tweets", "minilm-l6")}
 EXPERIMENTS = {
-    name: Experiment(name, tuple(rows.split()), question, takes_corpus=name in TAKE_CORPUS)
+    name: Experiment(name, tuple(rows.split()), question, name in TAKE_CORPUS, FETCHED.get(name, ()))
     for name, rows, question in (
         ("duplicated-feature", "000-Q1 E1", "Does a doubled feature share the old weight?"),
         ("email-ab-test", "000-Q2 E2", "Which of five e-mail templates differ from A at 95 %?"),
@@ -57,6 +58,8 @@ EXPERIMENTS = {
          "Does a small GPT reach the entropy of its text, and is what it writes as probable as there?"),
         ("larger-corpus", "001-3.1 001-3.2",
          "Is a loaded or resumed model the one that was trained, and how much of what it writes is copied?"),
+        ("sentiment-head", "001-3.3 001-4.1 001-4.2 E14 E15",
+         "Is a small GPT's head for sentiment better than what needs no network, and is a fixture pretrained?"),
         ("gpt2-report", "000-R", "What did building, altering and distributing GPT-2 show, and what was hard?"),
         ("training-on-many-devices", "000-T3a 000-T3b 000-T3c",
          "Is a run the same on one process, with DDP and with FSDP, and what does each rank hold?"),

@@ -162,12 +162,14 @@ class Experiment:
 
     question: what it answers, in one line.
     takes_corpus: whether a user may give it a corpus.
+    fetched: corpora and models that must have been got before, by name; it says so when they are not there.
     """
 
     name: str
     rows: tuple[str, ...]
     question: str
     takes_corpus: bool = False
+    fetched: tuple[str, ...] = ()
 
     @property
     def run(self) -> Callable[[Setting], Findings]:

@@ -52,8 +52,9 @@ class Setup:
     A change returns it: as it is after altering the model in place, or with other parts, by `replace`.
 
     model: with its first weights, on this machine's device. New weights that torch draws are a function of the seed.
-    optimizer: over all parameters of the model. The schedule sets the `lr` of all its groups before every step. One of
-        your own keeps what changes while it trains in `optimizer.state[parameter]`, as tensors: a checkpoint has these.
+    optimizer: over all parameters of the model. The schedule sets the `lr` of all its groups before every step, times
+        the `factor` of a group that has one. One of your own keeps what changes while it trains in
+        `optimizer.state[parameter]`, as tensors: a checkpoint has these.
     loss: (logits (B, T', V), targets (B, T')) -> the sum over all targets, in nats, (); IGNORED ones take no part. It
         is for training: every run is judged by the task's own.
     batch_of: step, from 0 on -> Batch; a function of nothing else, so that a resumed run sees the same.

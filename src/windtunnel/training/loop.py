@@ -38,7 +38,7 @@ from windtunnel.training.events import (
     to_line,
 )
 from windtunnel.training.frozen import freeze, solve_head
-from windtunnel.training.optimizer import build_optimizer, restore_optimizer
+from windtunnel.training.optimizer import build_optimizer, rates_note, restore_optimizer
 from windtunnel.training.run import (
     METRICS,
     Run,
@@ -119,8 +119,9 @@ def resume(
         ranks.listen(should_stop)
         with ranks.barrier():
             log = held.enter_context(_open_log(run.folder / METRICS, size) if ranks.rank == 0 else _no_log())
-        changed = f"changed by {own.name}" if own else trained_note(state.model, run.config.lora)
-        note = "; ".join(filter(None, (warnings, note, changed, compiling_note(run.config))))
+            changed = f"changed by {own.name}" if own else trained_note(state.model, run.config.lora)
+            rates = rates_note(state.model, state.optimizer, run.config.optimizer.lr)
+            note = "; ".join(filter(None, (warnings, note, changed, rates, compiling_note(run.config))))
         held.enter_context(users_code(own))
         session = _Session(run, store, task, state, ranks, log, write_sample)
         for event in session.events(step, note, new=size == 0):

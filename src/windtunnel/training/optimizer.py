@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from windtunnel.config import Config
 from windtunnel.errors import ArtifactError
+from windtunnel.nn.blocks import layers_of
 from windtunnel.training.muon import Muon, hidden_matrices
 
 
 class OptimizerConfig(Config):
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), SGD with momentum, or Muon (`windtunnel.training.muon`)."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"decay_vectors", "matrix_lr"})
+    added: ClassVar[frozenset[str]] = frozenset({"decay_vectors", "matrix_lr", "trunk_factor", "layer_decay"})
     name: Literal["adamw", "sgd", "muon"] = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate; the schedule multiplies it."""
@@ -30,18 +31,26 @@ class OptimizerConfig(Config):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """On matrices; biases, norms and other vectors are decayed only with `decay_vectors`."""
     decay_vectors: bool = False
+    trunk_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of a classifier: the learning rate of the trunk is this many times that of the head."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The learning rate of a layer is this many times that of the one above it: `lr` is for what lies above the last
+    layer, and the embeddings lie below the first (Clark et al. 2020, arXiv 2003.10555)."""
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """An optimizer over all parameters that are trained in two groups: matrices with decay, vectors without or with."""
+    """An optimizer over all parameters that are trained: for each learning rate a group of matrices, which are decayed,
+    and one of vectors, which are or are not. `factor` of a group is its learning rate, times that of the schedule."""
     hidden = hidden_matrices(model) if config.name == "muon" else {}
     hidden = {p: rows for p, rows in hidden.items() if p.requires_grad}
-    parameters = [p for p in model.parameters() if p.requires_grad and p not in hidden]
+    parameters = {p: f for p, f in rate_factors(model, config).items() if p.requires_grad and p not in hidden}
+    decays = {True: config.weight_decay, False: config.weight_decay * config.decay_vectors}
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": config.weight_decay * config.decay_vectors},
+        {"params": own, "weight_decay": decay, "lr": config.lr * factor, "factor": factor}
+        for factor in sorted(set(parameters.values()), reverse=True)
+        for matrices, decay in decays.items()
+        if (own := [p for p, f in parameters.items() if f == factor and (p.dim() >= 2) == matrices])
     ]
-    groups = [group for group in groups if group["params"]]
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     betas = (config.beta_1, config.beta_2)
@@ -49,6 +58,46 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         rates, matrices = (config.lr, config.matrix_lr), list(hidden.items())
         return Muon(matrices, groups, *rates, config.momentum, config.weight_decay, betas=betas, eps=config.epsilon)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.epsilon, fused=True)
+
+
+def rate_factors(model: nn.Module, config: OptimizerConfig) -> dict[nn.Parameter, float]:
+    """What the learning rate of each parameter is, times that of the schedule."""
+    trunk, layers = getattr(model, "trunk", None), layers_of(model)
+    inside = set(trunk.parameters()) if isinstance(trunk, nn.Module) else set()
+    heights = {p: height for height, layer in enumerate(layers, start=1) for p in layer.parameters()}
+    factors, outside = {}, 0  # a parameter outside of all layers stands below the first, or above the last
+    for p in model.parameters():
+        outside = len(layers) + 1 if p in heights else outside
+        depth = len(layers) + 1 - heights.get(p, outside)
+        factors[p] = config.layer_decay**depth * (config.trunk_factor if p in inside else 1.0)
+    return factors
+
+
+def rates_note(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float) -> str:
+    """The peak learning rate of each part of a model, and its parameters, as the optimizer holds them; empty where all
+    have the same."""
+    factors = {p: group.get("factor", 1.0) for group in optimizer.param_groups for p in group["params"]}
+    if len(set(factors.values())) < 2:
+        return ""
+    named = {name: p for name, p in model.named_parameters() if p in factors}
+    parts: dict[float, dict[str, int]] = {}
+    for name, p in named.items():
+        part = _part(name, {other: factors[q] for other, q in named.items()})
+        own = parts.setdefault(factors[p], {})
+        own[part] = own.get(part, 0) + p.numel()
+    said = [
+        f"{', '.join(own)} {lr * factor:.3g} ({sum(own.values()):,} parameters)"
+        for factor, own in sorted(parts.items(), reverse=True)
+    ]
+    return f"peak learning rates: {'; '.join(said)}"
+
+
+def _part(name: str, factors: Mapping[str, float]) -> str:
+    """The largest part of a model around a parameter that has its factor throughout."""
+    words = name.split(".")
+    parts = (".".join(words[:n]) for n in range(1, len(words)))
+    alike = (part for part in parts if len({f for n, f in factors.items() if n.startswith(f"{part}.")}) == 1)
+    return next(alike, name)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

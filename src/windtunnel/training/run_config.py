@@ -139,6 +139,7 @@ def check_family(config: RunConfig) -> None:
         )
     if train.freeze == "all" and config.task.kind != "classification":
         raise ConfigError("train.freeze=all solves the head of a classifier; give task.kind=classification, or omit it")
+    _check_rates(config)
     if train.recompute and not model.has_blocks:
         raise ConfigError(f"train.recompute computes blocks again, and the family {model.family} has none; omit it")
     if model.needs_whole_batch and train.batch_size < 2 * train.grad_accumulation:
@@ -160,3 +161,26 @@ def _check_lora(config: RunConfig) -> None:
             f"lora.rank={rank} adapts a trained model, and this run begins with random weights; give --from RUN"
         )
     check_lora(config.model, config.lora)
+
+
+def _check_rates(config: RunConfig) -> None:
+    """Raises ConfigError for learning rates by part of a model that has no such parts."""
+    model, optimizer = config.model, config.optimizer
+    given = [name for name in ("trunk_factor", "layer_decay") if getattr(optimizer, name) != 1]
+    if not given:
+        return
+    what = f"optimizer.{given[0]}={getattr(optimizer, given[0])}"
+    if "trunk_factor" in given and "trunk" not in type(model).model_fields:
+        raise ConfigError(
+            f"{what} is for a model with a trunk and a head, and this is a {model.family}; omit it, or give "
+            "--recipe classify on texts with labels"
+        )
+    if "layer_decay" in given and (model.stackable or model.reads == "pair"):
+        why = "no layers" if model.stackable else "two stacks of layers"
+        raise ConfigError(
+            f"optimizer.layer_decay is for one stack of layers, and this {model.family} has {why}; omit it"
+        )
+    if optimizer.name == "muon":
+        raise ConfigError(f"{what} is for adamw and sgd: muon has rates of its own, optimizer.matrix_lr; omit it")
+    if config.train.freeze == "all":
+        raise ConfigError(f"{what} has no effect with train.freeze=all, which solves the head without steps; omit it")

@@ -70,7 +70,7 @@ def update(
     clip_gradients(model, optimizer, total, limit, ranks)
     guard_update(model, optimizer, lr, min(norm, limit), ranks)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("factor", 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
