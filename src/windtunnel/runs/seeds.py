@@ -127,8 +127,8 @@ def evaluate_seeds(
         if read not in store.splits or len(store.splits[read].ids) == 0:
             there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
             raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {there}")
-        task = open_task(trained.run.config, store)
-        rows.append((str(folder), evaluate(trained.model, task, read, trained.step)))
+        config = _in_reach(trained.run.config, store, read) if corpus else trained.run.config
+        rows.append((str(folder), evaluate(trained.model, open_task(config, store), read, trained.step)))
     return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
 
 
@@ -142,6 +142,14 @@ def other_store(trained: TrainedModel, corpus: str, whole: bool = False) -> Toke
     if whole:
         text = text.replace(dev_fraction=0.0, test_fraction=0.0)
     return prepare(open_corpus(corpus), text, tokenizer=trained.tokenizer)
+
+
+def _in_reach(config: RunConfig, store: TokenStore, split: str) -> RunConfig:
+    """The config with windows no longer than a running text: a page is shorter than the context of a large model."""
+    part, model = store.splits[split], config.model
+    if part.offsets is not None or not 2 < len(part.ids) <= model.context_length:
+        return config
+    return config.replace(model=model.replace(context_length=len(part.ids) - 1))
 
 
 def _means(found: Sequence[Evaluation]) -> dict[str, Estimate]:
