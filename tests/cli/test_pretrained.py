@@ -420,6 +420,12 @@ def test_of_another_text_all_of_it_is_read_and_the_perplexity_stands_beside_the_
     assert found["perplexity"]["estimate"] == pytest.approx(np.exp(loss))
     _, out, _ = windtunnel("evaluate", "import-hf", "--corpus", page, "--split", "all")
     assert f"nats a token, perplexity {np.exp(loss):.2f}, on the whole text of" in out
+    page.write_text("ann an")  # shorter than the context
+    short = document("evaluate", "import-hf", "--corpus", page, "--split", "all")["seeds"][0][1]
+    ids = torch.from_numpy(trained.tokenizer.encode("ann an"))
+    assert trained.run.config.model.context_length > len(ids)
+    nats = torch.nn.functional.cross_entropy(trained.model(ids[None, :-1])[0], ids[1:])
+    assert (short["n_tokens"], short["scores"]["loss"]) == (len(ids) - 1, pytest.approx(nats.item(), rel=1e-5))
 
 
 def test_the_cache_is_listed_and_cleared(windtunnel, document, tmp_path, monkeypatch):

@@ -3,7 +3,21 @@
 from collections import Counter
 from itertools import pairwise
 
-from windtunnel.experiments.verbal_arithmetic import NUMBERS, counting, expressions, source_split
+from windtunnel.experiments.frame import Claim, Setting
+from windtunnel.experiments.minilm_arms import UNTRAINED, WHOLE, minilm_arms
+from windtunnel.experiments.verbal_arithmetic import (
+    NUMBERS,
+    counting,
+    expressions,
+    large_arms,
+    source_split,
+    write_expressions,
+)
+from windtunnel.models.pretrained.catalogue import MINILM
+from windtunnel.models.pretrained.encoders import wordpiece
+from windtunnel.text.tokenizers import open_tokenizer
+from windtunnel.training.checkpoint import weights_sha256
+from windtunnel.training.run import initial_model
 
 
 def test_the_table_is_whole_and_has_the_published_counts():
@@ -36,3 +50,29 @@ def test_counting_says_nothing_of_two_numbers_but_successors():
             assert {b - a for a, b in pairwise(places)} in ({1}, {-1})
     tried = {text for text, _ in expressions()}
     assert not tried & set(told)
+
+
+def test_the_arms_of_minilm_are_what_they_say(tmp_path, monkeypatch):
+    """On a tiny BERT that stands where MiniLM would."""
+    from transformers import BertConfig, BertModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NUMBERS, "plus", "minus", "##s"]
+    small = {"hidden_size": 16, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 32}
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    BertModel(BertConfig(**small, vocab_size=len(words), max_position_embeddings=16)).save_pretrained(MINILM.path)
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    (MINILM.path / "tokenizer.json").write_text(wordpiece(tmp_path / "vocab.txt").to_json())
+    at, corpus = Setting(quick=True, seed=0, out=tmp_path / "out"), tmp_path / "expressions.csv"
+    write_expressions(corpus, source_split())
+    found = list(large_arms(at, corpus))
+    claims = [claim for claim in found if isinstance(claim, Claim)]
+    assert {claim.id for claim in claims} == {"004-3.2", "004-3.3", "004-3.4"}
+    whole, read_wrongly = minilm_arms(at, corpus)[3:]
+    ids = [open_tokenizer(arm.config.text.tokenizer).encode("three minus five") for arm in (whole, read_wrongly)]
+    assert (ids[0].tolist(), sorted(set(ids[0]) & set(ids[1]))) == ([8, 26, 10], [])
+    weights = {
+        arm.name: weights_sha256(initial_model(arm.config).trunk.state_dict()) for arm in minilm_arms(at, corpus)
+    }
+    assert len({*weights.values()}) == 2
+    assert weights[UNTRAINED] != weights[WHOLE]
+    assert [arm.config.train.freeze for arm in minilm_arms(at, corpus)] == [None, "all", 4, None, None]

@@ -19,6 +19,9 @@ from windtunnel.inspect.classification import (
 )
 from windtunnel.report.classification import first_line, judged_dict, save_judged
 from windtunnel.stats.paired import mcnemar
+from windtunnel.text.features import linear_head
+from windtunnel.training.data import train_texts
+from windtunnel.training.frozen import features
 from windtunnel.training.imports import continue_from
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
@@ -101,6 +104,27 @@ def test_the_features_that_a_classifier_began_with_are_what_a_frozen_one_is_made
         *_, found = baselines(stepped.run.config, task, split)
         assert found.name == FROZEN
         np.testing.assert_allclose(found.probabilities, predict_split(frozen, task, split), atol=1e-4)
+
+
+def test_of_a_sample_of_the_texts_a_frozen_one_and_its_baselines_learn_the_same(easy, tmp_path):
+    corpus = easy.run.config.corpus
+    config = override(continue_from(easy.run.folder, corpus, "classify"), ["train.threads=1", "train.n_examples=41"])
+    told = [*fit(override(config, ["train.freeze=all"]), tmp_path / "frozen")]
+    assert any("its features of 41 texts were computed once" in str(event) for event in told)
+    frozen = load(tmp_path / "frozen")
+    task = classification_of(frozen)
+    chosen = train_texts(config, task)
+    assert len({*chosen}) == 41
+    labels = task.store.splits["train"].labels[chosen]
+    *_, found = baselines(override(frozen.run.config, ["train.freeze=none"]), task, "test")
+    np.testing.assert_allclose(found.probabilities, predict_split(frozen, task, "test"), atol=1e-4)
+    _, prior, *_ = baselines(frozen.run.config, task, "test")
+    assert prior.probabilities[0, 0] == pytest.approx((labels == 0).mean())
+    weights, *_ = linear_head(
+        features(frozen.model, task, "train")[chosen], labels, features(frozen.model, task, "dev"),
+        task.store.splits["dev"].labels, 2,
+    )  # fmt: skip
+    np.testing.assert_allclose(frozen.model.head.weight.detach(), weights, rtol=1e-4, atol=1e-5)
 
 
 def test_a_classifier_that_only_equals_its_baseline_says_so_first(easy, tmp_path):

@@ -12,6 +12,7 @@ from windtunnel.models import Classifier
 from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats, Ints, Kind, fit, weigh, weigher
 from windtunnel.text.store_build import texts_of_splits
+from windtunnel.training.data import train_texts
 from windtunnel.training.frozen import features, solved_head
 from windtunnel.training.run import initial_model
 from windtunnel.training.run_config import RunConfig
@@ -40,31 +41,32 @@ def labels_of(task: Classification, split: str) -> Ints:
 def baselines(
     config: RunConfig, task: Classification, split: str, texts: Mapping[str, Sequence[str]] | None = None
 ) -> Iterator[Baseline]:
-    """All that can be had; each learns from the train split, and what it chooses it chooses on dev.
+    """All that can be had; each learns from the texts that the classifier learned from, and chooses on dev.
 
     Args:
         texts: of each split, where `texts_of_splits` has been called already.
     """
-    n, n_labels = task.n_units(split), task.model.n_labels
-    counts = np.bincount(labels_of(task, "train"), minlength=n_labels)
+    n, n_labels, chosen = task.n_units(split), task.model.n_labels, train_texts(config, task)
+    counts = np.bincount(labels_of(task, "train")[chosen], minlength=n_labels)
     yield Baseline(MAJORITY, np.tile(np.eye(n_labels)[counts.argmax()], (n, 1)), task.store.labels[counts.argmax()])
     yield Baseline(PRIOR, np.tile(counts / counts.sum(), (n, 1)), "a label drawn with its share of train")
-    yield _ngrams(task, split, texts or texts_of_splits(task.store.corpus, config.text))
+    yield _ngrams(task, split, texts or texts_of_splits(task.store.corpus, config.text), chosen)
     if config.start is not None and config.train.freeze != "all":  # else it is the model itself
         try:
-            yield _frozen(config, task, split)
+            yield _frozen(config, task, split, chosen)
         except ArtifactError as error:  # the run that it began with is gone
             yield Baseline(FROZEN, np.full((n, n_labels), np.nan), f"cannot be computed: {error}")
 
 
-def _ngrams(task: Classification, split: str, texts: Mapping[str, Sequence[str]]) -> Baseline:
+def _ngrams(task: Classification, split: str, texts: Mapping[str, Sequence[str]], chosen: Ints) -> Baseline:
     """Words or characters and a C, whichever have the highest accuracy on dev."""
-    train, dev = labels_of(task, "train"), labels_of(task, "dev")
+    train, dev = labels_of(task, "train")[chosen], labels_of(task, "dev")
+    read = [texts["train"][i] for i in chosen]
     found: list[tuple[float, Floats, str]] = []
     for kind, longest in LONGEST.items():
         counter = weigher(kind, len(train), longest)
         try:
-            counted = weigh(counter, texts["train"])
+            counted = weigh(counter, read)
         except DataError:  # no text has a word
             continue
         for penalty in PENALTIES:
@@ -76,11 +78,11 @@ def _ngrams(task: Classification, split: str, texts: Mapping[str, Sequence[str]]
     return Baseline(NGRAMS, probabilities, how)
 
 
-def _frozen(config: RunConfig, task: Classification, split: str) -> Baseline:
+def _frozen(config: RunConfig, task: Classification, split: str, chosen: Ints) -> Baseline:
     """The head solved on what the trunk made of the texts before any training."""
     model = initial_model(config)
     assert isinstance(model, Classifier)
-    weights, biases, penalty = solved_head(model, task)
+    weights, biases, penalty = solved_head(model, task, chosen)
     logits = features(model, task, split) @ weights.T + biases
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return Baseline(FROZEN, powers / powers.sum(axis=1, keepdims=True), f"the trunk that it began with, C {penalty:g}")

@@ -26,7 +26,7 @@ from windtunnel.inspect.lens import Attribution, attribution, gradients, lens
 from windtunnel.inspect.sites import ablated, head_site, patched, recorded, site_names
 from windtunnel.library.settings import PathLike
 from windtunnel.models import Model as Module
-from windtunnel.runs.seeds import WHOLE, evaluate_on, find_run, store_for
+from windtunnel.runs.seeds import evaluate_on, find_run, store_for
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import run
 from windtunnel.training.change import Named
@@ -162,7 +162,7 @@ class Model:
             ConfigError: for a split that there is not, or a run without a corpus.
         """
         store = store_for(self.trained, split, None if corpus is None else str(corpus))
-        return evaluate_on(self.trained, store, "train" if corpus is not None and split == WHOLE else split)
+        return evaluate_on(self.trained, store, split, corpus is not None)
 
     def sites(self) -> list[str]:
         """The names of all that can be recorded and changed; see `windtunnel.inspect.sites`."""

@@ -126,7 +126,7 @@ def evaluate_seeds(
                 raise
             continue
         warnings += trained.warnings
-        rows.append((str(folder), evaluate_on(trained, store, "train" if corpus and split == WHOLE else split)))
+        rows.append((str(folder), evaluate_on(trained, store, split, corpus is not None)))
     return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
 
 
@@ -135,11 +135,20 @@ def store_for(trained: TrainedModel, split: str, corpus: str | None = None) -> T
     return other_store(trained, corpus, whole=split == WHOLE) if corpus else trained.run.store()
 
 
-def evaluate_on(trained: TrainedModel, store: TokenStore, split: str) -> Evaluation:
-    """The scores of a model on the whole of a split. Raises ConfigError for a split that there is not."""
-    if split not in store.splits or len(store.splits[split].ids) == 0:
+def evaluate_on(trained: TrainedModel, store: TokenStore, split: str, is_other: bool = False) -> Evaluation:
+    """The scores of a model on the whole of a split.
+
+    Args:
+        is_other: whether the store is that of another corpus, of which `all` is the whole.
+
+    Raises:
+        ConfigError: for a split that there is not.
+    """
+    read = "train" if is_other and split == WHOLE else split
+    if read not in store.splits or len(store.splits[read].ids) == 0:
         raise nothing_in(trained.run, split, store)
-    return evaluate(trained.model, open_task(trained.run.config, store), split, trained.step)
+    config = _in_reach(trained.run.config, store, read) if is_other else trained.run.config
+    return evaluate(trained.model, open_task(config, store), read, trained.step)
 
 
 def nothing_in(run: Run, split: str, store: TokenStore) -> ConfigError:
@@ -158,6 +167,14 @@ def other_store(trained: TrainedModel, corpus: str, whole: bool = False) -> Toke
     if whole:
         text = text.replace(dev_fraction=0.0, test_fraction=0.0)
     return prepare(open_corpus(corpus), text, tokenizer=trained.tokenizer)
+
+
+def _in_reach(config: RunConfig, store: TokenStore, split: str) -> RunConfig:
+    """The config with windows no longer than a running text: a page is shorter than the context of a large model."""
+    part, model = store.splits[split], config.model
+    if part.offsets is not None or not 2 < len(part.ids) <= model.context_length:
+        return config
+    return config.replace(model=model.replace(context_length=len(part.ids) - 1))
 
 
 def _means(found: Sequence[Evaluation]) -> dict[str, Estimate]:

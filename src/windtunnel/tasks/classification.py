@@ -130,10 +130,10 @@ class LabelledTexts:
         targets = torch.from_numpy(self.labels[indices].astype(np.int64))[:, None]
         return Batch(text_rows(texts, self.tokenizer, self.context_length), targets)
 
-    def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
-        """Batches of `size` texts, the shortest first; with max_tokens a sample of so many texts."""
+    def sweep(self, size: int, max_tokens: int | None = None, chosen: np.ndarray | None = None) -> Iterator[Batch]:
+        """Batches of `size` texts, the shortest first; of the chosen ones, or with max_tokens of a sample."""
         lengths = np.diff(self.offsets)
-        chosen = sample(np.ones(len(self), np.int64), max_tokens)
+        chosen = sample(np.ones(len(self), np.int64), max_tokens) if chosen is None else chosen
         for some in in_turn(chosen[np.argsort(lengths[chosen], kind="stable")], size):
             yield self.take(some)._replace(units=torch.from_numpy(some)[:, None])
 

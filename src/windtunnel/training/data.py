@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from windtunnel.models import Model, build
-from windtunnel.tasks import Task
+from windtunnel.tasks import Classification, Task
 from windtunnel.text.batches import Batch, Examples, Subset, in_epochs
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.features import Ints
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.run_config import RunConfig
 
@@ -43,6 +44,12 @@ def train_examples(config: RunConfig, task: Task) -> Examples:
     """
     whole = task.examples("train")
     return whole if config.train.n_examples is None else Subset(whole, config.train.n_examples)
+
+
+def train_texts(config: RunConfig, task: Classification) -> Ints:
+    """Which texts of the train split a classifier learns from, (N,) in their order; raises as `train_examples`."""
+    read = train_examples(config, task)
+    return np.sort(read.chosen) if isinstance(read, Subset) else np.arange(len(read))
 
 
 def batches(config: RunConfig, task: Task) -> BatchOf:

@@ -16,7 +16,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.models.classifier import Classifier
 from windtunnel.nn.blocks import layers_of
 from windtunnel.tasks import Classification
-from windtunnel.text.features import Floats, linear_head
+from windtunnel.text.features import Floats, Ints, linear_head
 from windtunnel.training.run_config import Freeze
 from windtunnel.training.vectors import kept_vectors, of_split
 
@@ -53,32 +53,34 @@ def _frozen(model: nn.Module, what: Freeze) -> Iterator[nn.Parameter]:
         yield from layer.parameters()
 
 
-def solve_head(model: Classifier, task: Classification) -> str:
-    """Set the head to the logistic regression on the trunk's features of the train split; says what was done."""
-    weights, biases, penalty = solved_head(model, task)
+def solve_head(model: Classifier, task: Classification, chosen: Ints) -> str:
+    """Set the head to the logistic regression on the trunk's features of the chosen texts; says what was done."""
+    weights, biases, penalty = solved_head(model, task, chosen)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(weights))
         assert model.head.bias is not None
         model.head.bias.copy_(torch.from_numpy(biases))
     return (
-        f"the trunk is frozen: its features of {task.n_units('train'):,} texts were computed once, and the head was "
+        f"the trunk is frozen: its features of {len(chosen):,} texts were computed once, and the head was "
         f"solved to convergence (logistic regression, C {penalty:g} chosen on dev)"
     )
 
 
-def solved_head(model: Classifier, task: Classification) -> tuple[Floats, Floats, float]:
-    """`linear_head` of the trunk's features of the train split and of dev."""
-    train = features(model, task, "train")
+def solved_head(model: Classifier, task: Classification, chosen: Ints) -> tuple[Floats, Floats, float]:
+    """`linear_head` of the trunk's features of the chosen texts of the train split (`train_texts`) and of dev."""
+    train = features(model, task, "train", chosen)
     dev = features(model, task, "dev") if task.n_units("dev") else train[:0]
     labels = {split: np.asarray(task.store.splits[split].labels, np.int64) for split in ("train", "dev")}
-    return linear_head(train, labels["train"], dev, labels["dev"], task.model.n_labels)
+    return linear_head(train, labels["train"][chosen], dev, labels["dev"], task.model.n_labels)
 
 
-def features(model: Classifier, task: Classification, split: str) -> Floats:
-    """The pooled vectors (N, D) of a split's texts, from the cache where they are there."""
+def features(model: Classifier, task: Classification, split: str, chosen: Ints | None = None) -> Floats:
+    """The pooled vectors (N, D) of a split's texts, or the chosen ones, from the cache where they are there."""
+    n = task.n_units(split)
+    some = [] if chosen is None or len(chosen) == n else [chosen.tolist()]
     return kept_vectors(
         model.trunk,
-        [model.config.pool, task.store.folder.name, split],
-        (task.n_units(split), model.config.trunk.d_model),
-        lambda: of_split(model, lambda ids, kept: model.pooled(ids, kept).float(), task, split),
+        [model.config.pool, task.store.folder.name, split, *some],
+        (n if chosen is None else len(chosen), model.config.trunk.d_model),
+        lambda: of_split(model, lambda ids, kept: model.pooled(ids, kept).float(), task, split, chosen),
     )

@@ -22,7 +22,7 @@ from windtunnel.training import machine
 from windtunnel.training.change import Change, Named, Setup, change_for, set_up, users_code
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint, prune, save_checkpoint
 from windtunnel.training.compiling import compiling_note, prepare_blocks
-from windtunnel.training.data import open_store, open_task
+from windtunnel.training.data import open_store, open_task, train_texts
 from windtunnel.training.disk import locked, saving
 from windtunnel.training.distributed import Ranks
 from windtunnel.training.evaluate import evaluate
@@ -227,7 +227,7 @@ def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple
         if checkpoint is None and run.config.train.freeze == "all":
             assert isinstance(model, Classifier)
             assert isinstance(task, Classification)
-            solved = solve_head(model, task)
+            solved = solve_head(model, task, train_texts(run.config, task))
         freeze(model, run.config.train.freeze)
         setup = set_up(change, run.config, task, model) if change else None
         model = setup.model if setup else model

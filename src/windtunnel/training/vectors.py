@@ -25,7 +25,7 @@ from windtunnel.models.transformer import Transformer
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.classification import Classification, text_rows
 from windtunnel.text.corpora.cache import cache_folder
-from windtunnel.text.features import Floats
+from windtunnel.text.features import Floats, Ints
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training.checkpoint import weights_sha256
 from windtunnel.training.disk import saving
@@ -37,11 +37,14 @@ Function = Callable[[Tensor, Tensor], Tensor]
 """(ids (B, T), kept (B, T)) -> rows (B, D) of a model, one a text."""
 
 
-def of_split(model: Model, function: Function, task: Classification, split: str) -> npt.NDArray[Any]:
-    """A function's rows (N, D) of a split's texts, in its order; the model is in evaluation mode meanwhile."""
+def of_split(
+    model: Model, function: Function, task: Classification, split: str, chosen: Ints | None = None
+) -> npt.NDArray[Any]:
+    """A function's rows (N, D) of a split's texts, or the chosen ones, in its order; the model is in evaluation mode
+    meanwhile."""
 
     def batches() -> Iterator[tuple[np.ndarray, Mapping[str, Tensor]]]:
-        for batch in task.examples(split).sweep(task.rows):
+        for batch in task.examples(split).sweep(task.rows, chosen=chosen):
             assert batch.units is not None
             yield batch.units[:, 0].numpy(), batch.inputs
 
