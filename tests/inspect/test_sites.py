@@ -9,6 +9,8 @@ from windtunnel.inspect.attention import attention
 from windtunnel.inspect.lens import attribution, gradients, lens
 from windtunnel.inspect.sites import recorded, site_names, tapped
 from windtunnel.models import build
+from windtunnel.models.mlp import MLPConfig
+from windtunnel.models.rnn import RNNConfig
 from windtunnel.models.transformer import TransformerConfig
 from windtunnel.models.translator import TranslatorConfig
 
@@ -46,6 +48,7 @@ def test_recording_changes_nothing_and_sees_what_is_computed(settings):
     alone = logits(model)
     with recorded(model, ["*"]) as seen:
         assert torch.allclose(logits(model), alone, atol=1e-6)
+    assert set(seen) == set(site_names(model))
     assert torch.equal(logits(model), alone)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert torch.equal(seen["blocks.0.resid"], seen["blocks.1.in"])
@@ -61,8 +64,23 @@ def test_recording_changes_nothing_and_sees_what_is_computed(settings):
 
 def test_a_translator_has_sites_on_both_sides():
     config = parse(TranslatorConfig, {"vocab_size": 11, "context_length": 8, "n_layers": 1, "n_heads": 2, "d_model": 8})
-    names = site_names(build(config, 0))
-    assert {"encoder.blocks.0.resid", "decoder.blocks.0.cross_attention.pattern"} <= set(names)
+    model = build(config, 0).eval()
+    with torch.no_grad(), recorded(model, ["*"]) as seen:
+        model(ids=torch.tensor([IDS]), source=torch.tensor([IDS[:5]]), source_kept=torch.ones(1, 5, dtype=torch.bool))
+    assert set(site_names(model)) - set(seen) == {"encoder", "encoder.in"}  # its parts are called, not it
+    with pytest.raises(ConfigError, match="no pass has gone through encoder since recording began; recorded are"):
+        seen["encoder"]
+    assert seen["decoder.blocks.0.cross_attention.pattern"].shape == (1, 2, 8, 5)
+    assert seen["encoder.blocks.0.resid"].shape == (1, 5, 8)
+
+
+@pytest.mark.parametrize("config", [RNNConfig(vocab_size=11, d_model=8, n_layers=2), MLPConfig(vocab_size=11)])
+def test_a_model_without_blocks_has_the_sites_of_its_modules(config):
+    model = build(config, 0).eval()
+    with torch.no_grad(), recorded(model, ["*"]) as seen:
+        model(torch.tensor([IDS]))
+    assert set(seen) == set(site_names(model))
+    assert all(value.shape[0] == 1 for value in seen.values())
 
 
 def test_a_site_that_there_is_not_is_answered_with_the_nearest():

@@ -1,7 +1,7 @@
 """Names for what a model computes on the way, and how it is recorded or changed there.
 
-    PATH                     the output of the module of this name: embedding, blocks.0, blocks.3.feed_forward, norm
-    PATH.in                  its first input
+    PATH                     the output of the module of this name: blocks.0, blocks.3.feed_forward, norm
+    PATH.in                  its first input; blocks.0.in is tokens and positions, embedded
     blocks.N.resid           the residual stream (B, T, D) after block N, the first being 0: the output of blocks.N
     ATTENTION.q, .k, .v      queries (B, H, T, K), keys and values (B, G, S, K) as they meet, positions turned in
     ATTENTION.pattern        attention weights (B, H, T, S), each row summing to 1
@@ -41,11 +41,16 @@ def site_names(model: nn.Module) -> list[str]:
     blocks = {id(block) for block in blocks_of(model)}
     names = []
     for path, module in model.named_modules():
-        if not path or isinstance(module, nn.ModuleList):
+        if not path or not _is_called(module):
             continue
         names += [path, f"{path}.in", *([f"{path}.resid"] if id(module) in blocks else [])]
         names += [f"{path}.{inside}" for inside in INSIDE if isinstance(module, Attention | CrossAttention)]
     return names
+
+
+def _is_called(module: nn.Module) -> bool:
+    """Whether a model calls it in a pass: tables are looked up in, and positions are asked for what they add."""
+    return type(module).forward is not nn.Module.forward and not isinstance(module, nn.Embedding | nn.ModuleList)
 
 
 def matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -106,7 +111,14 @@ def _on_input(tap: Tap) -> Callable[..., Any]:
 
 
 def _on_output(tap: Tap) -> Callable[..., Any]:
-    return lambda _, given, output: tap(output) if isinstance(output, Tensor) else None
+    """Of several values that a module gives, as a recurrent layer gives its states, the first is tapped."""
+
+    def hook(_: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        new = tap(first) if isinstance(first, Tensor) else None
+        return None if new is None else (new, *output[1:]) if isinstance(output, tuple) else new
+
+    return hook
 
 
 def _on_attention(taps: Mapping[str, Tap]) -> Callable[..., Any]:
@@ -129,14 +141,22 @@ def _tapped_attend(attend: Attend, taps: Mapping[str, Tap]) -> Attend:
     return tapped_attend
 
 
+class Seen(dict[str, Tensor]):
+    """Values by the names of their sites."""
+
+    def __missing__(self, name: str) -> Tensor:
+        there = f"; recorded are {', '.join(self)}" if self else ""
+        raise ConfigError(f"no pass has gone through {name} since recording began{there}")
+
+
 @contextmanager
-def recorded(model: nn.Module, patterns: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def recorded(model: nn.Module, patterns: Sequence[str]) -> Iterator[Seen]:
     """While this lasts, the values of all sites that match, by name, as the last pass had them.
 
     Raises:
         ConfigError: for a pattern that no site matches.
     """
-    seen: dict[str, Tensor] = {}
+    seen = Seen()
 
     def keep(name: str) -> Tap:
         def tap(value: Tensor) -> None:
