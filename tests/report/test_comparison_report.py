@@ -363,6 +363,8 @@ def run(label, reason="finished"):
 def test_brief_progress_is_a_line_for_each_run_that_ends():
     said, _ = shown_progress([*run("a [x], seed 0"), *run("b", "diverged")], terminal=False)
     assert said == "a [x], seed 0: finished, dev 2.5000\nb: diverged: why, dev 2.5000\n"
+    sampled = [(label, replace(e, whole=False) if isinstance(e, Evaluation) else e) for label, e in run("d")]
+    assert shown_progress(sampled, terminal=False)[0] == "d: finished, dev 2.5000 (on a sample of 10 tokens)\n"
     said, _ = shown_progress([("c", Stopped(0, "interrupted", "not begun"))], terminal=False)
     assert said == ""
     said, _ = shown_progress([("c", Stopped(0, "failed", "no worker"))], terminal=False)

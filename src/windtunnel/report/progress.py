@@ -139,6 +139,7 @@ class _Line:
         self.label = label
         self.loss: float | None = None
         self.dev: float | None = None
+        self.sample = ""
         self.rate: float | None = None
         self.started: Started | None = None
         self.losses, self.rates = _Smoothed(0), _Smoothed(0)
@@ -156,9 +157,9 @@ class _Line:
                 return ""
             case Evaluation():
                 self.dev = event.loss
-                sample = "" if event.whole else f" (on a sample of {event.n_tokens:,} tokens)"
+                self.sample = "" if event.whole else f" (on a sample of {event.n_tokens:,} tokens)"
                 steps = self.started.steps if self.started else "?"
-                return f"{self.label}: step {event.step}/{steps}  {self.figures()}{sample}"
+                return f"{self.label}: step {event.step}/{steps}  {self.figures()}{self.sample}"
             case Sample():
                 return f"{self.label}: writes {event.text!r}"
             case Saved():
@@ -169,7 +170,9 @@ class _Line:
     def ending(self, event: Stopped) -> str:
         """How the run ended, and the last dev loss that it told."""
         told = f": {event.message}" if event.message else ""
-        return f"{self.label}: {event.reason}{told}" + (f", dev {number(self.dev)}" if self.dev is not None else "")
+        return f"{self.label}: {event.reason}{told}" + (
+            f", dev {number(self.dev)}{self.sample}" if self.dev is not None else ""
+        )
 
     def figures(self) -> str:
         """Loss, dev loss, rate and share of the machine, as far as they are known."""
