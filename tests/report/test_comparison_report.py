@@ -8,6 +8,7 @@ import math
 import random
 import re
 import statistics
+from dataclasses import replace
 from html import unescape
 from xml.etree import ElementTree
 
