@@ -1,5 +1,6 @@
 """The pages are true: their links lead somewhere, and the commands of the tutorial and the how-tos run."""
 
+import json
 import os
 import re
 import subprocess
@@ -24,6 +25,20 @@ def test_the_readme_is_short_and_the_index_complete():
     assert [page.name for page in PAGES if page.parent.name == "docs" and f"({page.name})" not in index] == [
         "README.md"
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path, monkeypatch):
+    """Its cells in their order, as a kernel would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    names = {}
+    for cell in cells:
+        exec(compile("".join(cell["source"]), path.name, "exec"), names)
+    assert len(cells) > 4
+    assert all(cell["execution_count"] for cell in cells)  # what is shown was computed
 
 
 @pytest.mark.slow
