@@ -51,5 +51,5 @@ def check(
         for part in findings_tables(exam, findings):
             shown.print(part, soft_wrap=not hasattr(part, "columns"))
     for path in save_report(exam, findings, out or Path("checks") / Path(what).name):
-        console().print(f"written: {path}", highlight=False, soft_wrap=True)
+        console().print(f"written: {path}", soft_wrap=True)
     raise typer.Exit(1 if any(finding.severity == "problem" for finding in findings) else 0)

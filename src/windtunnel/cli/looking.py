@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,8 @@ from windtunnel.cli.terminal import (
     console,
     load_model,
     print_json,
+    print_text,
+    warn,
     write_text,
 )
 
@@ -76,7 +77,8 @@ def generate(
     made = []
     for token in stream(trained, request, corpus_truth(trained), steps):
         made.append(token)
-        print(token.piece, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
+        if not as_json:
+            print_text(token.piece, end="")
     from windtunnel.report.page import trace_page
     from windtunnel.report.tables import steps_table, totals_line, trace_table
 
@@ -91,7 +93,7 @@ def generate(
     out = console(stderr=False)
     if alternatives:
         out.print(steps_table(record, out.width) if columns else trace_table(record, out.width))
-        out.print(totals_line(record), highlight=False)
+        out.print(totals_line(record))
 
 
 def _print_samples(samples: list[Written], seed: int, as_json: bool) -> None:
@@ -99,12 +101,12 @@ def _print_samples(samples: list[Written], seed: int, as_json: bool) -> None:
         print_json([{"seed": seed + row, **sample._asdict()} for row, sample in enumerate(samples)])
         return
     texts = [sample.text for sample in samples]
-    print(("\n\n" if any("\n" in text for text in texts) else "\n").join(texts))
+    print_text(("\n\n" if any("\n" in text for text in texts) else "\n").join(texts))
 
 
 def _say_eager(compile: bool | None, steps: Steps) -> None:
     if compile and steps.eager_because:
-        print(f"windtunnel: decoded without a compiled step: {steps.eager_because}", file=sys.stderr)
+        warn(f"decoded without a compiled step: {steps.eager_because}")
 
 
 def look(
@@ -144,13 +146,13 @@ def look(
     shown.print(surprise_text(seen.trace), soft_wrap=True)
     shown.print(surprise_legend(seen.trace.vocab_size))
     shown.print(trace_table(seen.trace, shown.width))
-    shown.print(totals_line(seen.trace), highlight=False)
+    shown.print(totals_line(seen.trace))
     if isinstance(seen, Look):
         shown.print(f"attention: largest difference of the logits to the fast path {seen.max_difference:.1e}")
     else:
-        shown.print(seen.sentence, highlight=False)
+        shown.print(seen.sentence)
     for path in seen.files:
-        shown.print(f"written: {path}", highlight=False, soft_wrap=True)
+        shown.print(f"written: {path}", soft_wrap=True)
 
 
 def _site(name: str) -> str:
@@ -180,9 +182,9 @@ def _judge_ablations(run: str, text: str, sites: dict[str, str], as_json: bool) 
         print_json([plain(judgement) for judgement in found])
         return
     for judgement in found:
-        print(judgement.sentence)
+        print_text(judgement.sentence)
         if judgement.over_documents is not None:
-            print(f"  over the documents of the dev split, for these models: {judgement.over_documents}")
+            print_text(f"  over the documents of the dev split, for these models: {judgement.over_documents}")
 
 
 def cost(

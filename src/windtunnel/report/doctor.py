@@ -22,6 +22,7 @@ from windtunnel.inspect.doctor.findings import Finding
 from windtunnel.report.doctor_figures import activations_figure, training_figure
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import inline_svg, page, table
+from windtunnel.report.terminal import as_text
 from windtunnel.stats.digits import number
 from windtunnel.training.disk import saving
 
@@ -49,14 +50,14 @@ def findings_tables(exam: Examination, findings: Sequence[Finding]) -> list[Rend
     measured.add_column(style="dim", no_wrap=True)
     measured.add_column(overflow="fold")
     for name, value in measurements(exam):
-        measured.add_row(name, Text(value))
-    parts: list[RenderableType] = [Text(headline(exam), "bold"), measured, Text()]
+        measured.add_row(name, as_text(value))
+    parts: list[RenderableType] = [as_text(headline(exam), "bold"), measured, Text()]
     if not findings:
         return [*parts, Text(NOTHING)]
     for finding in findings:
         style = "bold red" if finding.severity == "problem" else "bold yellow"
-        parts += [Text(f"{finding.severity}: {finding.name}", style), Text(f"  {finding.evidence}")]
-        parts += [Text(f"  cure: {finding.cure}")]
+        parts += [Text(f"{finding.severity}: {finding.name}", style), as_text(f"  {finding.evidence}")]
+        parts += [as_text(f"  cure: {finding.cure}")]
     return parts
 
 

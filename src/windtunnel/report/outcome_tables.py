@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from windtunnel.report.outcome import Outcome, Progress
+from windtunnel.report.terminal import as_text
 
 STYLES = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow"}
 
@@ -38,7 +39,7 @@ def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
         grid.add_column(name, no_wrap=name in ("row", "verdict"))
     for claim in outcome.claims:
         verdict = Text(claim.verdict, style=STYLES[claim.verdict])
-        grid.add_row(*map(Text, (claim.id, claim.statement, claim.published, claim.measured)), verdict)
+        grid.add_row(*map(as_text, (claim.id, claim.statement, claim.published, claim.measured)), verdict)
     yield grid
     for table in outcome.tables:
         yield Text()
@@ -68,7 +69,7 @@ def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
             finish_all()  # what comes next ends what was
             tasks[progress.what] = bars.add_task(progress.what)
             if not console.is_terminal:
-                console.print(progress.what, highlight=False, markup=False)
+                console.print(progress.what)
         bars.update(tasks[progress.what], completed=progress.done, total=progress.total)
 
     with bars:

@@ -33,6 +33,7 @@ from windtunnel.files import read_given
 from windtunnel.text.hf_library import Library, Parallel
 from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces, cut_words
 from windtunnel.text.tokenizer_json import END, MARKS, Structure, byte_characters, check_structure
+from windtunnel.text.visible import one_line
 
 PIECE = 1 << 14  # characters in one piece given to the Rust library; long strings only slow it down
 LARGEST = 1 << 28  # bytes of a tokenizer file
@@ -382,5 +383,4 @@ def _byte_values() -> dict[str, int]:
 
 
 def _visible(text: str) -> str:
-    shown = text.replace("\n", "⏎").replace(" ", "·")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    return one_line(text.replace("\n", "⏎").replace(" ", "·"))
