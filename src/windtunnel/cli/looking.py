@@ -122,13 +122,16 @@ def look(
     judge: Annotated[
         bool, typer.Option("--judge", help="Judge each --ablate by the dev loss of all seeds, in place of a text.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for picture and pages; by default one in `look`, beside the run."),
+    ] = None,
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Show a text's surprise in a model, and its attention or, of a recurrent network, how far each state reaches."""
     from windtunnel.inspect.sites import ablated
-    from windtunnel.report.look import Look, look_at
+    from windtunnel.report.look import Look, look_at, look_folder
     from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table
 
     sites = {name: _site(name) for name in ablate}
@@ -136,7 +139,8 @@ def look(
         _judge_ablations(run, text, sites, as_json)
         return
     trained = load_model(run, change)
-    folder = out or trained.run.folder.parent / "look"
+    settings = {"layer": layer, "head": head, "alternatives": alternatives, "ablate": ablate, "change": change}
+    folder = out or look_folder(trained, text, settings)
     with ablated(trained.model, list(sites.values())) if sites else nullcontext():
         seen = look_at(trained, text, folder, alternatives, layer, head)
     if as_json:

@@ -19,8 +19,8 @@ from windtunnel.text.visible import STEERING, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import Console
 
+    from windtunnel.report.terminal import PlainConsole
     from windtunnel.training.run import TrainedModel
     from windtunnel.training.run_config import RunConfig
 
@@ -141,7 +141,7 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 @contextmanager
 def asked_to_stop(
-    err: Console, until_exit: bool = False, what: str = "the step ends and the state is saved"
+    err: PlainConsole, until_exit: bool = False, what: str = "the step ends and the state is saved"
 ) -> Iterator[list[int]]:
     """While this lasts, or until the process ends, SIGINT and SIGTERM are collected instead of ending it."""
     asked: list[int] = []
@@ -165,7 +165,7 @@ def refuse_torchrun() -> None:
         raise ConfigError(f"torchrun started {size} processes; say how they share the run: --parallel ddp or fsdp")
 
 
-def console(stderr: bool = True, quiet: bool = False) -> Console:
+def console(stderr: bool = True, quiet: bool = False) -> PlainConsole:
     from windtunnel.report import terminal
 
     return terminal.console(stderr, quiet)

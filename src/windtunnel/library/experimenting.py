@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from windtunnel.errors import ConfigError
 from windtunnel.experiments import EXPERIMENTS, find_experiment
 from windtunnel.experiments.frame import Experiment, Setting, collect
@@ -56,7 +54,7 @@ def experiment(
 
 
 def run_experiment(
-    name: str, quick: bool, seed: int, out: Path | None, corpus: str | None, console: Console
+    name: str, quick: bool, seed: int, out: Path | None, corpus: str | None, console: terminal.PlainConsole
 ) -> tuple[Experiment, Outcome, list[Path]]:
     """The experiment of a name, what it found, and the files that were written; its progress goes to the console."""
     chosen = find_experiment(name)

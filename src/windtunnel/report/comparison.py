@@ -20,7 +20,7 @@ from windtunnel.report.comparison_page import comparison_page
 from windtunnel.report.comparison_rows import SLICES, Rows, arm_rows, evidence_rows, slice_rows, verdict_rows
 from windtunnel.report.comparison_slices import comparison_slices_figure
 from windtunnel.report.figures import save_figures
-from windtunnel.report.terminal import as_text
+from windtunnel.report.terminal import PlainConsole, as_text
 from windtunnel.stats.digits import number
 from windtunnel.training.disk import saving
 
@@ -52,7 +52,7 @@ def comparison_tables(found: Comparison) -> list[RenderableType]:
     return [*parts, *(as_text(line) for line in [*lines, f"signature: {found.signature}"])]
 
 
-def print_comparison(found: Comparison, console: Console, files: Sequence[Path] = ()) -> None:
+def print_comparison(found: Comparison, console: PlainConsole, files: Sequence[Path] = ()) -> None:
     """The tables and sentences, and which files were written."""
     for part in comparison_tables(found):
         console.print(part, soft_wrap=isinstance(part, Text))

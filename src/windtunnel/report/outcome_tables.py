@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table as Grid
 from rich.text import Text
 
 from windtunnel.report.outcome import Outcome, Progress
-from windtunnel.report.terminal import as_text
+from windtunnel.report.terminal import PlainConsole, as_text
 
 STYLES = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow"}
 
@@ -48,7 +48,7 @@ def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
 
 
 @contextmanager
-def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
+def showing(console: PlainConsole) -> Iterator[Callable[[Progress], None]]:
     """A bar on a terminal; elsewhere a line whenever something new begins."""
     bars = Bars(
         TextColumn("{task.description}", markup=False),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from windtunnel.report.terminal import as_text
+from windtunnel.report.terminal import PlainConsole, as_text
 from windtunnel.stats.digits import number
 from windtunnel.training.events import Evaluation, Event, Sample, Saved, Started, Step, Stopped
 
@@ -37,7 +37,7 @@ class TrainingProgress:
         brief: for many runs: how many have ended, and, where there is no terminal, only a line for each that ends.
     """
 
-    def __init__(self, console: Console, brief: bool = False) -> None:
+    def __init__(self, console: PlainConsole, brief: bool = False) -> None:
         self.console, self.brief = console, brief
         self.lines: dict[str, _Line] = {}
         self.tasks: dict[str, TaskID] = {}
