@@ -23,6 +23,17 @@ thead tr, tbody tr { border-bottom: 1px solid var(--line); }
 .claims td:last-child { white-space: nowrap; font-weight: 700; }
 .claims td:first-child { white-space: nowrap; }
 .holds td:last-child { color: var(--holds); } .not td:last-child { color: var(--not); }
+@media (max-width: 48rem) { /* a claim is a block: its row and verdict, then what was claimed, printed and measured */
+  .claims table, .claims tbody { display: block; }
+  .claims thead { display: none; }
+  .claims tr { display: grid; grid-template-columns: auto 1fr; gap: 0 1rem; padding: .5rem 0; }
+  .claims tbody td { padding: 0; grid-column: 1 / -1; }
+  .claims tbody td:first-child { grid-area: 1 / 1; }
+  .claims tbody td:last-child { grid-area: 1 / 2; text-align: right; }
+  .claims td:empty { display: none; }
+  .claims td:nth-child(3)::before { content: "source: "; color: var(--quiet); }
+  .claims td:nth-child(4)::before { content: "measured: "; color: var(--quiet); }
+}
 .scroll { margin: .5rem 0 1rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
 figure svg { fill: var(--ink); max-width: 100%; min-width: 34rem; height: auto; }
