@@ -16,6 +16,7 @@ import windtunnel
 from windtunnel.cli.terminal import console, print_json
 from windtunnel.library.training import train
 from windtunnel.report.progress import TrainingProgress
+from windtunnel.report.runs import runs_table
 from windtunnel.report.table import table
 from windtunnel.report.terminal import PlainConsole
 from windtunnel.training.events import Stopped
@@ -98,6 +99,19 @@ def test_a_folder_in_brackets_is_found_listed_and_resumed(command_line, run, tmp
     code, out, err = command_line("runs")
     assert code == 0, err
     assert "runs/a[bold]b/seed-0" in out
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_seed_is_cut_from_the_list_of_runs(width):
+    names = [f"runs/the-name-of-a-corpus-that-is-long-0123ab/seed-{seed}" for seed in (7, 12)]
+    run = {"corpus": "/a/folder/with/a/long/name/of/a/corpus.txt", "step": 100, "steps": 100, "state": "finished"}
+    dev = {"scores": {"loss": 2.2655}}
+    out = PlainConsole(file=io.StringIO(), width=width)
+    out.print(runs_table([{**run, "folder": name, "dev": dev} for name in names]))
+    shown = out.file.getvalue()
+    assert "…" not in shown
+    starts = "".join(line.split("  ")[0].strip() for line in shown.splitlines()[1:])
+    assert all(name in starts for name in names)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

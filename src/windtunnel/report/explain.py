@@ -219,7 +219,9 @@ def terminal(parts: Iterable[Part]) -> RenderableType:
         if part.rows:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
             for index, column in enumerate(part.columns):
-                table.add_column(as_text(column), justify="right" if _is_numeric(part, index) else "left")
+                table.add_column(
+                    as_text(column), justify="right" if _is_numeric(part, index) else "left", overflow="fold"
+                )
             for r, row in enumerate(part.rows):
                 table.add_row(*(as_text(x, "reverse" if part.marked == (r, c - 1) else "") for c, x in enumerate(row)))
             shown.append(table)

@@ -23,7 +23,7 @@ def listing_table(found: list[dict[str, str]]) -> Grid:
     caption = f"{done} of {len(found)} rows are done; run one: windtunnel experiment NAME, or its row"
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=caption, caption_justify="left")
     for name in ("row", "state", "name", "what"):
-        grid.add_column(name, no_wrap=name in ("row", "state", "name"))
+        grid.add_column(name, no_wrap=name in ("row", "state", "name"), overflow="fold")
     for row in sorted(found, key=lambda row: row["state"]):
         style = "" if row["state"] == "done" else "dim"
         grid.add_row(row["row"], row["state"], row["name"], row["question"] or row["title"], style=style)
@@ -36,7 +36,7 @@ def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
     yield Text(outcome.what + "\n")
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("row", "claim", "source", "measured", "verdict"):
-        grid.add_column(name, no_wrap=name in ("row", "verdict"))
+        grid.add_column(name, no_wrap=name in ("row", "verdict"), overflow="fold")
     for claim in outcome.claims:
         verdict = Text(claim.verdict, style=STYLES[claim.verdict])
         grid.add_row(*map(as_text, (claim.id, claim.statement, claim.published, claim.measured)), verdict)
