@@ -154,3 +154,13 @@ def test_no_command_has_a_console_or_a_print_of_its_own():
     assert [name for name, text in texts.items() if re.search(r"\bConsole\((?!\):)", text)] == []
     printing = {name for name, text in texts.items() if re.search(r"^ +print\([^)]", text, re.MULTILINE)}
     assert {n for n in printing if n.startswith(("cli/", "report/"))} == {"cli/terminal.py", "cli/__init__.py"}
+
+
+def test_what_a_judged_program_says_reaches_the_terminal_written_out(capsys, tmp_path):
+    command = "printf '\\033]0;evil\\007\\n'; exit 1 # {seed}"
+    windtunnel.judge({"a[b]": command, "b": command}, "loss ([0-9.]+)", seeds=2, out=tmp_path)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "a[b], seed 0: " in err
+    assert r"\x1b]0;evil" in err
+    assert "\x1b" not in err
