@@ -29,6 +29,10 @@ from windtunnel.models.cost import training_flops_per_token
 from windtunnel.training import machine
 
 CLAIM = "each shape stands near one of the two roofs of the machine: its matrix products or its memory"
+BESIDE: dict[str, Any] = {
+    "textcoords": "offset points", "zorder": 3, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+}  # fmt: skip
+"""How a label stands beside its point: on white, so that no line runs through it."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -85,12 +89,14 @@ def figure(found: list[dict[str, Any]], roofs: dict[str, float], path: Path) -> 
         for point in sorted(found, key=lambda point: point["flops_per_second"]):
             what, x_point, y_point = point["what"], point["intensity"], point["flops_per_second"]
             if what.startswith("train"):
-                left = x_point < 300  # the largest stands at the right
-                axis.text(x_point * (0.9 if left else 1.12), y_point, what, ha="right" if left else "left", va="top")
+                side = -1 if x_point < 300 else 1  # the largest stands at the right
+                ha = "right" if side < 0 else "left"
+                axis.annotate(what, (x_point, y_point), (7 * side, -3), **BESIDE, ha=ha, va="bottom")
             else:
                 y_label = max(y_point, lowest.get(x_point, 0.0))
                 lowest[x_point] = 1.12 * y_label
-                axis.text(x_point * 1.12, y_label, what.split(",")[0].removeprefix("decode "), va="center", fontsize=8)
+                shape = what.split(",")[0].removeprefix("decode ")
+                axis.annotate(shape, (x_point, y_label), (6, 0), **BESIDE, va="center", fontsize=7)
         under = 0.75 * min(point["flops_per_second"] for point in found)
         for kind, size in BYTES.items():
             axis.text(2 / size, under, kind, ha="center", va="top")

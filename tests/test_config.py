@@ -46,3 +46,35 @@ def test_a_setting_that_the_new_family_has_not_is_refused_where_it_was_given():
         override(tiny("names"), ["model.family=rnm"])
     with pytest.raises(ConfigError, match=r"there is no setting model.n_heads; did you mean model.n_layers"):
         parse(RunConfig, {"corpus": "names", "model": {"family": "rnn", "n_heads": 4}})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("model.window=abc", "model.window: input should be a valid integer or a list, given 'abc'"),
+        ('model.window=[1,"b"]', "model.window: input should be a valid integer, given [1, 'b']"),
+        ("train.compile=maybe", "train.compile: input should be 'auto' or a valid boolean, given 'maybe'"),
+        ("model.n_heads=5", "model: d_model 64 is not divisible by n_heads 5; give n_heads 4 or 8, or d_model 60"),
+    ],
+)
+def test_a_wrong_value_is_told_in_the_words_of_the_settings(given, said):
+    with pytest.raises(ConfigError) as error:
+        override(tiny("names"), [given])
+    assert str(error.value) == said
+
+
+def every_number(data, prefix=""):
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from every_number(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield prefix + name
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "Infinity", "NaN"])
+def test_no_setting_is_infinite(number):
+    names = [*every_number(tiny("names").model_dump()), "train.clip"]
+    assert len(names) > 8
+    for name in names:
+        with pytest.raises(ConfigError, match=rf"^{name}: input should be .*given (-?inf|nan)"):
+            override(tiny("names"), [f"{name}={number}"])

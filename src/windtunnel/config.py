@@ -14,6 +14,7 @@ import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
+from itertools import takewhile
 from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
@@ -26,13 +27,16 @@ from windtunnel.files import read_given
 LARGEST = 1 << 20
 """Bytes of a file of settings."""
 
+TYPES = ("bool", "int", "float", "str")
+"""What pydantic puts behind the name of a setting that may be one of several types, and what is none of its name."""
+
 C = TypeVar("C", bound="Config")
 
 
 class Config(BaseModel):
-    """A frozen, keyword-only record of settings; unknown keys are refused."""
+    """A frozen, keyword-only record of settings; unknown keys are refused, and so are infinity and NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     added: ClassVar[frozenset[str]] = frozenset()
     """Settings that came later: at their defaults they do not change the fingerprint, so older runs keep theirs."""
 
@@ -75,7 +79,7 @@ def parse(kind: type[C], data: Mapping[str, Any]) -> C:
     try:
         return kind.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(kind, dict(item)) for item in error.errors())) from None
+        raise ConfigError("; ".join(_sentences(kind, [dict(item) for item in error.errors()]))) from None
 
 
 def to_json(config: Config) -> str:
@@ -236,15 +240,30 @@ def _nearest(path: str, known: Collection[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
 
 
-def _sentence(kind: type[Config], item: dict[str, Any]) -> str:
-    loc = item["loc"]
+def _sentences(kind: type[Config], items: Iterable[dict[str, Any]]) -> list[str]:
+    """What is wrong with each setting; where it may be one of several types, pydantic says it once for each."""
+    of_setting: dict[str, list[dict[str, Any]]] = {}
+    known = {}
+    for item in items:
+        path, known[path] = _located(kind, item["loc"])
+        of_setting.setdefault(path, []).append(item)
+    return [_sentence(path, some, known[path]) for path, some in of_setting.items()]
+
+
+def _located(kind: type[Config], loc: tuple[Any, ...]) -> tuple[str, dict[str, Any]]:
+    """The dotted path of an error, and the settings that there are."""
     named = kind.model_fields.get(str(loc[0])) if loc else None
     known = _paths(kind)
     if named and len(_kinds(named.annotation)) > 1:  # pydantic names the kind, too, which is no part of a path
         part = _kind_named(named.annotation, str(loc[1])) if len(loc) > 1 else None
         known = _paths(part, prefix=f"{loc[0]}.") if part else known
         loc = (loc[0], *loc[2:])
-    path = ".".join(str(part) for part in loc)
+    names = takewhile(lambda part: str(part).isidentifier() and part not in TYPES, loc)
+    return ".".join(str(part) for part in names), known
+
+
+def _sentence(path: str, items: list[dict[str, Any]], known: Collection[str]) -> str:
+    item = min(items, key=lambda one: len(one["loc"]))
     if item["type"] == "extra_forbidden":
         return f"there is no setting {path}{_nearest(path, known)}"
     if item["type"] == "union_tag_invalid":
@@ -252,5 +271,13 @@ def _sentence(kind: type[Config], item: dict[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if not path:
         return message
+    if len(items) > 1:
+        message = _any_of(str(one["msg"]) for one in items)
     given = "" if item["type"] == "value_error" else f", given {item['input']!r}"
-    return f"{path}: {message[0].lower()}{message[1:]}{given}"
+    return f"{path}: {message[0].lower()}{message[1:].replace('valid tuple', 'list')}{given}"
+
+
+def _any_of(messages: Iterable[str]) -> str:
+    """Input should be a valid integer or a list."""
+    wanted = dict.fromkeys(message.removeprefix("Input should be ").partition(", ")[0] for message in messages)
+    return f"Input should be {' or '.join(wanted)}"

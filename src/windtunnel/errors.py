@@ -63,5 +63,5 @@ class LostRank(WindtunnelError):
 class MissingExtra(WindtunnelError):
     """An optional package is needed and not installed."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}; install it with: pip install 'windtunnel[{extra}]'")
+    def __init__(self, package: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}; install it with: pip install {package}")

@@ -52,7 +52,7 @@ def test_corpus(windtunnel, tmp_path, case):
 
 
 SETTINGS = {
-    "heads": ("model.n_heads=3", ["d_model 64 is not divisible by n_heads 3", "try d_model 66"]),
+    "heads": ("model.n_heads=3", ["d_model 64 is not divisible by n_heads 3", "give n_heads 2 or 4, or d_model 66"]),
     "kv heads": ("model.n_kv_heads=3", ["n_heads 4 is not divisible by n_kv_heads 3", "1, 2, 4"]),
     "unknown path": ("model.n_layer=3", ["there is no such setting", "did you mean model.n_layers?"]),
     "wrong type": ("model.n_layers=many", ["model.n_layers", "integer", "'many'"]),

@@ -28,6 +28,8 @@ def test_a_recipe_that_is_well(tmp_path):
     result = check("tiny", "--corpus", "names", *SETS, "--steps", 60, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "nothing found; looked for: the loss before training against ln V" in result.stdout
+    assert "dead units (from 50 % of a layer on)" in " ".join(result.stdout.split())
+    assert "most dead units none" in " ".join(result.stdout.split())
     assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "check.html").read_text()
     assert page.count("<svg") == 2
@@ -73,6 +75,7 @@ def test_a_run_is_read_with_its_history(tmp_path):
         (("nowhere",), ArtifactError, "does not exist"),
         (("runs", "--set", "optimizer.lr=1"), ConfigError, "is none"),
         (("runs", "--column", "source=en"), ConfigError, "--column changes a recipe, and runs is none"),
+        (("runs", "--corpus", "dinosaurs"), ConfigError, "--corpus changes a recipe, and runs is none"),
         (("tiny", "--set", "optimizer.rl=1"), ConfigError, "did you mean"),
     ],
 )

@@ -1,6 +1,8 @@
 """look, on the command line: what is shown of a recurrent network."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +15,13 @@ from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import load
 
+CHANGES = ["model.family=rnn", "model.d_model=8", "train.steps=2", "train.eval_every=2", "train.threads=1"]
+
 
 @pytest.fixture(scope="module", name="run")
 def _run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("look") / "run"
-    changes = ["model.family=rnn", "model.d_model=8", "train.steps=2", "train.eval_every=2", "train.threads=1"]
-    list(fit(override(recipe("tiny", "names"), changes), folder))
+    list(fit(override(recipe("tiny", "names"), CHANGES), folder))
     return folder
 
 
@@ -41,12 +44,37 @@ def test_of_a_recurrent_network_it_shows_how_far_each_state_reaches(windtunnel, 
     assert f"{said} last by at most {whole}" in " ".join(out.split())
 
 
-def test_of_a_recurrent_network_a_single_token_has_no_factor(windtunnel, run):
-    code, out, err = windtunnel("look", run, "", "--out", "seen", "--json")
+def test_of_a_recurrent_network_a_single_token_has_no_factor(windtunnel, tmp_path):
+    list(fit(override(recipe("tiny", "names"), [*CHANGES, "text.unit=text"]), tmp_path / "run"))
+    code, out, err = windtunnel("look", "run", "a", "--json")
     assert code == 0, err
     reach = json.loads(out)["through_time"]
     assert (reach["norms"], reach["factor_per_step"]) == ([[1.0]], None)
-    assert "one token has no step to the next" in windtunnel("look", run, "", "--out", "seen")[1]
+    assert "one token has no step to the next" in windtunnel("look", "run", "a")[1]
+
+
+def test_without_a_text_nothing_is_written(windtunnel, run):
+    before = sorted(run.parent.rglob("*"))
+    code, _, err = windtunnel("look", run)
+    assert code == 2
+    assert f"no text to look at; give one: windtunnel look {run} TEXT" in err
+    assert sorted(run.parent.rglob("*")) == before
+
+
+def test_each_text_and_setting_has_a_folder_of_its_own_beside_the_seed(windtunnel, run):
+    asked = (["anna"], ["annabel"], ["anna", "--alternatives", 2])
+    files = [json.loads(windtunnel("look", run, *words, "--json")[1])["files"] for words in asked]
+    folders = [str(Path(some[0]).parent) for some in files]
+    assert len(set(folders)) == 3
+    assert all(re.fullmatch(rf"{run.parent}/look/run-anna[a-z-]*-[0-9a-f]{{6}}", folder) for folder in folders)
+    assert json.loads(windtunnel("look", run, "anna", "--json")[1])["files"] == files[0]
+
+
+def test_without_a_sampled_token_there_is_no_column_of_sampled_probabilities(windtunnel, run):
+    _, out, _ = windtunnel("look", run, "anna")
+    heading = next(line for line in out.splitlines() if line.startswith("token"))
+    assert heading.split()[:4] == ["token", "p", "T=1", "rank"]
+    assert "as sampled" not in out
 
 
 def test_a_recurrent_network_has_no_heads_to_choose_from(windtunnel, run):

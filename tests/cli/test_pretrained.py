@@ -136,7 +136,7 @@ def test_without_transformers_it_says_that_nothing_was_compared(windtunnel, expo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
     code, out, _ = windtunnel("import", exported)
     assert code == 0
-    assert "not compared with transformers; --proof does, and needs: pip install 'windtunnel[hf]'" in out
+    assert "not compared with transformers; --proof does, and needs: pip install transformers" in out
     assert document("runs", "import-hf")["record"]["proof"] is None
 
 

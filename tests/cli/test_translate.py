@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from windtunnel.cli.translating import on_one_line
 from windtunnel.config import override
 from windtunnel.generation.translate import translate_all
 from windtunnel.generation.write import write_sample
+from windtunnel.text.visible import one_line
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import load
@@ -124,7 +124,7 @@ def test_the_columns_of_a_table_may_have_other_names(windtunnel, tmp_path):
 
 
 def test_a_target_stays_on_its_line():
-    assert on_one_line("a b\nc\td\x1b[0mé") == r"a b\nc\td\x1b[0mé"
+    assert one_line("a b\nc\td\x1b[0mé") == r"a b\nc\td\x1b[0mé"
 
 
 def test_a_target_that_the_context_cuts_is_said(windtunnel, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from windtunnel.inspect.doctor.data import copies
 from windtunnel.inspect.doctor.exam import measure
 from windtunnel.inspect.doctor.history import history
 from windtunnel.inspect.doctor.subject import Subject, recipe_subject
+from windtunnel.report.doctor import NOTHING, measurements
 from windtunnel.text.store import Split
 from windtunnel.training.events import Evaluation, Started, Step, Stopped
 from windtunnel.training.recipes import mlp, tiny
@@ -205,6 +207,17 @@ def test_what_was_planted_is_found_and_named(make, name, evidence):
     found = findings(make())
     assert name in found
     assert evidence in found[name]
+
+
+def test_dead_units_too_few_for_a_finding_are_told_beside_the_limit():
+    def silence_a_quarter(model):
+        model.blocks[1].feed_forward.widen.bias[:16] = -10
+
+    exam = measure(with_model(silence_a_quarter, *TWO, "model.bias=true"), 20, 500)
+    assert "dead units" not in named(exam)
+    told = dict(measurements(exam))["most dead units"]
+    assert re.fullmatch(r"(2[5-9]|[34]\d)(\.\d+)? % of the units of blocks\.1\.feed_forward\.narrow \(input\) .*", told)
+    assert "dead units (from 50 % of a layer on)" in NOTHING
 
 
 def test_an_mlp_of_zeros_has_no_dead_units():

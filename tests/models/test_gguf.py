@@ -138,5 +138,5 @@ def test_a_tokenizer_that_llama_cpp_has_not_is_refused():
 def test_without_the_package_the_extra_is_named(monkeypatch):
     model = model_of()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"windtunnel\[export\]"):
+    with pytest.raises(MissingExtra, match=r"pip install gguf"):
         gguf_files(model.config, model.state_dict(), BPE)

@@ -302,7 +302,10 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"d_model": 100, "n_heads": 12}, "d_model 100 is not divisible by n_heads 12; try d_model 108"),
+        (
+            {"d_model": 100, "n_heads": 12},
+            "d_model 100 is not divisible by n_heads 12; give n_heads 10 or 25, or d_model 96",
+        ),
         ({"n_kv_heads": 5}, "n_heads 12 is not divisible by n_kv_heads 5; possible are 1, 2, 3, 4, 6, 12"),
         ({"n_kv_heads": 24}, "n_heads 12 is not divisible by n_kv_heads 24; possible are 1, 2, 3, 4, 6, 12"),
         ({"position": "rope", "d_model": 60}, "d_model / n_heads must be even, given 5"),

@@ -13,7 +13,6 @@ from html import unescape
 from xml.etree import ElementTree
 
 import pytest
-from rich.console import Console
 
 from windtunnel.comparison.comparison import ArmResult, Comparison, Judgement, SeedRun
 from windtunnel.comparison.verdict import Rule, judge, mean_or_nothing, seeds_to_decide
@@ -23,6 +22,7 @@ from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_page import comparison_page
 from windtunnel.report.comparison_rows import short
 from windtunnel.report.progress import TrainingProgress
+from windtunnel.report.terminal import PlainConsole
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.training.events import Evaluation, Sample, Started, Step, Stopped
 
@@ -100,7 +100,7 @@ CASES = {
 
 def printed(found, width=80):
     out = io.StringIO()
-    console = Console(file=out, width=width)
+    console = PlainConsole(file=out, width=width)
     for part in comparison_tables(found):
         console.print(part, highlight=False)
     return out.getvalue()
@@ -345,7 +345,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 
 def shown_progress(events, terminal, brief=True):
     out = io.StringIO()
-    progress = TrainingProgress(Console(file=out, force_terminal=terminal, width=120), brief)
+    progress = TrainingProgress(PlainConsole(file=out, force_terminal=terminal, width=120), brief)
     with progress:
         for label, event in events:
             progress.show(label, event)

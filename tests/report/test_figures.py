@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
+from matplotlib.text import Text
 
 from windtunnel.errors import ConfigError, SaveError
 from windtunnel.report.figures import (
@@ -120,6 +121,35 @@ def test_one_head_is_drawn_with_every_weight_and_every_label():
 def test_without_a_layer_or_head_all_are_drawn(layer, head, panels):
     figure = attention_figure(WEIGHTS, LABELS, layer, head)
     assert sum(bool(axes.images) for axes in figure.axes) - len(figure.axes[-1].images) == panels
+
+
+def test_more_heads_than_can_have_axes_are_one_image_with_every_weight():
+    weights = np.tril(np.random.default_rng(0).random((30, 9, 4, 4)))
+    figure = attention_figure(weights, LABELS)
+    axes = figure.axes[0]
+    drawn = axes.images[0].get_array()
+    for i, j in ((0, 0), (29, 8), (11, 5)):
+        np.testing.assert_array_equal(drawn[5 * i : 5 * i + 4, 5 * j : 5 * j + 4].filled(0), weights[i, j])
+    assert drawn.mask[4::5].all()
+    assert drawn.mask[:, 4::5].all()
+    assert [text.get_text() for text in axes.get_yticklabels()] == [str(i) for i in range(1, 31)]
+    assert [text.get_text() for text in axes.get_xticklabels()] == [str(i) for i in range(1, 10)]
+    assert axes.get_yticks()[29] == 5 * 29 + 1.5
+    assert len(figure.axes) == 2  # the other is the scale
+    figure.canvas.draw()
+    for text in (axes.xaxis.label, *figure.texts):
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 6)])
+def test_attention_maps_say_which_axis_looks(shape):
+    figure = attention_figure(np.ones((*shape, 4, 4)), LABELS)
+    figure.canvas.draw()
+    down, across = ({t.get_text() for t in figure.findobj(Text) if t.get_rotation() == turn} for turn in (90, 0))
+    assert any("token that looks" in text for text in down)
+    assert any("token looked at" in text for text in across)
 
 
 def test_long_texts_name_some_of_their_tokens():

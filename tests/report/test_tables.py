@@ -58,6 +58,13 @@ def test_a_narrow_terminal_gets_fewer_alternatives_and_no_broken_row(hand_made, 
     assert "2.00 ▂" in rows[2]
 
 
+def test_alternatives_that_do_not_fit_are_said(hand_made):
+    there = max(len(token.alternatives) for token in hand_made().tokens)
+    assert "fit here" not in printed(trace_table(hand_made(), 200), 200)
+    said = " ".join(printed(trace_table(hand_made(), 44), 44).split())
+    assert re.search(rf"Of {there} alternatives \d fit here; a wider terminal shows more\.", said)
+
+
 def test_more_width_shows_more_alternatives(hand_made):
     counts = [printed(trace_table(hand_made(), w), w).splitlines()[2].count(" .") for w in (44, 64, 84, 140)]
     assert counts == sorted(counts)

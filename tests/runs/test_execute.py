@@ -213,7 +213,7 @@ def test_executors_that_there_are_not(monkeypatch):
         ):
             pass
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(MissingExtra, match=r"windtunnel\[cluster\]"), open_executor("dask", 1):
+    with pytest.raises(MissingExtra, match=r"pip install distributed"), open_executor("dask", 1):
         pass
     assert list(execute([], None)) == []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -23,6 +25,7 @@ from windtunnel.cli.models import models_app
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.scaling import scale
 from windtunnel.cli.stats import stats_app
+from windtunnel.cli.terminal import warn
 from windtunnel.cli.training import resume, runs, train
 from windtunnel.cli.translating import translate
 from windtunnel.errors import WindtunnelError
@@ -66,12 +69,40 @@ app.add_typer(stats_app, name="stats")
 
 
 def main() -> None:
-    """Run the command line; every error of windtunnel is one line on stderr and its exit code."""
+    """Run the command line; every error of windtunnel is one line on stderr and its exit code.
+
+    A character that the terminal's encoding lacks is printed as a question mark. When the reader of the output goes
+    away, as `| head` does, the command ends silently with 141, as one that SIGPIPE ends.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        code = _exit_code()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 141
+        for stream in (sys.__stdout__, sys.__stderr__):
+            _drop_unreadable(stream)
+    sys.exit(code)
+
+
+def _exit_code() -> Any:
     try:
         app()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer makes an exit with 1 of it
+            raise end.__context__ from None
+        return end.code
     except WindtunnelError as error:
-        print(f"windtunnel: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
-        sys.exit(1)
+        warn(str(error))
+        return error.exit_code
+
+
+def _drop_unreadable(stream: TextIO | None) -> None:
+    """Send what is left in a stream without a reader nowhere; Python would complain of it at its end."""
+    if stream is not None:
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

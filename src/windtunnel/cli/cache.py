@@ -25,7 +25,7 @@ def cache(context: typer.Context, as_json: Json = False) -> None:
         print_json({"folder": str(cache_folder()), "kept": [asdict(kept) for kept in found]})
         return
     console(stderr=False).print(cache_table(found))
-    console(stderr=False).print(f"in {cache_folder()}", highlight=False, soft_wrap=True)
+    console(stderr=False).print(f"in {cache_folder()}", soft_wrap=True)
 
 
 @cache_app.command()
@@ -36,4 +36,4 @@ def clear(
     from windtunnel.text.corpora.cache import clear as delete
 
     for name in names:
-        console().print(f"{name}: {delete(name) / 1e6:,.1f} MB cleared", highlight=False)
+        console().print(f"{name}: {delete(name) / 1e6:,.1f} MB cleared")

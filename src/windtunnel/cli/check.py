@@ -12,7 +12,9 @@ from windtunnel.cli.terminal import RECIPES, Columns, Json, Set, console, print_
 
 def check(
     what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help=f"{RECIPES}; or a run.")],
-    corpus: Annotated[str, typer.Option(help="For a recipe: a corpus name, file, folder or glob.")] = "names",
+    corpus: Annotated[
+        str | None, typer.Option(help="For a recipe: a corpus name, file, folder or glob; by default names.")
+    ] = None,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     steps: Annotated[int, typer.Option(min=20, help="Steps for which copies of the model are trained.")] = 120,
@@ -36,9 +38,9 @@ def check(
 
     with console().status("looking, and training copies"):
         if what in KNOWN or what == "auto":
-            subject = recipe_subject(what, settings(corpus, what, None, set, column, None))
-        elif set or column:
-            option = "--set" if set else "--column"
+            subject = recipe_subject(what, settings(corpus or "names", what, None, set, column, None))
+        elif set or column or corpus:
+            option = "--set" if set else "--column" if column else "--corpus"
             raise ConfigError(f"{option} changes a recipe, and {what} is none; a run is what it is")
         else:
             subject = run_subject(find_run(what))
@@ -51,5 +53,5 @@ def check(
         for part in findings_tables(exam, findings):
             shown.print(part, soft_wrap=not hasattr(part, "columns"))
     for path in save_report(exam, findings, out or Path("checks") / Path(what).name):
-        console().print(f"written: {path}", highlight=False, soft_wrap=True)
+        console().print(f"written: {path}", soft_wrap=True)
     raise typer.Exit(1 if any(finding.severity == "problem" for finding in findings) else 0)

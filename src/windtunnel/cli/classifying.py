@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import Json, RunName, console, load_model, print_json
+from windtunnel.cli.terminal import Json, RunName, console, load_model, print_json, print_text
 
 if TYPE_CHECKING:
     from windtunnel.inspect.classification import Judged
@@ -52,7 +52,7 @@ def classify(
         print_json(answers[0] if file is None else answers)
     elif file is not None:
         for one in answers:
-            print(f"{one['label'] or 'none of these'}\t{one['probability']:.4f}\t{' '.join(one['text'].split())}")
+            print_text(f"{one['label'] or 'none of these'}\t{one['probability']:.4f}\t{' '.join(one['text'].split())}")
     else:
         _show(answers[0])
 
@@ -80,17 +80,17 @@ def say(found: Judged) -> None:
     )
 
     out = console(stderr=False)
-    out.print(first_line(found), highlight=False, markup=False, soft_wrap=True)
+    out.print(first_line(found), soft_wrap=True)
     out.print(baselines_table(found).terminal())
     for line in judged_lines(found):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
     if len(found.labels) <= WIDEST:
         out.print(confusion_table(found).terminal())
     if found.mistakes:
         out.print(mistakes_table(found).terminal())
     for path in save_judged(found, Path(found.run).parent / "judged"):
         if path.suffix == ".html":
-            out.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"written: {path}", soft_wrap=True)
 
 
 def _texts(file: Path, column: str) -> list[str]:
@@ -124,11 +124,11 @@ def _show(answer: dict[str, Any]) -> None:
     from windtunnel.report.table import table
 
     out = console(stderr=False)
-    out.print(answer["label"] or "none of these", highlight=False, markup=False)
+    out.print(answer["label"] or "none of these")
     ranked = sorted(answer["probabilities"].items(), key=lambda one: -one[1])
     out.print(table("", ("label", "probability"), ranked).terminal())
     most = sorted(answer["words"], key=lambda one: -abs(one["falls"]))[:MOST_WORDS]
     if most:
         rows = [(one["word"], f"{one['falls']:+.3f}") for one in answer["words"] if one in most]
-        out.print("what the label's log-probability loses without each, in nats (occlusion):", highlight=False)
+        out.print("what the label's log-probability loses without each, in nats (occlusion):")
         out.print(table("", ("word", "loses"), rows).terminal())

@@ -100,7 +100,7 @@ def compare(
         if slices:
             check_slices(plan)
     n = len(plan.grid.arms)
-    err.print(f"{n} arms, baseline {plan.baseline.name}; the report goes to {plan.folder}", highlight=False)
+    err.print(f"{n} arms, baseline {plan.baseline.name}; the report goes to {plan.folder}")
     with (
         asked_to_stop(err) as asked,
         open_executor(executor, at_once(plan.grid)) as workers,
@@ -117,6 +117,6 @@ def compare(
         print_comparison(found, console(stderr=False), files)
     reasons = {run.reason for result in found.arms for run in result.seeds if run.loss is None}
     if asked or "interrupted" in reasons:
-        err.print("stopped and saved; the same command goes on", highlight=False)
+        err.print("stopped and saved; the same command goes on")
         raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
     raise typer.Exit(1 if reasons else 0)

@@ -34,4 +34,4 @@ def get(
         raise DataError(f"{name!r} is not a corpus that can be fetched; possible are {', '.join(FETCHED)}")
     with console().status(f"fetching {name}"):
         path = FETCHED[name]()
-    console().print(f"{name} is at {path}", highlight=False, soft_wrap=True)
+    console().print(f"{name} is at {path}", soft_wrap=True)

@@ -123,9 +123,9 @@ def _loss(run: str, split: str, change: str | None, as_json: bool, corpus: str |
         print_json(found.to_dict())
     else:
         for line in evaluation_lines(found):
-            console(stderr=False).print(line, highlight=False, soft_wrap=True)
+            console(stderr=False).print(line, soft_wrap=True)
     for _, message in found.damaged:
-        console().print(f"left out: {message}", highlight=False, markup=False, soft_wrap=True)
+        console().print(f"left out: {message}", soft_wrap=True)
     if found.damaged:
         raise typer.Exit(3)
 
@@ -151,7 +151,7 @@ def _by_slice(
                 out.print(table.terminal())
                 out.print()
             for line in slice_lines(one):
-                out.print(line, highlight=False, markup=False, soft_wrap=True)
+                out.print(line, soft_wrap=True)
             out.print()
     if figure:
         write_figure(slices_figure(found), figure)

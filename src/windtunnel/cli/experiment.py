@@ -37,6 +37,6 @@ def experiment(
         print_json({"name": chosen.name, "rows": chosen.rows, **outcome.to_dict(), "files": files})
         return
     for part in outcome_parts(outcome):
-        console(stderr=False).print(part, highlight=False)
+        console(stderr=False).print(part)
     for path in files:
-        console(stderr=False).print(f"written: {path}", highlight=False, soft_wrap=True)
+        console(stderr=False).print(f"written: {path}", soft_wrap=True)

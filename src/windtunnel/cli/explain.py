@@ -171,4 +171,4 @@ def _show(
     if as_json:
         print_json(data)
     else:
-        console(stderr=False).print(terminal(parts), highlight=False)
+        console(stderr=False).print(terminal(parts))

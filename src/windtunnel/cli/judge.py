@@ -18,6 +18,7 @@ from windtunnel.cli.terminal import (
     console,
     given_options,
     print_json,
+    print_text,
 )
 from windtunnel.errors import ConfigError
 
@@ -100,22 +101,18 @@ def judge(
     if power:
         asked_for = asked_for.replace(seeds=seeds or 2, until_decided=False)
     judged, err = prepare(asked_for, out or RUNS), console()
-    err.print(
-        f"{len(judged.names)} arms, baseline {judged.names[0]}; the report goes to {judged.folder}",
-        highlight=False,
-        markup=False,
-    )
+    err.print(f"{len(judged.names)} arms, baseline {judged.names[0]}; the report goes to {judged.folder}")
     with (
         asked_to_stop(err, what="the running commands are ended") as asked,
         open_executor(executor, asked_for.jobs) as workers,
     ):
         for name, seed, told in run_arms(judged, workers, lambda: bool(asked), again):
-            err.print(f"{name}, seed {seed}: {told}", highlight=False, markup=False, soft_wrap=True)
+            err.print(f"{name}, seed {seed}: {told}", soft_wrap=True)
     if power and not asked:
         raise typer.Exit(_print_needs(judged, as_json))
     status = _report(judged, None if asked else ledger, as_json)
     if asked:
-        err.print("stopped; the same command goes on", highlight=False)
+        err.print("stopped; the same command goes on")
         raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
     raise typer.Exit(status)
 
@@ -139,7 +136,7 @@ def _report(judged: Judged, ledger: Path | None, as_json: bool) -> int:
     else:
         print_comparison(found, console(stderr=False), files)
         for line in kept.lines if kept else ():
-            print(line)
+            print_text(line)
     return exit_code(found, judged, measured)
 
 
@@ -153,10 +150,10 @@ def _print_needs(judged: Judged, as_json: bool) -> int:
     if as_json:
         print_json(found)
     for one in () if as_json else found:
-        print(one.sentence)
+        print_text(one.sentence)
     wrong = [line for arm in measured for line in problems(arm, judged.plan)]
     for line in wrong:
-        console().print(line, highlight=False, markup=False, soft_wrap=True)
+        console().print(line, soft_wrap=True)
     return 1 if wrong else 0
 
 

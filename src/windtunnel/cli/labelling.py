@@ -139,4 +139,4 @@ def _print(table: Table, lines: list[str]) -> None:
     out = console(stderr=False)
     out.print(table.terminal())
     for line in lines:
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)

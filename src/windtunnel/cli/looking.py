@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,8 @@ from windtunnel.cli.terminal import (
     console,
     load_model,
     print_json,
+    print_text,
+    warn,
     write_text,
 )
 
@@ -76,7 +77,8 @@ def generate(
     made = []
     for token in stream(trained, request, corpus_truth(trained), steps):
         made.append(token)
-        print(token.piece, end="", flush=True, file=sys.stderr if as_json else sys.stdout)
+        if not as_json:
+            print_text(token.piece, end="")
     from windtunnel.report.page import trace_page
     from windtunnel.report.tables import steps_table, totals_line, trace_table
 
@@ -91,7 +93,7 @@ def generate(
     out = console(stderr=False)
     if alternatives:
         out.print(steps_table(record, out.width) if columns else trace_table(record, out.width))
-        out.print(totals_line(record), highlight=False)
+        out.print(totals_line(record))
 
 
 def _print_samples(samples: list[Written], seed: int, as_json: bool) -> None:
@@ -99,12 +101,12 @@ def _print_samples(samples: list[Written], seed: int, as_json: bool) -> None:
         print_json([{"seed": seed + row, **sample._asdict()} for row, sample in enumerate(samples)])
         return
     texts = [sample.text for sample in samples]
-    print(("\n\n" if any("\n" in text for text in texts) else "\n").join(texts))
+    print_text(("\n\n" if any("\n" in text for text in texts) else "\n").join(texts))
 
 
 def _say_eager(compile: bool | None, steps: Steps) -> None:
     if compile and steps.eager_because:
-        print(f"windtunnel: decoded without a compiled step: {steps.eager_because}", file=sys.stderr)
+        warn(f"decoded without a compiled step: {steps.eager_because}")
 
 
 def look(
@@ -120,13 +122,16 @@ def look(
     judge: Annotated[
         bool, typer.Option("--judge", help="Judge each --ablate by the dev loss of all seeds, in place of a text.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for picture and pages; by default beside the run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for picture and pages; by default one in `look`, beside the run."),
+    ] = None,
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Show a text's surprise in a model, and its attention or, of a recurrent network, how far each state reaches."""
     from windtunnel.inspect.sites import ablated
-    from windtunnel.report.look import Look, look_at
+    from windtunnel.report.look import Look, look_at, look_folder
     from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table
 
     sites = {name: _site(name) for name in ablate}
@@ -134,7 +139,8 @@ def look(
         _judge_ablations(run, text, sites, as_json)
         return
     trained = load_model(run, change)
-    folder = out or trained.run.folder.parent / "look"
+    settings = {"layer": layer, "head": head, "alternatives": alternatives, "ablate": ablate, "change": change}
+    folder = out or look_folder(trained, text, settings)
     with ablated(trained.model, list(sites.values())) if sites else nullcontext():
         seen = look_at(trained, text, folder, alternatives, layer, head)
     if as_json:
@@ -144,13 +150,13 @@ def look(
     shown.print(surprise_text(seen.trace), soft_wrap=True)
     shown.print(surprise_legend(seen.trace.vocab_size))
     shown.print(trace_table(seen.trace, shown.width))
-    shown.print(totals_line(seen.trace), highlight=False)
+    shown.print(totals_line(seen.trace))
     if isinstance(seen, Look):
         shown.print(f"attention: largest difference of the logits to the fast path {seen.max_difference:.1e}")
     else:
-        shown.print(seen.sentence, highlight=False)
+        shown.print(seen.sentence)
     for path in seen.files:
-        shown.print(f"written: {path}", highlight=False, soft_wrap=True)
+        shown.print(f"written: {path}", soft_wrap=True)
 
 
 def _site(name: str) -> str:
@@ -180,9 +186,9 @@ def _judge_ablations(run: str, text: str, sites: dict[str, str], as_json: bool) 
         print_json([plain(judgement) for judgement in found])
         return
     for judgement in found:
-        print(judgement.sentence)
+        print_text(judgement.sentence)
         if judgement.over_documents is not None:
-            print(f"  over the documents of the dev split, for these models: {judgement.over_documents}")
+            print_text(f"  over the documents of the dev split, for these models: {judgement.over_documents}")
 
 
 def cost(

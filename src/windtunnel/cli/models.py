@@ -35,5 +35,5 @@ def get(
     listed = MODELS[name]
     with console().status(f"fetching {name}, {listed.size / 1e6:.0f} MB"):
         path = listed.fetch()
-    console().print(f"{name} ({listed.licence}) is at {path}", highlight=False, soft_wrap=True)
-    console().print(f"next: windtunnel import {name}", highlight=False)
+    console().print(f"{name} ({listed.licence}) is at {path}", soft_wrap=True)
+    console().print(f"next: windtunnel import {name}")

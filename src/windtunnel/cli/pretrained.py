@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from windtunnel.cli.terminal import Json, RunName, asked_to_stop, console, print_json
+from windtunnel.cli.terminal import Json, RunName, asked_to_stop, console, print_json, warn
 
 if TYPE_CHECKING:
     from windtunnel.training.events import Evaluation
@@ -90,7 +89,7 @@ def alter(
     with console().status("measuring the loss before and after"):
         altered = alter_run(find_run(run), out / "seed-0", kv_heads, rotary, window)
     for warning in altered.warnings:
-        print(f"windtunnel: {warning}", file=sys.stderr)
+        warn(warning)
     trained = _train_further(altered.run.folder, altered.run.config.corpus, steps) if steps else None
     if as_json:
         print_json(altered_to_dict(altered, trained))
@@ -111,7 +110,7 @@ def fold(
     with console().status("folding, and comparing the two on the dev split"):
         folded = fold_run(find_run(run), out / "seed-0")
     for warning in folded.warnings:
-        print(f"windtunnel: {warning}", file=sys.stderr)
+        warn(warning)
     print_json(folded.to_dict()) if as_json else _print(fold_lines(folded))
 
 
@@ -130,11 +129,11 @@ def _train_further(start: Path, corpus: str, steps: int) -> tuple[Path, Evaluati
             progress.show(folder.name, event)
     [result] = summarise([folder]).seeds
     if result.reason == "interrupted" or result.dev is None:
-        err.print(f"stopped and saved; go on with: windtunnel resume {folder}", highlight=False)
+        err.print(f"stopped and saved; go on with: windtunnel resume {folder}")
         raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
     return folder, result.dev
 
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        console(stderr=False).print(line, highlight=False, markup=False, soft_wrap=True)
+        console(stderr=False).print(line, soft_wrap=True)

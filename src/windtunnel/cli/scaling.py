@@ -186,10 +186,10 @@ def show_fits(
         return
     shown = console(stderr=False)
     for part in [*study.tables, *scaling_tables(found, forecasts, choices)]:
-        shown.print(part.terminal(), highlight=False)
+        shown.print(part.terminal())
         shown.print()
     refused = [f"Refused: {r.what}. {r.why}" for r in found.refusals]
     for line in [*study.lines, *refused, *sentences(found, forecasts)]:
-        shown.print(line, highlight=False, soft_wrap=True, markup=False)
+        shown.print(line, soft_wrap=True)
     for file in files:
-        shown.print(f"written: {file}", highlight=False, soft_wrap=True)
+        shown.print(f"written: {file}", soft_wrap=True)

@@ -49,14 +49,14 @@ def scale_corpus(
 
         def follow(news: Generator[News, None, Result]) -> Result:
             with TrainingProgress(err, brief=True) as progress:
-                return _follow(news, progress.show, lambda said: err.print(said, highlight=False, soft_wrap=True))
+                return _follow(news, progress.show, lambda said: err.print(said, soft_wrap=True))
 
         study = follow(plan_study(base, asked, workers, at_once, root))
         shown = console(stderr=as_json or not dry_run)
         shown.print(plan_table(study.plan).terminal())
         for line in plan_lines(study.plan, asked.minutes, foresee(study.plan)):
-            shown.print(line, highlight=False, soft_wrap=True)
-        err.print(f"the study is {study.folder}", highlight=False, soft_wrap=True)
+            shown.print(line, soft_wrap=True)
+        err.print(f"the study is {study.folder}", soft_wrap=True)
         if dry_run:
             if as_json:
                 print_json(study.plan.to_dict())
@@ -65,7 +65,7 @@ def scale_corpus(
             runner = Runner(root, workers, lambda: bool(stop))
             found = follow(run_study(study, runner, fits.samples, fits.seed))
         except Cut as cut:
-            err.print(f"{cut}; the same command goes on", highlight=False, soft_wrap=True)
+            err.print(f"{cut}; the same command goes on", soft_wrap=True)
             raise typer.Exit(130 if stop[:1] == [signal.SIGINT] else 75) from None
     show_fits(found.points, fits, study.folder, study.folder.name, as_json, _told(study, found))
 

@@ -306,4 +306,4 @@ def _print_rows(title: str, rows: Rows) -> None:
 
 
 def _say(text: str) -> None:
-    console(stderr=False).print(text, highlight=False, markup=False, soft_wrap=True)
+    console(stderr=False).print(text, soft_wrap=True)

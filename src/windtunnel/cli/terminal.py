@@ -10,16 +10,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from windtunnel.errors import ConfigError
+from windtunnel.text.visible import STEERING, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import Console
 
+    from windtunnel.report.terminal import PlainConsole
     from windtunnel.training.run import TrainedModel
     from windtunnel.training.run_config import RunConfig
 
@@ -92,10 +93,9 @@ def _say_plain_table(config: RunConfig) -> None:
     if config.task.kind == "language" and config.text.columns is None and config.text.unit == "auto":
         name = config.corpus.removesuffix(".gz")
         if name.endswith(KINDS) and Path(config.corpus).is_file():
-            print(
-                f"windtunnel: {config.corpus} is read as running text; to read two of its columns as pairs: "
-                "--column source=NAME --column target=NAME",
-                file=sys.stderr,
+            warn(
+                f"{config.corpus} is read as running text; to read two of its columns as pairs: "
+                "--column source=NAME --column target=NAME"
             )
 
 
@@ -106,7 +106,7 @@ def load_model(name: str, change: str | None = None) -> TrainedModel:
 
     trained = load(find_run(name), change)
     for warning in trained.warnings:
-        print(f"windtunnel: {warning}", file=sys.stderr)
+        warn(warning)
     return trained
 
 
@@ -125,7 +125,7 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
         else:
             files.write_text(target, text)
-    console().print(f"written: {path}", highlight=False, soft_wrap=True)
+    console().print(f"written: {path}", soft_wrap=True)
 
 
 def write_figure(figure: Figure, path: Path) -> None:
@@ -136,19 +136,19 @@ def write_figure(figure: Figure, path: Path) -> None:
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, path)
-    console().print(f"written: {path}", highlight=False, soft_wrap=True)
+    console().print(f"written: {path}", soft_wrap=True)
 
 
 @contextmanager
 def asked_to_stop(
-    err: Console, until_exit: bool = False, what: str = "the step ends and the state is saved"
+    err: PlainConsole, until_exit: bool = False, what: str = "the step ends and the state is saved"
 ) -> Iterator[list[int]]:
     """While this lasts, or until the process ends, SIGINT and SIGTERM are collected instead of ending it."""
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if not asked:
-            err.print(f"stopping: {what}", highlight=False)
+            err.print(f"stopping: {what}")
         asked.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -165,13 +165,27 @@ def refuse_torchrun() -> None:
         raise ConfigError(f"torchrun started {size} processes; say how they share the run: --parallel ddp or fsdp")
 
 
-def console(stderr: bool = True, quiet: bool = False) -> Console:
-    from rich.console import Console
+def console(stderr: bool = True, quiet: bool = False) -> PlainConsole:
+    from windtunnel.report import terminal
 
-    return Console(stderr=stderr, quiet=quiet)
+    return terminal.console(stderr, quiet)
+
+
+def print_text(text: str, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print a text of a user, a model or a corpus: as it is into a pipe or a file, `visible` on a terminal."""
+    file = file or sys.stdout
+    print(visible(text) if file.isatty() else text, end=end, flush=True, file=file)
+
+
+def warn(text: str) -> None:
+    """Print a message on stderr."""
+    print(f"windtunnel: {visible(text)}", file=sys.stderr)
 
 
 def print_json(data: Any) -> None:
+    """Print one JSON document, in which no character steers a terminal."""
     from windtunnel.config import plain
 
-    print(json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    ascii = not (sys.stdout.encoding or "").lower().startswith("utf")  # which could not write every character
+    text = json.dumps(plain(data), indent=2, ensure_ascii=ascii, allow_nan=False, default=str)
+    print(STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))

@@ -138,7 +138,7 @@ def _train(folders: list[Path], change: str | None, as_json: bool) -> None:
     from windtunnel.training.events import Stopped
 
     err, endings, missing = console(), {}, unfinished(folders)
-    err.print(f"{len(missing)} of {len(folders)} runs to train in {folders[0].parent}", highlight=False)
+    err.print(f"{len(missing)} of {len(folders)} runs to train in {folders[0].parent}")
     with asked_to_stop(err) as asked, TrainingProgress(err) as progress:
         for index, event in train_seeds(missing, change, lambda: bool(asked)):
             progress.show(folders[index].name, event)
@@ -157,7 +157,7 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
 
     summary = summarise(folders, endings)
     for seed in (seed for seed in summary.seeds if seed.reason == "damaged"):
-        console().print(f"left out: {seed.message}", highlight=False, markup=False, soft_wrap=True)
+        console().print(f"left out: {seed.message}", soft_wrap=True)
     sound = [open_run(Path(seed.folder)) for seed in summary.seeds if seed.reason != "damaged"]
     first = sound[0]
     picture = save_curves(sound, first.folder.parent / "curves.png")
@@ -171,11 +171,11 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
             say(judged)
         noun = "text" if judged else "token"
         out.print(seeds_table(summary, noun))
-        out.print(verdict_line(summary, noun), highlight=False, soft_wrap=True)
+        out.print(verdict_line(summary, noun), soft_wrap=True)
         if floor := floor_line(first):
-            out.print(floor, highlight=False, soft_wrap=True)
-        out.print(f"curves: {picture}", highlight=False, soft_wrap=True)
-        out.print(f"next: {_next(first)}", highlight=False, soft_wrap=True)
+            out.print(floor, soft_wrap=True)
+        out.print(f"curves: {picture}", soft_wrap=True)
+        out.print(f"next: {_next(first)}", soft_wrap=True)
     return summary
 
 
@@ -191,7 +191,7 @@ def _next(run: Run) -> str:
 
 def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
     if "interrupted" in reasons:
-        console().print(f"stopped and saved; go on with: windtunnel resume {folder}", highlight=False, soft_wrap=True)
+        console().print(f"stopped and saved; go on with: windtunnel resume {folder}", soft_wrap=True)
         raise typer.Exit(130 if asked[:1] == [signal.SIGINT] else 75)
     codes = {"diverged": 4, "failed": 1, "damaged": 3}
     raise typer.Exit(next((code for reason, code in codes.items() if reason in reasons), 0))
@@ -207,8 +207,8 @@ def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show t
     if as_json:
         print_json(found[0] if run else found)
     elif not found:
-        console().print("no runs below ./runs yet; train one: windtunnel train names", highlight=False)
+        console().print("no runs below ./runs yet; train one: windtunnel train names")
     else:
         console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
         for damaged in (entry for entry in found if entry["state"] == "damaged"):
-            console().print(damaged["message"], highlight=False, markup=False, soft_wrap=True)
+            console().print(damaged["message"], soft_wrap=True)

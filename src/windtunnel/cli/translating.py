@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +15,12 @@ from windtunnel.cli.terminal import (
     console,
     load_model,
     print_json,
+    print_text,
+    warn,
     write_figure,
     write_text,
 )
+from windtunnel.text.visible import one_line
 
 if TYPE_CHECKING:
     from windtunnel.generation.translate import Translated
@@ -70,10 +72,10 @@ def translate(
         print_json(_as_json(loaded, lines))
         return
     for cut in (one for line in lines for one in line if not one.complete):
-        print(f"windtunnel: the target of {cut.source[:60]!r} does not end: the context is full", file=sys.stderr)
+        warn(f"the target of {cut.source[:60]!r} does not end: the context is full")
     for line in lines:
         if alternatives is None:
-            print(" ".join(on_one_line(one.target) for one in line))
+            print_text(" ".join(one_line(one.target) for one in line))
         else:
             for one in line:
                 _show(one)
@@ -92,17 +94,12 @@ def read_lines(file: Path) -> str:
         raise ConfigError(f"{file}: not UTF-8 at byte {error.start}; convert it: iconv -t UTF-8") from None
 
 
-def on_one_line(text: str) -> str:
-    """A target with its line ends, TABs and control characters as \\n, \\t and \\x1b: a row or line stays one."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _show(one: Translated) -> None:
     from windtunnel.report.table import table
 
     columns = ("rank", "target", "probability", "score", "complete")
     rows = [
-        (str(rank), on_one_line(each.target), each.probability, each.score, "yes" if each.complete else "no")
+        (str(rank), one_line(each.target), each.probability, each.score, "yes" if each.complete else "no")
         for rank, each in enumerate(one.alternatives, start=1)
     ]
     console(stderr=False).print(table(one.source, columns, rows).terminal())
@@ -117,7 +114,7 @@ def _write_attention(trained: TrainedModel, translations: Sequence[Translated], 
         write_text(path, translation_page(seen, trained.run.name, trained.step))
     else:
         write_figure(translation_figure(seen), path)
-    console().print(copying_line(copying(seen)), highlight=False)
+    console().print(copying_line(copying(seen)))
 
 
 def _as_json(trained: TrainedModel, lines: Sequence[Sequence[Translated]]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def library_scores(
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
     except ImportError:
-        return (), (str(MissingExtra("sacrebleu", "translate", "chrF and BLEU")),)
+        return (), (str(MissingExtra("sacrebleu", "chrF and BLEU")),)
     # The library takes the first answers of all, then the second ones; None where there is none.
     columns: list[Any] = [list(column) for column in zip_longest(*answers)]
     words = any(len(one.split()) >= LONGEST_RUN for right in answers for one in right)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from windtunnel.inspect.doctor.checks import judge
 from windtunnel.inspect.doctor.exam import Examination, measure
 from windtunnel.inspect.doctor.findings import Finding
@@ -15,6 +13,7 @@ from windtunnel.inspect.doctor.subject import recipe_subject, run_subject
 from windtunnel.library.model import Model
 from windtunnel.library.settings import PathLike
 from windtunnel.report.doctor import findings_tables, save_report, to_dict
+from windtunnel.report.terminal import PlainConsole
 from windtunnel.runs.seeds import find_run
 from windtunnel.training.run_config import RunConfig
 
@@ -46,7 +45,7 @@ class Diagnosis:
         return to_dict(self.exam, self.findings)
 
     def __str__(self) -> str:
-        console = Console(width=120, color_system=None)
+        console = PlainConsole(width=120, color_system=None)
         with console.capture() as capture:
             for part in findings_tables(self.exam, self.findings):
                 console.print(part, soft_wrap=not hasattr(part, "columns"))

@@ -20,6 +20,7 @@ from windtunnel.library.settings import PathLike, assignments, config_for
 from windtunnel.programs import judge as programs
 from windtunnel.programs.arms import make_plan as make_judge_plan
 from windtunnel.report.comparison import save_report
+from windtunnel.report.terminal import console
 from windtunnel.runs import arms as arms_of
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.budget import parse_budget
@@ -189,11 +190,10 @@ def judge(
     better = "higher" if higher else "lower"
     asked = {"arms": commands, "results": results, "metrics": [{"where": metric, "better": better}], "seeds": seeds}
     plan = make_judge_plan({**asked, **settings})
-    judged = programs.prepare(plan, Path(out) if out is not None else RUNS)
+    judged, said = programs.prepare(plan, Path(out) if out is not None else RUNS), console(quiet=not progress)
     with open_executor("local", plan.jobs) as workers:
         for name, seed, told in programs.run_arms(judged, workers):
-            if progress:
-                print(f"{name}, seed {seed}: {told}", flush=True)
+            said.print(f"{name}, seed {seed}: {told}", soft_wrap=True)
     found = programs.conclude(judged)
     save_comparison(found)
     save_report(found, judged.folder)

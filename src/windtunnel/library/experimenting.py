@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from windtunnel.errors import ConfigError
 from windtunnel.experiments import EXPERIMENTS, find_experiment
 from windtunnel.experiments.frame import Experiment, Setting, collect
 from windtunnel.library.settings import PathLike
+from windtunnel.report import terminal
 from windtunnel.report.outcome import Outcome
 from windtunnel.report.outcome_page import save_outcome
 from windtunnel.report.outcome_tables import showing
@@ -51,11 +50,11 @@ def experiment(
     'holds'
     """
     folder, text = None if out is None else Path(out), None if corpus is None else str(corpus)
-    return run_experiment(name, quick, seed, folder, text, Console(stderr=True, quiet=not progress))[1]
+    return run_experiment(name, quick, seed, folder, text, terminal.console(quiet=not progress))[1]
 
 
 def run_experiment(
-    name: str, quick: bool, seed: int, out: Path | None, corpus: str | None, console: Console
+    name: str, quick: bool, seed: int, out: Path | None, corpus: str | None, console: terminal.PlainConsole
 ) -> tuple[Experiment, Outcome, list[Path]]:
     """The experiment of a name, what it found, and the files that were written; its progress goes to the console."""
     chosen = find_experiment(name)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from windtunnel.comparison.ablation import judge_ablations
 from windtunnel.comparison.comparison import Judgement
-from windtunnel.errors import NumericsError, WindtunnelError
+from windtunnel.errors import BusyError, NumericsError, WindtunnelError
 from windtunnel.library.model import Model, load
 from windtunnel.library.progress import showing_runs
 from windtunnel.library.settings import PathLike, assignments, config_for
@@ -17,6 +18,7 @@ from windtunnel.runs.execute import execute, open_executor
 from windtunnel.runs.seeds import SplitLoss, Summary, create_seeds, evaluate_seeds, summarise, unfinished
 from windtunnel.stats.intervals import Estimate
 from windtunnel.training.change import Named, change_for
+from windtunnel.training.disk import is_locked
 from windtunnel.training.events import Event, Stopped
 from windtunnel.training.machine import cores
 from windtunnel.training.run import Run, open_run
@@ -76,12 +78,27 @@ def train(
     return _sound(Seeds(tuple(folders), summarise(folders, endings)))
 
 
+PATIENCE = 10.0
+"""Seconds in which a process ends whose command was killed."""
+
+
 def train_seeds(
     missing: Sequence[tuple[int, Run]], change: Named | None = None, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, Event]]:
-    """Train runs, as of `unfinished`, side by side; yields (index, event)."""
+    """Train runs, as of `unfinished`, side by side; yields (index, event).
+
+    Raises:
+        BusyError: when another process is training one of them, and does not end within `PATIENCE`.
+    """
     if not missing:
         return
+    deadline = time.monotonic() + PATIENCE
+    while busy := [run.folder for _, run in missing if is_locked(run.folder)]:
+        if time.monotonic() > deadline or should_stop():
+            raise BusyError(
+                f"{busy[0]} is being trained by another process; wait for it, or choose another folder with --out"
+            )
+        time.sleep(0.3)
     named = [found.where if (found := change_for(run.config, run.folder, change)) else "" for _, run in missing]
     at_once = max(1, cores() // (missing[0][1].config.train.threads or cores()))
     with open_executor("local", at_once) as executor:

@@ -96,8 +96,8 @@ class BlocksConfig(ModelConfig):
     def _fits(self) -> Self:
         if self.d_head is None and self.d_model % self.n_heads:
             raise ValueError(
-                f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}; "
-                f"try d_model {math.ceil(self.d_model / self.n_heads) * self.n_heads}"
+                f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}; give "
+                f"{_heads_that_fit(self.d_model, self.n_heads)}"
             )
         if self.n_heads % self.kv_heads:
             raise ValueError(
@@ -166,6 +166,14 @@ class BlocksConfig(ModelConfig):
     def windows(self) -> tuple[int | None, ...]:
         """The window of each layer."""
         return self.window if isinstance(self.window, tuple) else (self.window,) * self.n_layers
+
+
+def _heads_that_fit(d_model: int, n_heads: int) -> str:
+    """The numbers of heads next to this one that divide d_model, and the nearest d_model; heads stay even."""
+    fit = [n for n in range(1, min(d_model, 512) + 1) if d_model % n == 0 and d_model // n % 2 == d_model % 2]
+    nearest = [max((n for n in fit if n < n_heads), default=None), min((n for n in fit if n > n_heads), default=None)]
+    width = max(1, round(d_model / (2 * n_heads))) * 2 * n_heads
+    return f"n_heads {' or '.join(str(n) for n in nearest if n)}, or d_model {width}"
 
 
 class Memory(NamedTuple):

@@ -20,6 +20,7 @@ from windtunnel.report.comparison_page import comparison_page
 from windtunnel.report.comparison_rows import SLICES, Rows, arm_rows, evidence_rows, slice_rows, verdict_rows
 from windtunnel.report.comparison_slices import comparison_slices_figure
 from windtunnel.report.figures import save_figures
+from windtunnel.report.terminal import PlainConsole, as_text
 from windtunnel.stats.digits import number
 from windtunnel.training.disk import saving
 
@@ -48,15 +49,15 @@ def comparison_tables(found: Comparison) -> list[RenderableType]:
     ]
     lines += [f"paired: {line}" for line in found.pairing] + [f"note: {line}" for line in found.notes]
     parts.append(Text())
-    return [*parts, *(Text(line) for line in [*lines, f"signature: {found.signature}"])]
+    return [*parts, *(as_text(line) for line in [*lines, f"signature: {found.signature}"])]
 
 
-def print_comparison(found: Comparison, console: Console, files: Sequence[Path] = ()) -> None:
+def print_comparison(found: Comparison, console: PlainConsole, files: Sequence[Path] = ()) -> None:
     """The tables and sentences, and which files were written."""
     for part in comparison_tables(found):
-        console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+        console.print(part, soft_wrap=isinstance(part, Text))
     for path in files:
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        console.print(f"written: {path}", soft_wrap=True)
 
 
 def save_report(found: Comparison, folder: Path, more: Mapping[str, Figure] | None = None) -> list[Path]:
@@ -108,7 +109,7 @@ class _Rows:
             of_row, lines = lines[:height], lines[height:]
             alone = len(cells) > 1 and not any(cells[:-1])  # of a slice there is nothing but whether it is too small
             if name != heads[0]:
-                yield Text(": ".join(part.replace("\n", " ") for part in (name, *cells) if alone and part) or name)
+                yield as_text(": ".join(part.replace("\n", " ") for part in (name, *cells) if alone and part) or name)
             for line in () if alone else of_row:
                 yield from line
                 yield Segment.line()
@@ -119,7 +120,7 @@ def _table(heads: list[str], body: list[list[str]]) -> Table:
     for head in heads:
         table.add_column(head, justify="left" if head in ("verdict", heads[0]) else "right", no_wrap=True)
     for name, *cells in body:
-        table.add_row(Text(name), *map(_cell, cells))
+        table.add_row(as_text(name), *map(_cell, cells))
     return table
 
 

@@ -77,5 +77,6 @@ def readable_bytes(n: int) -> str:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left")
     for column in columns:
-        table.add_column(column.removesuffix(">").strip(), justify="right" if column.endswith(">") else "left")
+        name, right = column.removesuffix(">").strip(), column.endswith(">")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
     return table

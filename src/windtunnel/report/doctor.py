@@ -17,11 +17,13 @@ from rich.text import Text
 from windtunnel.config import plain
 from windtunnel.files import write_text
 from windtunnel.inspect.doctor.checks import CHECKS
+from windtunnel.inspect.doctor.checks_of_layers import most_dead
 from windtunnel.inspect.doctor.exam import Examination, median_ratio
-from windtunnel.inspect.doctor.findings import Finding
+from windtunnel.inspect.doctor.findings import Finding, percent
 from windtunnel.report.doctor_figures import activations_figure, training_figure
 from windtunnel.report.figures import save_figures
 from windtunnel.report.html import inline_svg, page, table
+from windtunnel.report.terminal import as_text
 from windtunnel.stats.digits import number
 from windtunnel.training.disk import saving
 
@@ -49,14 +51,14 @@ def findings_tables(exam: Examination, findings: Sequence[Finding]) -> list[Rend
     measured.add_column(style="dim", no_wrap=True)
     measured.add_column(overflow="fold")
     for name, value in measurements(exam):
-        measured.add_row(name, Text(value))
-    parts: list[RenderableType] = [Text(headline(exam), "bold"), measured, Text()]
+        measured.add_row(name, as_text(value))
+    parts: list[RenderableType] = [as_text(headline(exam), "bold"), measured, Text()]
     if not findings:
         return [*parts, Text(NOTHING)]
     for finding in findings:
         style = "bold red" if finding.severity == "problem" else "bold yellow"
-        parts += [Text(f"{finding.severity}: {finding.name}", style), Text(f"  {finding.evidence}")]
-        parts += [Text(f"  cure: {finding.cure}")]
+        parts += [Text(f"{finding.severity}: {finding.name}", style), as_text(f"  {finding.evidence}")]
+        parts += [as_text(f"  cure: {finding.cure}")]
     return parts
 
 
@@ -84,6 +86,9 @@ def measurements(exam: Examination) -> list[tuple[str, str]]:
                       f"{end.eigenvalue:.4g} at the end, allows {end.largest_lr:.2g}; {hessian}"),
         ("gradient noise scale", f"{exam.noise} examples; the batch has {exam.config.train.batch_size}"),
     ]  # fmt: skip
+    if worst := most_dead(exam):
+        told = f"{percent(worst[0])} of the units of {worst[1]} {worst[2]}" if worst[0] else "none"
+        rows.append(("most dead units", told))
     if exam.fit:
         rows += [("train", str(exam.fit.train)), ("dev", str(exam.fit.dev)), ("gap", str(exam.fit.gap)),
                  ("token frequencies", str(exam.fit.unigram))]  # fmt: skip

@@ -24,6 +24,7 @@ from windtunnel.inspect.explain_replay import Replay
 from windtunnel.inspect.explain_shapes import ShapeStep
 from windtunnel.report.html import page, scrolling_table
 from windtunnel.report.tables import clip
+from windtunnel.report.terminal import as_text
 from windtunnel.stats.digits import number as shown
 
 MOST_COLUMNS = 8
@@ -214,17 +215,17 @@ def terminal(parts: Iterable[Part]) -> RenderableType:
     """The parts for rich, one below the other."""
     shown: list[RenderableType] = []
     for part in parts:
-        shown += [Text(), Text(part.title, style="bold")]
+        shown += [Text(), as_text(part.title, "bold")]
         if part.rows:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
             for index, column in enumerate(part.columns):
-                table.add_column(Text(column), justify="right" if _is_numeric(part, index) else "left")
-            for r, row in enumerate(part.rows):
-                table.add_row(
-                    *(Text(x, style="reverse" if part.marked == (r, c - 1) else "") for c, x in enumerate(row))
+                table.add_column(
+                    as_text(column), justify="right" if _is_numeric(part, index) else "left", overflow="fold"
                 )
+            for r, row in enumerate(part.rows):
+                table.add_row(*(as_text(x, "reverse" if part.marked == (r, c - 1) else "") for c, x in enumerate(row)))
             shown.append(table)
-        shown += [Text(sentence) for sentence in part.says]
+        shown += [as_text(sentence) for sentence in part.says]
     return Group(*shown)
 
 

@@ -26,6 +26,9 @@ Floats = npt.NDArray[np.float64]
 MOST_GRID_LABELS = 24  # more tokens than this stay without labels where many heads are drawn
 MOST_LABELS = 40
 """Tokens that are named on an axis; of a longer text every second, third ... is."""
+MOST_PANELS = 24
+"""Heads that have axes of their own; more are drawn as one image, which takes a second where axes take minutes."""
+LOOKS, LOOKED_AT = "token that looks", "token looked at"
 MOST_INCHES = 100
 """Height of the largest figure: 16,000 dots of a PNG."""
 ENDINGS = (".png", ".svg", ".pdf")
@@ -58,6 +61,8 @@ def attention_figure(
 ) -> Figure:
     """Heat map of one head's attention, or a grid of several: rows look, columns are looked at.
 
+    More than `MOST_PANELS` heads are drawn as one image, without the tokens' texts.
+
     Args:
         weights: (n_layers, n_heads, T, T), as from `windtunnel.inspect.attention`.
         labels: the text of each of the T tokens.
@@ -69,10 +74,12 @@ def attention_figure(
     """
     n_layers, n_heads = weights.shape[:2]
     layers, heads = _chosen("layer", layer, n_layers), _chosen("head", head, n_heads)
+    if len(layers) * len(heads) > MOST_PANELS:
+        return _overview(weights[np.ix_(layers, heads)], title, layers[0], heads[0])
     if len(layers) > 1 or len(heads) > 1:
         return maps_figure([Map(title, weights[np.ix_(layers, heads)], labels, labels)], layers[0], heads[0])
     heading = ", ".join(part for part in (title, f"layer {layers[0] + 1}, head {heads[0] + 1}") if part)
-    return _one_map(weights[layers[0], heads[0]], labels, heading, "token that looks", "token looked at")
+    return _one_map(weights[layers[0], heads[0]], labels, heading, LOOKS, LOOKED_AT)
 
 
 def through_time_figure(norms_TT: Floats, labels: Sequence[str], title: str) -> Figure:
@@ -113,6 +120,35 @@ def maps_figure(maps: Sequence[Map], first_layer: int = 0, first_head: int = 0) 
         for place, one in zip(places, maps, strict=True):
             _draw_heads(place, one, first_layer, first_head)
     return figure
+
+
+def _overview(weights: npt.NDArray[np.floating[Any]], title: str, first_layer: int, first_head: int) -> Figure:
+    """Every head's map in one image, layers down and heads across, white lines between them."""
+    n_layers, n_heads, n_tokens, _ = weights.shape
+    hidden = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), 1) & (weights == 0)
+    framed = np.pad(np.where(hidden, np.nan, weights), ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+    size = n_tokens + 1
+    mosaic = framed.swapaxes(1, 2).reshape(n_layers * size, n_heads * size)
+    with drawing(*_overview_inches(n_layers, n_heads, n_tokens), BOXED) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(mosaic, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+        middle = (n_tokens - 1) / 2
+        axes.set_yticks(middle + size * np.arange(n_layers), [str(first_layer + i + 1) for i in range(n_layers)])
+        axes.set_xticks(middle + size * np.arange(n_heads), [str(first_head + j + 1) for j in range(n_heads)])
+        figure.supylabel(f"layer; within a map: {LOOKS}, from top to bottom", fontsize=10)
+        axes.set_xlabel(f"head; within a map: {LOOKED_AT}, from left to right")
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.tick_params(length=0)
+        figure.colorbar(image, ax=axes, label="attention weight", shrink=0.5, aspect=40, pad=0.02)
+        _plain_title(figure, title)
+    return figure
+
+
+def _overview_inches(n_layers: int, n_heads: int, n_tokens: int) -> tuple[float, float]:
+    """Wide and high: a map is half an inch or more, and the whole no higher than a page that one can scroll."""
+    each = min(max(0.5, 0.02 * n_tokens), 40 / n_layers, 40 / n_heads)
+    return max(6.0, each * n_heads + 2.6), max(4.0, each * n_layers + 1.2)
 
 
 def _one_map(
@@ -156,6 +192,8 @@ def _draw_heads(place: SubFigure, one: Map, first_layer: int, first_head: int) -
         if one.split is not None:
             panel.axvline(one.split - 0.5, color=DEV, linewidth=1.5)
     place.colorbar(image, ax=axes, label="attention weight", **SCALE)
+    place.supylabel(LOOKS, fontsize=9)
+    place.supxlabel(LOOKED_AT, fontsize=9)
     _plain_title(place, one.title)
 
 

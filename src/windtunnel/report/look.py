@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -102,9 +105,14 @@ def look_at(
         layer, head: draw only these, counted from 1.
 
     Raises:
-        ConfigError: for a layer or head that the model does not have, or a model that reads pairs or is an mlp.
+        ConfigError: for no text, a layer or head that the model does not have, or a model that reads pairs or is an
+            mlp.
         DataError: for a text longer than the context, or with a character the tokenizer does not know.
     """
+    if not text:
+        raise ConfigError(
+            f"there is no text to look at; give one: windtunnel look {quote(str(trained.run.folder))} TEXT"
+        )
     if trained.model.config.reads == "pair":
         raise ConfigError(
             f"look shows a text that a model continues, and {trained.run.folder} writes the target of a source; give: "
@@ -128,6 +136,14 @@ def look_at(
         "trace.html": trace_page(record),
     }
     return Look(record, heads, labels, _write(folder, "attention.png", picture, pages))
+
+
+def look_folder(trained: TrainedModel, text: str, settings: Mapping[str, Any]) -> Path:
+    """Where a look goes by default: a folder of its own beside the run, by seed, text, step and settings."""
+    asked = json.dumps([text, trained.step, settings], sort_keys=True)
+    words = re.sub(r"\W+", "-", text[:24]).strip("-")
+    name = "-".join(filter(None, (trained.run.folder.name, words, sha256(asked.encode()).hexdigest()[:6])))
+    return trained.run.folder.parent / "look" / name
 
 
 def _look_through_time(trained: TrainedModel, text: str, folder: Path, alternatives: int) -> LookThroughTime:

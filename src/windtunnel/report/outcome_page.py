@@ -23,7 +23,7 @@ thead tr, tbody tr { border-bottom: 1px solid var(--line); }
 .claims td:last-child { white-space: nowrap; font-weight: 700; }
 .claims td:first-child { white-space: nowrap; }
 .holds td:last-child { color: var(--holds); } .not td:last-child { color: var(--not); }
-@media (max-width: 40rem) { /* a claim is a block: its row and verdict, then the rest, each on lines of its own */
+@media (max-width: 48rem) { /* a claim is a block: its row and verdict, then the rest, each on lines of its own */
   .claims thead { display: none; }
   .claims table, .claims tbody { display: block; }
   .claims tr { display: flex; flex-wrap: wrap; justify-content: space-between; padding: .3rem 0; }

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table as Grid
 from rich.text import Text
 
 from windtunnel.report.outcome import Outcome, Progress
+from windtunnel.report.terminal import PlainConsole, as_text
 
 STYLES = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow"}
 
@@ -22,7 +23,7 @@ def listing_table(found: list[dict[str, str]]) -> Grid:
     caption = f"{done} of {len(found)} rows are done; run one: windtunnel experiment NAME, or its row"
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=caption, caption_justify="left")
     for name in ("row", "state", "name", "what"):
-        grid.add_column(name, no_wrap=name in ("row", "state", "name"))
+        grid.add_column(name, no_wrap=name in ("row", "state", "name"), overflow="fold")
     for row in sorted(found, key=lambda row: row["state"]):
         style = "" if row["state"] == "done" else "dim"
         grid.add_row(row["row"], row["state"], row["name"], row["question"] or row["title"], style=style)
@@ -35,10 +36,10 @@ def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
     yield Text(outcome.what + "\n")
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("row", "claim", "source", "measured", "verdict"):
-        grid.add_column(name, no_wrap=name in ("row", "verdict"))
+        grid.add_column(name, no_wrap=name in ("row", "verdict"), overflow="fold")
     for claim in outcome.claims:
         verdict = Text(claim.verdict, style=STYLES[claim.verdict])
-        grid.add_row(*map(Text, (claim.id, claim.statement, claim.published, claim.measured)), verdict)
+        grid.add_row(*map(as_text, (claim.id, claim.statement, claim.published, claim.measured)), verdict)
     yield grid
     for table in outcome.tables:
         yield Text()
@@ -47,7 +48,7 @@ def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
 
 
 @contextmanager
-def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
+def showing(console: PlainConsole) -> Iterator[Callable[[Progress], None]]:
     """A bar on a terminal; elsewhere a line whenever something new begins."""
     bars = Bars(
         TextColumn("{task.description}", markup=False),
@@ -68,7 +69,7 @@ def showing(console: Console) -> Iterator[Callable[[Progress], None]]:
             finish_all()  # what comes next ends what was
             tasks[progress.what] = bars.add_task(progress.what)
             if not console.is_terminal:
-                console.print(progress.what, highlight=False, markup=False)
+                console.print(progress.what)
         bars.update(tasks[progress.what], completed=progress.done, total=progress.total)
 
     with bars:

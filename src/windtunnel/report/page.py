@@ -47,12 +47,14 @@ def attention_page(found: AttentionMap, labels: Sequence[str], run: str, step: i
     body = f"""\
 <h1>{escape(run)}, step {step}: attention</h1>
 <p class="quiet">Weights of the model that was trained; its logits in this pass differ from those of the fast path
-by at most {found.max_difference:.1e}. Each row sums to 1; a token sees itself and what stands before it.</p>
+by at most {found.max_difference:.1e}. In each map a row is a token that looks, a column a token looked at; each row
+sums to 1; a token sees itself and what stands before it.</p>
 <div class="controls"><label>layer <select id="layer">{layers}</select></label>
 <label>head <select id="head">{heads}</select></label>
 <span class="legend quiet"><span>weight: 0</span><span class="scale"></span><span>1</span></span></div>
 <div class="text" role="listbox" aria-label="tokens; arrow keys choose the one that looks">{tokens}</div>
-<div class="split"><div class="map"><canvas id="map" tabindex="0" role="img"
+<div class="split"><div class="map"><p class="quiet">↓ token that looks, → token looked at</p>
+<canvas id="map" tabindex="0" role="img"
 aria-label="attention of the chosen layer and head; arrow keys move"></canvas></div>
 <section class="panel bars" aria-live="polite"><p id="readout"></p><table><tbody id="rows"></tbody></table></section>
 </div>
@@ -83,12 +85,18 @@ def _span(trace: Trace, index: int, token: TokenTrace) -> str:
 
 
 def _table(trace: Trace) -> str:
-    names = ["token", "as sampled", "T = 1", "rank", "bits"]
+    sampled = any(token.probability is not None for token in trace.tokens)
+    names = ["token", *(["as sampled"] if sampled else []), "T = 1", "rank", "bits"]
     true = any(token.true_probability is not None for token in trace.tokens)
     names += ["true", "total variation"] if true else []
     rows = []
     for t in trace.tokens:
-        numbers: list[float | int | None] = [t.probability, t.probability_1, t.rank, t.surprise_bits]
+        numbers: list[float | int | None] = [
+            *([t.probability] if sampled else []),
+            t.probability_1,
+            t.rank,
+            t.surprise_bits,
+        ]
         numbers += [t.true_probability, t.total_variation] if true else []
         shown = ["" if x is None else str(x) if isinstance(x, int) else f"{x:.4g}" for x in numbers]
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in [t.text, *shown]) + "</tr>")

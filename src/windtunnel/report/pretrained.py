@@ -39,7 +39,7 @@ def import_lines(found: Imported) -> list[str]:
         *(
             proof_lines(found.proof)
             if found.proof
-            else ["not compared with transformers; --proof does, and needs: pip install 'windtunnel[hf]'"]
+            else ["not compared with transformers; --proof does, and needs: pip install transformers"]
         ),
         f"run: {folder}",
         f"next: windtunnel train TABLE --from {folder}, on texts with labels"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from windtunnel.report.terminal import PlainConsole, as_text
 from windtunnel.stats.digits import number
 from windtunnel.training.events import Evaluation, Event, Sample, Saved, Started, Step, Stopped
 
@@ -36,7 +37,7 @@ class TrainingProgress:
         brief: for many runs: how many have ended, and, where there is no terminal, only a line for each that ends.
     """
 
-    def __init__(self, console: Console, brief: bool = False) -> None:
+    def __init__(self, console: PlainConsole, brief: bool = False) -> None:
         self.console, self.brief = console, brief
         self.lines: dict[str, _Line] = {}
         self.tasks: dict[str, TaskID] = {}
@@ -65,7 +66,7 @@ class TrainingProgress:
         """Take in one event of the run with this label."""
         line = self.lines.setdefault(label, _Line(label))
         if said := self._of_interest(line.take(event), event, line):
-            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(said, soft_wrap=True)
         if isinstance(event, Stopped):
             self._end(label, line, event)
         else:
@@ -113,7 +114,7 @@ class _Bars(Progress):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self.headline:
-            yield Text(self.headline)
+            yield as_text(self.headline)
         yield from super().get_renderables()
 
 

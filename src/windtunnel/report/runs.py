@@ -13,11 +13,11 @@ from windtunnel.text.corpora.cache import Kept
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a run, from `runs.seeds.describe_all`."""
+    """One row a run, from `runs.seeds.describe_all`; in a narrow terminal its name, which ends in the seed, goes on
+    below."""
     table = Table(box=None, pad_edge=False)
-    for heading, justify in (("run", "left"), ("corpus", "left"), ("step", "right"), ("state", "left")):
-        table.add_column(heading, justify="right" if justify == "right" else "left")
-    table.add_column("dev loss", justify="right")
+    for heading in ("run", "corpus", "step", "state", "dev loss"):
+        table.add_column(heading, justify="right" if heading in ("step", "dev loss") else "left", overflow="fold")
     for run in runs:
         loss = number(run["dev"]["scores"]["loss"]) if run["dev"] else "-"
         steps = "-" if run["steps"] is None else f"{run['step']}/{run['steps']}"
@@ -28,7 +28,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
 def run_table(run: Mapping[str, Any]) -> Table:
     """Everything about one run: state, loss, settings and record."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("setting", style="bold")
+    table.add_column("setting", style="bold", overflow="fold")
     table.add_column("value", overflow="fold")
     for key in ("folder", "corpus", "seed", "state", "message"):
         table.add_row(key, str(run[key]))

@@ -29,14 +29,15 @@ class Table:
     def terminal(self) -> Grid:
         """For the terminal; in a narrow one a cell goes on below, and nothing of it is left out."""
         from rich.table import Table as Grid
-        from rich.text import Text
 
-        title = Text(self.title) if self.title else None
+        from windtunnel.report.terminal import as_text
+
+        title = as_text(self.title) if self.title else None
         grid = Grid(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, name in enumerate(self.columns):
-            grid.add_column(Text(name), justify="right" if i and not self.words else "left", overflow="fold")
+            grid.add_column(as_text(name), justify="right" if i and not self.words else "left", overflow="fold")
         for row in self.rows:
-            grid.add_row(*map(Text, row))
+            grid.add_row(*map(as_text, row))
         return grid
 
     def html(self) -> str:

@@ -31,21 +31,25 @@ def trace_table(trace: Trace, width: int = 100) -> Table:
     Args:
         width: cells of the terminal.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=_caption(trace), caption_justify="left")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
     true = any(token.true_probability is not None for token in trace.tokens)
     longest = max((cell_len(clip(t.text)) for t in trace.tokens), default=0)
     table.add_column("token", no_wrap=True, min_width=longest)
-    columns = ["p", "p T=1", *(["true", "off"] if true else []), "rank"]
+    sampled = any(token.probability is not None for token in trace.tokens)
+    columns = [*(["p"] if sampled else []), "p T=1", *(["true", "off"] if true else []), "rank"]
     for name in [*columns, "bits"]:
         table.add_column(name, justify="right", no_wrap=True)
     cells = _cells(trace)
     room = width - max(longest, 5) - sum(max(len(name), 5) + 2 for name in columns) - 2 - 9
     wide = 2 + max((cell_len(text.plain) for row in cells for text in row), default=0)
-    n_shown = max(0, min(max((len(row) for row in cells), default=0), room // wide))
+    n_there = max((len(row) for row in cells), default=0)
+    n_shown = max(0, min(n_there, room // wide))
+    cut = f"Of {n_there} alternatives {n_shown} fit here; a wider terminal shows more." if n_shown < n_there else ""
+    table.caption = f"{_caption(trace)} {cut}".rstrip()
     for i in range(n_shown):
         table.add_column("alternatives" if i == 0 else "", no_wrap=True)
     for token, row in zip(trace.tokens, cells, strict=True):
-        numbers = [token.probability, token.probability_1]
+        numbers = [*([token.probability] if sampled else []), token.probability_1]
         numbers += [token.true_probability, token.total_variation] if true else []
         shown = [Text(_number(x)) for x in numbers]
         rank = Text("" if token.rank is None else str(token.rank))
@@ -177,7 +181,8 @@ def _number(p: float | None) -> str:
 def _caption(trace: Trace) -> str:
     sentences = [
         f"Sampling: {sampling_line(trace)}." if len(trace.tokens) > trace.n_prompt else "",
-        "p: as sampled. Alternatives at T=1"
+        ("p: as sampled. " if any(token.probability is not None for token in trace.tokens) else "")
+        + "Alternatives at T=1"
         + (
             " (prompt) and as sampled (continuation)."
             if trace.sampling.temperature > 0 and 0 < trace.n_prompt < len(trace.tokens)

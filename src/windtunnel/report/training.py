@@ -18,13 +18,13 @@ from windtunnel.training.run import Run
 def seeds_table(summary: Summary, noun: str = "token") -> Table:
     """One row a seed: how it ended and the dev loss it reached; `noun` is what has a loss."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("seed", justify="right")
-    table.add_column("ended")
-    table.add_column("steps", justify="right")
+    table.add_column("seed", justify="right", overflow="fold")
+    table.add_column("ended", overflow="fold")
+    table.add_column("steps", justify="right", overflow="fold")
     names = next((list(r.dev.scores) for r in summary.seeds if r.dev), ["loss"])
     for name in names:
         title = METRICS[name].title
-        table.add_column(f"dev loss (nats a {noun})" if name == "loss" else title, justify="right")
+        table.add_column(f"dev loss (nats a {noun})" if name == "loss" else title, justify="right", overflow="fold")
     for result in summary.seeds:
         dev = result.dev
         figures = [number(dev.scores[name]) for name in names] if dev else ["-"] * len(names)

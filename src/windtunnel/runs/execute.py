@@ -58,7 +58,7 @@ def open_executor(name: str, at_once: int) -> Iterator[Executor]:
     try:
         import distributed
     except ImportError:
-        raise MissingExtra("distributed", "cluster", "--executor dask") from None
+        raise MissingExtra("distributed", "--executor dask") from None
     with ExitStack() as stack:
         reason = ""
         try:

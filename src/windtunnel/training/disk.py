@@ -10,8 +10,9 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -185,6 +186,10 @@ def read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
     return contents
 
 
+GLANCES = 5
+"""How often a lock is tried that somebody may only be looking at."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the operating system releases when the process ends, however it ends.
@@ -201,12 +206,15 @@ def locked(folder: Path) -> Iterator[None]:
         descriptor = open_regular(folder / "lock", os.O_RDWR | os.O_CREAT)
     try:
         with saving(folder / "lock"):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            for _ in range(GLANCES):
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(0.02)  # `is_locked` may be looking
+            else:
                 raise BusyError(
                     f"{folder} is being written by another process; wait for it, or choose another folder with --out"
-                ) from None
+                )
         clear_leftovers(folder, ".tmp-*")  # also those that older versions named
         yield
     finally:
@@ -214,14 +222,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process holds the folder's lock; False also for what is no folder."""
+    """Whether somebody holds the folder's lock; False also for what is no folder. Nothing is written."""
+    import fcntl
+
     try:
-        with locked(folder):
-            return False
-    except BusyError:
-        return True
-    except (SaveError, ArtifactError):
+        descriptor = open_regular(folder / "lock")
+    except (OSError, ArtifactError):
         return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:

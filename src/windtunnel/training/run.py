@@ -43,7 +43,7 @@ from windtunnel.training.checkpoint import (
 )
 from windtunnel.training.compiling import compiling_pays
 from windtunnel.training.data import first_weights, open_task
-from windtunnel.training.disk import MANIFEST, check, read_files, read_manifest, saving, write_folder
+from windtunnel.training.disk import MANIFEST, check, is_locked, read_files, read_manifest, saving, write_folder
 from windtunnel.training.events import Evaluation, Event, read_events
 from windtunnel.training.run_config import RunConfig, Start, check_family
 from windtunnel.training.starts import begin, check_fit
@@ -114,6 +114,13 @@ class Run:
                 f"the corpus {self.config.corpus} has changed since {self.folder} began: its SHA-256 was "
                 f"{self.record['corpus_sha256'][:12]}, is {sha256[:12]}; restore it, or train a new run"
             )
+
+
+def no_checkpoint(folder: Path) -> ArtifactError:
+    """What to say of a run that has not saved a model yet."""
+    resume = f"train it first: windtunnel resume {folder}"
+    cure = "it is being trained, wait for the first" if is_locked(folder) else resume
+    return ArtifactError(f"{folder} has no checkpoint yet; {cure}")
 
 
 def best_step(run: Run) -> int | None:
@@ -216,8 +223,11 @@ def write_run(
         kept: further files.
 
     Raises:
+        ConfigError: when the folder lies in a run.
         SaveError: when the disk refuses, or the folder holds other files.
     """
+    if within := next((parent for parent in folder.absolute().parents if is_run(parent)), None):
+        raise ConfigError(f"{folder} would be a run inside the run {within}; choose a folder outside of it with --out")
     record = {
         **machine.description(),
         **facts,
@@ -301,7 +311,7 @@ def open_start(start: Start) -> tuple[Run, Checkpoint]:
     except ArtifactError as error:
         raise ArtifactError(f"the run to start from cannot be used: {error}") from None
     if checkpoint is None:
-        raise ArtifactError(f"{folder} has no checkpoint to start from; train it first: windtunnel resume {folder}")
+        raise no_checkpoint(folder)
     check_finite(folder, checkpoint.step, checkpoint.weights)
     sha256 = _sha256(checkpoint)
     if start.weights_sha256 not in (None, sha256):
@@ -389,4 +399,4 @@ def _empty_model(run: Run, change: Named | None) -> Model:
         return set_up(own, run.config, open_task(run.config, run.store()), initial_model(run.config)).model
     if run.config.change and run.altered:
         raise ConfigError(needs_change(run.config.change, run.folder))
-    return run.config.model.create()
+        raise no_checkpoint(folder)

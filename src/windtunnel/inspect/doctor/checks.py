@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Callable
 
 from windtunnel.inspect.doctor.checks_of_layers import (
+    DEAD,
+    SATURATED,
     constant_layers,
     dead_units,
     gradient_states,
@@ -251,8 +253,8 @@ def _against_overfitting(exam: Examination) -> str:
 
 CHECKS: dict[str, Callable[[Examination], list[Finding]]] = {
     "the loss before training against ln V": initial_loss,
-    "saturated units": saturation,
-    "dead units": dead_units,
+    f"saturated units (from {percent(SATURATED)} of a layer on)": saturation,
+    f"dead units (from {percent(DEAD)} of a layer on)": dead_units,
     "layers without output": constant_layers,
     "vanishing or exploding scale": scale_across_layers,
     "parameters without a gradient, frozen, or whose gradient cancels": gradient_states,

@@ -53,6 +53,16 @@ def saturation(exam: Examination) -> list[Finding]:
 
 def dead_units(exam: Examination) -> list[Finding]:
     """Units that are 0 for every token that was looked at."""
+    worst = most_dead(exam)
+    if worst is None or worst[0] < DEAD:
+        return []
+    evidence = f"{percent(worst[0])} of the units of {worst[1]} are 0 for every token {worst[2]}"
+    cure = "a lower rate (--set optimizer.lr), biases that begin at 0, or --set model.activation=gelu_tanh"
+    return [Finding("dead units", "problem", evidence, cure)]
+
+
+def most_dead(exam: Examination) -> tuple[float, str, str] | None:
+    """The share of dead units where it is highest, that place, and whether it is so before or after training."""
     fed = {
         a.place
         for all_of in (exam.activations_start, exam.activations_end)
@@ -63,12 +73,7 @@ def dead_units(exam: Examination) -> list[Finding]:
     def dead(a: Activations) -> float:
         return a.dead if a.n_units >= 8 and (a.std > 0 or (a.place.endswith("(input)") and a.place in fed)) else 0.0
 
-    worst = _worst(exam, dead)
-    if worst is None or worst[0] < DEAD:
-        return []
-    evidence = f"{percent(worst[0])} of the units of {worst[1]} are 0 for every token {worst[2]}"
-    cure = "a lower rate (--set optimizer.lr), biases that begin at 0, or --set model.activation=gelu_tanh"
-    return [Finding("dead units", "problem", evidence, cure)]
+    return _worst(exam, dead)
 
 
 def constant_layers(exam: Examination) -> list[Finding]:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from windtunnel.errors import ArtifactError, ConfigError
+from windtunnel.errors import ConfigError
 from windtunnel.models import build
 from windtunnel.tasks import Task
 from windtunnel.text.store import TokenStore
 from windtunnel.training.checkpoint import load_weights, newest_checkpoint
 from windtunnel.training.data import open_store, open_task
 from windtunnel.training.events import Event
-from windtunnel.training.run import initial_model, open_run, resolve
+from windtunnel.training.run import initial_model, no_checkpoint, open_run, resolve
 from windtunnel.training.run_config import RunConfig
 
 
@@ -75,7 +75,7 @@ def run_subject(folder: Path) -> Subject:
     _refuse_lora(str(folder), run.config)
     store, checkpoint = run.store(), newest_checkpoint(folder)
     if checkpoint is None:
-        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+        raise no_checkpoint(folder)
     trained = build(run.config.model, run.config.seed)
     load_weights(trained, checkpoint.weights)
     imported = run.config.train.steps == 0  # there was no random beginning

@@ -45,7 +45,7 @@ def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokeniz
             "as gguf, every kind with --format hf"
         )
     if importlib.util.find_spec("gguf") is None:
-        raise MissingExtra("gguf", "export", "writing GGUF")
+        raise MissingExtra("gguf", "writing GGUF")
     from gguf import GGUFWriter
 
     config, weights, notes = adapt(config, weights, architecture)

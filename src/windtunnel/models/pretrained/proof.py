@@ -87,10 +87,10 @@ def compare_with_transformers(
         ArtifactError: when transformers refuses the source's config or weights.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise MissingExtra("transformers", "hf", "comparing with transformers")
+        raise MissingExtra("transformers", "comparing with transformers")
     for package in ("gguf", "accelerate") if source.is_file() else ():
         if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "gguf", "comparing a GGUF file with transformers")
+            raise MissingExtra(package, "comparing a GGUF file with transformers")
     import transformers
 
     logging: Any = transformers.utils.logging
