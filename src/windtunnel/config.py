@@ -32,7 +32,7 @@ C = TypeVar("C", bound="Config")
 class Config(BaseModel):
     """A frozen, keyword-only record of settings; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     added: ClassVar[frozenset[str]] = frozenset()
     """Settings that came later: at their defaults they do not change the fingerprint, so older runs keep theirs."""
 
