@@ -76,7 +76,13 @@ def train(
     def config() -> RunConfig:
         frozen = [] if freeze is None else [f"train.freeze={freeze}"]
         adapted = [] if lora is None else [f"lora.rank={lora}"]
-        return settings(corpus, recipe, start, [*set, *frozen, *adapted], column, steps, task)
+        found = settings(corpus, recipe, start, [*set, *frozen, *adapted], column, steps, task)
+        if not found.lora.rank and found.lora.model_fields_set - {"rank"}:
+            raise ConfigError(
+                "lora.targets and lora.alpha say how thin matrices are trained, and with lora.rank=0 there are none: "
+                "all weights would be trained; give --lora RANK, or leave them out"
+            )
+        return found
 
     if parallel:
         from windtunnel.runs.distributed import create_distributed
