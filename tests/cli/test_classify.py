@@ -78,6 +78,7 @@ def test_arms_are_compared_by_accuracy(windtunnel, reviews):
     assert found["metric"] == "accuracy"
     assert found["judgements"][0]["verdict"]["word"] == "better"
     assert set(found["judgements"][0]["others"]) == {"loss", "macro_f1"}
+    assert not [note for note in found["notes"] if "sees the tokens that it is to predict" in note]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
