@@ -227,9 +227,9 @@ def confusion_of(said: Ints, true: Ints, n_labels: int) -> Ints:
 
 
 def macro_f1_of(confusion: np.ndarray) -> float:
-    """The mean F1 over the labels of a confusion matrix (L, L); that of a label without any text or prediction is 0."""
+    """The mean F1 over the labels of a confusion matrix (L, L) that have a text or a prediction."""
     both = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return float(np.mean(2 * np.diag(confusion) / np.maximum(both, 1)))
+    return float(np.mean(2 * np.diag(confusion)[both > 0] / both[both > 0]))
 
 
 def against(found: Floats, baseline: Baseline, true: Ints) -> Against:
