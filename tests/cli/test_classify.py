@@ -28,6 +28,9 @@ def test_a_table_is_trained_on_judged_and_classified(windtunnel, reviews):
     assert "TF-IDF" in out
     assert "windtunnel classify run/seed-0" in out
     assert windtunnel("evaluate", "run", "--split", "test")[1].splitlines()[0] == first
+    flattered = "the number to report is of a test split"
+    shown = {split: windtunnel("evaluate", "run", "--split", split)[1] for split in ("train", "dev", "test")}
+    assert [split for split, said in shown.items() if flattered in said] == ["train", "dev"]
     found = json.loads(windtunnel("evaluate", "run", "--split", "test", "--json")[1])
     assert found["texts"] == 48
     assert [one["name"] for one in found["baselines"]] == ["majority label", "label prior", "TF-IDF n-grams + LR"]
