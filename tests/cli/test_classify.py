@@ -28,6 +28,9 @@ def test_a_table_is_trained_on_judged_and_classified(windtunnel, reviews):
     assert "TF-IDF" in out
     assert "windtunnel classify run/seed-0" in out
     assert windtunnel("evaluate", "run", "--split", "test")[1].splitlines()[0] == first
+    flattered = "the number to report is of a test split"
+    shown = {split: windtunnel("evaluate", "run", "--split", split)[1] for split in ("train", "dev", "test")}
+    assert [split for split, said in shown.items() if flattered in said] == ["train", "dev"]
     found = json.loads(windtunnel("evaluate", "run", "--split", "test", "--json")[1])
     assert found["texts"] == 48
     assert [one["name"] for one in found["baselines"]] == ["majority label", "label prior", "TF-IDF n-grams + LR"]
@@ -78,6 +81,10 @@ def test_arms_are_compared_by_accuracy(windtunnel, reviews):
     assert found["metric"] == "accuracy"
     assert found["judgements"][0]["verdict"]["word"] == "better"
     assert set(found["judgements"][0]["others"]) == {"loss", "macro_f1"}
+    assert not [note for note in found["notes"] if "sees the tokens that it is to predict" in note]
+    shown = windtunnel("compare", *reviews, *[word for word in varied if word != "--json"], *QUICK, "--out", "runs")[1]
+    assert "nats a text" in " ".join(shown.split())
+    assert "nats a token" not in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -92,3 +99,28 @@ def test_bad_input_is_told(windtunnel, arguments, message):
     code, _, err = windtunnel(*arguments)
     assert code in (2, 3)
     assert message in err
+
+
+def test_a_classifier_that_was_altered_in_python_is_judged_with_its_change(windtunnel, reviews):
+    with open("idea.py", "w") as file:  # noqa: PTH123
+        file.write("import torch\n\n\ndef bent(setup):\n    for block in setup.model.trunk.blocks:\n"
+                   "        block.feed_forward.activation = torch.tanh\n    return setup\n")  # fmt: skip
+    change = ["--change", "idea.py:bent"]
+    code, out, err = windtunnel("train", *reviews, "--steps", "5", *QUICK, *change, "--out", "run")
+    assert code == 0, err
+    assert "beat" in out.splitlines()[0]
+    assert windtunnel("evaluate", "run", "--split", "test", *change)[1].splitlines()[0] == out.splitlines()[0]
+    assert windtunnel("classify", "run", "a good film", *change)[0] == 0
+    code, _, err = windtunnel("evaluate", "run")
+    assert (code, "--change FILE:bent" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--margin", "0.1"], "--margin 0.1 goes with --against RUN"),
+    (["--against", "other", "--threshold", "0.8"], "--threshold and --against are two questions; ask them one by one"),
+    (["--slices", "--threshold", "0.8"], "and --threshold for a classifier; leave one out"),
+    (["--slices", "--against", "other"], "and --against for a classifier; leave one out"),
+])  # fmt: skip
+def test_an_option_that_would_say_nothing_is_refused(windtunnel, options, message):
+    code, _, err = windtunnel("evaluate", "run", *options)
+    assert (code, message in err) == (2, True), err

@@ -103,3 +103,22 @@ def test_a_run_without_lora_has_no_adapter(windtunnel, base, tmp_path):
     assert code == 2
     assert "was not trained with LoRA, so it has no adapter; give --format hf, or train one" in " ".join(err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_says_that_its_base_was_trained_further(windtunnel, adapted, base, tmp_path):
+    run, _ = adapted
+    kept = base.rename(base.with_name("seed-9"))
+    code, out, err = windtunnel("export", run, tmp_path / "adapter", "--format", "peft")
+    kept.rename(base)
+    assert code == 0, err
+    said = " ".join((out + err).split())
+    assert "its base is no more what it was trained beside, and on another the adapter is wrong" in said
+    assert "windtunnel export" not in said
+
+
+def test_a_rank_that_was_forgotten_is_told(windtunnel, base, corpus, tmp_path):
+    command = ("train", corpus, "--from", base, "--set", "lora.targets=q", "--out", tmp_path / "out")
+    code, _, err = windtunnel(*command)
+    assert (code, "all weights would be trained; give --lora RANK" in " ".join(err.split())) == (2, True)
+    code, _, err = windtunnel(*command, "--lora", 2, "--set", "lora.alpha=1e400")
+    assert (code, "lora.alpha: input should be a finite number" in err) == (2, True)

@@ -10,6 +10,7 @@ from windtunnel.inspect.classification import (
     Scores,
     against,
     classification_of,
+    confusion_of,
     judge_classifier,
     macro_f1_of,
     occlusion,
@@ -65,8 +66,14 @@ def test_scores_are_those_of_scikit_learn():
     assert found.macro_f1.low < found.macro_f1.estimate < found.macro_f1.high
 
 
-def test_a_label_that_never_occurs_counts_as_0():
-    assert macro_f1_of(np.array([[3, 0], [0, 0]])) == 0.5
+def test_a_label_that_no_text_has_or_is_given_is_left_out_as_by_scikit_learn():
+    from sklearn.metrics import f1_score
+
+    assert macro_f1_of(np.array([[3, 0], [0, 0]])) == 1
+    true, said = [0, 0, 1, 1], [0, 1, 1, 1]
+    assert macro_f1_of(confusion_of(np.array(said), np.array(true), 3)) == pytest.approx(
+        f1_score(true, said, average="macro")
+    )
 
 
 @pytest.mark.parametrize(

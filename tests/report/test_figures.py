@@ -87,6 +87,11 @@ def test_a_seed_that_stopped_early_or_has_no_events_does_not_break_the_figure():
     curves_figure([[]], "nothing yet").canvas.draw()
 
 
+def test_a_loss_that_is_no_number_does_not_break_the_figure():
+    lost = [*run(0), Evaluation(20, "dev", {"loss": math.nan, "bits_per_byte": 1.0}, 10, True)]
+    curves_figure([lost], "lost").canvas.draw()
+
+
 def test_the_last_evaluation_of_a_step_counts():
     assert dev_losses([[*run(0), Evaluation(20, "dev", {"loss": 0.5, "bits_per_byte": 1.0}, 10, True)]])[20] == [0.5]
 

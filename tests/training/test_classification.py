@@ -85,6 +85,8 @@ def test_macro_f1_of_columns_is_that_of_scikit_learn():
               [(true == k).sum() for k in range(4)]]  # fmt: skip
     sums = dict(zip(macro_f1(4).columns, map(float, np.concatenate(counts)), strict=True))
     assert macro_f1(4).score(sums) == pytest.approx(f1_score(true, said, average="macro"))
+    one_more = {name: sums.get(name, 0.0) for name in macro_f1(5).columns}
+    assert macro_f1(5).score(one_more) == macro_f1(4).score(sums)
 
 
 def test_the_model_is_the_checkpoint_that_was_best_on_dev(tmp_path):

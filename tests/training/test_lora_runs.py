@@ -19,7 +19,8 @@ from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Started
-from windtunnel.training.imports import continue_from
+from windtunnel.training.exports import export_run
+from windtunnel.training.imports import alter_run, continue_from
 from windtunnel.training.loop import fit
 from windtunnel.training.run import create_run, initial_model, load, open_run, resolve
 
@@ -119,6 +120,20 @@ def test_what_does_not_go_together_is_refused(reference, changes, message):
     config = adapted(reference, *changes)
     with pytest.raises(ConfigError, match=message):
         resolve(config, store_of(config))
+
+
+def test_what_muon_would_leave_to_adamw_is_called_adamw(reference):
+    config = adapted(reference, "optimizer.name=muon")
+    assert resolve(config, store_of(config)).optimizer.name == "adamw"
+    whole = override(config, ["lora.rank=0"])
+    assert resolve(whole, store_of(whole)).optimizer.name == "muon"
+
+
+def test_a_run_that_is_altered_is_no_run_with_lora_any_more(run, tmp_path):
+    made = alter_run(run, tmp_path / "altered", window=4).run
+    assert open_run(made.folder).config.lora.rank == 0
+    with pytest.raises(ConfigError, match="was not trained with LoRA"):
+        export_run(made.folder, tmp_path / "adapter", "peft")
 
 
 def test_random_weights_and_a_change_in_python_are_refused(reference, config, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import Json, RunName, console, load_model, print_json, print_text
+from windtunnel.cli.terminal import ChangeOption, Json, RunName, console, load_model, print_json, print_text
 
 if TYPE_CHECKING:
     from windtunnel.inspect.classification import Judged
@@ -27,6 +27,7 @@ def classify(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Below this probability the answer is: none of these.")
     ] = 0.0,
+    change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
     """Classify a text with a run that was trained on texts and labels.
@@ -38,7 +39,7 @@ def classify(
 
     if bool(text.strip()) == (file is not None):
         raise ConfigError("expected a text or --file PATH, one of the two")
-    loaded = load_model(run)
+    loaded = load_model(run, change)
     labels = loaded.run.record.get("labels")
     if labels is None:
         raise ConfigError(f"{loaded.run.folder} is no classifier; train one: windtunnel train TABLE --from {run}")
@@ -57,14 +58,16 @@ def classify(
         _show(answers[0])
 
 
-def judge(folders: Sequence[Path], split: str | None = None, threshold: float | None = None) -> Judged:
+def judge(
+    folders: Sequence[Path], split: str | None = None, threshold: float | None = None, change: str | None = None
+) -> Judged:
     """How good a classifier is on a split, by default on test where there is one; of several seeds, see `Judged`."""
     from windtunnel.inspect.classification import judge_classifier
     from windtunnel.training.run import open_run
 
     split = split or ("test" if open_run(folders[0]).record["tokens"]["test"] else "dev")
     with console().status(f"judging on the {split} split"):
-        return judge_classifier(folders, split, threshold)
+        return judge_classifier(folders, split, threshold, change)
 
 
 def say(found: Judged) -> None:

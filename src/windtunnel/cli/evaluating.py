@@ -50,6 +50,14 @@ def evaluate(
     """
     if slices and corpus:
         raise ConfigError("--slices judges a run on its own pairs; leave --corpus out")
+    if margin is not None and against is None:
+        raise ConfigError(f"--margin {margin:g} goes with --against RUN; add it, or leave --margin out")
+    classifiers = {"--threshold": threshold, "--against": against}
+    asked = [name for name, value in classifiers.items() if value is not None]
+    if len(asked) > 1:
+        raise ConfigError(f"{' and '.join(asked)} are two questions; ask them one by one")
+    if slices and asked:
+        raise ConfigError(f"--slices is for a run that translates, and {asked[0]} for a classifier; leave one out")
     if slices:
         _by_slice(run, split, stress, wrong, figure, change, as_json)
         return
@@ -58,10 +66,12 @@ def evaluate(
     if _classifies(run):
         if corpus:
             raise ConfigError("a classifier is judged on its own table; leave --corpus out")
+        if against and change:
+            raise ConfigError("--against loads two runs, and --change names the code of one; leave one of them out")
         if against:
             _compare(run, against, split, margin, as_json)
         else:
-            _judge(run, split, threshold, as_json)
+            _judge(run, split, threshold, change, as_json)
         return
     if against:
         raise ConfigError(f"--against compares classifiers, and {run} is none; for other runs: windtunnel compare")
@@ -103,12 +113,12 @@ def _compare(run: str, other: str, split: str, margin: float | None, as_json: bo
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _judge(run: str, split: str, threshold: float | None, as_json: bool) -> None:
+def _judge(run: str, split: str, threshold: float | None, change: str | None, as_json: bool) -> None:
     from windtunnel.cli.classifying import judge, say
     from windtunnel.report.classification import judged_dict
     from windtunnel.runs.seeds import find_seeds
 
-    found = judge(find_seeds(run), split, threshold)
+    found = judge(find_seeds(run), split, threshold, change)
     print_json(judged_dict(found)) if as_json else say(found)
 
 

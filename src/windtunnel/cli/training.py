@@ -76,7 +76,13 @@ def train(
     def config() -> RunConfig:
         frozen = [] if freeze is None else [f"train.freeze={freeze}"]
         adapted = [] if lora is None else [f"lora.rank={lora}"]
-        return settings(corpus, recipe, start, [*set, *frozen, *adapted], column, steps, task)
+        found = settings(corpus, recipe, start, [*set, *frozen, *adapted], column, steps, task)
+        if not found.lora.rank and found.lora.model_fields_set - {"rank"}:
+            raise ConfigError(
+                "lora.targets and lora.alpha say how thin matrices are trained, and with lora.rank=0 there are none: "
+                "all weights would be trained; give --lora RANK, or leave them out"
+            )
+        return found
 
     if parallel:
         from windtunnel.runs.distributed import create_distributed
@@ -144,11 +150,11 @@ def _train(folders: list[Path], change: str | None, as_json: bool) -> None:
             progress.show(folders[index].name, event)
             if isinstance(event, Stopped):
                 endings[index] = event
-    summary = _say_result(folders, endings, as_json)
+    summary = _say_result(folders, endings, as_json, change)
     _exit({result.reason for result in summary.seeds}, asked, folders[0].parent)
 
 
-def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool) -> Summary:
+def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool, change: str | None = None) -> Summary:
     from windtunnel.cli.classifying import judge, say
     from windtunnel.report.classification import judged_dict
     from windtunnel.report.training import floor_line, save_curves, seeds_table, verdict_line
@@ -162,7 +168,7 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool)
     first = sound[0]
     picture = save_curves(sound, first.folder.parent / "curves.png")
     finished = [Path(seed.folder) for seed in summary.seeds if seed.reason == "finished"]
-    judged = judge(finished) if first.config.task.kind == "classification" and finished else None
+    judged = judge(finished, change=change) if first.config.task.kind == "classification" and finished else None
     if as_json:
         print_json(summary.to_dict() | ({"judged": judged_dict(judged)} if judged else {}))
     else:

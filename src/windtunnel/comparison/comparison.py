@@ -10,7 +10,7 @@ from windtunnel.comparison.verdict import Rule, Verdict
 from windtunnel.config import plain
 from windtunnel.inspect.answers import FEWEST
 from windtunnel.stats.intervals import Estimate
-from windtunnel.tasks import METRICS
+from windtunnel.tasks import ACCURACY, LOSS, METRICS
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,10 @@ class Comparison:
 
     def title(self, metric: str) -> str:
         """What heads a column of a metric: its unit where it has one; a program's metrics have but their names."""
-        return metric if self.is_of_programs else METRICS[metric].title
+        if self.is_of_programs:
+            return metric
+        classifies = self.metric == ACCURACY.name  # so that a loss is of a whole text
+        return "nats a text" if classifies and metric == LOSS.name else METRICS[metric].title
 
     @property
     def complete(self) -> bool:

@@ -28,7 +28,8 @@ def notes(
 ) -> Iterator[str]:
     """Sentences, only those that apply."""
     yield from run_notes(arms)
-    for name in (arm.name for arm in plan.grid.arms if not arm.config.model.is_causal):
+    predicting = (arm for arm in plan.grid.arms if arm.config.task.kind == "language")
+    for name in (arm.name for arm in predicting if not arm.config.model.is_causal):
         yield f"{name} sees the tokens that it is to predict (model.causal=false): its loss is no prediction's"
     yield from (note for arm in plan.grid.arms if arm.trial for note in _change(arm.name, arm.trial))
     yield from (note for arm in arms[1:] for note in _costs(arms[0], arm))

@@ -21,6 +21,7 @@ from windtunnel.stats.proportions import wilson
 from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats, Ints
 from windtunnel.text.store_build import texts_of_splits
+from windtunnel.training.change import Named
 from windtunnel.training.data import open_task
 from windtunnel.training.run import TrainedModel, load
 from windtunnel.training.vectors import AT_ONCE, Function, of_split, of_texts
@@ -106,17 +107,20 @@ class Judged:
         return mean_interval(self.seeds)
 
 
-def judge_classifier(folders: Sequence[Path], split: str = "test", threshold: float | None = None) -> Judged:
+def judge_classifier(
+    folders: Sequence[Path], split: str = "test", threshold: float | None = None, change: Named | None = None
+) -> Judged:
     """The classifiers of some seeds on a split, the first beside its baselines.
 
     Args:
         threshold: what comes of it if texts with a lower probability are not answered.
+        change: what the runs were begun with, where their model is altered.
 
     Raises:
         ConfigError: for a run that is no classifier, and for a split without texts.
         ArtifactError: for a damaged run.
     """
-    trained = load(folders[0])
+    trained = load(folders[0], change)
     task = classification_of(trained)
     if split not in task.store.splits or not task.n_units(split):
         there = ", ".join(name for name in task.store.splits if task.n_units(name))
@@ -124,7 +128,7 @@ def judge_classifier(folders: Sequence[Path], split: str = "test", threshold: fl
     true, found = labels_of(task, split), predict_split(trained, task, split)
     seeds = [float((found.argmax(axis=1) == true).mean())]
     for folder in folders[1:]:
-        seeds.append(float((predict_split(load(folder), task, split).argmax(axis=1) == true).mean()))
+        seeds.append(float((predict_split(load(folder, change), task, split).argmax(axis=1) == true).mean()))
     t = None
     if task.n_units("dev"):
         t = temperature(found if split == "dev" else predict_split(trained, task, "dev"), labels_of(task, "dev"))
@@ -223,9 +227,9 @@ def confusion_of(said: Ints, true: Ints, n_labels: int) -> Ints:
 
 
 def macro_f1_of(confusion: np.ndarray) -> float:
-    """The mean F1 over the labels of a confusion matrix (L, L); that of a label without any text or prediction is 0."""
+    """The mean F1 over the labels of a confusion matrix (L, L) that have a text or a prediction."""
     both = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return float(np.mean(2 * np.diag(confusion) / np.maximum(both, 1)))
+    return float(np.mean(2 * np.diag(confusion)[both > 0] / both[both > 0]))
 
 
 def against(found: Floats, baseline: Baseline, true: Ints) -> Against:

@@ -349,10 +349,10 @@ def _draw_close(axes: Axes, runs: Sequence[Sequence[Event]], smooth: int, floor:
     _draw_dev(axes, runs)
     first = max((e.step for events in runs for e in events if isinstance(e, Step)), default=0) / 2
     points = np.concatenate([np.zeros((0, 2)), *(line.get_xydata() for line in axes.get_lines())])
-    seen = points[points[:, 0] >= first, 1].tolist()
+    seen = points[(points[:, 0] >= first) & np.isfinite(points[:, 1]), 1].tolist()
     for values in (values for step, values in dev_losses(runs).items() if step >= first and len(values) > 1):
         interval = mean_interval(values)
-        seen += [interval.low, interval.high]
+        seen += [end for end in (interval.low, interval.high) if math.isfinite(end)]
     if seen:
         margin = 0.08 * (max(seen) - min(seen)) or 0.01
         axes.set_ylim(min(seen) - margin, max(seen) + margin)

@@ -109,7 +109,7 @@ CLASS_COLUMNS = 100
 
 
 def macro_f1(n_labels: int) -> Metric:
-    """The mean over labels of F1, 2 x right / (predicted + true); that of a label without either is 0.
+    """The mean of F1, 2 x right / (predicted + true), over the labels that are predicted or true of any text.
 
     Its columns are counted a label: `right/K`, `said/K` (predicted) and `is/K` (true) of label K.
     """
@@ -117,7 +117,8 @@ def macro_f1(n_labels: int) -> Metric:
 
     def of_sums(sums: Sequence[float]) -> float:
         right, said, true = (sums[i * n_labels : (i + 1) * n_labels] for i in range(3))
-        return math.fsum(2 * r / max(s + t, 1.0) for r, s, t in zip(right, said, true, strict=True)) / n_labels
+        found = [2 * r / (s + t) for r, s, t in zip(right, said, true, strict=True) if s + t]
+        return math.fsum(found) / len(found)
 
     return Metric("macro_f1", "", "higher", columns, of_sums)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.models import ClassifierConfig, Encoder, TransformerConfig, as_transformer
 from windtunnel.models.pretrained.encoder_export import encoder_files
 from windtunnel.models.pretrained.export import Exported, huggingface_files
@@ -13,7 +13,7 @@ from windtunnel.models.pretrained.peft_files import peft_files
 from windtunnel.training.checkpoint import Checkpoint
 from windtunnel.training.disk import saving, write_folder
 from windtunnel.training.imports import refuse_taken, weights_of
-from windtunnel.training.run import Run, TrainedModel, load, newest
+from windtunnel.training.run import Run, TrainedModel, load, newest, open_start
 from windtunnel.training.run_config import Start
 
 FORMATS = {"hf": huggingface_files, "gguf": gguf_files}
@@ -34,7 +34,7 @@ def export_run(run: Path, target: Path, format: str) -> tuple[str, ...]:
         opened, checkpoint = newest(run)
         exported, base, step = *_adapter(opened, checkpoint), checkpoint.step
         facts |= {"base": base.run, "base_weights_sha256": str(base.weights_sha256)}
-        notes = (f"its base is the run {base.run}: windtunnel export {base.run} DIR", *checkpoint.warnings)
+        notes = (_told_of_base(base), *checkpoint.warnings)
     else:
         trained = load(run)
         exported, notes, step = _exported(trained, format), trained.warnings, trained.step
@@ -50,6 +50,15 @@ def _exported(trained: TrainedModel, format: str) -> Exported:
         return encoder_files(model.config, weights_of(trained), trained.tokenizer)
     config = as_transformer(model, f"--format {format}").config
     return FORMATS[format](config, weights_of(trained), trained.tokenizer)
+
+
+def _told_of_base(start: Start) -> str:
+    """Where the base of an adapter is, or that what it was trained beside is not there any more."""
+    try:
+        open_start(start)
+    except ArtifactError as error:
+        return f"its base is no more what it was trained beside, and on another the adapter is wrong: {error}"
+    return f"its base is the run {start.run}: windtunnel export {start.run} DIR"
 
 
 def _adapter(run: Run, checkpoint: Checkpoint) -> tuple[Exported, Start]:

@@ -24,6 +24,7 @@ from windtunnel.models import (
     TransformerConfig,
     as_transformer,
 )
+from windtunnel.models.lora import LoraConfig
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
 from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, to_model
 from windtunnel.models.pretrained.proof import Proof, compare_with_transformers
@@ -258,7 +259,7 @@ def create_from(
         },
     }
     start = Start(run=source, weights_sha256=weights_sha256(weights))
-    new = old.replace(model=model, train=old.train.replace(steps=0), start=start, change=None)
+    new = old.replace(model=model, train=old.train.replace(steps=0), start=start, change=None, lora=LoraConfig())
     return create_with_weights(folder, new, weights, trained.tokenizer, store, facts, [after])
 
 

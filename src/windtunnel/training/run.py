@@ -273,7 +273,11 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     if train.compile is True and not machine.has_compiler():
         raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")
     steps = 0 if train.freeze == "all" else train.steps  # its head is solved
-    decided = config.replace(model=model, train=train.replace(threads=threads, precision=precision, steps=steps))
+    # Muon is for the whole matrices of the blocks, which LoRA freezes; it leaves all others to AdamW.
+    by_adamw = config.lora.rank and config.optimizer.name == "muon"
+    optimizer = config.optimizer.replace(name="adamw") if by_adamw else config.optimizer
+    train = train.replace(threads=threads, precision=precision, steps=steps)
+    decided = config.replace(model=model, train=train, optimizer=optimizer)
     compiled = machine.has_compiler() and compiling_pays(decided) if train.compile == "auto" else train.compile
     corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
@@ -387,7 +391,7 @@ def newest(folder: Path) -> tuple[Run, Checkpoint]:
         wanted = None
     checkpoint = newest_checkpoint(folder, wanted)
     if checkpoint is None:
-        raise ArtifactError(f"{folder} has no checkpoint yet; train it first: windtunnel resume {folder}")
+        raise no_checkpoint(folder)
     check_finite(folder, checkpoint.step, checkpoint.weights)
     return run, checkpoint
 
@@ -399,4 +403,4 @@ def _empty_model(run: Run, change: Named | None) -> Model:
         return set_up(own, run.config, open_task(run.config, run.store()), initial_model(run.config)).model
     if run.config.change and run.altered:
         raise ConfigError(needs_change(run.config.change, run.folder))
-        raise no_checkpoint(folder)
+    return run.config.model.create()
