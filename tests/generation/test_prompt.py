@@ -60,6 +60,34 @@ def test_a_tokenizer_that_spaces_a_token_by_the_one_before_it_keeps_the_space_af
     assert tokenizer.decode([0, 1, 0, 0]) == "a\n b a\n a\n"
 
 
+def sentencepiece():
+    """As Llama's: a normalizer that writes a space as ▁, bytes to fall back on, a decoder that drops the first space."""
+    vocab = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"▁": 256, "▁▁": 257, "a": 258, "▁a": 259}
+    library = hf.Tokenizer(hf.models.BPE(vocab, [("▁", "▁"), ("▁", "a")], byte_fallback=True))
+    library.normalizer = hf.normalizers.Sequence([hf.normalizers.Prepend("▁"), hf.normalizers.Replace(" ", "▁")])
+    parts = [
+        hf.decoders.Replace("▁", " "),
+        hf.decoders.ByteFallback(),
+        hf.decoders.Fuse(),
+        hf.decoders.Strip(" ", 1, 0),
+    ]
+    library.decoder = hf.decoders.Sequence(parts)
+    return Tokenizer.from_json(library.to_str())
+
+
+SENTENCEPIECE = sentencepiece()
+
+
+@given(st.lists(st.sampled_from([10, 0xE6, 0x97, 0xA5, 256, 257, 258, 259]), max_size=12))
+def test_pieces_of_sentencepiece_join_to_what_is_decoded_at_once(ids):
+    assert "".join(spelled(SENTENCEPIECE, ids)) == SENTENCEPIECE.decode(ids)
+
+
+def test_an_indentation_keeps_all_of_its_spaces():
+    text = "a\n    a\n        a"
+    assert "".join(spelled(SENTENCEPIECE, SENTENCEPIECE.encode(text))) == text
+
+
 def test_marks_add_nothing_to_the_text():
     tokenizer = characters_tokenizer("ab", end=True, marks=("turn",))
     assert spelled(tokenizer, [3, tokenizer.marks["turn"], 2, 0]) == ["b", "", "a", "", ""]

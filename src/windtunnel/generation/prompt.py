@@ -57,14 +57,19 @@ class Spelling:
 
     @property
     def is_inside_character(self) -> bool:
-        """Whether the last ids are bytes of a character that is not complete."""
+        """Whether the last ids are bytes of a character that may not be complete."""
         return len(self.ids) > self.n_spelled
 
     def add(self, id: int) -> str:
-        """What a further id adds; a character whose bytes are spread over several ids comes with the last of them."""
+        """What a further id adds; a character whose bytes are spread over several ids comes with the last of them.
+
+        Tokens that are bytes wait for the first that is none: one wrong byte makes U+FFFD of all of them.
+        """
         if id in self.tokenizer.marks.values():
             return ""
         self.ids.append(id)
+        if id in self.tokenizer.byte_ids:
+            return ""
         text = self.tokenizer.decode(self.ids)
         return "" if text.endswith("\ufffd") else self._piece(text)
 

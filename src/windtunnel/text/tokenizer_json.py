@@ -38,6 +38,7 @@ class Structure:
         complete: every text has tokens (all 256 bytes are in the vocabulary).
         keeps_text: nothing alters the text before it is tokenized, so a character without a token is unknown.
         unknown_id: the id that stands for what has no token, if there is one and a text with it is to be refused.
+        byte_ids: the tokens <0x00> to <0xFF> that stand for bytes, where the decoder reads a run of them as one text.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Structure:
     complete: bool
     keeps_text: bool
     unknown_id: int | None
+    byte_ids: frozenset[int]
 
 
 def byte_characters() -> list[str]:
@@ -165,4 +167,6 @@ def _structure(
         ours = "gpt2"
     else:
         ours = "bpe" if words and ids.get(END) == 0 else "file"
-    return Structure(ours, len(ids), marks, byte_level, words, all_bytes, keeps_text, unknown)
+    names = [f"<0x{byte:02X}>" for byte in range(256)] if "'ByteFallback'" in str(data.get("decoder")) else []
+    bytes_ = frozenset(vocab[name] for name in names if name in vocab)
+    return Structure(ours, len(ids), marks, byte_level, words, all_bytes, keeps_text, unknown, bytes_)

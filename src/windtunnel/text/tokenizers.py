@@ -47,6 +47,7 @@ class Tokenizer:
         vocab_size: number of ids; they are 0 .. vocab_size - 1.
         marks: ids of the special marks that it has, by name: "end", "begin", "turn", "cls", "pad".
         end_id: id of the end mark `<|endoftext|>`, None when there is none.
+        byte_ids: ids of SentencePiece's bytes; a run of them is text when all of it is UTF-8, else U+FFFD a byte.
     """
 
     def __init__(self, library: hf.Tokenizer, structure: Structure) -> None:
@@ -59,6 +60,7 @@ class Tokenizer:
         self.vocab_size = structure.vocab_size
         self.marks = structure.marks
         self.end_id = structure.marks.get("end")
+        self.byte_ids = structure.byte_ids
         self._shown = {id: f"<{name}>" for name, id in self.marks.items()}
 
     def encode(self, text: str) -> np.ndarray:
