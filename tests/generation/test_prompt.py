@@ -61,7 +61,7 @@ def test_a_tokenizer_that_spaces_a_token_by_the_one_before_it_keeps_the_space_af
 
 
 def sentencepiece():
-    """As Llama's: a normalizer that writes a space as ▁, bytes to fall back on, a decoder that drops the first space."""
+    """As Llama's: a space is written ▁, unknown characters are bytes, and the decoder drops the first space."""
     vocab = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"▁": 256, "▁▁": 257, "a": 258, "▁a": 259}
     library = hf.Tokenizer(hf.models.BPE(vocab, [("▁", "▁"), ("▁", "a")], byte_fallback=True))
     library.normalizer = hf.normalizers.Sequence([hf.normalizers.Prepend("▁"), hf.normalizers.Replace(" ", "▁")])

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from foreign_models import CONFIGS, TOKENIZER, change_config, make, save
-from transformers import GPT2Config, LlamaConfig, MistralConfig
+from transformers import AutoTokenizer, GPT2Config, LlamaConfig, MistralConfig
 
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.models.pretrained.fields import COMMON_NEEDS, METADATA
@@ -92,6 +92,35 @@ def test_gpt2s_own_tokenizer_files_are_read(gpt2):
     found = read_huggingface(gpt2)
     assert found.tokenizer.decode(found.tokenizer.encode("wörld")) == "wörld"
     assert found.notes == ("the embedding has 43 rows more than the tokenizer tokens",)
+
+
+ADDED = {
+    "added_tokens.json": {"<tool>": 257, "<|im_end|>": 258},
+    "special_tokens_map.json": {"additional_special_tokens": ["<|im_end|>"]},
+    "tokenizer_config.json": {
+        "added_tokens_decoder": {
+            "257": {"content": "<tool>", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False,
+                    "special": False},
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [(), ("added_tokens.json", "special_tokens_map.json"), ("tokenizer_config.json",)])
+@pytest.mark.parametrize("told", [{}, {"add_prefix_space": True}, {"add_bos_token": True}])
+def test_what_lies_beside_gpt2s_own_tokenizer_files_is_respected(gpt2, names, told):
+    (gpt2 / "tokenizer.json").unlink()
+    data = json.loads(TOKENIZER.to_json())
+    (gpt2 / "vocab.json").write_text(json.dumps(data["model"]["vocab"]))
+    (gpt2 / "merges.txt").write_text("#version: 0.2\n")
+    files = {name: ADDED[name] for name in names}
+    files["tokenizer_config.json"] = {**files.get("tokenizer_config.json", {}), **told}
+    for name, held in files.items():
+        (gpt2 / name).write_text(json.dumps(held))
+    ours, theirs = Tokenizer.load(gpt2), AutoTokenizer.from_pretrained(gpt2)
+    for text in ("a <tool> b", "wörld", " <tool>", "\n"):
+        assert ours.encode(text).tolist() == theirs.encode(text, add_special_tokens=False)
+    assert ("<|im_end|>" in ours.specials) == ("added_tokens.json" in names)
 
 
 def test_a_folder_without_a_tokenizer_says_so(gpt2):

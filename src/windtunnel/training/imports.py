@@ -33,6 +33,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.splits import is_labelled, labels_of
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.text.vocab_files import BESIDE
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import save_checkpoint, weights_sha256
 from windtunnel.training.data import open_task
@@ -333,7 +334,8 @@ def _source_sha256(source: Path) -> dict[str, str]:
     if not (folder / SINGLE).exists():
         names.add(INDEX)
     own = (folder / TOKENIZER_FILES[0]).exists()
-    names |= {TOKENIZER_FILES[0]} if own else {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt"}
+    old = {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", *BESIDE}
+    names |= {TOKENIZER_FILES[0]} if own else old
     sums = {}
     for name in sorted(names):
         if (folder / name).exists():
