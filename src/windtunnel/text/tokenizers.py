@@ -153,6 +153,23 @@ class Tokenizer:
         added = self._library.get_added_tokens_decoder()
         return {token.content: number for number, token in added.items() if token.special}
 
+    @functools.cached_property
+    def added(self) -> tuple[str, ...]:
+        """The tokens beside the vocabulary that are no special ones: they are read out of a user's text."""
+        found = self._library.get_added_tokens_decoder()
+        return tuple(token.content for _, token in sorted(found.items()) if not token.special)
+
+    @functools.cached_property
+    def front(self) -> tuple[int, ...]:
+        """The ids that the file's post-processor puts in front of a text, as Llama's begin token."""
+        with Library("encode a token"):
+            for text in ("a", *self._library.get_vocab()):
+                if plain := self._library.encode(text, add_special_tokens=False).ids:
+                    whole = self._library.encode(text, add_special_tokens=True).ids
+                    starts = range(len(whole) - len(plain) + 1)
+                    return tuple(whole[: next(i for i in starts if whole[i : i + len(plain)] == plain)])
+        return ()
+
     def to_json(self) -> str:
         """The standard `tokenizer.json`."""
         return str(self._library.to_str())

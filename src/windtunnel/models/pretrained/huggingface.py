@@ -142,10 +142,7 @@ def link_what_computes(source: Path, folder: Path, fields: Mapping[str, Fields])
     Raises:
         ArtifactError: when config.json or the weights cannot be read.
     """
-    origin, data = read_fields(source / "config.json", fields)
-    no_marks = {"bos_token_id": None, "eos_token_id": None}  # else transformers warns of its own in a small vocabulary
-    told = computing(data, fields[origin]) | no_marks
-    (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "config.json").write_text(known_config(source / "config.json", fields), encoding="utf-8")
     entries = list_tensors(source)
     files = {entry.file for entry in entries.values()}
     for file in files:
@@ -153,6 +150,13 @@ def link_what_computes(source: Path, folder: Path, fields: Mapping[str, Fields])
     if {file.name for file in files} != {SINGLE}:
         places = {name: entry.file.name for name, entry in entries.items()}
         (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+
+
+def known_config(path: Path, fields: Mapping[str, Fields]) -> str:
+    """The known fields of a config.json, as JSON. Raises ArtifactError as `read_fields` does."""
+    origin, data = read_fields(path, fields)
+    no_marks = {"bos_token_id": None, "eos_token_id": None}  # else transformers warns of its own in a small vocabulary
+    return json.dumps(computing(data, fields[origin]) | no_marks)
 
 
 def read_weights(
