@@ -28,7 +28,7 @@ def spelled(tokenizer, ids):
 
 def added(tokenizer, ids, n_tokens=None, stop=()):
     """The pieces that come with each id, and why the text ends."""
-    text = Continuation(tokenizer, [0], 0, len(ids) if n_tokens is None else n_tokens, stop)
+    text = Continuation(tokenizer, [0], [0], len(ids) if n_tokens is None else n_tokens, stop)
     pieces = [text.add(id) for id in ids]
     assert text.added == "".join(piece for some in pieces for piece in some)
     return pieces, text.finish
@@ -135,7 +135,7 @@ def test_the_text_is_cut_where_reading_one_character_after_another_finds_the_fir
         if found := [one for one in stop if text[:end].endswith(one)]:
             expected = text[: end - max(map(len, found))]
             break
-    ended = Continuation(ABC, [0], 0, len(text) + 1, stop)
+    ended = Continuation(ABC, [0], [0], len(text) + 1, stop)
     for id in ABC.encode(text):
         if not ended.finish:
             ended.add(int(id))

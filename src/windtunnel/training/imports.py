@@ -42,7 +42,17 @@ from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Event, Saved, Stopped, to_line
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.recipes import recipe
-from windtunnel.training.run import METRICS, Run, TrainedModel, corpus_facts, load, open_run, resolve, write_run
+from windtunnel.training.run import (
+    METRICS,
+    Run,
+    TrainedModel,
+    corpus_facts,
+    kept_marks,
+    load,
+    open_run,
+    resolve,
+    write_run,
+)
 from windtunnel.training.run_config import RunConfig, Start, TrainConfig
 
 FINE_TUNING = OptimizerConfig(lr=5e-5)
@@ -107,7 +117,7 @@ def import_run(
         "source": {"path": str(source.resolve()), "model_type": found.origin, "sha256": _source_sha256(source)},
         "notes": notes,
         "proof": proved and proved.to_dict(),
-        "chat": found.chat,
+        **found.marks.to_record(),
     }
     if store is not None:
         config = resolve(config, store)
@@ -257,6 +267,7 @@ def create_from(
             "weights_sha256": weights_sha256(trained.model.state_dict()),
             "dev": asdict(before),
         },
+        **kept_marks(trained.run),
     }
     start = Start(run=source, weights_sha256=weights_sha256(weights))
     new = old.replace(model=model, train=old.train.replace(steps=0), start=start, change=None)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from windtunnel.errors import DataError
 from windtunnel.files import read_given
-from windtunnel.models.pretrained.huggingface import CHAT, TOKENIZER_FILES
+from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES
+from windtunnel.models.pretrained.marks import CHAT
 from windtunnel.text.hf_library import Library
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.text.vocab_files import BESIDE
@@ -51,7 +52,10 @@ def compare_tokenizers(source: Path, tokenizer: Tokenizer, config: str, begins: 
             continue
         n_texts += 1
         with Library("encode a text in transformers"):
-            plain, whole = (list(theirs.encode(text, add_special_tokens=special)) for special in (False, True))
+            encoded = [
+                theirs(text, add_special_tokens=special, verbose=False)["input_ids"] for special in (False, True)
+            ]
+            plain, whole = map(list, encoded)
         front = list(tokenizer.front)
         if plain != ours:
             return SameIds(n_texts, f"{text!r} is {_shown(ours)} here and {_shown(plain)} there")
