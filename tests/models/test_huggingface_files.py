@@ -181,7 +181,7 @@ def test_every_field_of_transformers_is_known_and_has_its_default(kind, fields):
         ({"auto_map": {"AutoModel": "m.M"}}, "no foreign code is run"),
         ({"rotary_pct": 0.25}, "rotary_pct=0.25 (unknown here"),
         ({"a": 1, "b": 2}, "a=1 (unknown here, so what it does to the logits is too); b=2"),
-        ({"n_ctx": 16}, "n_ctx=16 must equal n_positions=32"),
+        ({"a": 1, "b": 2}, "; if a, b do nothing, remove them from the file"),
         ({"n_head": 5}, "d_model 48 is not divisible by n_heads 5"),
         ({"n_layer": "many"}, "n_layers: input should be a valid integer"),
         ({"n_layer": 0}, "n_layers: input should be greater than 0"),
@@ -209,11 +209,31 @@ def test_fields_of_gpt2_that_cannot_be_honoured_are_refused_by_name(gpt2, change
         ({"sliding_window": 8}, "sliding_window=8 (transformers' Llama ignores it"),
         ({"head_dim": 7}, "d_head must be even, given 7"),
         ({"num_key_value_heads": 4}, "n_heads 6 is not divisible by n_kv_heads 4"),
+        ({"rope_interleaved": True}, "rope_interleaved=True (the two halves of a head are turned together"),
         ({"per_layer_config": {"0": {"head_dim": 8}}}, "per_layer_config="),
     ],
 )
 def test_fields_of_llama_that_cannot_be_honoured_are_refused_by_name(llama, changes, message):
     assert message in refusal(change_config(llama, **changes))
+
+
+def test_fields_that_do_nothing_are_accepted_by_name(gpt2, llama):
+    plain = read_huggingface(llama)
+    inert = {"is_llama_config": True, "rope_interleaved": False, "unsloth_version": "1", "transformers.js_config": {}}
+    assert_same(read_huggingface(change_config(llama, **inert)), plain)
+    plain = read_huggingface(gpt2)
+    assert_same(read_huggingface(change_config(gpt2, n_ctx=16)), plain)  # transformers reads n_positions only
+
+
+def test_a_tokenizer_with_a_hole_in_its_ids_is_read_where_the_rows_exist(gpt2):
+    data = json.loads((gpt2 / "tokenizer.json").read_text())
+    data["added_tokens"].append({**data["added_tokens"][0], "content": "<late>", "id": 270, "special": False})
+    (gpt2 / "tokenizer.json").write_text(json.dumps(data))
+    found = read_huggingface(gpt2).tokenizer
+    assert (found.vocab_size, found.encode("<late>").tolist()) == (271, [270])
+    found.save(gpt2 / "tokenizer.json")  # now transformers does not number the token anew
+    assert found.encode("<late> a").tolist() == AutoTokenizer.from_pretrained(gpt2).encode("<late> a")
+    assert (found.token(265), found.decode([270, 265, 98])) == ("<unused 265>", "<late>a")
 
 
 def test_a_config_that_is_none_is_refused(gpt2):

@@ -30,7 +30,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from windtunnel.errors import ConfigError, DataError, MissingExtra
 from windtunnel.text.hf_library import Library, Parallel
 from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces, cut_words
-from windtunnel.text.tokenizer_json import END, MARKS, Structure, byte_characters, check_structure
+from windtunnel.text.tokenizer_json import END, MARKS, Structure, byte_characters, check_structure, fixed_ids
 from windtunnel.text.vocab_files import byte_level, from_vocab_files, read_text
 
 PIECE = 1 << 14  # characters in one piece given to the Rust library; long strings only slow it down
@@ -42,7 +42,7 @@ class Tokenizer:
 
     Attributes:
         kind: "bytes" | "characters" | "bpe" | "gpt2" | "file".
-        vocab_size: number of ids; they are 0 .. vocab_size - 1.
+        vocab_size: number of ids; they are 0 .. vocab_size - 1, and some of them may have no token.
         marks: ids of the special marks that it has, by name: "end", "begin", "turn", "cls", "pad".
         end_id: id of the end mark `<|endoftext|>`, None when there is none.
         byte_ids: ids of SentencePiece's bytes; a run of them is text when all of it is UTF-8, else U+FFFD a byte.
@@ -141,7 +141,8 @@ class Tokenizer:
         return self._shown[id]
 
     def _show(self, id: int) -> str:
-        name = str(self._library.id_to_token(id))
+        if (name := self._library.id_to_token(id)) is None:
+            return f"<unused {id}>"
         if self._structure.byte_level:
             values = bytes(_byte_values().get(c, 63) for c in name)
             return _visible(values.decode("utf-8", errors="backslashreplace"))
@@ -183,7 +184,7 @@ class Tokenizer:
         """
         structure = check_structure(text)
         with Library("read this tokenizer.json"):
-            return cls(hf.Tokenizer.from_str(text), structure)
+            return cls(hf.Tokenizer.from_str(fixed_ids(text) if structure.has_holes else text), structure)
 
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json`."""

@@ -114,8 +114,9 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int, ma
 
     data: dict[str, Any] = json.loads(tokenizer.to_json())
     ids = {**data["model"]["vocab"], **{token["content"]: token["id"] for token in data["added_tokens"]}}
-    unused = [f"<unused {number}>" for number in range(tokenizer.vocab_size, vocab_size)]
-    kinds = [TokenType.NORMAL] * tokenizer.vocab_size + [TokenType.UNUSED] * len(unused)
+    names = {number: token for token, number in ids.items()}
+    tokens = [names.get(number, f"<unused {number}>") for number in range(vocab_size)]
+    kinds = [TokenType.NORMAL if number in names else TokenType.UNUSED for number in range(vocab_size)]
     if tokenizer.end_id is not None:
         kinds[tokenizer.end_id] = TokenType.CONTROL
     for name, add in (("bos", writer.add_bos_token_id), ("eos", writer.add_eos_token_id)):
@@ -126,7 +127,7 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int, ma
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in data["model"]["merges"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(sorted(ids, key=ids.__getitem__) + unused)
+    writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(merges or [NO_MERGE])
     writer.add_add_bos_token(bool(tokenizer.front))
