@@ -217,6 +217,13 @@ def test_an_unknown_pre_tokenizer_or_type_is_refused(tmp_path):
         read_gguf(path)
 
 
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ArtifactError, match=r"model\.gguf: it is a git-LFS pointer.*git lfs pull"):
+        read_gguf(path)
+
+
 def test_a_missing_tensor_and_nan_are_told(tmp_path):
     path, _ = quantised(tmp_path, "F32")
     data = path.read_bytes()

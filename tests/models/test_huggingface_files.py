@@ -247,6 +247,25 @@ def test_a_config_that_is_none_is_refused(gpt2):
 # ------------------------------------------------------------------------------------------------ tensors and files
 
 
+def test_a_mark_before_config_json_is_dropped_and_what_is_no_text_is_named(gpt2):
+    plain, path = read_huggingface(gpt2), gpt2 / "config.json"
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert_same(read_huggingface(gpt2), plain)
+    path.write_text(text, encoding="utf-16")
+    assert "it is UTF-16 text, and UTF-8 is expected; convert it: iconv -f UTF-16" in refusal(gpt2)
+    path.write_text(text, encoding="utf-16-le")
+    assert "it is UTF-16LE text" in refusal(gpt2)
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS, "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_named(gpt2, name):
+    (gpt2 / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    said = refusal(gpt2, DataError if name == "tokenizer.json" else ArtifactError)
+    assert name in said
+    assert "it is a git-LFS pointer and not the file itself; fetch that: git lfs pull" in said
+
+
 def test_tensors_that_do_not_fit_are_one_error_that_lists_them(gpt2):
     tensors = tensors_of(gpt2)
     del tensors["transformer.h.0.attn.c_attn.bias"], tensors["transformer.ln_f.weight"]
