@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import shutil
@@ -71,17 +72,49 @@ def open_given(path: Path) -> int:
 
 
 def read_given(path: Path, largest: int) -> str:
-    """The UTF-8 text of a file that a user names, with ends of lines as Python has them.
+    """The UTF-8 text of a file that a user names, without a mark (BOM), with ends of lines as Python has them.
 
     Raises:
-        OSError: also for what is no regular file, or has more than `largest` bytes.
+        OSError: also for what is no regular file, has more than `largest` bytes, or is a git-LFS pointer or UTF-16.
         UnicodeDecodeError: when it is not UTF-8.
     """
-    with os.fdopen(open_given(path), "r", encoding="utf-8") as file:
+    with os.fdopen(open_given(path), "rb") as file:
         there = os.fstat(file.fileno()).st_size
         if there > largest:
             raise OSError(errno.EFBIG, f"it has {there:,} bytes, and at most {largest:,} are expected", str(path))
-        return file.read()
+        data = file.read()
+    if other := what_else(data):
+        raise OSError(errno.EINVAL, other, str(path))
+    return data.removeprefix(codecs.BOM_UTF8).decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+LFS = b"version https://git-lfs."
+
+
+def what_else(data: bytes) -> str | None:
+    """What the first bytes of a file are that should be UTF-8 text or weights, with the cure, where it can be told."""
+    if data.startswith(LFS):
+        return "it is a git-LFS pointer and not the file itself; fetch that: git lfs pull"
+    if kind := utf16(data):
+        return f"it is {kind} text, and UTF-8 is expected; convert it: iconv -f {kind} -t UTF-8"
+    return None
+
+
+def utf16(data: bytes) -> str | None:
+    """The kind of UTF-16 that the first bytes of a text are in, with its mark or without; None for any other text.
+
+    Without a mark it is told by NUL: in most scripts that computers write, white space and marks alone have one each.
+    """
+    if len(data) > 2 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    head = data[:4096]
+    halves = {"UTF-16BE": (head[::2], head[1::2]), "UTF-16LE": (head[1::2], head[::2])}
+    for kind, (high, low) in halves.items():
+        if high and low and high.count(0) > 0.1 * len(high) and not low.count(0):
+            with suppress(UnicodeDecodeError):
+                text = head[: len(head) // 2 * 2].decode(kind, errors="surrogatepass")
+                return kind if all(c.isprintable() or c.isspace() for c in text) else None
+    return None
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -28,7 +28,7 @@ def spelled(tokenizer, ids):
 
 def added(tokenizer, ids, n_tokens=None, stop=()):
     """The pieces that come with each id, and why the text ends."""
-    text = Continuation(tokenizer, [0], 0, len(ids) if n_tokens is None else n_tokens, stop)
+    text = Continuation(tokenizer, [0], [0], len(ids) if n_tokens is None else n_tokens, stop)
     pieces = [text.add(id) for id in ids]
     assert text.added == "".join(piece for some in pieces for piece in some)
     return pieces, text.finish
@@ -58,6 +58,34 @@ def test_a_tokenizer_that_spaces_a_token_by_the_one_before_it_keeps_the_space_af
     tokenizer = Tokenizer.from_json(library.to_str())
     assert spelled(tokenizer, [0, 1, 0, 0]) == ["a\n", " b", " a\n", " a\n", ""]
     assert tokenizer.decode([0, 1, 0, 0]) == "a\n b a\n a\n"
+
+
+def sentencepiece():
+    """As Llama's: a space is written ▁, unknown characters are bytes, and the decoder drops the first space."""
+    vocab = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"▁": 256, "▁▁": 257, "a": 258, "▁a": 259}
+    library = hf.Tokenizer(hf.models.BPE(vocab, [("▁", "▁"), ("▁", "a")], byte_fallback=True))
+    library.normalizer = hf.normalizers.Sequence([hf.normalizers.Prepend("▁"), hf.normalizers.Replace(" ", "▁")])
+    parts = [
+        hf.decoders.Replace("▁", " "),
+        hf.decoders.ByteFallback(),
+        hf.decoders.Fuse(),
+        hf.decoders.Strip(" ", 1, 0),
+    ]
+    library.decoder = hf.decoders.Sequence(parts)
+    return Tokenizer.from_json(library.to_str())
+
+
+SENTENCEPIECE = sentencepiece()
+
+
+@given(st.lists(st.sampled_from([10, 0xE6, 0x97, 0xA5, 256, 257, 258, 259]), max_size=12))
+def test_pieces_of_sentencepiece_join_to_what_is_decoded_at_once(ids):
+    assert "".join(spelled(SENTENCEPIECE, ids)) == SENTENCEPIECE.decode(ids)
+
+
+def test_an_indentation_keeps_all_of_its_spaces():
+    text = "a\n    a\n        a"
+    assert "".join(spelled(SENTENCEPIECE, SENTENCEPIECE.encode(text))) == text
 
 
 def test_marks_add_nothing_to_the_text():
@@ -107,7 +135,7 @@ def test_the_text_is_cut_where_reading_one_character_after_another_finds_the_fir
         if found := [one for one in stop if text[:end].endswith(one)]:
             expected = text[: end - max(map(len, found))]
             break
-    ended = Continuation(ABC, [0], 0, len(text) + 1, stop)
+    ended = Continuation(ABC, [0], [0], len(text) + 1, stop)
     for id in ABC.encode(text):
         if not ended.finish:
             ended.add(int(id))

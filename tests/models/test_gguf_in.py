@@ -15,8 +15,9 @@ from windtunnel.models.pretrained.gguf import gguf_files
 from windtunnel.models.pretrained.gguf_blocks import PACKINGS, dequantise
 from windtunnel.models.pretrained.gguf_model import read_gguf_model
 from windtunnel.models.pretrained.gguf_reader import read_gguf
-from windtunnel.models.pretrained.gguf_tokenizer import WORDS, gguf_chat, gguf_tokenizer
+from windtunnel.models.pretrained.gguf_tokenizer import WORDS, gguf_marks, gguf_tokenizer
 from windtunnel.models.pretrained.huggingface import to_model
+from windtunnel.models.pretrained.marks import Marks
 from windtunnel.models.pretrained.proof import compare_with_transformers
 from windtunnel.nn.positions import RopeScaling
 from windtunnel.text.tokenizers import bytes_tokenizer, train_bpe
@@ -146,7 +147,7 @@ def test_a_file_of_any_type_is_read_whole(tmp_path, kind):
     values = torch.from_numpy(stored["blk.0.attn_v.weight"])
     assert torch.equal(found.weights["blocks.0.attention.qkv.weight"][512:], values)
     assert (found.config.tie_embeddings, found.tokenizer.vocab_size, found.config.vocab_size) == (False, 258, 259)
-    assert found.chat == {"bos_token": "<|endoftext|>", "eos_token": "<|end|>", "chat_template": "{{ messages }}"}
+    assert found.marks.chat == {"bos_token": "<|endoftext|>", "eos_token": "<|end|>", "chat_template": "{{ messages }}"}
     assert any(kind in note for note in found.notes) == (kind != "F32")
 
 
@@ -173,7 +174,7 @@ def test_digits_stand_alone_in_smollms_words(tmp_path):
     for name in WORDS:
         tokenizer = gguf_tokenizer({**settings, "tokenizer.ggml.pre": name}, path)
         assert all(tokenizer.decode(tokenizer.encode(text)) == text for text in TEXTS)
-    assert gguf_chat({"tokenizer.ggml.bos_token_id": 7}) == {}
+    assert gguf_marks({"tokenizer.ggml.bos_token_id": 7}) == Marks()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,13 @@ def test_an_unknown_pre_tokenizer_or_type_is_refused(tmp_path):
         )
     )
     with pytest.raises(ArtifactError, match=r"output\.weight is stored as type 10 of ggml, which is not read"):
+        read_gguf(path)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ArtifactError, match=r"model\.gguf: it is a git-LFS pointer.*git lfs pull"):
         read_gguf(path)
 
 

@@ -100,8 +100,23 @@ def test_a_file_with_it_becomes_a_model(tmp_path):
     assert gguf.GGUFReader(path).get_field("tokenizer.ggml.scores") is not None
     found = read_gguf_model(path)
     assert found.tokenizer.encode("a").tolist() == [*(3 + b for b in "▁a".encode())]
-    assert found.chat["bos_token"] == "<unk>"
-    assert "the mark <s> first; it is not put in front" in found.notes[-1]
+    assert found.marks.chat["bos_token"] == "<unk>"
+    assert found.tokenizer.front == (0,)
+
+
+@pytest.mark.parametrize(
+    ("told", "front"),
+    [
+        ({}, (1,)),
+        ({"bos_token_id": 2}, (2,)),
+        ({"add_bos_token": False}, ()),
+        ({"bos_token_id": 10**9}, ()),
+    ],
+)
+def test_the_begin_token_is_put_in_front_as_the_file_says(told, front):
+    assert (
+        gguf_tokenizer(settings(**{f"tokenizer.ggml.{name}": value for name, value in told.items()}), "").front == front
+    )
 
 
 @pytest.mark.parametrize("n", [0, 10])

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from foreign_models import CONFIGS, TOKENIZER, change_config, make, save
-from transformers import GPT2Config, LlamaConfig, MistralConfig
+from transformers import AutoTokenizer, GPT2Config, LlamaConfig, MistralConfig
 
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.models.pretrained.fields import COMMON_NEEDS, METADATA
@@ -94,6 +94,35 @@ def test_gpt2s_own_tokenizer_files_are_read(gpt2):
     assert found.notes == ("the embedding has 43 rows more than the tokenizer tokens",)
 
 
+ADDED = {
+    "added_tokens.json": {"<tool>": 257, "<|im_end|>": 258},
+    "special_tokens_map.json": {"additional_special_tokens": ["<|im_end|>"]},
+    "tokenizer_config.json": {
+        "added_tokens_decoder": {
+            "257": {"content": "<tool>", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False,
+                    "special": False},
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [(), ("added_tokens.json", "special_tokens_map.json"), ("tokenizer_config.json",)])
+@pytest.mark.parametrize("told", [{}, {"add_prefix_space": True}, {"add_bos_token": True}])
+def test_what_lies_beside_gpt2s_own_tokenizer_files_is_respected(gpt2, names, told):
+    (gpt2 / "tokenizer.json").unlink()
+    data = json.loads(TOKENIZER.to_json())
+    (gpt2 / "vocab.json").write_text(json.dumps(data["model"]["vocab"]))
+    (gpt2 / "merges.txt").write_text("#version: 0.2\n")
+    files = {name: ADDED[name] for name in names}
+    files["tokenizer_config.json"] = {**files.get("tokenizer_config.json", {}), **told}
+    for name, held in files.items():
+        (gpt2 / name).write_text(json.dumps(held))
+    ours, theirs = Tokenizer.load(gpt2), AutoTokenizer.from_pretrained(gpt2)
+    for text in ("a <tool> b", "wörld", " <tool>", "\n"):
+        assert ours.encode(text).tolist() == theirs.encode(text, add_special_tokens=False)
+    assert ("<|im_end|>" in ours.specials) == ("added_tokens.json" in names)
+
+
 def test_a_folder_without_a_tokenizer_says_so(gpt2):
     (gpt2 / "tokenizer.json").unlink()
     found = read_huggingface(gpt2)
@@ -152,7 +181,7 @@ def test_every_field_of_transformers_is_known_and_has_its_default(kind, fields):
         ({"auto_map": {"AutoModel": "m.M"}}, "no foreign code is run"),
         ({"rotary_pct": 0.25}, "rotary_pct=0.25 (unknown here"),
         ({"a": 1, "b": 2}, "a=1 (unknown here, so what it does to the logits is too); b=2"),
-        ({"n_ctx": 16}, "n_ctx=16 must equal n_positions=32"),
+        ({"a": 1, "b": 2}, "; if a, b do nothing, remove them from the file"),
         ({"n_head": 5}, "d_model 48 is not divisible by n_heads 5"),
         ({"n_layer": "many"}, "n_layers: input should be a valid integer"),
         ({"n_layer": 0}, "n_layers: input should be greater than 0"),
@@ -180,11 +209,31 @@ def test_fields_of_gpt2_that_cannot_be_honoured_are_refused_by_name(gpt2, change
         ({"sliding_window": 8}, "sliding_window=8 (transformers' Llama ignores it"),
         ({"head_dim": 7}, "d_head must be even, given 7"),
         ({"num_key_value_heads": 4}, "n_heads 6 is not divisible by n_kv_heads 4"),
+        ({"rope_interleaved": True}, "rope_interleaved=True (the two halves of a head are turned together"),
         ({"per_layer_config": {"0": {"head_dim": 8}}}, "per_layer_config="),
     ],
 )
 def test_fields_of_llama_that_cannot_be_honoured_are_refused_by_name(llama, changes, message):
     assert message in refusal(change_config(llama, **changes))
+
+
+def test_fields_that_do_nothing_are_accepted_by_name(gpt2, llama):
+    plain = read_huggingface(llama)
+    inert = {"is_llama_config": True, "rope_interleaved": False, "unsloth_version": "1", "transformers.js_config": {}}
+    assert_same(read_huggingface(change_config(llama, **inert)), plain)
+    plain = read_huggingface(gpt2)
+    assert_same(read_huggingface(change_config(gpt2, n_ctx=16)), plain)  # transformers reads n_positions only
+
+
+def test_a_tokenizer_with_a_hole_in_its_ids_is_read_where_the_rows_exist(gpt2):
+    data = json.loads((gpt2 / "tokenizer.json").read_text())
+    data["added_tokens"].append({**data["added_tokens"][0], "content": "<late>", "id": 270, "special": False})
+    (gpt2 / "tokenizer.json").write_text(json.dumps(data))
+    found = read_huggingface(gpt2).tokenizer
+    assert (found.vocab_size, found.encode("<late>").tolist()) == (271, [270])
+    found.save(gpt2 / "tokenizer.json")  # now transformers does not number the token anew
+    assert found.encode("<late> a").tolist() == AutoTokenizer.from_pretrained(gpt2).encode("<late> a")
+    assert (found.token(265), found.decode([270, 265, 98])) == ("<unused 265>", "<late>a")
 
 
 def test_a_config_that_is_none_is_refused(gpt2):
@@ -196,6 +245,25 @@ def test_a_config_that_is_none_is_refused(gpt2):
 
 
 # ------------------------------------------------------------------------------------------------ tensors and files
+
+
+def test_a_mark_before_config_json_is_dropped_and_what_is_no_text_is_named(gpt2):
+    plain, path = read_huggingface(gpt2), gpt2 / "config.json"
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert_same(read_huggingface(gpt2), plain)
+    path.write_text(text, encoding="utf-16")
+    assert "it is UTF-16 text, and UTF-8 is expected; convert it: iconv -f UTF-16" in refusal(gpt2)
+    path.write_text(text, encoding="utf-16-le")
+    assert "it is UTF-16LE text" in refusal(gpt2)
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS, "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_named(gpt2, name):
+    (gpt2 / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    said = refusal(gpt2, DataError if name == "tokenizer.json" else ArtifactError)
+    assert name in said
+    assert "it is a git-LFS pointer and not the file itself; fetch that: git lfs pull" in said
 
 
 def test_tensors_that_do_not_fit_are_one_error_that_lists_them(gpt2):

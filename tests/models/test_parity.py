@@ -1,5 +1,6 @@
 """The same numbers as transformers from the same files: logits, gradients, padding, caches, greedy text."""
 
+import json
 import shutil
 
 import pytest
@@ -11,6 +12,9 @@ from windtunnel.models.pretrained.architectures import ARCHITECTURES
 from windtunnel.models.pretrained.huggingface import read_huggingface, to_model
 from windtunnel.models.pretrained.parts import gather
 from windtunnel.models.pretrained.proof import compare_with_transformers
+from windtunnel.report.pretrained import proof_lines
+from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.text.vocab_files import begin_with
 
 TOLERANCE = 1e-5
 variants = pytest.mark.parametrize("pair", CONFIGS, indirect=True)
@@ -139,3 +143,35 @@ def test_the_proof_fails_when_one_weight_is_another(saved):
     assert list(proof.max_difference) == [2, 64]
     assert proof.max_difference[64] > 1e-3
     assert proof.loss is None
+
+
+def test_the_proof_fails_when_the_tokenizer_gives_other_ids(saved):
+    folder, pretrained = saved
+    model = to_model(pretrained.config, pretrained.weights)
+    same = compare_with_transformers(model, folder, pretrained.tokenizer, lengths=[2]).tokenizer
+    assert (same.n_texts, same.difference) == (4, "")
+    spaced = json.loads(pretrained.tokenizer.to_json())
+    spaced["pre_tokenizer"]["add_prefix_space"] = True
+    proof = compare_with_transformers(model, folder, Tokenizer.from_json(json.dumps(spaced)), lengths=[2])
+    assert not proof.holds
+    assert "'The wind tunnel was" in proof.tokenizer.difference
+
+
+def test_the_proof_compares_what_is_put_in_front_of_a_text(saved):
+    folder, pretrained = saved
+    model = to_model(pretrained.config, pretrained.weights)
+    begun = json.loads(pretrained.tokenizer.to_json()) | {"post_processor": begin_with("<|endoftext|>", 0)}
+    (folder / "tokenizer.json").write_text(json.dumps(begun))
+    proof = compare_with_transformers(model, folder, pretrained.tokenizer, lengths=[2])
+    assert (proof.holds, proof.tokenizer.difference[:38]) == (False, "a text begins with [] here and as [0, ")
+    assert compare_with_transformers(model, folder, read_huggingface(folder).tokenizer, lengths=[2]).holds
+
+
+def test_a_tokenizer_that_transformers_cannot_read_is_not_compared(saved):
+    folder, pretrained = saved
+    (folder / "tokenizer.json").write_text("{}")
+    proof = compare_with_transformers(
+        to_model(pretrained.config, pretrained.weights), folder, pretrained.tokenizer, lengths=[2]
+    )
+    assert proof.holds
+    assert "transformers cannot read it" in proof_lines(proof)[-1]

@@ -197,6 +197,37 @@ def test_a_glob_is_files(tmp_path):
     refused(f"{folder}/*.rst", "0 text files")
 
 
+def test_linked_folders_are_read_once_and_dead_links_are_counted(tmp_path):
+    for folder in ("corpus", "other"):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            (tmp_path / folder / f"{folder}{i}.txt").write_text(f"{folder} {i}")
+    for name, target in (("more", "../other"), ("round", "."), ("again", "../other"), ("gone.txt", "/nowhere")):
+        (tmp_path / "corpus" / name).symlink_to(target)
+    os.mkfifo(tmp_path / "corpus" / "pipe")
+    found = open_corpus(str(tmp_path / "corpus"))
+    assert found.description == "6 text files (1 dead link, 2 folder read already, 1 pipe or device skipped)"
+    assert len(list(found.read())) == 6
+    (tmp_path / "corpus" / "round").unlink()
+    (tmp_path / "corpus" / "again").unlink()
+    assert open_corpus(f"{tmp_path}/corpus/**/*.txt").description == "6 text files (1 dead link skipped)"
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+def test_utf16_without_a_mark_and_git_lfs_pointers_are_named(tmp_path):
+    text = "Zürich, 7 September: a text\n" * 20
+    for name, data in (("le", text.encode("utf-16-le")), ("be", text.encode("utf-16-be")), ("lfs", LFS)):
+        (tmp_path / f"{name}.txt").write_bytes(data)
+    refused(tmp_path / "le.txt", "UTF-16LE text", "iconv -f UTF-16LE -t UTF-8")
+    refused(tmp_path / "be.txt", "UTF-16BE text", "iconv -f UTF-16BE -t UTF-8")
+    refused(tmp_path / "lfs.txt", "a git-LFS pointer", "git lfs pull")
+    refused(tmp_path, "0 text files (2 UTF-16, 1 git-LFS pointer skipped)")
+    (tmp_path / "nul.txt").write_bytes(b"ab\0\0cd" * 50)
+    refused(tmp_path / "nul.txt", "a binary file")
+
+
 def test_one_file_in_a_folder_is_running_text(tmp_path):
     (tmp_path / "only.txt").write_text("only")
     assert open_corpus(str(tmp_path)).unit == "text"

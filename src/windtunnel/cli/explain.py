@@ -112,7 +112,9 @@ def attention(
 ) -> None:
     """Every matrix of an attention head, one weight with its numbers."""
     from windtunnel.errors import ConfigError
-    from windtunnel.generation.prompt import prompt_ids, token_text
+    from windtunnel.generation.opening import opening
+    from windtunnel.generation.prompt import token_text
+    from windtunnel.generation.request import Request
     from windtunnel.inspect.explain_attention import explain_head, explain_row
     from windtunnel.report.explain import PAGE, attention_parts
 
@@ -124,7 +126,7 @@ def attention(
         raise ConfigError(f"a text is missing: windtunnel explain attention {run} TEXT")
     else:
         trained = load_model(run)
-        ids = prompt_ids(trained.tokenizer, trained.run.config.text.unit, text)
+        ids = opening(trained, Request(text, 0)).ids
         tokens = [token_text(trained.tokenizer, id) for id in ids]
         title = f"{trained.run.folder.name}, step {trained.step}, "
         found = explain_head(trained.model, ids, tokens, layer, head, query, key, title)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from windtunnel.generation.chat import chat_ids
 from windtunnel.generation.prompt import end_mark, prompt_ids
 from windtunnel.generation.request import Request
+from windtunnel.models.pretrained.marks import marks_of
 from windtunnel.training.run import TrainedModel
 
 
@@ -14,16 +15,36 @@ class Opening(NamedTuple):
     """The ids that are read."""
 
     ids: list[int]
-    end: int | None
-    """The id that ends what is written."""
+    ends: frozenset[int]
+    """The ids of which any ends what is written."""
     is_marked: bool
     """Whether the first id is an end mark, which is not shown."""
 
 
 def opening(trained: TrainedModel, request: Request) -> Opening:
-    """What the model of a run reads for a request. Raises as `prompt_ids` and `chat_ids` do."""
+    """What the model of a run reads for a request, and what ends its answer.
+
+    A text for a model from elsewhere begins with what its tokenizer's post-processor puts in front of one (Llama's
+    begin token), and ends with the ids that came with the model. Raises as `prompt_ids` and `chat_ids` do.
+    """
+    tokenizer, marks = trained.tokenizer, marks_of(trained.run.record)
+    ends = frozenset() if marks is None else marks.ends(tokenizer)
     if request.chat:
-        return Opening(*chat_ids(trained.tokenizer, trained.run.record.get("chat") or {}, request.prompt), False)
+        ids, end = chat_ids(tokenizer, {} if marks is None else marks.chat, request.prompt)
+        return Opening(ids, ends if end is None else ends | {end}, False)
     unit = trained.run.config.text.unit
-    end = end_mark(trained.tokenizer, unit)
-    return Opening(prompt_ids(trained.tokenizer, unit, request.prompt), end, end is not None)
+    if (end := end_mark(tokenizer, unit)) is not None:
+        ends |= {end}
+    if front := _front(trained):
+        return Opening([*front, *tokenizer.encode(request.prompt).tolist()], ends, False)
+    return Opening(prompt_ids(tokenizer, unit, request.prompt), ends, is_marked(trained, request))
+
+
+def is_marked(trained: TrainedModel, request: Request) -> bool:
+    """Whether what is read for a request begins with an end mark, which is not shown."""
+    plain = not request.chat and not _front(trained)
+    return plain and end_mark(trained.tokenizer, trained.run.config.text.unit) is not None
+
+
+def _front(trained: TrainedModel) -> tuple[int, ...]:
+    return () if marks_of(trained.run.record) is None else trained.tokenizer.front

@@ -3,11 +3,13 @@
 corpus unit     the prompt is preceded by     generation stops at
 line, file      the end mark                  the end mark, or a stop string of the request
 text            nothing                       a stop string of the request
+
+A model from elsewhere brings its own begin token and end ids; see opening.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from windtunnel.errors import DataError
@@ -44,10 +46,11 @@ def token_text(tokenizer: Tokenizer, id: int) -> str:
 
 
 class Spelling:
-    """Ids to text, one by one. Joined, what they add is the text of all of them without marks."""
+    """Ids to text, one by one. Joined, what they add is what `decode` makes of all but marks and special tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self.unshown = {*tokenizer.marks.values(), *tokenizer.specials.values()}
         self.ids: list[int] = []
         """Those that gave the last piece, since a tokenizer may space a token by the one before it, and those after."""
         self.n_spelled = 0
@@ -57,14 +60,19 @@ class Spelling:
 
     @property
     def is_inside_character(self) -> bool:
-        """Whether the last ids are bytes of a character that is not complete."""
+        """Whether the last ids are bytes of a character that may not be complete."""
         return len(self.ids) > self.n_spelled
 
     def add(self, id: int) -> str:
-        """What a further id adds; a character whose bytes are spread over several ids comes with the last of them."""
-        if id in self.tokenizer.marks.values():
+        """What a further id adds; a character whose bytes are spread over several ids comes with the last of them.
+
+        Tokens that are bytes wait for the first that is none: one wrong byte makes U+FFFD of all of them.
+        """
+        if id in self.unshown:
             return ""
         self.ids.append(id)
+        if id in self.tokenizer.byte_ids:
+            return ""
         text = self.tokenizer.decode(self.ids)
         return "" if text.endswith("\ufffd") else self._piece(text)
 
@@ -84,15 +92,20 @@ class Continuation:
 
     Args:
         prompt_ids: what the model has read.
-        end: the id of the mark that ends the text, if one does.
+        ends: the ids of which any ends the text.
         n_tokens: how many tokens there are at most.
         stop: the text ends before the first of these that is completed.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], end: int | None, n_tokens: int, stop: Sequence[str] = ()
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        ends: Collection[int],
+        n_tokens: int,
+        stop: Sequence[str] = (),
     ) -> None:
-        self.spelling, self.end, self.n_left, self.stop = Spelling(tokenizer), end, n_tokens, stop
+        self.spelling, self.ends, self.n_left, self.stop = Spelling(tokenizer), ends, n_tokens, stop
         self.prompt = [self.spelling.add(id) for id in prompt_ids]
         """What each token of the prompt adds to the text."""
         self.prompt[-1] += self.spelling.rest()
@@ -108,7 +121,7 @@ class Continuation:
         A piece waits while it may be the beginning of a stop string, or its character lacks bytes.
         """
         self.n_left -= 1
-        if id == self.end:
+        if id in self.ends:
             self._add_rest()
             self.waiting.append("")
             self.finish = "stop"

@@ -13,8 +13,8 @@ import numpy as np
 
 from windtunnel.generation.compiled import Steps
 from windtunnel.generation.decode import Finish, Ids, Position, Reader, decode
-from windtunnel.generation.opening import Opening, opening
-from windtunnel.generation.prompt import Continuation, end_mark, token_text
+from windtunnel.generation.opening import Opening, is_marked, opening
+from windtunnel.generation.prompt import Continuation, token_text
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import Floats, SamplingConfig, best, log_softmax
 from windtunnel.generation.weights import Weights, weights_of
@@ -150,9 +150,9 @@ def generate(
 def _generate(
     trained: TrainedModel, request: Request, begin: Opening, truth: Truth | None, steps: Steps
 ) -> Iterator[TokenTrace]:
-    tokenizer, (ids, end, is_marked) = trained.tokenizer, begin
-    text = Continuation(tokenizer, ids, end, request.n_tokens, request.stop)
-    if not is_marked:
+    tokenizer, (ids, ends, marked) = trained.tokenizer, begin
+    text = Continuation(tokenizer, ids, ends, request.n_tokens, request.stop)
+    if not marked:
         yield TokenTrace(ids[0], token_text(tokenizer, ids[0]), None, None, None, None, (), piece=text.prompt[0])
 
     def positions() -> Iterator[Position]:
@@ -236,14 +236,14 @@ def trace(trained: TrainedModel, request: Request, truth: Truth | None = None, s
 def as_trace(trained: TrainedModel, request: Request, tokens: Sequence[TokenTrace]) -> Trace:
     """The record of tokens that came out of `generate`."""
     config = trained.run.config
-    is_marked = not request.chat and end_mark(trained.tokenizer, config.text.unit) is not None
+    marked = is_marked(trained, request)
     context = config.model.context_length
     begin = (
         "The text begins after an end mark, which is not shown."
-        if is_marked
+        if marked
         else "The first token has no probability: nothing stands before it."
     )
-    n_read = len(tokens) + is_marked - 1
+    n_read = len(tokens) + marked - 1
     slid = f" Past {context} tokens the model sees only the last {context}." if n_read > context else ""
     return Trace(
         tokens=tuple(tokens),

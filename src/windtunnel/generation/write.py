@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -48,7 +48,7 @@ def write_sample(model: Model, run: Run) -> str:
         if (end := end_mark(run.tokenizer, run.config.text.unit)) is not None:
             return "\n".join(_documents(model, run, end, n_tokens))
         opening, request = [_opening(run)], Request("", n_tokens, SAMPLE, run.config.seed)
-        return _write(model, run.tokenizer, opening, None, request)[0].added
+        return _write(model, run.tokenizer, opening, (), request)[0].added
 
 
 def write_samples(trained: TrainedModel, request: Request, n: int, steps: Steps | None = None) -> list[Written]:
@@ -59,8 +59,8 @@ def write_samples(trained: TrainedModel, request: Request, n: int, steps: Steps 
     Raises:
         DataError: as `windtunnel.generation.prompt.prompt_ids`.
     """
-    tokenizer, (ids, end, _) = trained.tokenizer, opening(trained, request)
-    texts = _write(trained.model, tokenizer, ids, end, request, n, steps or Steps(trained.model))
+    tokenizer, (ids, ends, _) = trained.tokenizer, opening(trained, request)
+    texts = _write(trained.model, tokenizer, ids, ends, request, n, steps or Steps(trained.model))
     return [Written("".join(text.prompt) + text.added, text.finish or "length") for text in texts]
 
 
@@ -68,13 +68,13 @@ def _write(
     model: Model,
     tokenizer: Tokenizer,
     ids: Sequence[int],
-    end: int | None,
+    ends: Collection[int],
     request: Request,
     n: int = 1,
     steps: Steps | None = None,
 ) -> list[Continuation]:
     """What n seeds add to ids, until the last text has ended."""
-    texts = [Continuation(tokenizer, ids, end, request.n_tokens, request.stop) for _ in range(n)]
+    texts = [Continuation(tokenizer, ids, ends, request.n_tokens, request.stop) for _ in range(n)]
     seeds = range(request.seed, request.seed + n)
     for new_B, _, _ in decode_many(model, ids, request.n_tokens, request.sampling, seeds, tokenizer.vocab_size, steps):
         for text, id in zip(texts, new_B.tolist(), strict=True):
@@ -89,7 +89,7 @@ def _documents(model: Model, run: Run, end: int, n_tokens: int) -> Iterator[str]
     number = 0
     while n_tokens > 0:
         request = Request("", n_tokens, SAMPLE, stream(run.config.seed, "document", number))
-        (text,) = _write(model, run.tokenizer, [end], end, request)
+        (text,) = _write(model, run.tokenizer, [end], [end], request)
         yield text.added
         n_tokens, number = text.n_left, number + 1
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from windtunnel.errors import ConfigError
 from windtunnel.files import write_text
-from windtunnel.generation.prompt import prompt_ids, token_text
+from windtunnel.generation.opening import opening
+from windtunnel.generation.prompt import token_text
 from windtunnel.generation.request import Request
 from windtunnel.generation.trace import Trace, corpus_truth, trace
 from windtunnel.inspect.attention import AttentionMap, attention
@@ -122,11 +123,11 @@ def look_at(
         if layer is not None or head is not None:
             raise ConfigError("a recurrent network has no attention to choose from; leave out --layer and --head")
         return _look_through_time(trained, text, folder, alternatives)
-    config, model = trained.run.config, as_transformer(trained.model, "look").config
+    model = as_transformer(trained.model, "look").config
     for name, given, most in (("layer", layer, model.n_layers), ("head", head, model.n_heads)):
         if given is not None and not 1 <= given <= most:
             raise ConfigError(f"there is no {name} {given}; the model has 1 to {most}")
-    ids = prompt_ids(trained.tokenizer, config.text.unit, text)
+    ids = opening(trained, Request(text, 0)).ids
     heads = attention(trained.model, ids)
     labels = tuple(token_text(trained.tokenizer, id) for id in ids)
     record = _trace(trained, text, alternatives)
@@ -148,7 +149,7 @@ def look_folder(trained: TrainedModel, text: str, settings: Mapping[str, Any]) -
 
 def _look_through_time(trained: TrainedModel, text: str, folder: Path, alternatives: int) -> LookThroughTime:
     record = _trace(trained, text, alternatives)
-    ids = prompt_ids(trained.tokenizer, trained.run.config.text.unit, text)
+    ids = opening(trained, Request(text, 0)).ids
     reach_TT = through_time(trained.model, ids)
     norms_TT, factor = reach_TT.cpu().numpy(), factor_per_step(reach_TT)
     labels = tuple(token_text(trained.tokenizer, id) for id in ids)

@@ -49,13 +49,15 @@ def import_lines(found: Imported) -> list[str]:
 
 
 def proof_lines(proof: Proof) -> list[str]:
-    """Logits, loss and greedy text, ours and transformers'."""
+    """Logits, loss, greedy text and ids of texts, ours and transformers'."""
+    found = "the same model" if proof.holds else f"NOT the same within {proof.tolerance:g}"
+    verdict = f"proof against transformers {proof.transformers_version}: {found}"
     if not proof.continuation:
         worst, lengths = max(proof.max_difference.values()), ", ".join(map(str, proof.max_difference))
-        verdict = "the same model" if proof.holds else f"NOT the same within {proof.tolerance:g}"
         return [
-            f"proof against transformers {proof.transformers_version}: {verdict}",
+            verdict,
             f"  vectors: largest difference {worst:.1e} at lengths {lengths}",
+            _tokenizer_line(proof),
         ]
     n, same = len(proof.continuation), proof.continuation == proof.continuation_transformers
     worst = max(proof.max_difference.values())
@@ -63,13 +65,20 @@ def proof_lines(proof: Proof) -> list[str]:
     losses = "not compared, the tokenizer lacks characters of its text"
     if proof.loss is not None and proof.loss_transformers is not None:
         losses = f"{number(proof.loss, 6)} and {number(proof.loss_transformers, 6)} nats a token"
-    verdict = "the same model" if proof.holds else f"NOT the same within {proof.tolerance:g}"
     return [
-        f"proof against transformers {proof.transformers_version}: {verdict}",
+        verdict,
         f"  logits: largest difference {worst:.1e} at lengths {lengths}",
         f"  loss: {losses}",
         f"  greedy continuation of {n} tokens: {'the same' if same else 'another'}",
+        _tokenizer_line(proof),
     ]
+
+
+def _tokenizer_line(proof: Proof) -> str:
+    n_texts, difference = proof.tokenizer
+    if not n_texts:
+        return f"  tokenizer: not compared, {difference or 'it lacks characters of the texts'}"
+    return f"  tokenizer: OTHER ids, {difference}" if difference else f"  tokenizer: the same ids on {n_texts} texts"
 
 
 def altered_to_dict(altered: Altered, trained: tuple[Path, Evaluation] | None) -> dict[str, Any]:

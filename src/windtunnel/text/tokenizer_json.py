@@ -1,7 +1,7 @@
 """Check a Hugging Face `tokenizer.json` before Rust reads it, and read off what it is.
 
-The library panics on some files and takes others that would break later (gaps in the ids, dropout), so the
-parts that must fit together are checked here: model type, ids 0 .. n-1, merges that refer to the vocabulary.
+The library panics on some files and takes others that would break later (ids that are there twice, dropout), so the
+parts that must fit together are checked here: model type, ids, merges that refer to the vocabulary.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ ENCODER_MARKS = (
     {"<mask>": "mask", "<s>": "cls", "</s>": "end", "<pad>": "pad"},
 )
 """The marks of BERT's and RoBERTa's tokenizers: a text stands between cls and end. The first tells the kind."""
+MOST_HOLES = 2
+"""How many times as large as the number of tokens the ids may be: models with room for later tokens leave some out."""
 _CHARACTERS = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
 
 
@@ -31,6 +33,7 @@ class Structure:
     """What a tokenizer.json is.
 
     Attributes:
+        vocab_size: one more than the largest id; some before it may have no token.
         marks: the ids of the special marks that it has, by name.
         byte_level: tokens are spelled in GPT-2's byte characters.
         gpt2_words: text is cut into words by GPT-2's expression and nothing else, so no token crosses from a
@@ -38,6 +41,8 @@ class Structure:
         complete: every text has tokens (all 256 bytes are in the vocabulary).
         keeps_text: nothing alters the text before it is tokenized, so a character without a token is unknown.
         unknown_id: the id that stands for what has no token, if there is one and a text with it is to be refused.
+        byte_ids: the tokens <0x00> to <0xFF> that stand for bytes, where the decoder reads a run of them as one text.
+        has_holes: some ids below vocab_size have no token.
     """
 
     kind: str
@@ -48,6 +53,8 @@ class Structure:
     complete: bool
     keeps_text: bool
     unknown_id: int | None
+    byte_ids: frozenset[int]
+    has_holes: bool
 
 
 def byte_characters() -> list[str]:
@@ -75,7 +82,7 @@ def check_structure(text: str) -> Structure:
         raise DataError(f"model type {kind!r} is unknown; expected BPE, WordLevel, WordPiece or Unigram")
     vocab = _vocabulary(kind, model["vocab"])
     ids = {**vocab, **_added(data.get("added_tokens"))}
-    _check_dense(ids)
+    _check_ids(ids)
     if kind == "BPE":
         _check_bpe(model, vocab)
     special = {END, *(token["content"] for token in data.get("added_tokens") or [] if token.get("special"))}
@@ -84,6 +91,17 @@ def check_structure(text: str) -> Structure:
         if spelled.keys() <= special & ids.keys():
             marks |= {name: ids[text] for text, name in spelled.items()}
     return _structure(data, model, kind, vocab, ids, marks)
+
+
+def fixed_ids(text: str) -> str:
+    """The JSON of a tokenizer with holes, with its added tokens in the vocabulary, too.
+
+    The library would number those that are not there anew, whatever id they have.
+    """
+    data = json.loads(text)
+    if isinstance(vocab := data["model"]["vocab"], dict):
+        vocab |= _added(data.get("added_tokens"))
+    return json.dumps(data)
 
 
 def _vocabulary(kind: str, vocab: Any) -> dict[str, int]:
@@ -110,13 +128,20 @@ def _added(added: Any) -> dict[str, int]:
     return ids
 
 
-def _check_dense(ids: dict[str, int]) -> None:
+def _check_ids(ids: dict[str, int]) -> None:
     if not ids:
         raise DataError("the vocabulary is empty")
-    for place, number in enumerate(sorted(ids.values())):
-        if place != number:
-            wrong = f"{place} is missing" if number > place else f"{number} is wrong or there twice"
-            raise DataError(f"the ids of {len(ids)} tokens must be 0 to {len(ids) - 1}, each once; {wrong}")
+    numbers = sorted(ids.values())
+    wrong = next((b for a, b in zip([-1, *numbers], numbers, strict=False) if a >= b), None)
+    if wrong is not None:
+        raise DataError(
+            f"the ids of tokens must be whole numbers from 0 on, each once; {wrong} is wrong or there twice"
+        )
+    if numbers[-1] >= MOST_HOLES * len(ids):
+        raise DataError(
+            f"the ids of {len(ids)} tokens may leave out some, and here they go up to {numbers[-1]}; use the tokenizer "
+            "that the model was trained with"
+        )
 
 
 def _check_bpe(model: dict[str, Any], vocab: dict[str, int]) -> None:
@@ -165,4 +190,17 @@ def _structure(
         ours = "gpt2"
     else:
         ours = "bpe" if words and ids.get(END) == 0 else "file"
-    return Structure(ours, len(ids), marks, byte_level, words, all_bytes, keeps_text, unknown)
+    names = [f"<0x{byte:02X}>" for byte in range(256)] if "'ByteFallback'" in str(data.get("decoder")) else []
+    bytes_ = frozenset(vocab[name] for name in names if name in vocab)
+    return Structure(
+        ours,
+        max(ids.values()) + 1,
+        marks,
+        byte_level,
+        words,
+        all_bytes,
+        keeps_text,
+        unknown,
+        bytes_,
+        max(ids.values()) >= len(ids),
+    )

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,13 @@ import tokenizers as hf
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from windtunnel.errors import ConfigError, DataError, MissingExtra
-from windtunnel.files import read_given
 from windtunnel.text.hf_library import Library, Parallel
 from windtunnel.text.pieces import GPT2_CUT, LONGEST, WORD_CUT, cut_pieces, cut_words
-from windtunnel.text.tokenizer_json import END, MARKS, Structure, byte_characters, check_structure
+from windtunnel.text.tokenizer_json import END, MARKS, Structure, byte_characters, check_structure, fixed_ids
 from windtunnel.text.visible import one_line
+from windtunnel.text.vocab_files import byte_level, from_vocab_files, read_text
 
 PIECE = 1 << 14  # characters in one piece given to the Rust library; long strings only slow it down
-LARGEST = 1 << 28  # bytes of a tokenizer file
 BATCH = 1 << 20  # characters in one batch of pieces: an encoding needs about 150 bytes of memory a token
 
 
@@ -45,9 +43,10 @@ class Tokenizer:
 
     Attributes:
         kind: "bytes" | "characters" | "bpe" | "gpt2" | "file".
-        vocab_size: number of ids; they are 0 .. vocab_size - 1.
+        vocab_size: number of ids; they are 0 .. vocab_size - 1, and some of them may have no token.
         marks: ids of the special marks that it has, by name: "end", "begin", "turn", "cls", "pad".
         end_id: id of the end mark `<|endoftext|>`, None when there is none.
+        byte_ids: ids of SentencePiece's bytes; a run of them is text when all of it is UTF-8, else U+FFFD a byte.
     """
 
     def __init__(self, library: hf.Tokenizer, structure: Structure) -> None:
@@ -60,6 +59,7 @@ class Tokenizer:
         self.vocab_size = structure.vocab_size
         self.marks = structure.marks
         self.end_id = structure.marks.get("end")
+        self.byte_ids = structure.byte_ids
         self._shown = {id: f"<{name}>" for name, id in self.marks.items()}
 
     def encode(self, text: str) -> np.ndarray:
@@ -142,7 +142,8 @@ class Tokenizer:
         return self._shown[id]
 
     def _show(self, id: int) -> str:
-        name = str(self._library.id_to_token(id))
+        if (name := self._library.id_to_token(id)) is None:
+            return f"<unused {id}>"
         if self._structure.byte_level:
             values = bytes(_byte_values().get(c, 63) for c in name)
             return _visible(values.decode("utf-8", errors="backslashreplace"))
@@ -153,6 +154,23 @@ class Tokenizer:
         """The ids of all tokens that the file calls special, by their text; no user's text becomes one."""
         added = self._library.get_added_tokens_decoder()
         return {token.content: number for number, token in added.items() if token.special}
+
+    @functools.cached_property
+    def added(self) -> tuple[str, ...]:
+        """The tokens beside the vocabulary that are no special ones: they are read out of a user's text."""
+        found = self._library.get_added_tokens_decoder()
+        return tuple(token.content for _, token in sorted(found.items()) if not token.special)
+
+    @functools.cached_property
+    def front(self) -> tuple[int, ...]:
+        """The ids that the file's post-processor puts in front of a text, as Llama's begin token."""
+        with Library("encode a token"):
+            for text in ("a", *self._library.get_vocab()):
+                if plain := self._library.encode(text, add_special_tokens=False).ids:
+                    whole = self._library.encode(text, add_special_tokens=True).ids
+                    starts = range(len(whole) - len(plain) + 1)
+                    return tuple(whole[: next(i for i in starts if whole[i : i + len(plain)] == plain)])
+        return ()
 
     def to_json(self) -> str:
         """The standard `tokenizer.json`."""
@@ -167,7 +185,7 @@ class Tokenizer:
         """
         structure = check_structure(text)
         with Library("read this tokenizer.json"):
-            return cls(hf.Tokenizer.from_str(text), structure)
+            return cls(hf.Tokenizer.from_str(fixed_ids(text) if structure.has_holes else text), structure)
 
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json`."""
@@ -193,7 +211,7 @@ class Tokenizer:
     @classmethod
     def _from_file(cls, path: Path) -> Tokenizer:
         try:
-            return cls.from_json(_read(path))
+            return cls.from_json(read_text(path))
         except DataError as error:
             raise DataError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
 
@@ -258,7 +276,7 @@ class Tokenizer:
 def bytes_tokenizer(end: bool) -> Tokenizer:
     """One token a byte of UTF-8: id = byte value, or byte value + 1 behind the end mark (id 0)."""
     vocab = {c: i for i, c in enumerate([END] * end + byte_characters())}
-    return _byte_level(vocab, [], use_regex=False)
+    return Tokenizer.from_json(byte_level(vocab, [], use_regex=False))
 
 
 def characters_tokenizer(alphabet: Iterable[str], end: bool, marks: Sequence[str] = ()) -> Tokenizer:
@@ -323,38 +341,17 @@ def gpt2_tokenizer() -> Tokenizer:
 
 
 def byte_level_files(vocab_file: Path, merges_file: Path) -> Tokenizer:
-    """A byte-level BPE from GPT-2 style files: token -> id as JSON, and one merge a line after `#version`."""
+    """A byte-level BPE from GPT-2 style files, as `from_vocab_files` reads them."""
     try:
-        vocab = json.loads(_read(vocab_file))
-    except (ValueError, RecursionError):
-        raise DataError(f"{vocab_file}: not JSON; expected GPT-2's vocab.json (token -> id)") from None
-    lines = _read(merges_file).split("\n")
-    merges = [line.split(" ") for line in lines[lines[0].startswith("#version") :] if line]
-    try:
-        return _byte_level(vocab, merges, use_regex=True)
+        return Tokenizer.from_json(from_vocab_files(vocab_file, merges_file))
     except DataError as error:
-        raise DataError(f"{vocab_file} and {merges_file.name}: {error}") from None
+        named = "" if str(vocab_file.parent) in str(error) else f"{vocab_file} and {merges_file.name}: "
+        raise DataError(f"{named}{error}") from None
 
 
 def open_tokenizer(name: str) -> Tokenizer:
     """GPT-2's tokenizer for "gpt2", else the one in the file or folder of that name."""
     return gpt2_tokenizer() if name == "gpt2" else Tokenizer.load(name)
-
-
-def _byte_level(vocab: dict[str, int], merges: list[list[str]], use_regex: bool) -> Tokenizer:
-    """Through JSON, so that what comes from files is checked before Rust sees it."""
-    pre = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-    end = vocab.get(END) if isinstance(vocab, dict) else None
-    added = {"content": END, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
-    data = {
-        "version": "1.0",
-        "added_tokens": [] if end is None else [{"id": end, **added, "special": True}],
-        "pre_tokenizer": pre,
-        "decoder": {**pre, "add_prefix_space": True, "use_regex": True},
-        "model": {**model, "vocab": vocab, "merges": merges},
-    }
-    return Tokenizer.from_json(json.dumps(data))
 
 
 def _utf8(text: str) -> bytes:
@@ -366,15 +363,6 @@ def _utf8(text: str) -> bytes:
             f"{half!r} (U+{ord(half):04X}) at position {error.start} is half of a surrogate pair, "
             "which is no character and has no UTF-8; remove it"
         ) from None
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_given(path, LARGEST)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this tokenizer file ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a tokenizer file, it is not UTF-8 at byte {error.start}") from None
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from windtunnel.models import ClassifierConfig, Encoder, TransformerConfig, as_t
 from windtunnel.models.pretrained.encoder_export import encoder_files
 from windtunnel.models.pretrained.export import Exported, huggingface_files
 from windtunnel.models.pretrained.gguf import gguf_files
+from windtunnel.models.pretrained.marks import marks_of
 from windtunnel.models.pretrained.peft_files import peft_files
 from windtunnel.training.checkpoint import Checkpoint
 from windtunnel.training.disk import saving, write_folder
@@ -49,7 +50,7 @@ def _exported(trained: TrainedModel, format: str) -> Exported:
     if isinstance(model, Encoder) and format == "hf":
         return encoder_files(model.config, weights_of(trained), trained.tokenizer)
     config = as_transformer(model, f"--format {format}").config
-    return FORMATS[format](config, weights_of(trained), trained.tokenizer)
+    return FORMATS[format](config, weights_of(trained), trained.tokenizer, marks_of(trained.run.record))
 
 
 def _told_of_base(start: Start) -> str:

@@ -34,6 +34,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.splits import is_labelled, labels_of
 from windtunnel.text.store import TextConfig, TokenStore, prepare
 from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.text.vocab_files import BESIDE
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import save_checkpoint, weights_sha256
 from windtunnel.training.data import open_task
@@ -42,7 +43,17 @@ from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Event, Saved, Stopped, to_line
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.recipes import recipe
-from windtunnel.training.run import METRICS, Run, TrainedModel, corpus_facts, load, open_run, resolve, write_run
+from windtunnel.training.run import (
+    METRICS,
+    Run,
+    TrainedModel,
+    corpus_facts,
+    kept_marks,
+    load,
+    open_run,
+    resolve,
+    write_run,
+)
 from windtunnel.training.run_config import RunConfig, Start, TrainConfig
 
 FINE_TUNING = OptimizerConfig(lr=5e-5)
@@ -107,7 +118,7 @@ def import_run(
         "source": {"path": str(source.resolve()), "model_type": found.origin, "sha256": _source_sha256(source)},
         "notes": notes,
         "proof": proved and proved.to_dict(),
-        "chat": found.chat,
+        **found.marks.to_record(),
     }
     if store is not None:
         config = resolve(config, store)
@@ -257,6 +268,7 @@ def create_from(
             "weights_sha256": weights_sha256(trained.model.state_dict()),
             "dev": asdict(before),
         },
+        **kept_marks(trained.run),
     }
     start = Start(run=source, weights_sha256=weights_sha256(weights))
     new = old.replace(model=model, train=old.train.replace(steps=0), start=start, change=None, lora=LoraConfig())
@@ -334,7 +346,8 @@ def _source_sha256(source: Path) -> dict[str, str]:
     if not (folder / SINGLE).exists():
         names.add(INDEX)
     own = (folder / TOKENIZER_FILES[0]).exists()
-    names |= {TOKENIZER_FILES[0]} if own else {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt"}
+    old = {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", *BESIDE}
+    names |= {TOKENIZER_FILES[0]} if own else old
     sums = {}
     for name in sorted(names):
         if (folder / name).exists():

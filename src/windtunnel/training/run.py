@@ -26,6 +26,7 @@ from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.models import Model, ModelConfig
 from windtunnel.models.lora import adapt, merged
+from windtunnel.models.pretrained.marks import marks_of
 from windtunnel.tasks import METRICS as METRICS_BY_NAME
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
@@ -184,7 +185,9 @@ def create_run(folder: Path, config: RunConfig, store: TokenStore, change: Trial
     """
     if not is_run(folder):
         try:
-            facts = corpus_facts(store) | ({"change": change.facts()} if change else {})
+            begun = config.start and Path(config.start.run)
+            marks = kept_marks(open_run(begun)) if begun and is_run(begun) else {}
+            facts = marks | corpus_facts(store) | ({"change": change.facts()} if change else {})
             kept = {KEPT: change.change.source.encode()} if change else {}
             return write_run(folder, config, store.tokenizer, facts, kept)
         except SaveError as error:
@@ -207,6 +210,11 @@ def corpus_facts(store: TokenStore) -> dict[str, Any]:
         "bytes": {name: split.n_bytes for name, split in store.splits.items()},
         **({"labels": store.labels} if store.labels else {}),
     }
+
+
+def kept_marks(run: Run) -> dict[str, Any]:
+    """What came with a run's model from elsewhere, for the record of a run that begins with its weights."""
+    return {} if (marks := marks_of(run.record)) is None else marks.to_record()
 
 
 def write_run(

@@ -21,7 +21,8 @@ from windtunnel.files import read_given
 from windtunnel.models.encoder import EncoderConfig
 from windtunnel.models.pretrained.fields import Fields, take_fields
 from windtunnel.models.pretrained.gpt2 import ACTIVATIONS
-from windtunnel.models.pretrained.huggingface import Pretrained, canonical, read_chat, tokenizer_of
+from windtunnel.models.pretrained.huggingface import Pretrained, canonical, tokenizer_of
+from windtunnel.models.pretrained.marks import read_marks
 from windtunnel.models.pretrained.parts import Part, check_tensors, gather, linear, listing, norm, single
 from windtunnel.models.pretrained.safetensors_files import list_tensors, read_tensors
 from windtunnel.text.tokenizers import Tokenizer
@@ -140,7 +141,7 @@ def read_encoder(folder: Path, origin: str, data: Mapping[str, Any]) -> Pretrain
     if tokenizer is not None and not {"cls", "end"} <= tokenizer.marks.keys():
         raise DataError(f"{folder}: the tokenizer lacks the marks around a text; put its tokenizer.json there")
     notes += [f"a head that was trained on it was left out: {listing(heads)}"] * bool(heads)
-    return Pretrained(config, weights, tokenizer, origin, tuple(notes), read_chat(folder))
+    return Pretrained(config, weights, tokenizer, origin, tuple(notes), read_marks(folder, data))
 
 
 def _check_class(data: Mapping[str, Any], names: Names, where: object) -> None:

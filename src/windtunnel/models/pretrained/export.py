@@ -12,6 +12,7 @@ from torch import Tensor
 
 from windtunnel.errors import ConfigError
 from windtunnel.models.pretrained.architectures import ARCHITECTURES, obstacles, with_biases
+from windtunnel.models.pretrained.marks import GENERATION, Marks, ids_of
 from windtunnel.models.pretrained.parts import scatter
 from windtunnel.models.transformer import TransformerConfig
 from windtunnel.text.tokenizer_json import END
@@ -27,9 +28,12 @@ class Exported:
 
 
 def huggingface_files(
-    config: TransformerConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None
+    config: TransformerConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None, marks: Marks | None = None
 ) -> Exported:
     """config.json, model.safetensors and, with a tokenizer, its files, for `AutoModelForCausalLM.from_pretrained`.
+
+    Args:
+        marks: what came with the model, which is written as it was.
 
     Raises:
         ConfigError: when no stock architecture has the model's settings, naming them.
@@ -38,7 +42,8 @@ def huggingface_files(
     config, weights, notes = adapt(config, weights, name)
     architecture = ARCHITECTURES[name]
     end = None if tokenizer is None else tokenizer.end_id
-    fields = {**architecture.write(config), "bos_token_id": end, "eos_token_id": end, "dtype": "float32"}
+    marks = marks or Marks()
+    fields = {**architecture.write(config), "bos_token_id": end, "eos_token_id": end, **marks.ids, "dtype": "float32"}
     tensors = scatter(architecture.parts(config), weights)
     tensors = {theirs: architecture.outward(theirs, tensor, config) for theirs, tensor in tensors.items()}
     files = {
@@ -46,7 +51,9 @@ def huggingface_files(
         "model.safetensors": safetensors.torch.save(tensors, metadata={"format": "pt"}),
     }
     if tokenizer is not None:
-        files |= tokenizer_files(tokenizer, config.context_length)
+        files |= tokenizer_files(tokenizer, config.context_length, marks)
+    if marks.generation:
+        files[GENERATION] = as_json(marks.generation)
     return Exported(files, notes)
 
 
@@ -93,11 +100,16 @@ def adapt(
     return config, added, tuple(notes)
 
 
-def tokenizer_files(tokenizer: Tokenizer, context_length: int) -> dict[str, bytes]:
+def tokenizer_files(tokenizer: Tokenizer, context_length: int, marks: Marks | None = None) -> dict[str, bytes]:
     """tokenizer.json and what tells transformers to take it as it is."""
     named: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context_length}
     if tokenizer.end_id is not None:
         named |= {"bos_token": END, "eos_token": END}
+    if marks is not None:
+        spelled = {id: text for text, id in tokenizer.specials.items()}
+        first = {name: ids_of(id)[0] for name, id in marks.ids.items() if ids_of(id)}
+        named |= {name.removesuffix("_id"): spelled[id] for name, id in first.items() if id in spelled}
+        named |= marks.chat
     return {
         "tokenizer.json": tokenizer.to_json().encode(),
         "tokenizer_config.json": as_json({**named, "clean_up_tokenization_spaces": False}),

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from windtunnel.errors import ArtifactError
+from windtunnel.models.pretrained.parts import listing
 
 _METADATA = """
 model_type architectures torch_dtype dtype transformers_version name_or_path task_specific_params finetuning_task
 problem_type id2label label2id num_labels tokenizer_class prefix return_dict use_return_dict output_hidden_states
 output_attentions output_past torchscript use_bfloat16 use_cache attn_implementation experts_implementation
 gradient_checkpointing initializer_range chunk_size_feed_forward keys_to_ignore_at_inference tie_last_hidden_states
-is_decoder tie_encoder_decoder cross_attention_hidden_size
+is_decoder tie_encoder_decoder cross_attention_hidden_size is_llama_config unsloth_version unsloth_fixed
+transformers.js_config n_ctx
 
 bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id
 
@@ -34,6 +36,7 @@ COMMON_NEEDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "pruned_heads": (({}, None), "every layer has all of its heads"),
     "per_layer_config": (({}, None), "all layers have the same sizes"),
     "quantization_config": ((None,), "quantised weights are not read; use the model's float weights"),
+    "rope_interleaved": ((False, None), "the two halves of a head are turned together, as in transformers"),
     "auto_map": (({}, None), "it needs the code that comes with the model, and no foreign code is run"),
 }
 """Fields of every model that are honoured at some values only: those values, and the reason."""
@@ -65,7 +68,7 @@ def take_fields(data: Mapping[str, Any], fields: Fields, where: object) -> dict[
         ArtifactError: one, that names every field that cannot be honoured or is unknown, with the reason.
     """
     needs = {**COMMON_NEEDS, **fields.needs}
-    values, refused = dict(fields.mapped), []
+    values, refused, unknown = dict(fields.mapped), [], []
     for name, value in data.items():
         known_as, shown = fields.spellings.get(name, name), _shown(name, value)
         if known_as in fields.mapped:
@@ -82,8 +85,10 @@ def take_fields(data: Mapping[str, Any], fields: Fields, where: object) -> dict[
                 refused.append(f"{shown} ({reason})")
         elif name not in METADATA and name not in fields.no_effect and not name.startswith("_"):
             refused.append(f"{shown} (unknown here, so what it does to the logits is too)")
+            unknown.append(name)
     if refused:
-        raise ArtifactError(f"{where} asks for what this model cannot be: {'; '.join(refused)}")
+        cure = f"; if {listing(unknown)} do nothing, remove them from the file" if unknown else ""
+        raise ArtifactError(f"{where} asks for what this model cannot be: {'; '.join(refused)}{cure}")
     return values
 
 

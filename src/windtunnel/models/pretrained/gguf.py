@@ -21,6 +21,7 @@ from windtunnel.errors import ConfigError, MissingExtra
 from windtunnel.models.pretrained.architectures import obstacles
 from windtunnel.models.pretrained.export import Exported, adapt, refusal
 from windtunnel.models.pretrained.gguf_tokenizer import NO_MERGE
+from windtunnel.models.pretrained.marks import Marks, ids_of
 from windtunnel.models.pretrained.parts import Part, linear, norm, scatter, single
 from windtunnel.models.transformer import TransformerConfig
 from windtunnel.text.tokenizers import Tokenizer
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 FILE = "model.gguf"
 
 
-def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> Exported:
+def gguf_files(
+    config: TransformerConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, marks: Marks | None = None
+) -> Exported:
     """`model.gguf` with weights, settings and tokenizer.
 
     Raises:
@@ -54,7 +57,7 @@ def gguf_files(config: TransformerConfig, weights: Mapping[str, Tensor], tokeniz
         path = Path(folder) / FILE
         writer = GGUFWriter(path, architecture)
         _add_settings(writer, config, architecture)
-        _add_tokenizer(writer, tokenizer, config.vocab_size)
+        _add_tokenizer(writer, tokenizer, config.vocab_size, marks or Marks())
         for name, tensor in tensors.items():
             writer.add_tensor(name, _neighbours(name, tensor, config).float().contiguous().numpy())
         if config.rope_scaling and config.rope_scaling.kind == "llama3":
@@ -105,25 +108,29 @@ def _add_settings(writer: GGUFWriter, config: TransformerConfig, architecture: s
         writer.add_rope_scaling_factor(config.rope_scaling.factor)
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> None:
+def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int, marks: Marks) -> None:
     """A byte-level BPE with GPT-2's words; embedding rows without a token get names of their own."""
     from gguf import TokenType
 
     data: dict[str, Any] = json.loads(tokenizer.to_json())
     ids = {**data["model"]["vocab"], **{token["content"]: token["id"] for token in data["added_tokens"]}}
-    unused = [f"<unused {number}>" for number in range(tokenizer.vocab_size, vocab_size)]
-    kinds = [TokenType.NORMAL] * tokenizer.vocab_size + [TokenType.UNUSED] * len(unused)
+    names = {number: token for token, number in ids.items()}
+    tokens = [names.get(number, f"<unused {number}>") for number in range(vocab_size)]
+    kinds = [TokenType.NORMAL if number in names else TokenType.UNUSED for number in range(vocab_size)]
     if tokenizer.end_id is not None:
         kinds[tokenizer.end_id] = TokenType.CONTROL
-        writer.add_bos_token_id(tokenizer.end_id)
-        writer.add_eos_token_id(tokenizer.end_id)
+    for name, add in (("bos", writer.add_bos_token_id), ("eos", writer.add_eos_token_id)):
+        if found := ids_of(marks.ids.get(f"{name}_token_id")) or ids_of(tokenizer.end_id):
+            add(found[0])
+    if "chat_template" in marks.chat:
+        writer.add_chat_template(marks.chat["chat_template"])
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in data["model"]["merges"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(sorted(ids, key=ids.__getitem__) + unused)
+    writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(merges or [NO_MERGE])
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(bool(tokenizer.front))
 
 
 def gpt2_parts(config: TransformerConfig) -> Iterator[Part]:

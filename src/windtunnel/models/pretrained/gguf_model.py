@@ -13,7 +13,7 @@ from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.models.pretrained.gguf import gpt2_parts, halves, llama_parts, rope_divisors
 from windtunnel.models.pretrained.gguf_reader import GGUF, read_gguf
-from windtunnel.models.pretrained.gguf_tokenizer import gguf_chat, gguf_tokenizer
+from windtunnel.models.pretrained.gguf_tokenizer import gguf_marks, gguf_tokenizer
 from windtunnel.models.pretrained.huggingface import Pretrained
 from windtunnel.models.pretrained.parts import check_tensors, gather
 from windtunnel.models.transformer import TransformerConfig
@@ -61,10 +61,8 @@ def read_gguf_model(path: Path) -> Pretrained:
     kinds = sorted({stored.kind for stored in file.tensors.values()} - {"F32"})
     if kinds:
         notes.append(f"weights stored as {', '.join(kinds)} were read into float32")
-    if file.settings.get("tokenizer.ggml.model") == "llama":
-        notes.append("models with SentencePiece's tokens read the mark <s> first; it is not put in front of a text")
     weights = gather(parts, lambda name: halves(name, file.read(name), config))
-    return Pretrained(config, weights, tokenizer, str(origin), tuple(notes), gguf_chat(file.settings))
+    return Pretrained(config, weights, tokenizer, str(origin), tuple(notes), gguf_marks(file.settings))
 
 
 def _config(file: GGUF, origin: str) -> tuple[TransformerConfig, list[str]]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import ArtifactError
-from windtunnel.files import open_given
+from windtunnel.files import LFS, open_given, what_else
 from windtunnel.models.pretrained.gguf_blocks import PACKINGS, Packing, dequantise
 from windtunnel.models.pretrained.parts import Shape, listing
 
@@ -103,7 +103,9 @@ class _Header:
         return ArtifactError(f"{self.path} is damaged or incomplete: {why}; download it again")
 
     def read(self) -> GGUF:
-        if self.take(4) != b"GGUF":
+        if (begin := self.take(4)) == LFS[:4]:
+            raise ArtifactError(f"{self.path}: {what_else(LFS)}")
+        if begin != b"GGUF":
             raise ArtifactError(f"{self.path} is no GGUF file: it does not begin with the letters GGUF")
         version = self.number("I")
         if version not in (2, 3):

@@ -13,7 +13,9 @@ from typing import Any
 
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.models.pretrained.gguf_sentencepiece import sentencepiece
+from windtunnel.models.pretrained.marks import Marks, ids_of
 from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.text.vocab_files import begin_with
 
 NO_MERGE = "! !"
 """llama.cpp wants at least one merge; this one makes no token of the vocabulary, so it is taken apart again."""
@@ -41,6 +43,7 @@ WORDS: dict[str, dict[str, Any]] = {
     "llama3": _LLAMA3_WORDS,
 }
 """What cuts a text into words, by the name of it."""
+_BEGUN = ("llama-bpe", "llama3")
 
 
 def gguf_tokenizer(settings: Mapping[str, Any], where: object) -> Tokenizer:
@@ -74,7 +77,9 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: object) -> Tokenizer:
     ]
     parts = sentencepiece(settings, tokens, kinds, where) if model == "llama" else _bpe(settings, tokens, where)
     try:
-        return Tokenizer.from_json(json.dumps({"version": "1.0", "added_tokens": added, **parts}))
+        return Tokenizer.from_json(
+            json.dumps({"version": "1.0", "added_tokens": added, **parts, **_front(settings, tokens)})
+        )
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 
@@ -103,16 +108,31 @@ def _bpe(settings: Mapping[str, Any], tokens: Sequence[str], where: object) -> d
     }
 
 
-def gguf_chat(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The marks that begin and end a text and the template of a conversation, as tokenizer_config.json names them."""
+def gguf_marks(settings: Mapping[str, Any]) -> Marks:
+    """Where texts begin and end and the template of a conversation, as a Hugging Face folder names them."""
     tokens = settings.get("tokenizer.ggml.tokens")
-    found = {}
-    for name in ("bos", "eos"):
-        number = settings.get(f"tokenizer.ggml.{name}_token_id")
-        if isinstance(tokens, list) and type(number) is int and number < len(tokens):
-            found[f"{name}_token"] = tokens[number]
+    chat: dict[str, str] = {}
+    ids: dict[str, Any] = {}
+    for name, theirs in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        number = settings.get(f"tokenizer.ggml.{theirs}_token_id")
+        if isinstance(tokens, list) and type(number) is int and 0 <= number < len(tokens):
+            chat[f"{name}_token"], ids[f"{name}_token_id"] = tokens[number], number
+    if ids_of(turn := settings.get("tokenizer.ggml.eot_token_id")) and turn != ids.get("eos_token_id"):
+        ids["eos_token_id"] = [*ids_of(ids.get("eos_token_id")), turn]
     template = settings.get("tokenizer.chat_template")
-    return {**found, "chat_template": template} if isinstance(template, str) else found
+    return Marks({**chat, "chat_template": template} if isinstance(template, str) else chat, ids)
+
+
+def _front(settings: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any]:
+    """The post-processor that puts the begin token in front, where the file wants it.
+
+    Where it says nothing llama.cpp does so for SentencePiece's and Llama 3's tokenizers.
+    """
+    usual = settings.get("tokenizer.ggml.model") == "llama" or settings.get("tokenizer.ggml.pre") in _BEGUN
+    number = settings.get("tokenizer.ggml.bos_token_id", 1 if usual else None)
+    if not settings.get("tokenizer.ggml.add_bos_token", usual) or type(number) is not int:
+        return {}
+    return {"post_processor": begin_with(tokens[number], number)} if 0 <= number < len(tokens) else {}
 
 
 def _texts(settings: Mapping[str, Any], name: str, where: object) -> list[str]:

@@ -25,7 +25,7 @@ FIELDS = Fields(
     mapped={
         "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": None,
         "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1,
-        "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "reorder_and_upcast_attn": False, "n_ctx": None,
+        "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "reorder_and_upcast_attn": False,
     },
     needs={
         "scale_attn_weights": ((True,), "attention scores are always divided by the root of the head's width"),
@@ -45,7 +45,7 @@ def settings(values: dict[str, Any], where: object) -> dict[str, Any]:
     """Our settings from GPT-2's fields.
 
     Raises:
-        ArtifactError: for an activation that is not built in, dropouts that differ, or an n_ctx of its own.
+        ArtifactError: for an activation that is not built in, or dropouts that differ.
     """
     activation = values["activation_function"]
     if activation not in ACTIVATIONS:
@@ -56,8 +56,6 @@ def settings(values: dict[str, Any], where: object) -> dict[str, Any]:
         raise ArtifactError(
             f"{where}: {listed} differ, and there is one dropout here; it acts in training only: set one"
         )
-    if values["n_ctx"] not in (None, values["n_positions"]):
-        raise ArtifactError(f"{where}: n_ctx={values['n_ctx']!r} must equal n_positions={values['n_positions']!r}")
     return {
         "vocab_size": values["vocab_size"],
         "context_length": values["n_positions"],

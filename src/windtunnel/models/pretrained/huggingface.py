@@ -19,6 +19,7 @@ from windtunnel.models.encoder import Encoder, EncoderConfig
 from windtunnel.models.pretrained import gpt2
 from windtunnel.models.pretrained.architectures import ARCHITECTURES, Architecture
 from windtunnel.models.pretrained.fields import Fields, computing, take_fields
+from windtunnel.models.pretrained.marks import Marks, read_marks
 from windtunnel.models.pretrained.parts import check_tensors, gather, listing
 from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, Entry, list_tensors, read_tensors
 from windtunnel.models.transformer import Transformer, TransformerConfig
@@ -28,7 +29,6 @@ HEAD = "lm_head.weight"
 OLD_HEAD = "embed_out.weight"
 """The head of a GPT-NeoX, as older versions and Pythia's files call it."""
 _HEAD = re.compile(re.escape(HEAD))
-CHAT, CHAT_FIELDS = "tokenizer_config.json", ("bos_token", "eos_token", "chat_template")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "encoder.json")
 
 
@@ -41,7 +41,7 @@ class Pretrained:
         tokenizer: None when the folder has none that can be read.
         origin: its model_type: "gpt2", "llama", "bert", …
         notes: what was read otherwise than it was stored, or left out, a sentence each.
-        chat: chat_template, bos_token and eos_token, as tokenizer_config.json names them; those that are known.
+        marks: where its texts begin and end, and its conversations.
     """
 
     config: TransformerConfig | EncoderConfig
@@ -49,7 +49,7 @@ class Pretrained:
     tokenizer: Tokenizer | None
     origin: str
     notes: tuple[str, ...]
-    chat: dict[str, str]
+    marks: Marks
 
 
 def read_huggingface(folder: Path) -> Pretrained:
@@ -63,11 +63,13 @@ def read_huggingface(folder: Path) -> Pretrained:
     origin, config, notes = read_config(folder / "config.json")
     weights, more = read_weights(folder, config, ARCHITECTURES[origin])
     tokenizer, about_tokenizer = tokenizer_of(folder, config.vocab_size)
-    if tokenizer is not None and tokenizer.end_id is None:
+    marks = read_marks(folder, read_fields(folder / "config.json", ARCHITECTURES)[1])
+    if tokenizer is not None and tokenizer.end_id is None and not marks.ends(tokenizer):
         about_tokenizer.append(
-            "the tokenizer has no <|endoftext|>, the end mark here, so generated text ends at its length only"
+            "config.json names no eos_token_id and the tokenizer has no <|endoftext|>, so generated text ends at its "
+            "length only"
         )
-    return Pretrained(config, weights, tokenizer, origin, (*notes, *more, *about_tokenizer), read_chat(folder))
+    return Pretrained(config, weights, tokenizer, origin, (*notes, *more, *about_tokenizer), marks)
 
 
 @overload
@@ -100,20 +102,6 @@ def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
     return origin, config, list(gpt2.notes(values)) if origin == "gpt2" else []
 
 
-def read_chat(folder: Path) -> dict[str, str]:
-    """What a folder's tokenizer_config.json says of conversations; nothing where it cannot be read."""
-    try:
-        data = json.loads(read_given(folder / CHAT, 1 << 22))
-        template = folder / "chat_template.jinja"
-        if isinstance(data, dict) and template.exists():
-            data["chat_template"] = read_given(template, 1 << 22)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    given = {name: data.get(name) for name in CHAT_FIELDS} if isinstance(data, dict) else {}
-    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in given.items()}
-    return {name: text for name, text in texts.items() if isinstance(text, str)}
-
-
 def read_fields(path: Path, known: Collection[str]) -> tuple[str, dict[str, Any]]:
     """The model_type of a config.json, one of the known ones, and all of its fields."""
     try:
@@ -142,10 +130,7 @@ def link_what_computes(source: Path, folder: Path, fields: Mapping[str, Fields])
     Raises:
         ArtifactError: when config.json or the weights cannot be read.
     """
-    origin, data = read_fields(source / "config.json", fields)
-    no_marks = {"bos_token_id": None, "eos_token_id": None}  # else transformers warns of its own in a small vocabulary
-    told = computing(data, fields[origin]) | no_marks
-    (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "config.json").write_text(known_config(source / "config.json", fields), encoding="utf-8")
     entries = list_tensors(source)
     files = {entry.file for entry in entries.values()}
     for file in files:
@@ -153,6 +138,13 @@ def link_what_computes(source: Path, folder: Path, fields: Mapping[str, Fields])
     if {file.name for file in files} != {SINGLE}:
         places = {name: entry.file.name for name, entry in entries.items()}
         (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+
+
+def known_config(path: Path, fields: Mapping[str, Fields]) -> str:
+    """The known fields of a config.json, as JSON. Raises ArtifactError as `read_fields` does."""
+    origin, data = read_fields(path, fields)
+    no_marks = {"bos_token_id": None, "eos_token_id": None}  # else transformers warns of its own in a small vocabulary
+    return json.dumps(computing(data, fields[origin]) | no_marks)
 
 
 def read_weights(

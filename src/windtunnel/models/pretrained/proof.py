@@ -17,7 +17,8 @@ from windtunnel.errors import ArtifactError, DataError, MissingExtra
 from windtunnel.models.encoder import Encoder
 from windtunnel.models.pretrained.architectures import ARCHITECTURES
 from windtunnel.models.pretrained.encoders import ENCODERS
-from windtunnel.models.pretrained.huggingface import link_what_computes
+from windtunnel.models.pretrained.huggingface import known_config, link_what_computes
+from windtunnel.models.pretrained.proof_tokenizer import SameIds, compare_tokenizers
 from windtunnel.models.transformer import Transformer
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -28,6 +29,7 @@ FIELDS = {name: one.fields for name, one in ARCHITECTURES.items()} | {
     name: one.fields for name, one in ENCODERS.items()
 }
 LONGEST = 1024
+NOT_COMPARED = SameIds(0, "transformers reads no tokenizer of this source")
 TEXT = (
     "The wind tunnel was built before the aeroplane flew. A model of the wing, a hand wide, stood in the stream of "
     "air, and two small balances told what it lifted and what it cost. Some two hundred shapes were measured that way "
@@ -46,6 +48,7 @@ class Proof:
             that knows its characters.
         continuation, continuation_transformers: the ids that greedy decoding gives after the same first ids; none of an
             encoder, which writes nothing.
+        tokenizer: on how many texts transformers' tokenizer was compared with ours, and the first difference.
     """
 
     transformers_version: str
@@ -55,17 +58,19 @@ class Proof:
     loss_transformers: float | None
     continuation: tuple[int, ...]
     continuation_transformers: tuple[int, ...]
+    tokenizer: SameIds = NOT_COMPARED
 
     @property
     def holds(self) -> bool:
-        """Whether logits and loss agree within the tolerance, and the greedy continuations are the same."""
+        """Whether logits and loss agree within the tolerance, and the greedy text and the ids of texts are the same."""
         near = self.loss is None or abs(self.loss - (self.loss_transformers or 0.0)) <= self.tolerance
         same = self.continuation == self.continuation_transformers
+        same = same and not (self.tokenizer.n_texts and self.tokenizer.difference)
         return near and same and max(self.max_difference.values()) <= self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "holds": self.holds}
+        return {**asdict(self), "tokenizer": self.tokenizer._asdict(), "holds": self.holds}
 
 
 def compare_with_transformers(
@@ -109,10 +114,13 @@ def compare_with_transformers(
     ids_1T = torch.randint(vocab_size, (1, lengths[-1]), generator=generator).to(model.embedding.weight.device)
     if not writes:
         ids_1T[ids_1T == 1] = 0  # in a RoBERTa transformers takes this id for padding, wherever it stands
+    same_ids = NOT_COMPARED
+    if tokenizer is not None and source.is_dir():
+        same_ids = compare_tokenizers(source, tokenizer, known_config(source / "config.json", FIELDS), writes)
     with torch.no_grad():
         apart = {n: (model(ids_1T[:, :n]) - their_logits(ids_1T[:, :n])).abs().max().item() for n in lengths}
         if not writes:
-            return Proof(transformers.__version__, TOLERANCE, apart, None, None, (), ())
+            return Proof(transformers.__version__, TOLERANCE, apart, None, None, (), (), same_ids)
         start = min(8, max(context - n_tokens, 1))
         n_tokens = min(n_tokens, context - start)
         return Proof(
@@ -123,6 +131,7 @@ def compare_with_transformers(
             loss_transformers=_loss(their_logits, tokenizer, longest),
             continuation=_greedy(model, ids_1T[:, :start], n_tokens),
             continuation_transformers=_greedy(their_logits, ids_1T[:, :start], n_tokens),
+            tokenizer=same_ids,
         )
 
 

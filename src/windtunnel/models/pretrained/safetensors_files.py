@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from windtunnel.errors import ArtifactError
-from windtunnel.files import open_given, read_given
+from windtunnel.files import LFS, open_given, read_given, what_else
 from windtunnel.models.pretrained.parts import Shape, listing
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -71,6 +71,9 @@ def read_header(path: Path) -> dict[str, Entry]:
     try:
         with os.fdopen(open_given(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
+            if (begin := file.read(len(LFS))) == LFS:
+                raise ArtifactError(f"{path}: {what_else(begin)}")
+            file.seek(0)
             length = int.from_bytes(file.read(8), "little")
             if length > min(size - 8, LONGEST_HEADER):
                 raise ArtifactError(

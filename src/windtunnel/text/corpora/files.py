@@ -10,6 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from windtunnel.errors import DataError
+from windtunnel.files import LFS, utf16, what_else
 
 CHUNK_BYTES = 2**20
 BINARY_PROBE_BYTES = 2**16
@@ -17,7 +18,6 @@ MOST_UNPACKED = 250
 """How many times its own size a `.gz` may hold: text is about 4 times as long, logs up to 50, gzip can pack 1,032."""
 ALWAYS_UNPACKED = 2**24
 """Bytes that any `.gz` may hold, however small it is."""
-UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_chunks(path: Path) -> Iterator[str]:
@@ -32,8 +32,8 @@ def read_chunks(path: Path) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, line = 0, 1  # bytes read and the line reached before the present block
     for data in _blocks(path):
-        if offset == 0 and data.startswith(UTF16_MARKS):
-            raise DataError(f"{path}: UTF-16 text, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8")
+        if offset == 0 and (other := what_else(data)):
+            raise DataError(f"{path}: {other}")
         body = data.removeprefix(codecs.BOM_UTF8) if offset == 0 else data
         text = _decode(decoder, body, path, offset + len(data) - len(body), line)
         offset += len(data)
@@ -43,13 +43,17 @@ def read_chunks(path: Path) -> Iterator[str]:
     _decode(decoder, b"", path, offset, line, final=True)
 
 
-def is_binary(path: Path) -> bool:
-    """Whether the first 64 KiB hold a NUL byte (the rule that git and grep use).
+def skipped_as(path: Path) -> str | None:
+    """Why a file among others is no text: "binary" when its first 64 KiB hold a NUL byte (the rule that git and grep
+    use), "UTF-16" or "git-LFS pointer"; None for text.
 
     Raises:
         DataError: when the file cannot be read.
     """
-    return b"\0" in next(_blocks(path, BINARY_PROBE_BYTES), b"")
+    begin = next(_blocks(path, BINARY_PROBE_BYTES), b"")
+    if begin.startswith(LFS):
+        return "git-LFS pointer"
+    return "UTF-16" if utf16(begin) else "binary" if b"\0" in begin else None
 
 
 def _blocks(path: Path, size: int = CHUNK_BYTES) -> Iterator[bytes]:

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
-from windtunnel.text.corpora.files import is_binary, read_chunks
+from windtunnel.text.corpora.files import read_chunks, skipped_as
 from windtunnel.text.corpora.tables import find_table
+
+REASONS = (
+    "binary", "UTF-16", "git-LFS pointer", "hidden", "empty", "dead link", "folder read already", "pipe or device",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Found:
-    """The text files of a folder or glob in sorted order, and how many entries were passed over and why."""
+    """The text files of a folder or glob in sorted order, and how many entries were passed over, by the reason."""
 
     files: tuple[Path, ...]
-    binary: int = 0
-    hidden: int = 0
-    empty: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        counts = {"binary": self.binary, "hidden": self.hidden, "empty": self.empty}
-        skipped = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+        skipped = ", ".join(f"{self.skipped[reason]} {reason}" for reason in REASONS if self.skipped.get(reason))
         files = f"{len(self.files)} text file{'' if len(self.files) == 1 else 's'}"
         return f"{files} ({skipped} skipped)" if skipped else files
 
@@ -98,39 +100,51 @@ def find(given: str) -> Found:
     if path.is_file():
         return Found((path,))
     if path.is_dir():
-        paths, hidden = _walk(path)
+        found = _sort_out(*_walk(path))
     elif path.exists():
         raise DataError(f"{given} is neither a file nor a folder, and it must be readable more than once")
     else:
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207, the pattern may be absolute
-        paths, hidden = [match for text in matches if (match := Path(text)).is_file()], 0
-    found = _sort_out(paths, hidden)
+        found = _sort_out([match for text in matches if not (match := Path(text)).is_dir()], Counter())
     if not found.files:
         raise DataError(f"{given}: {found}; expected at least one file of UTF-8 text")
     return found
 
 
-def _walk(folder: Path) -> tuple[list[Path], int]:
-    """All regular files below a folder that are not hidden, and the number of hidden files and folders."""
-    paths, hidden = [], 0
+def _walk(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """All files below a folder that are not hidden, linked folders with them, and the number of what was left out."""
+    paths: list[Path] = []
+    skipped: Counter[str] = Counter()
+    read = {folder.resolve()}
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from None
 
-    for root, folders, names in os.walk(folder, onerror=fail):
-        hidden += sum(name.startswith(".") for name in [*folders, *names])
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        skipped["hidden"] += sum(name.startswith(".") for name in [*folders, *names])
+        shown = [Path(root, name) for name in sorted(folders) if not name.startswith(".")]
+        folders.clear()
+        for path in shown:
+            if path.resolve() in read:
+                skipped["folder read already"] += 1
+            else:
+                folders.append(path.name)
+                read.add(path.resolve())
         paths += [Path(root, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in paths if path.is_file()), hidden
+    return sorted(paths), skipped
 
 
-def _sort_out(paths: list[Path], hidden: int) -> Found:
-    files, binary, empty = [], 0, 0
+def _sort_out(paths: Iterable[Path], skipped: Counter[str]) -> Found:
+    files = []
     for path in paths:
-        if path.stat().st_size == 0:
-            empty += 1
-        elif is_binary(path):
-            binary += 1
+        if reason := _skipped_as(path):
+            skipped[reason] += 1
         else:
             files.append(path)
-    return Found(tuple(files), binary=binary, hidden=hidden, empty=empty)
+    return Found(tuple(files), skipped)
+
+
+def _skipped_as(path: Path) -> str | None:
+    if not path.is_file():
+        return "dead link" if path.is_symlink() and not path.exists() else "pipe or device"
+    return "empty" if path.stat().st_size == 0 else skipped_as(path)
