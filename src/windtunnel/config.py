@@ -124,7 +124,7 @@ def override(config: C, assignments: Iterable[str]) -> C:
     known = _paths(type(config), config)
     for path, text in pairs:
         if path not in known:
-            raise ConfigError(f"--set {path}: there is no such setting{_nearest(path, known)}")
+            raise ConfigError(f"--set {path}: there is no such setting{nearest(path, known)}")
         *parents, leaf = path.split(".")
         node = data
         for parent in parents:
@@ -160,12 +160,12 @@ def _is_in_both(setting: str, a: type[Tagged], b: type[Tagged]) -> bool:
     """Whether two kinds have a setting of this name, in both a value or in both a part; their tags are none."""
     if setting == a.tag or setting not in b.model_fields:
         return False
-    return bool(_kinds(a.model_fields[setting].annotation)) == bool(_kinds(b.model_fields[setting].annotation))
+    return bool(kinds_of(a.model_fields[setting].annotation)) == bool(kinds_of(b.model_fields[setting].annotation))
 
 
 def _kind_named(annotation: Any, name: str | None) -> type[Tagged] | None:
     """The kind of a part that has this name as its tag."""
-    tagged = [kind for kind in _kinds(annotation) if issubclass(kind, Tagged)]
+    tagged = [kind for kind in kinds_of(annotation) if issubclass(kind, Tagged)]
     return next((kind for kind in tagged if kind.model_fields[kind.tag].default == name), None)
 
 
@@ -216,7 +216,7 @@ def _paths(kind: type[Config], config: Config | None = None, prefix: str = "") -
     paths: dict[str, Any] = {}
     for name, field in kind.model_fields.items():
         value = getattr(config, name, None)
-        kinds = _kinds(field.annotation)
+        kinds = kinds_of(field.annotation)
         for inner in [kind for kind in kinds if isinstance(value, kind)] or kinds:
             paths.update(_paths(inner, value, f"{prefix}{name}."))
         if not kinds:
@@ -224,13 +224,13 @@ def _paths(kind: type[Config], config: Config | None = None, prefix: str = "") -
     return paths
 
 
-def _kinds(annotation: Any) -> list[type[Config]]:
+def kinds_of(annotation: Any) -> list[type[Config]]:
     """The kinds of config that a part may be; none for a plain setting, and for a part that may be missing."""
     inner = [get_args(one)[0] if hasattr(one, "__metadata__") else one for one in get_args(annotation) or [annotation]]
     return inner if all(isinstance(one, type) and issubclass(one, Config) for one in inner) else []
 
 
-def _nearest(path: str, known: Collection[str]) -> str:
+def nearest(path: str, known: Collection[str]) -> str:
     by_leaf = [k for k in known if k.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
     close = by_leaf or difflib.get_close_matches(path, known, n=1, cutoff=0.4)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
@@ -240,13 +240,13 @@ def _sentence(kind: type[Config], item: dict[str, Any]) -> str:
     loc = item["loc"]
     named = kind.model_fields.get(str(loc[0])) if loc else None
     known = _paths(kind)
-    if named and len(_kinds(named.annotation)) > 1:  # pydantic names the kind, too, which is no part of a path
+    if named and len(kinds_of(named.annotation)) > 1:  # pydantic names the kind, too, which is no part of a path
         part = _kind_named(named.annotation, str(loc[1])) if len(loc) > 1 else None
         known = _paths(part, prefix=f"{loc[0]}.") if part else known
         loc = (loc[0], *loc[2:])
     path = ".".join(str(part) for part in loc)
     if item["type"] == "extra_forbidden":
-        return f"there is no setting {path}{_nearest(path, known)}"
+        return f"there is no setting {path}{nearest(path, known)}"
     if item["type"] == "union_tag_invalid":
         return f"{path} is not of a known kind, given {item['ctx']['tag']!r}; known are {item['ctx']['expected_tags']}"
     message = item["msg"].removeprefix("Value error, ")

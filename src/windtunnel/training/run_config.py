@@ -23,7 +23,7 @@ class TrainConfig(Config):
 
     added: ClassVar[frozenset[str]] = frozenset({"n_examples", "recompute", "choose", "freeze"})
     steps: NonNegativeInt = 2000
-    """0 keeps the weights that the run begins with."""
+    """Optimizer steps; 0 keeps the weights that the run begins with."""
     batch_size: PositiveInt = 12
     """Examples an optimizer step: windows of running text, or documents; for an mlp predictions of one token."""
     n_examples: PositiveInt | None = None
@@ -43,9 +43,11 @@ class TrainConfig(Config):
     threads: PositiveInt | None = None
     """CPU threads of the run; None is one when several seeds run side by side, else one a core."""
     eval_every: PositiveInt = 250
+    """Steps between two evaluations on the dev split."""
     eval_tokens: PositiveInt | None = None
     """How many tokens of the dev split an evaluation reads; None is all of them."""
     save_every: PositiveInt = 500
+    """Steps between two checkpoints."""
     keep: PositiveInt = 2
     """How many checkpoints stay on disk."""
     choose: Literal["last", "best"] = "last"
@@ -91,16 +93,18 @@ class RunConfig(Config):
 
     added: ClassVar[frozenset[str]] = frozenset({"start", "generator", "task", "change", "lora"})
     corpus: str
+    """A name from `windtunnel corpora`, or a file, a folder or a glob."""
     text: TextConfig = TextConfig()
     model: AnyModelConfig = TransformerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     seed: NonNegativeInt = 0
+    """Decides the first weights, the order of the examples and the dropout."""
     task: AnyTaskConfig = LanguageConfig()
     """What is learned from the corpus."""
     start: Start | None = None
-    """None begins with random weights."""
+    """The run whose weights training begins with, as `--from` sets it; None begins with random weights."""
     generator: NonNegativeInt | None = None
     """None: every draw is a function of (seed, purpose, step). A number replays a published script, which draws all
     from one `torch.Generator().manual_seed(number)`: first the weights of an mlp, one matrix after another, then the

@@ -15,6 +15,7 @@ class ScheduleConfig(Config):
     """Warm up linearly, then follow a curve from the optimizer's learning rate to `final_fraction` of it."""
 
     curve: Literal["cosine", "linear", "constant", "step"] = "cosine"
+    """How the learning rate falls after the warm-up: half a cosine, a straight line, not at all, or in drops."""
     warmup: NonNegativeInt = 100
     """Steps over which the learning rate rises linearly from zero."""
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
