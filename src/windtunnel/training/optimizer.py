@@ -33,8 +33,8 @@ class OptimizerConfig(Config):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """For sgd and muon: how much of the last step's direction is kept."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """The share of a matrix that a step takes away, times the learning rate; biases, norms and other vectors are decayed only
-    with `decay_vectors`."""
+    """The share of a matrix that a step takes away, times the learning rate; biases, norms and other vectors are
+    decayed only with `decay_vectors`."""
     decay_vectors: bool = False
     """Whether biases, norms and other vectors are decayed, too."""
 
