@@ -11,14 +11,17 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from windtunnel.errors import ConfigError
 from windtunnel.files import read_given
@@ -35,6 +38,14 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     added: ClassVar[frozenset[str]] = frozenset()
     """Settings that came later: at their defaults they do not change the fingerprint, so older runs keep theirs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_in_words(cls, data: Any) -> Any:
+        """TOML has no null: the word none is one, where a setting may be None and has no choice of that name."""
+        if not isinstance(data, dict):
+            return data
+        return {name: _nothing(value, cls.model_fields.get(name)) for name, value in data.items()}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like a new one; explicitly set fields stay marked."""
@@ -81,6 +92,73 @@ def parse(kind: type[C], data: Mapping[str, Any]) -> C:
 def to_json(config: Config) -> str:
     """The config as indented JSON with a final newline."""
     return json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def to_toml(config: Config) -> str:
+    """The config as TOML, from which `parse` makes an equal one; a setting that is None as by default is left out."""
+    return "\n".join(_toml(_without_none(config), ())) + "\n"
+
+
+def _without_none(config: Config) -> dict[str, Any]:
+    """As for JSON; a None that is not the default is the word."""
+    dumped, fields = config.model_dump(mode="json"), type(config).model_fields
+    data = {name: _without_none(value) if isinstance(value, Config) else dumped[name] for name, value in config}
+    return {
+        name: "none" if value is None else value
+        for name, value in data.items()
+        if value is not None or fields[name].default is not None
+    }
+
+
+def _toml(data: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    if path:
+        yield f"\n[{'.'.join(path)}]"
+    for name, value in data.items():
+        if not isinstance(value, dict):
+            yield f"{_key(name)} = {_toml_value(value)}"
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from _toml(value, (*path, _key(name)))
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml_value(name)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps("none" if value is None else value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def lay_over(config: C, data: Mapping[str, Any]) -> C:
+    """The config with the nested settings of a file in place of its own; a part of another kind as in `override`.
+
+    Raises:
+        ConfigError: for an unknown setting or a wrong value.
+    """
+    tags = {}
+    for name, part in config:
+        given = data.get(name)
+        if isinstance(part, Tagged) and isinstance(given, dict) and part.tag in given:
+            tags[f"{name}.{part.tag}"] = str(given[part.tag])
+    return parse(type(config), _laid_over(_of_kinds(config, tags).model_dump(exclude_unset=True), data))
+
+
+def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _laid_over(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def says_all(config: Config) -> bool:
+    """Whether every setting was given, but for those that came later and those whose default is None."""
+    fields = type(config).model_fields
+    later = config.added | {name for name, field in fields.items() if field.default is None}
+    parts = (value for name, value in config if isinstance(value, Config) and name in config.model_fields_set)
+    return set(fields) <= config.model_fields_set | later and all(map(says_all, parts))
 
 
 def fingerprint(config: Config, exclude: Iterable[str] = ()) -> str:
@@ -197,8 +275,23 @@ def _value(text: str, annotation: Any) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        words = {"true": True, "false": False, **({} if text in get_args(annotation) else {"none": None})}
+        words = {"true": True, "false": False, **({} if "none" in _choices(annotation) else {"none": None})}
         return words.get(text.lower(), text)
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """The words, types and None that an annotation names, also inside others."""
+    return [found for one in get_args(annotation) for found in _choices(one)] or [annotation]
+
+
+def _nothing(value: Any, field: FieldInfo | None) -> Any:
+    """The value, None for the word where the field may be None; in a list, too."""
+    if field is None or not (value == "none" or (isinstance(value, list) and "none" in value)):
+        return value
+    choices = _choices(field.annotation)
+    if "none" in choices or NoneType not in choices:
+        return value
+    return [None if one == "none" else one for one in value] if isinstance(value, list) else None
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

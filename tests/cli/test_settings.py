@@ -73,3 +73,61 @@ def test_the_page_is_what_the_command_prints():
 @pytest.mark.parametrize("path", ["model.n_layers", "train.batch_size"])
 def test_the_page_tells_a_setting(path):
     assert f"| `{path}` |" in as_markdown()
+
+
+TINY = ("names", "--recipe", "tiny", "--steps", "2", "--set", "model.d_model=16", "--set", "train.threads=1")
+
+
+def test_short_forms_are_the_settings(windtunnel):
+    code, out, _ = windtunnel("train", *TINY, "--seed", 3, "--lr", "0.02", "--batch-size", 5, "--show", "--json")
+    config = json.loads(out)
+    assert (code, config["seed"], config["optimizer"]["lr"], config["train"]["batch_size"]) == (0, 3, 0.02, 5)
+
+
+def test_short_forms_of_compare(windtunnel):
+    short = ("--seed", 4, "--lr", "0.02", "--batch-size", 5)
+    code, out, _ = windtunnel("compare", *TINY, *short, "--seeds", 2, "--vary", "model.norm=layer,rms", "--json")
+    seeds = [[seed["seed"] for seed in arm["seeds"]] for arm in json.loads(out)["arms"]]
+    assert (code, seeds) == (0, [[4, 5], [4, 5]])
+    found = [json.loads(path.read_text()) for path in Path("runs").glob("*/seed-4/config.json")]
+    assert {(config["optimizer"]["lr"], config["train"]["batch_size"]) for config in found} == {(0.02, 5)}
+
+
+def test_what_show_prints_trains_the_same_run(windtunnel):
+    """The same folder, whose name is a hash of all settings; also from the run's own config.json."""
+    changed = ("--set", "train.clip=none", "--set", "text.unit=line", "--seed", 2)  # a None that is not the default
+    code, shown, err = windtunnel("train", *TINY, *changed, "--show")
+    assert code == 0
+    assert not Path("runs").exists()
+    Path("run.toml").write_text(shown)
+    assert windtunnel("train", "--config", "run.toml")[0] == 0
+    (folder,) = Path("runs").glob("*/seed-2")
+    assert f"folder is {folder} " in err
+    metrics = (folder / "metrics.jsonl").read_text()
+    for again in (TINY + changed, ("--config", "run.toml"), ("--config", folder / "config.json")):
+        code, out, _ = windtunnel("train", *again)
+        assert (code, list(Path("runs").glob("*/seed-*"))) == (0, [folder])
+    assert (folder / "metrics.jsonl").read_text() == metrics
+    assert windtunnel("train", "--config", folder / "config.json", "--show")[1] == shown
+
+
+def test_a_file_in_part_is_laid_over_the_recipe_and_options_over_the_file(windtunnel):
+    Path("part.toml").write_text('corpus = "names"\n[model]\nfamily = "rnn"\nd_model = 8\n[train]\nsteps = 7\n')
+    code, out, _ = windtunnel("train", "--config", "part.toml", "--recipe", "tiny", "--steps", 9, "--show", "--json")
+    config = json.loads(out)
+    assert (code, config["model"]["family"], config["model"]["d_model"], config["train"]["steps"]) == (0, "rnn", 8, 9)
+    assert config["train"]["batch_size"] == tiny("names").train.batch_size
+
+
+def test_a_config_that_cannot_be_used_is_refused_by_name(windtunnel):
+    Path("run.toml").write_text("[train]\nsteps = 7\n")
+    assert "give run.toml a line: corpus" in windtunnel("train", "--config", "run.toml")[2]
+    Path("run.toml").write_text('corpus = "names"\n[train]\nstepz = 7\n')
+    code, _, err = windtunnel("train", "--config", "run.toml")
+    assert (code, "run.toml: there is no setting train.stepz; did you mean train.steps?" in err) == (2, True)
+    code, _, err = windtunnel("train")
+    assert (code, "no corpus is given" in err) == (2, True)
+    Path("run.toml").write_text("corpus = 'names'\n[model]\nnorm = 'none'\nposition='none'\n[train]\nclip = 'none'\n")
+    code, out, _ = windtunnel("train", "--config", "run.toml", "--recipe", "tiny", "--show", "--json")
+    config = json.loads(out)
+    assert (config["model"]["norm"], config["model"]["position"], config["train"]["clip"]) == ("none", "none", None)

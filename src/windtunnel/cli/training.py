@@ -11,10 +11,13 @@ import typer
 
 from windtunnel.cli.terminal import (
     RECIPES,
+    BatchSize,
     ChangeOption,
     Columns,
     Json,
+    Rate,
     RunName,
+    SeedNumber,
     Set,
     TaskName,
     asked_to_stop,
@@ -22,6 +25,7 @@ from windtunnel.cli.terminal import (
     print_json,
     refuse_torchrun,
     settings,
+    short_forms,
 )
 from windtunnel.errors import ConfigError
 
@@ -41,7 +45,7 @@ Parallel = Annotated[
 def train(
     corpus: Annotated[
         str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
-    ],
+    ] = "",
     recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
     start: Annotated[
         str | None,
@@ -53,6 +57,9 @@ def train(
     column: Columns = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    seed: SeedNumber = None,
+    lr: Rate = None,
+    batch_size: BatchSize = None,
     task: TaskName = None,
     freeze: Annotated[
         str | None,
@@ -65,6 +72,17 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
     parallel: Parallel = None,
     change: ChangeOption = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings in .toml or .json, e.g. a run's config.json; options go first.",
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print all settings as TOML for --config, and train nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a language model on a corpus, a translator on pairs, or a classifier on texts with labels.
@@ -76,8 +94,12 @@ def train(
     def config() -> RunConfig:
         frozen = [] if freeze is None else [f"train.freeze={freeze}"]
         adapted = [] if lora is None else [f"lora.rank={lora}"]
-        return settings(corpus, recipe, start, [*set, *frozen, *adapted], column, steps, task)
+        short = short_forms(seed, lr, batch_size)
+        return settings(corpus, recipe, start, [*set, *short, *frozen, *adapted], column, steps, task, file)
 
+    if show:
+        _show(config(), seeds, change, as_json)
+        return
     if parallel:
         from windtunnel.runs.distributed import create_distributed
 
@@ -90,6 +112,16 @@ def train(
         first = config()
         folders = create_seeds(first, range(first.seed, first.seed + seeds), out, change)
     _train(folders, change, as_json)
+
+
+def _show(config: RunConfig, seeds: int, change: str | None, as_json: bool) -> None:
+    from windtunnel.config import to_toml
+    from windtunnel.runs.seeds import RUNS, config_folder, resolve_seeds
+
+    resolved = resolve_seeds(config, seeds, change).config
+    print(resolved.model_dump_json(indent=2)) if as_json else print(to_toml(resolved), end="")
+    where = RUNS / config_folder(resolved) / f"seed-{resolved.seed}"
+    console().print(f"nothing is trained; the run's folder is {where} unless --out says another", soft_wrap=True)
 
 
 def resume(run: RunName, parallel: Parallel = None, change: ChangeOption = None, as_json: Json = False) -> None:
