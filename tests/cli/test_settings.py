@@ -105,7 +105,7 @@ def test_what_show_prints_trains_the_same_run(windtunnel):
     assert f"folder is {folder} " in err
     metrics = (folder / "metrics.jsonl").read_text()
     for again in (TINY + changed, ("--config", "run.toml"), ("--config", folder / "config.json")):
-        code, out, _ = windtunnel("train", *again)
+        code = windtunnel("train", *again)[0]
         assert (code, list(Path("runs").glob("*/seed-*"))) == (0, [folder])
     assert (folder / "metrics.jsonl").read_text() == metrics
     assert windtunnel("train", "--config", folder / "config.json", "--show")[1] == shown

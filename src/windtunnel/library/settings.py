@@ -62,9 +62,8 @@ def config_for(
     data = read_settings(file) if file else {}
     corpus = corpus or str(data.get("corpus", ""))
     if not corpus:
-        raise ConfigError(
-            "no corpus is given; name one" + (f", or give {file} a line: corpus = 'names'" if file else "")
-        )
+        cure = f", or give {file} a line: corpus = 'names'" if file else ", e.g. names, or a file of your own"
+        raise ConfigError(f"no corpus is given; name one{cure}")
     if task not in (None, *TASK_RECIPES):
         raise ConfigError(f"there is no task {task!r}; expected {' or '.join(TASK_RECIPES)}")
     if name == "auto" and task is not None:
