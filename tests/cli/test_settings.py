@@ -56,7 +56,7 @@ def test_defaults_are_what_set_takes():
 
 def test_a_part_is_shown_by_its_prefix_and_an_unknown_one_is_refused(windtunnel):
     code, out, _ = windtunnel("settings", "schedule")
-    assert (code, "schedule.warmup" in out, "default 100" in out, "train." in out) == (0, True, True, False)
+    assert (code, "schedule.warmup" in out, "default 100" in out, "optimizer." in out) == (0, True, True, False)
     assert {one.path for one in settings_reference("lr")} == {"optimizer.lr", "optimizer.matrix_lr"}
     assert "model.trunk.n_layers" in {one.path for one in settings_reference("model.trunk.n")}
     code, _, err = windtunnel("settings", "optimzer")
@@ -131,3 +131,20 @@ def test_a_config_that_cannot_be_used_is_refused_by_name(windtunnel):
     code, out, _ = windtunnel("train", "--config", "run.toml", "--recipe", "tiny", "--show", "--json")
     config = json.loads(out)
     assert (config["model"]["norm"], config["model"]["position"], config["train"]["clip"]) == ("none", "none", None)
+
+
+def test_resume_extends_a_finished_run_and_says_what_the_schedule_does(windtunnel):
+    assert windtunnel("train", *TINY, "--keep", "best")[0] == 0
+    code, out, err = windtunnel("resume", "last", "--steps", 5, "--json")
+    assert (code, json.loads(out)["seeds"][0]["step"]) == (0, 5)
+    assert "2 steps, stays as it is" in err
+    assert (
+        "The schedule (cosine) is that of 5 steps from here on: the learning rate was 0.0001 at step 2, is 0.00015 at step 3, and 0.00025 at step 5"
+        in err
+    )
+    found = {json.loads(path.read_text())["train"]["steps"] for path in Path("runs").glob("*/seed-0/config.json")}
+    assert found == {2, 5}
+    config = json.loads(next(Path("runs").glob("*/seed-0/config.json")).read_text())
+    assert (config["train"]["choose"], config["train"]["keep"]) == ("best", 2)
+    code, _, err = windtunnel("resume", "last", "--steps", 5)
+    assert (code, "has 5 steps already" in err) == (2, True)

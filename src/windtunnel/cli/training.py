@@ -69,6 +69,12 @@ def train(
         int | None,
         typer.Option(min=1, metavar="RANK", help="Train thin matrices of this rank beside the frozen weights."),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|best", help="Checkpoints on disk; best keeps and takes the best on dev beside the newest."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
     parallel: Parallel = None,
     change: ChangeOption = None,
@@ -94,8 +100,9 @@ def train(
     def config() -> RunConfig:
         frozen = [] if freeze is None else [f"train.freeze={freeze}"]
         adapted = [] if lora is None else [f"lora.rank={lora}"]
+        kept = [] if keep is None else [f"train.keep={keep}"]
         short = short_forms(seed, lr, batch_size)
-        return settings(corpus, recipe, start, [*set, *short, *frozen, *adapted], column, steps, task, file)
+        return settings(corpus, recipe, start, [*set, *short, *frozen, *adapted, *kept], column, steps, task, file)
 
     if show:
         _show(config(), seeds, change, as_json)
@@ -124,17 +131,37 @@ def _show(config: RunConfig, seeds: int, change: str | None, as_json: bool) -> N
     console().print(f"nothing is trained; the run's folder is {where} unless --out says another", soft_wrap=True)
 
 
-def resume(run: RunName, parallel: Parallel = None, change: ChangeOption = None, as_json: Json = False) -> None:
-    """Continue stopped runs to their last step."""
+def resume(
+    run: RunName,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Extend finished runs to so many steps, in a folder of their own.")
+    ] = None,
+    parallel: Parallel = None,
+    change: ChangeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Continue stopped runs to their last step, or finished ones to a later one.
+
+    A run that is extended stays as it is: the longer one begins with its newest checkpoint and its log, in a folder
+    named by all settings, `schedule.ends` among them.
+    """
+    from windtunnel.runs.extend import extend_seeds
     from windtunnel.runs.seeds import find_seeds
 
     if parallel:
         from windtunnel.runs.distributed import find_distributed
 
         _refuse_change(change)
+        if steps:
+            raise ConfigError(f"--steps {steps} extends runs in one process; leave --parallel out, then resume with it")
         _train_distributed(parallel, lambda ranks: find_distributed(run, ranks), as_json)
     refuse_torchrun()
-    _train(find_seeds(run), change, as_json)
+    folders = find_seeds(run)
+    if steps:
+        extended = extend_seeds(folders, steps)
+        console().print(extended[0].said, highlight=False, markup=False, soft_wrap=True)
+        folders = [one.folder for one in extended]
+    _train(folders, change, as_json)
 
 
 def _train_distributed(parallel: str, folder_of: Callable[[Ranks], Path], as_json: bool) -> NoReturn:

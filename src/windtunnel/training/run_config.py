@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -49,7 +50,7 @@ class TrainConfig(Config):
     save_every: PositiveInt = 500
     """Steps between two checkpoints."""
     keep: PositiveInt = 2
-    """How many checkpoints stay on disk."""
+    """How many checkpoints stay on disk; best is short for choose=best."""
     choose: Literal["last", "best"] = "last"
     """Which checkpoint is the run's model: the last, or the one with the best score on dev. The model is then saved at
     each evaluation, and the best stays on disk, too."""
@@ -60,6 +61,14 @@ class TrainConfig(Config):
     """How long a text the model writes at each evaluation; 0 is none."""
     explode: Annotated[float, Field(gt=1)] = 3.0
     """Training stops when the loss exceeds this many times the larger of its first value and ln(vocab_size)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_best(cls, data: Any) -> Any:
+        """`keep=best` keeps the best beside the newest, and takes it as the model."""
+        if not isinstance(data, dict) or data.get("keep") != "best":
+            return data
+        return {**{name: value for name, value in data.items() if name != "keep"}, "choose": "best"}
 
 
 class Start(Config):
@@ -114,6 +123,13 @@ class RunConfig(Config):
     """What is trained in place of the weights that the run begins with; by default these are trained themselves."""
     change: ChangeConfig | None = None
     """What was changed in Python; `--change FILE:FUNCTION` sets it, and is needed again to train on."""
+
+    @model_validator(mode="after")
+    def _rising_ends(self) -> Self:
+        ends = (*self.schedule.ends, self.train.steps)
+        if any(a >= b for a, b in pairwise(ends)):
+            raise ValueError(f"schedule.ends must rise and stay below train.steps, given {', '.join(map(str, ends))}")
+        return self
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
