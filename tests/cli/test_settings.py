@@ -138,10 +138,8 @@ def test_resume_extends_a_finished_run_and_says_what_the_schedule_does(windtunne
     code, out, err = windtunnel("resume", "last", "--steps", 5, "--json")
     assert (code, json.loads(out)["seeds"][0]["step"]) == (0, 5)
     assert "2 steps, stays as it is" in err
-    assert (
-        "The schedule (cosine) is that of 5 steps from here on: the learning rate was 0.0001 at step 2, is 0.00015 at step 3, and 0.00025 at step 5"
-        in err
-    )
+    assert "The schedule (cosine) is that of 5 steps from here on: the learning rate was 0.0001 at step 2" in err
+    assert "is 0.00015 at step 3, and 0.00025 at step 5" in err
     found = {json.loads(path.read_text())["train"]["steps"] for path in Path("runs").glob("*/seed-0/config.json")}
     assert found == {2, 5}
     config = json.loads(next(Path("runs").glob("*/seed-0/config.json")).read_text())

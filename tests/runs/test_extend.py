@@ -69,17 +69,9 @@ def test_an_extended_run_is_no_other_run_of_as_many_steps(run):
 
 def test_the_best_checkpoint_of_a_run_stays_the_best_of_the_longer_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rising = [
-        *SMALL,
-        "train.keep=best",
-        "train.eval_every=1",
-        "train.clip=none",
-        "optimizer.lr=0.05",
-        "train.n_examples=2",
-        "train.steps=8",
-        "schedule.curve=constant",
-    ]
-    (folder,) = create_seeds(override(tiny("names"), [*rising, "train.explode=1e9"]), [0])
+    overfits = ["train.keep=best", "train.eval_every=1", "train.clip=none", "train.n_examples=2", "train.steps=8"]
+    more = ["optimizer.lr=0.05", "schedule.curve=constant", "train.explode=1e9"]
+    (folder,) = create_seeds(override(tiny("names"), [*SMALL, *overfits, *more]), [0])
     train(folder)
     best = best_step(open_run(folder))
     assert best < 8
