@@ -11,15 +11,18 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import takewhile
 from operator import or_
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from windtunnel.errors import ConfigError
 from windtunnel.files import read_given
@@ -39,6 +42,14 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     added: ClassVar[frozenset[str]] = frozenset()
     """Settings that came later: at their defaults they do not change the fingerprint, so older runs keep theirs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_in_words(cls, data: Any) -> Any:
+        """TOML has no null: the word none is one, where a setting may be None and has no choice of that name."""
+        if not isinstance(data, dict):
+            return data
+        return {name: _nothing(value, cls.model_fields.get(name)) for name, value in data.items()}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like a new one; explicitly set fields stay marked."""
@@ -87,6 +98,73 @@ def to_json(config: Config) -> str:
     return json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
 
 
+def to_toml(config: Config) -> str:
+    """The config as TOML, from which `parse` makes an equal one; a setting that is None as by default is left out."""
+    return "\n".join(_toml(_without_none(config), ())) + "\n"
+
+
+def _without_none(config: Config) -> dict[str, Any]:
+    """As for JSON; a None that is not the default is the word."""
+    dumped, fields = config.model_dump(mode="json"), type(config).model_fields
+    data = {name: _without_none(value) if isinstance(value, Config) else dumped[name] for name, value in config}
+    return {
+        name: "none" if value is None else value
+        for name, value in data.items()
+        if value is not None or fields[name].default is not None
+    }
+
+
+def _toml(data: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    if path:
+        yield f"\n[{'.'.join(path)}]"
+    for name, value in data.items():
+        if not isinstance(value, dict):
+            yield f"{_key(name)} = {_toml_value(value)}"
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from _toml(value, (*path, _key(name)))
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml_value(name)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps("none" if value is None else value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def lay_over(config: C, data: Mapping[str, Any]) -> C:
+    """The config with the nested settings of a file in place of its own; a part of another kind as in `override`.
+
+    Raises:
+        ConfigError: for an unknown setting or a wrong value.
+    """
+    tags = {}
+    for name, part in config:
+        given = data.get(name)
+        if isinstance(part, Tagged) and isinstance(given, dict) and part.tag in given:
+            tags[f"{name}.{part.tag}"] = str(given[part.tag])
+    return parse(type(config), _laid_over(_of_kinds(config, tags).model_dump(exclude_unset=True), data))
+
+
+def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _laid_over(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def says_all(config: Config) -> bool:
+    """Whether every setting was given, but for those that came later and those whose default is None."""
+    fields = type(config).model_fields
+    later = config.added | {name for name, field in fields.items() if field.default is None}
+    parts = (value for name, value in config if isinstance(value, Config) and name in config.model_fields_set)
+    return set(fields) <= config.model_fields_set | later and all(map(says_all, parts))
+
+
 def fingerprint(config: Config, exclude: Iterable[str] = ()) -> str:
     """SHA-256 of the config's canonical JSON, without the named top-level settings and without unused later ones."""
     data = _without_unused({name: value for name, value in config if name not in set(exclude)}, config)
@@ -128,7 +206,7 @@ def override(config: C, assignments: Iterable[str]) -> C:
     known = _paths(type(config), config)
     for path, text in pairs:
         if path not in known:
-            raise ConfigError(f"--set {path}: there is no such setting{_nearest(path, known)}")
+            raise ConfigError(f"--set {path}: there is no such setting{nearest(path, known)}")
         *parents, leaf = path.split(".")
         node = data
         for parent in parents:
@@ -164,12 +242,12 @@ def _is_in_both(setting: str, a: type[Tagged], b: type[Tagged]) -> bool:
     """Whether two kinds have a setting of this name, in both a value or in both a part; their tags are none."""
     if setting == a.tag or setting not in b.model_fields:
         return False
-    return bool(_kinds(a.model_fields[setting].annotation)) == bool(_kinds(b.model_fields[setting].annotation))
+    return bool(kinds_of(a.model_fields[setting].annotation)) == bool(kinds_of(b.model_fields[setting].annotation))
 
 
 def _kind_named(annotation: Any, name: str | None) -> type[Tagged] | None:
     """The kind of a part that has this name as its tag."""
-    tagged = [kind for kind in _kinds(annotation) if issubclass(kind, Tagged)]
+    tagged = [kind for kind in kinds_of(annotation) if issubclass(kind, Tagged)]
     return next((kind for kind in tagged if kind.model_fields[kind.tag].default == name), None)
 
 
@@ -201,8 +279,23 @@ def _value(text: str, annotation: Any) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        words = {"true": True, "false": False, **({} if text in get_args(annotation) else {"none": None})}
+        words = {"true": True, "false": False, **({} if "none" in _choices(annotation) else {"none": None})}
         return words.get(text.lower(), text)
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """The words, types and None that an annotation names, also inside others."""
+    return [found for one in get_args(annotation) for found in _choices(one)] or [annotation]
+
+
+def _nothing(value: Any, field: FieldInfo | None) -> Any:
+    """The value, None for the word where the field may be None; in a list, too."""
+    if field is None or not (value == "none" or (isinstance(value, list) and "none" in value)):
+        return value
+    choices = _choices(field.annotation)
+    if "none" in choices or NoneType not in choices:
+        return value
+    return [None if one == "none" else one for one in value] if isinstance(value, list) else None
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -220,7 +313,7 @@ def _paths(kind: type[Config], config: Config | None = None, prefix: str = "") -
     paths: dict[str, Any] = {}
     for name, field in kind.model_fields.items():
         value = getattr(config, name, None)
-        kinds = _kinds(field.annotation)
+        kinds = kinds_of(field.annotation)
         for inner in [kind for kind in kinds if isinstance(value, kind)] or kinds:
             paths.update(_paths(inner, value, f"{prefix}{name}."))
         if not kinds:
@@ -228,13 +321,13 @@ def _paths(kind: type[Config], config: Config | None = None, prefix: str = "") -
     return paths
 
 
-def _kinds(annotation: Any) -> list[type[Config]]:
+def kinds_of(annotation: Any) -> list[type[Config]]:
     """The kinds of config that a part may be; none for a plain setting, and for a part that may be missing."""
     inner = [get_args(one)[0] if hasattr(one, "__metadata__") else one for one in get_args(annotation) or [annotation]]
     return inner if all(isinstance(one, type) and issubclass(one, Config) for one in inner) else []
 
 
-def _nearest(path: str, known: Collection[str]) -> str:
+def nearest(path: str, known: Collection[str]) -> str:
     by_leaf = [k for k in known if k.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
     close = by_leaf or difflib.get_close_matches(path, known, n=1, cutoff=0.4)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
@@ -254,7 +347,7 @@ def _located(kind: type[Config], loc: tuple[Any, ...]) -> tuple[str, dict[str, A
     """The dotted path of an error, and the settings that there are."""
     named = kind.model_fields.get(str(loc[0])) if loc else None
     known = _paths(kind)
-    if named and len(_kinds(named.annotation)) > 1:  # pydantic names the kind, too, which is no part of a path
+    if named and len(kinds_of(named.annotation)) > 1:  # pydantic names the kind, too, which is no part of a path
         part = _kind_named(named.annotation, str(loc[1])) if len(loc) > 1 else None
         known = _paths(part, prefix=f"{loc[0]}.") if part else known
         loc = (loc[0], *loc[2:])
@@ -265,7 +358,7 @@ def _located(kind: type[Config], loc: tuple[Any, ...]) -> tuple[str, dict[str, A
 def _sentence(path: str, items: list[dict[str, Any]], known: Collection[str]) -> str:
     item = min(items, key=lambda one: len(one["loc"]))
     if item["type"] == "extra_forbidden":
-        return f"there is no setting {path}{_nearest(path, known)}"
+        return f"there is no setting {path}{nearest(path, known)}"
     if item["type"] == "union_tag_invalid":
         return f"{path} is not of a known kind, given {item['ctx']['tag']!r}; known are {item['ctx']['expected_tags']}"
     message = item["msg"].removeprefix("Value error, ")

@@ -24,6 +24,7 @@ from windtunnel.cli.looking import cost, generate, look
 from windtunnel.cli.models import models_app
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.scaling import scale
+from windtunnel.cli.settings import settings
 from windtunnel.cli.stats import stats_app
 from windtunnel.cli.terminal import warn
 from windtunnel.cli.training import resume, runs, train
@@ -56,7 +57,7 @@ def options(
 
 COMMANDS = (
     train, resume, check, compare, judge, scale, generate, translate, classify, look, cost, evaluate, label, runs,
-    experiment,     export, alter, fold,
+    settings, experiment, export, alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

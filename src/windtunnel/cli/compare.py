@@ -10,10 +10,13 @@ import typer
 from windtunnel.cli.terminal import (
     RECIPES,
     Baseline,
+    BatchSize,
     Columns,
     ExecutorName,
     Json,
+    Rate,
     RunsFolder,
+    SeedNumber,
     Set,
     TaskName,
     UntilDecided,
@@ -21,6 +24,7 @@ from windtunnel.cli.terminal import (
     console,
     print_json,
     settings,
+    short_forms,
 )
 
 
@@ -57,6 +61,9 @@ def compare(
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    seed: SeedNumber = None,
+    lr: Rate = None,
+    batch_size: BatchSize = None,
     task: TaskName = None,
     slices: Annotated[
         bool, typer.Option("--slices", help="Judge arms that translate by kinds of sources as well.")
@@ -84,7 +91,7 @@ def compare(
 
     err = console()
     with err.status("reading the corpus"):
-        base = settings(corpus, recipe, start, set, column, steps, task)
+        base = settings(corpus, recipe, start, [*set, *short_forms(seed, lr, batch_size)], column, steps, task)
         varied = arms_of(base, vary, zip) if vary else [Arm("base", base)]
         plan = make_plan(
             [*varied, *(arm_from_file(base, named) for named in arm)],

@@ -32,6 +32,11 @@ RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate or 
 
 Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
 FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
+SeedNumber = Annotated[int | None, typer.Option("--seed", min=0, help="The first seed; short for --set seed=N.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; short for --set optimizer.lr=X.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Examples per step; short for --set train.batch_size=N.")
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
 Columns = Annotated[
     list[str],
@@ -65,14 +70,21 @@ def settings(
     columns: list[str],
     steps: int | None,
     task: str | None = None,
+    file: Path | None = None,
 ) -> RunConfig:
     """The config that the options of train, compare and check ask for; a table that is read as text is told."""
     from windtunnel.library.settings import config_for
 
     changed = [*changes, *([f"train.steps={steps}"] if steps else [])]
-    config = config_for(corpus, recipe, start, changed, columns_of(columns) if columns else None, task)
+    config = config_for(corpus, recipe, start, changed, columns_of(columns) if columns else None, task, file)
     _say_plain_table(config)
     return config
+
+
+def short_forms(seed: int | None, lr: float | None, batch_size: int | None) -> list[str]:
+    """What the short forms of settings say, as --set takes it."""
+    given = {"seed": seed, "optimizer.lr": lr, "train.batch_size": batch_size}
+    return [f"{path}={value!r}" for path, value in given.items() if value is not None]
 
 
 def columns_of(given: list[str]) -> dict[str, str]:

@@ -11,10 +11,13 @@ import typer
 
 from windtunnel.cli.terminal import (
     RECIPES,
+    BatchSize,
     ChangeOption,
     Columns,
     Json,
+    Rate,
     RunName,
+    SeedNumber,
     Set,
     TaskName,
     asked_to_stop,
@@ -22,6 +25,7 @@ from windtunnel.cli.terminal import (
     print_json,
     refuse_torchrun,
     settings,
+    short_forms,
 )
 from windtunnel.errors import ConfigError
 
@@ -41,7 +45,7 @@ Parallel = Annotated[
 def train(
     corpus: Annotated[
         str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
-    ],
+    ] = "",
     recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
     start: Annotated[
         str | None,
@@ -53,6 +57,9 @@ def train(
     column: Columns = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to train, side by side.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; short for --set train.steps=N.")] = None,
+    seed: SeedNumber = None,
+    lr: Rate = None,
+    batch_size: BatchSize = None,
     task: TaskName = None,
     freeze: Annotated[
         str | None,
@@ -62,9 +69,26 @@ def train(
         int | None,
         typer.Option(min=1, metavar="RANK", help="Train thin matrices of this rank beside the frozen weights."),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|best", help="Checkpoints on disk; best keeps and takes the best on dev beside the newest."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
     parallel: Parallel = None,
     change: ChangeOption = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings in .toml or .json, e.g. a run's config.json; options go first.",
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print all settings as TOML for --config, and train nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a language model on a corpus, a translator on pairs, or a classifier on texts with labels.
@@ -76,7 +100,9 @@ def train(
     def config() -> RunConfig:
         frozen = [] if freeze is None else [f"train.freeze={freeze}"]
         adapted = [] if lora is None else [f"lora.rank={lora}"]
-        found = settings(corpus, recipe, start, [*set, *frozen, *adapted], column, steps, task)
+        kept = [] if keep is None else [f"train.keep={keep}"]
+        changes = [*set, *short_forms(seed, lr, batch_size), *frozen, *adapted, *kept]
+        found = settings(corpus, recipe, start, changes, column, steps, task, file)
         if not found.lora.rank and found.lora.model_fields_set - {"rank"}:
             raise ConfigError(
                 "lora.targets and lora.alpha say how thin matrices are trained, and with lora.rank=0 there are none: "
@@ -84,6 +110,9 @@ def train(
             )
         return found
 
+    if show:
+        _show(config(), seeds, change, as_json)
+        return
     if parallel:
         from windtunnel.runs.distributed import create_distributed
 
@@ -98,17 +127,47 @@ def train(
     _train(folders, change, as_json)
 
 
-def resume(run: RunName, parallel: Parallel = None, change: ChangeOption = None, as_json: Json = False) -> None:
-    """Continue stopped runs to their last step."""
+def _show(config: RunConfig, seeds: int, change: str | None, as_json: bool) -> None:
+    from windtunnel.config import to_toml
+    from windtunnel.runs.seeds import RUNS, config_folder, resolve_seeds
+
+    resolved = resolve_seeds(config, seeds, change).config
+    print(resolved.model_dump_json(indent=2)) if as_json else print(to_toml(resolved), end="")
+    where = RUNS / config_folder(resolved) / f"seed-{resolved.seed}"
+    console().print(f"nothing is trained; the run's folder is {where} unless --out says another", soft_wrap=True)
+
+
+def resume(
+    run: RunName,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Extend finished runs to so many steps, in a folder of their own.")
+    ] = None,
+    parallel: Parallel = None,
+    change: ChangeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Continue stopped runs to their last step, or finished ones to a later one.
+
+    A run that is extended stays as it is: the longer one begins with its newest checkpoint and its log, in a folder
+    named by all settings, `schedule.ends` among them.
+    """
+    from windtunnel.runs.extend import extend_seeds
     from windtunnel.runs.seeds import find_seeds
 
     if parallel:
         from windtunnel.runs.distributed import find_distributed
 
         _refuse_change(change)
+        if steps:
+            raise ConfigError(f"--steps {steps} extends runs in one process; leave --parallel out, then resume with it")
         _train_distributed(parallel, lambda ranks: find_distributed(run, ranks), as_json)
     refuse_torchrun()
-    _train(find_seeds(run), change, as_json)
+    folders = find_seeds(run)
+    if steps:
+        extended = extend_seeds(folders, steps)
+        console().print(extended[0].said, highlight=False, markup=False, soft_wrap=True)
+        folders = [one.folder for one in extended]
+    _train(folders, change, as_json)
 
 
 def _train_distributed(parallel: str, folder_of: Callable[[Ranks], Path], as_json: bool) -> NoReturn:

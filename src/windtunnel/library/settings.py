@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from windtunnel.config import override
+from windtunnel.config import lay_over, override, read_settings, says_all
 from windtunnel.errors import ConfigError
 from windtunnel.runs.seeds import find_start
 from windtunnel.training import recipes
@@ -46,6 +47,7 @@ def config_for(
     changes: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     task: str | None = None,
+    file: Path | None = None,
 ) -> RunConfig:
     """The settings that `train`, `compare` and `check` are asked for.
 
@@ -54,7 +56,14 @@ def config_for(
         start: the run, or the name of a pretrained model, whose weights training begins with.
         changes: PATH=VALUE each.
         columns: of a table, by what they mean: source and target, or text and label.
+        file: with settings, in .json or .toml, that are laid over those of the recipe; one that says all is taken as
+            it is. An empty corpus is the file's own.
     """
+    data = read_settings(file) if file else {}
+    corpus = corpus or str(data.get("corpus", ""))
+    if not corpus:
+        cure = f", or give {file} a line: corpus = 'names'" if file else ", e.g. names, or a file of your own"
+        raise ConfigError(f"no corpus is given; name one{cure}")
     if task not in (None, *TASK_RECIPES):
         raise ConfigError(f"there is no task {task!r}; expected {' or '.join(TASK_RECIPES)}")
     if name == "auto" and task is not None:
@@ -64,7 +73,22 @@ def config_for(
         base = continue_from(find_start(start), corpus, named if columns and "label" in columns else name, columns)
     else:
         base = recipes.recipe(named, corpus)
+    if file:
+        try:
+            base = _laid_over(base, {**data, "corpus": corpus})
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
     return override(base, [*changes, *([f"text.columns={json.dumps(dict(columns))}"] if columns else [])])
+
+
+def _laid_over(base: RunConfig, data: Mapping[str, Any]) -> RunConfig:
+    """A recipe, or what goes on from a run, with the settings of a file; one that says all needs no recipe."""
+    if base.start is None:
+        with suppress(ConfigError):  # settings that fit the recipe only
+            alone = lay_over(RunConfig(corpus=base.corpus), data)
+            if says_all(alone):  # what a run recorded before a setting came is not that of a recipe
+                return alone
+    return lay_over(base, data)
 
 
 def assignments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -47,40 +47,58 @@ class BlocksConfig(ModelConfig):
     vocab_size: PositiveInt = 50257
     context_length: PositiveInt = 1024
     n_layers: PositiveInt = 12
+    """Blocks, one after another."""
     n_heads: PositiveInt = 12
+    """Query heads of each attention."""
     n_kv_heads: PositiveInt | None = None
     """Key and value heads; None is one for each query head, 1 is multi-query attention."""
     d_model: PositiveInt = 768
+    """Width of a token's vector between the blocks."""
     d_head: PositiveInt | None = None
     """Width of one head; None is d_model / n_heads."""
     d_ff: PositiveInt | None = None
-    """None is 4 x d_model, and 8/3 x d_model for swiglu, whose third matrix then costs no parameters more."""
+    """Width of the feed-forward; None is 4 x d_model, and 8/3 x d_model for swiglu, whose third matrix then costs no
+    parameters more."""
     position: Literal["learned", "sinusoidal", "rope", "alibi", "none"] = "learned"
+    """How the order of tokens is told: by vectors added to the embeddings (learned, sinusoidal), by turning queries and
+    keys (rope), by a penalty on distance (alibi), or not at all."""
     rope_base: Annotated[float, Field(gt=0)] = 10000.0
+    """For rope: the slowest pair of columns turns about 1 / rope_base radians a token."""
     rope_scaling: RopeScaling | None = None
+    """For rope: slower angles, e.g. {"kind": "linear", "factor": 2}, so that the model reads further; None is none."""
     rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """How much of a head is turned, its first columns; 1 is all of it."""
     window: PositiveInt | tuple[PositiveInt | None, ...] | None = None
     """How many tokens, itself included, a token sees; one number for all layers or one a layer; None is all."""
     norm: Literal["layer", "rms", "none"] = "layer"
+    """Layer norm, RMS norm (no mean is subtracted), or none."""
     norm_position: Literal["pre", "post", "branch"] = "pre"
-    """x + f(norm(x)), norm(x + f(x)) as in Vaswani et al. 2017, or x + norm(f(x)) as in OLMo 2 (arXiv 2501.00656)."""
+    """pre is x + f(norm(x)), post is norm(x + f(x)) as in Vaswani et al. 2017, branch is x + norm(f(x)) as in OLMo 2
+    (arXiv 2501.00656)."""
     embedding_norm: bool = False
     """Whether the embeddings are normalised before the first block, as in BERT."""
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
+    """Added to the variance that a norm divides by."""
     activation: Literal["gelu_tanh", "gelu", "relu", "relu_squared", "swiglu"] = "gelu_tanh"
+    """Of the feed-forward; swiglu has a gate, and so a third matrix."""
     bias: bool = True
+    """Whether the linear layers and norms of the blocks have biases."""
     norm_bias: bool | None = None
-    """Whether norms have a bias; None is as `bias` says, here and in the three that follow."""
+    """Whether norms have a bias; None is as `bias` says."""
     qkv_bias: bool | None = None
+    """Whether queries, keys and values have a bias; None is as `bias` says."""
     out_bias: bool | None = None
+    """Whether the matrix that mixes the heads has a bias; None is as `bias` says."""
     feed_forward_bias: bool | None = None
+    """Whether the feed-forward has biases; None is as `bias` says."""
     qk_norm: Literal["none", "head", "whole"] = "none"
     """RMS norm of queries and keys before they are turned: of each head's, as in Qwen3, or of all heads' together."""
     parallel: bool = False
     """Whether attention and feed-forward read the same vector, and both are added to it, as in GPT-NeoX."""
     tie_embeddings: bool = True
+    """Whether the head's matrix is the table of embeddings."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """The share of elements that training sets to 0, in embeddings, attention weights and what each block adds."""
     residual_scaling: bool = True
     """Whether what writes into the residual stream begins smaller by sqrt(2 n_layers)."""
     zero_biases: bool = True

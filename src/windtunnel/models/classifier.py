@@ -21,7 +21,9 @@ class ClassifierConfig(TextModelConfig):
     vocab_size: PositiveInt = 4096
     context_length: PositiveInt = 128
     n_labels: PositiveInt = 2
+    """Labels to tell apart; left out, it is as many as the corpus has."""
     pool: Pool = "mean"
+    """Which vector stands for a text: the mean of its tokens', its last token's, or its first token's."""
     trunk: TransformerConfig = TransformerConfig(causal=False)
 
     def create(self) -> Classifier:

@@ -34,16 +34,14 @@ def pool(x_BTD: Tensor, kept_BT: Tensor | None, how: Pool) -> Tensor:
 
 
 class TextModelConfig(ModelConfig):
-    """A trunk that reads whole texts, and what stands on it.
-
-    The trunk's own vocab_size, context_length, tie_embeddings and head_bias are not used.
-    """
+    """A trunk that reads whole texts, and what stands on it."""
 
     reads: ClassVar[Reads] = "text"
     has_blocks: ClassVar[bool] = True
     attends: ClassVar[bool] = True
     bias_setting: ClassVar[str] = "trunk.bias"
     trunk: TransformerConfig
+    """What reads a text. Its own vocab_size, context_length, tie_embeddings and head_bias are not used."""
 
     @property
     def body(self) -> TransformerConfig:

@@ -72,8 +72,11 @@ class ModelConfig(Tagged, ABC):
 
     tag: ClassVar[str] = "family"
     family: str
+    """The kind of model; it decides which other settings there are."""
     vocab_size: PositiveInt
+    """Tokens that the model knows; left out, it is as many as the tokenizer has."""
     context_length: PositiveInt
+    """The most tokens that the model reads at once."""
 
     @property
     @abstractmethod

@@ -25,10 +25,7 @@ Scale = Annotated[float, Field(ge=0)]
 
 
 class MLPConfig(ModelConfig):
-    """A multilayer perceptron; the defaults are makemore's, 12,297 parameters with 27 tokens.
-
-    The settings `init_...` are what a standard normal is multiplied by; with `init=constant` the value itself.
-    """
+    """A multilayer perceptron; the defaults are makemore's, 12,297 parameters with 27 tokens."""
 
     stackable: ClassVar[bool] = True
     replays_generator: ClassVar[bool] = True
@@ -40,26 +37,35 @@ class MLPConfig(ModelConfig):
     d_embedding: PositiveInt = 10
     """Width of a token's vector."""
     d_hidden: PositiveInt = 200
+    """Width of a hidden layer."""
     n_layers: PositiveInt = 1
     """Hidden layers."""
     hidden_bias: bool = True
-    """Before a batch norm it does nothing: its gradient is zero."""
+    """Whether hidden layers have biases. Before a batch norm they do nothing: their gradient is zero."""
     batch_norm: bool = True
+    """Whether each hidden layer is normalised over the batch before its tanh."""
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.001
     """How far the running statistics go towards those of a batch at each step."""
     batch_norm_epsilon: Annotated[float, Field(ge=0)] = 1e-5
+    """Added to the variance that batch norm divides by."""
     batch_norm_unbiased: bool = True
     """Whether the variance of a batch of n is a sum over n - 1, as makemore has it; torch divides by n."""
     direct: bool = False
     """Connections from the token vectors straight to the logits (Bengio et al. 2003, equation 1, the matrix W)."""
     init: Literal["normal", "constant"] = "normal"
+    """What the settings `init_...` mean: what a standard normal is multiplied by, or (constant) the value itself."""
     init_embedding: Scale = 1.0
+    """Of the token vectors."""
     init_hidden: Scale | Literal["kaiming"] = "kaiming"
-    """kaiming is 5/3 / sqrt(number of inputs)."""
+    """Of the matrices of the hidden layers; kaiming is 5/3 / sqrt(number of inputs)."""
     init_hidden_bias: Scale = 0.01
+    """Of the biases of the hidden layers."""
     init_output: Scale = 0.01
+    """Of the matrix that gives the logits."""
     init_output_bias: Scale = 0.0
+    """Of the biases of the logits."""
     init_direct: Scale = 0.01
+    """Of the direct connections."""
 
     @property
     def reads(self) -> Reads:

@@ -34,12 +34,15 @@ class RNNConfig(ModelConfig):
     """How many tokens training reads in a row; a longer text is read as its last context_length tokens.
     With an encoder, the most tokens of a source and of a target."""
     cell: Literal["elman", "gru", "lstm"] = "gru"
+    """What is computed at each token: Elman's network, a GRU, or an LSTM."""
     n_layers: PositiveInt = 2
+    """Recurrent layers, one on another; as many in an encoder."""
     d_model: PositiveInt = 128
     """Width of a token's vector and of the state."""
     cell_bias: bool = True
     """torch gives a cell two biases, one beside each of its matrices; that of an lstm's forget gate begins at 1."""
     tie_embeddings: bool = True
+    """Whether the head's matrix is the table of embeddings."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of what goes into each layer and into the head; what goes from token to token is left alone."""
     encoder: bool | None = None

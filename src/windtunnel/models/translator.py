@@ -31,28 +31,41 @@ class EncoderConfig(Config):
     """In what the encoder differs from the decoder; None is no difference."""
 
     n_layers: PositiveInt | None = None
+    """Blocks; None is the decoder's."""
     n_heads: PositiveInt | None = None
+    """Query heads; None is the decoder's."""
     n_kv_heads: PositiveInt | None = None
+    """Key and value heads; None is the decoder's."""
     d_model: PositiveInt | None = None
+    """Width of a token's vector; None is the decoder's."""
     d_head: PositiveInt | None = None
+    """Width of one head; None is the decoder's."""
     d_ff: PositiveInt | None = None
+    """Width of the feed-forward; None is the decoder's."""
     position: Literal["learned", "sinusoidal", "rope", "none"] | None = None
+    """How the order of tokens is told; None is the decoder's."""
     norm: Literal["layer", "rms", "none"] | None = None
+    """The kind of norm; None is the decoder's."""
     norm_position: Literal["pre", "post"] | None = None
+    """Where the norms stand; None is the decoder's."""
     activation: Literal["gelu_tanh", "gelu", "relu", "relu_squared", "swiglu"] | None = None
+    """Of the feed-forward; None is the decoder's."""
     bias: bool | None = None
+    """Whether there are biases; None is the decoder's."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The share of elements that training sets to 0; None is the decoder's."""
 
 
 class TranslatorConfig(BlocksConfig):
     """An encoder-decoder; its own settings are the decoder's, and the encoder's where `encoder` does not differ.
 
     Source and target have tables of embeddings of their own; `tie_embeddings` makes the target's the head, too.
-    `context_length` is the most tokens of a source and of a target, each with its end mark.
     """
 
     added: ClassVar[frozenset[str]] = BlocksConfig.added
     family: Literal["translator"] = "translator"
+    context_length: PositiveInt = 1024
+    """The most tokens of a source and of a target, each with its end mark."""
     encoder: EncoderConfig = EncoderConfig()
 
     @model_validator(mode="after")

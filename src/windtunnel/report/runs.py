@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from windtunnel.report.training import shown
 from windtunnel.stats.digits import number
@@ -41,6 +42,23 @@ def run_table(run: Mapping[str, Any]) -> Table:
             table.add_row(f"{part}.{key}", str(value))
     for key, value in run["record"].items():
         table.add_row(key, str(value))
+    return table
+
+
+def settings_table(settings: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a setting: its path, and its meaning with type, default and the kinds that have it."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for _ in ("path", "meaning"):
+        table.add_column(overflow="fold")
+    for one in settings:
+        facts = "; ".join(
+            [
+                one["type"],
+                "required" if one["default"] is None else f"default {one['default']}",
+                *([f"of {', '.join(one['of'])}"] if one["of"] else []),
+            ]
+        )
+        table.add_row(Text(one["path"], "bold"), Text.assemble(one["meaning"], "\n", (facts, "dim")))
     return table
 
 

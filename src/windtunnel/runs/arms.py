@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from windtunnel.config import differences, fingerprint, override, parse, read_settings
+from windtunnel.config import differences, fingerprint, lay_over, override, read_settings
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.models import Model
 from windtunnel.tasks import Task
@@ -124,9 +123,9 @@ def arm_from_file(base: RunConfig, named: str) -> Arm:
         return Arm(name, base, read_change(path))
     if path.endswith(".py"):
         raise ConfigError(f"--arm {named!r}: which function of {path}? expected {name}={path}:FUNCTION")
-    merged = _laid_over(base.model_dump(exclude_unset=True), read_settings(Path(path)))
+    data = read_settings(Path(path))
     try:
-        return Arm(name, parse(RunConfig, merged))
+        return Arm(name, lay_over(base, data))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -226,11 +225,3 @@ def _split(values: str) -> list[str]:
         else:
             parts[-1] += character
     return [part.strip() for part in parts]
-
-
-def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _laid_over(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return merged

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError, ConfigError
@@ -16,7 +16,7 @@ from windtunnel.models.pretrained.catalogue import MODELS, find_model
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
-from windtunnel.training.change import Named
+from windtunnel.training.change import Named, Trial
 from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.data import open_store, open_task
 from windtunnel.training.disk import is_locked
@@ -194,6 +194,14 @@ def config_folder(resolved: RunConfig) -> str:
     return f"{corpus_label(resolved)}-{fingerprint(resolved, exclude=['seed'])[:6]}"
 
 
+class Resolved(NamedTuple):
+    """A config with everything decided, the trial of its change, and its corpus as tokens."""
+
+    config: RunConfig
+    trial: Trial | None
+    store: TokenStore
+
+
 def create_seeds(
     config: RunConfig, seeds: Sequence[int], folder: Path | None = None, change: Named | None = None
 ) -> list[Path]:
@@ -204,11 +212,16 @@ def create_seeds(
             command finds the same runs.
         change: what alters them in Python; see `windtunnel.training.change`.
     """
-    store = open_store(config)
-    resolved, trial = resolve_changed(config, store, change, side_by_side=len(seeds))
+    config, trial, store = resolve_seeds(config, len(seeds), change)
     if folder is None:
-        folder = RUNS / config_folder(resolved)
-    return [create_run(folder / f"seed-{seed}", resolved.replace(seed=seed), store, trial).folder for seed in seeds]
+        folder = RUNS / config_folder(config)
+    return [create_run(folder / f"seed-{seed}", config.replace(seed=seed), store, trial).folder for seed in seeds]
+
+
+def resolve_seeds(config: RunConfig, n_seeds: int, change: Named | None = None) -> Resolved:
+    """The config that so many seeds are trained with, everything decided, its corpus, and what its change does."""
+    store = open_store(config)
+    return Resolved(*resolve_changed(config, store, change, side_by_side=n_seeds), store)
 
 
 def planned(name: str, corpus: str | None, assignments: Sequence[str]) -> RunConfig:

@@ -27,6 +27,7 @@ class TaskConfig(Tagged, ABC):
 
     tag: ClassVar[str] = "kind"
     kind: str
+    """The next token, the target of a source, or the label of a text."""
     coupled: ClassVar[bool] = False
     """Whether a row's loss depends on the batch's other rows, as a contrastive loss does. Then a batch is never cut:
     such a run is refused with micro-batches and on several ranks, and its seeds train one by one."""

@@ -41,32 +41,30 @@ _verified: dict[Path, list[tuple[int, int, int]]] = {}  # stores whose hashes we
 
 
 class TextConfig(Config):
-    """How a corpus becomes ids.
-
-    unit: what a document is; `auto` is the corpus's own unit. (`open_corpus` takes it.)
-    tokenizer: auto, bytes, characters, bpe, gpt2, or the path of a tokenizer.json or of a folder with it or
-        with GPT-2's two files. `auto` is bpe for `pets` and for files, characters for other text with at most
-        256 different ones, else bpe.
-    vocab_size: the most tokens a trained bpe may have; only for bpe, whose training cuts words of more than 2,048
-        characters.
-    dev_fraction, test_fraction: the share of documents (running text: of bytes) held out.
-    shuffle_seed: None splits documents by a hash of their content, labelled texts within each label. A number puts
-        them into the order of Python's `random.seed(number); random.shuffle(documents)` and cuts there, as published
-        scripts do; all are then in memory while the store is built, and equal documents may land in different splits
-        (pairs of one source stay together).
-    columns: of a .tsv, .csv or .jsonl file the column of each field, where they have other names than the fields:
-        {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}. A third field, split, is the column that
-        says train, dev or test of each labelled text.
-    """
+    """How a corpus becomes ids."""
 
     added: ClassVar[frozenset[str]] = frozenset({"shuffle_seed", "columns"})
     unit: Literal["auto", "text", "file", "line"] = "auto"
+    """What a document is; `auto` is the corpus's own unit. (`open_corpus` takes it.)"""
     tokenizer: str = "auto"
+    """auto, bytes, characters, bpe, gpt2, or the path of a tokenizer.json or of a folder with it or with GPT-2's two
+    files. `auto` is bpe for `pets` and for files; for other text characters where it has at most 256 different ones,
+    else bpe."""
     vocab_size: int = Field(4096, ge=257)
+    """The most tokens a trained bpe may have; only for bpe, whose training cuts words of more than 2,048 characters."""
     dev_fraction: float = Field(0.05, ge=0, lt=1)
+    """The share of documents (running text: of bytes) held out as the dev split, which evaluations in training read."""
     test_fraction: float = Field(0.05, ge=0, lt=1)
+    """The share of documents (running text: of bytes) held out as the test split, which training never reads."""
     shuffle_seed: int | None = Field(None, ge=0)
+    """None splits documents by a hash of their content, labelled texts within each label. A number puts them into the
+    order of Python's `random.seed(number); random.shuffle(documents)` and cuts there, as published scripts do; all are
+    then in memory while the store is built, and equal documents may land in different splits (pairs of one source stay
+    together)."""
     columns: dict[str, str] | None = None
+    """Of a .tsv, .csv or .jsonl file the column of each field, where they have other names than the fields:
+    {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}. A third field, split, is the column that
+    says train, dev or test of each labelled text."""
 
     @model_validator(mode="after")
     def _leave_some(self) -> Self:

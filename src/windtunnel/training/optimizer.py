@@ -20,17 +20,24 @@ class OptimizerConfig(Config):
 
     added: ClassVar[frozenset[str]] = frozenset({"decay_vectors", "matrix_lr", "trunk_factor", "layer_decay"})
     name: Literal["adamw", "sgd", "muon"] = "adamw"
+    """AdamW, SGD with momentum, or Muon for the matrices inside the blocks and AdamW for all else."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate; the schedule multiplies it."""
     matrix_lr: Annotated[float, Field(gt=0)] = 0.02
     """For muon: the peak for the matrices inside the blocks; `lr` and AdamW are for all else."""
     beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """For adamw: how much of the mean gradient is kept at each step."""
     beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """For adamw: how much of the mean squared gradient is kept at each step."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """For adamw: added to the root that each update is divided by."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """For sgd and muon: how much of the last step's direction is kept."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """On matrices; biases, norms and other vectors are decayed only with `decay_vectors`."""
+    """The share of a matrix that a step takes away, times the learning rate; biases, norms and other vectors are
+    decayed only with `decay_vectors`."""
     decay_vectors: bool = False
+    """Whether biases, norms and other vectors are decayed, too."""
     trunk_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of a classifier: the learning rate of the trunk is this many times that of the head."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0

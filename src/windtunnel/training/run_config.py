@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -23,7 +24,7 @@ class TrainConfig(Config):
 
     added: ClassVar[frozenset[str]] = frozenset({"n_examples", "recompute", "choose", "freeze"})
     steps: NonNegativeInt = 2000
-    """0 keeps the weights that the run begins with."""
+    """Optimizer steps; 0 keeps the weights that the run begins with."""
     batch_size: PositiveInt = 12
     """Examples an optimizer step: windows of running text, or documents; for an mlp predictions of one token."""
     n_examples: PositiveInt | None = None
@@ -43,11 +44,13 @@ class TrainConfig(Config):
     threads: PositiveInt | None = None
     """CPU threads of the run; None is one when several seeds run side by side, else one a core."""
     eval_every: PositiveInt = 250
+    """Steps between two evaluations on the dev split."""
     eval_tokens: PositiveInt | None = None
     """How many tokens of the dev split an evaluation reads; None is all of them."""
     save_every: PositiveInt = 500
+    """Steps between two checkpoints."""
     keep: PositiveInt = 2
-    """How many checkpoints stay on disk."""
+    """How many checkpoints stay on disk; best is short for choose=best."""
     choose: Literal["last", "best"] = "last"
     """Which checkpoint is the run's model: the last, or the one with the best score on dev. The model is then saved at
     each evaluation, and the best stays on disk, too."""
@@ -58,6 +61,14 @@ class TrainConfig(Config):
     """How long a text the model writes at each evaluation; 0 is none."""
     explode: Annotated[float, Field(gt=1)] = 3.0
     """Training stops when the loss exceeds this many times the larger of its first value and ln(vocab_size)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_best(cls, data: Any) -> Any:
+        """`keep=best` keeps the best beside the newest, and takes it as the model."""
+        if not isinstance(data, dict) or data.get("keep") != "best":
+            return data
+        return {**{name: value for name, value in data.items() if name != "keep"}, "choose": "best"}
 
 
 class Start(Config):
@@ -91,16 +102,18 @@ class RunConfig(Config):
 
     added: ClassVar[frozenset[str]] = frozenset({"start", "generator", "task", "change", "lora"})
     corpus: str
+    """A name from `windtunnel corpora`, or a file, a folder or a glob."""
     text: TextConfig = TextConfig()
     model: AnyModelConfig = TransformerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     seed: NonNegativeInt = 0
+    """Decides the first weights, the order of the examples and the dropout."""
     task: AnyTaskConfig = LanguageConfig()
     """What is learned from the corpus."""
     start: Start | None = None
-    """None begins with random weights."""
+    """The run whose weights training begins with, as `--from` sets it; None begins with random weights."""
     generator: NonNegativeInt | None = None
     """None: every draw is a function of (seed, purpose, step). A number replays a published script, which draws all
     from one `torch.Generator().manual_seed(number)`: first the weights of an mlp, one matrix after another, then the
@@ -110,6 +123,13 @@ class RunConfig(Config):
     """What is trained in place of the weights that the run begins with; by default these are trained themselves."""
     change: ChangeConfig | None = None
     """What was changed in Python; `--change FILE:FUNCTION` sets it, and is needed again to train on."""
+
+    @model_validator(mode="after")
+    def _rising_ends(self) -> Self:
+        ends = (*self.schedule.ends, self.train.steps)
+        if any(a >= b for a, b in pairwise(ends)):
+            raise ValueError(f"schedule.ends must rise and stay below train.steps, given {', '.join(map(str, ends))}")
+        return self
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:

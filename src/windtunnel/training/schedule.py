@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from windtunnel.config import Config
 
@@ -14,7 +14,9 @@ from windtunnel.config import Config
 class ScheduleConfig(Config):
     """Warm up linearly, then follow a curve from the optimizer's learning rate to `final_fraction` of it."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"ends"})
     curve: Literal["cosine", "linear", "constant", "step"] = "cosine"
+    """How the learning rate falls after the warm-up: half a cosine, a straight line, not at all, or in drops."""
     warmup: NonNegativeInt = 100
     """Steps over which the learning rate rises linearly from zero."""
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -22,6 +24,9 @@ class ScheduleConfig(Config):
     drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5,)
     """For the step curve: after which fractions of the steps behind the warm-up the rate is multiplied by
     `final_fraction`."""
+    ends: tuple[PositiveInt, ...] = ()
+    """The numbers of steps, rising, for which the run was trained before it was extended, as `resume --steps` does it:
+    each step is on the curve of the first number that is greater, and behind them on that of `train.steps`."""
 
 
 def cosine(progress: float, config: ScheduleConfig) -> float:
@@ -55,8 +60,11 @@ CURVES: dict[str, Callable[[float, ScheduleConfig], float]] = {
 def learning_rate(step: int, steps: int, peak: float, config: ScheduleConfig) -> float:
     """The learning rate of the update number `step` (from 0) out of `steps`.
 
+    With `config.ends` the curve is that of the first of them behind the step, for as many steps.
+
     It is `peak` at the last step of the warm-up and at the first one behind it; the curve ends at the last step.
     """
+    steps = next((end for end in config.ends if step < end), steps)
     if step < config.warmup:
         return peak * (step + 1) / config.warmup
     progress = min(1.0, (step - config.warmup) / max(1, steps - 1 - config.warmup))
