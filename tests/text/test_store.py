@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from patience import PATIENCE
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.text import store_build
 from windtunnel.text.corpora import open_corpus
@@ -375,9 +376,9 @@ def test_processes_that_build_the_same_store_at_once(tmp_path: Path) -> None:
     workers = [context.Process(target=build_in_process, args=arguments) for _ in range(4)]
     for worker in workers:
         worker.start()
-    answers = [results.get(timeout=30) for _ in workers]
+    answers = [results.get(timeout=PATIENCE) for _ in workers]
     for worker in workers:
-        worker.join(timeout=30)
+        worker.join(timeout=PATIENCE)
     assert all(answer == answers[0] for answer in answers)
     (folder,) = (tmp_path / "tokens").iterdir()
     assert folder.name == answers[0][0]

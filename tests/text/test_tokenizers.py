@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
+from patience import PATIENCE
 from windtunnel.errors import ConfigError, DataError, MissingExtra
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.hf_library import Library
@@ -452,5 +453,5 @@ def test_a_fork_after_encoding_neither_warns_nor_hangs() -> None:
         "assert os.waitpid(pid, 0)[1] == 0"
     )
     free = {key: value for key, value in os.environ.items() if key != "TOKENIZERS_PARALLELISM"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, env=free)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, env=free)
     assert (done.returncode, done.stderr) == (0, "")
