@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 
@@ -51,7 +53,12 @@ def test_the_commands_of_a_page_run(name, tmp_path):
     for kind, code in blocks:
         command = ["bash", "-euo", "pipefail", "-c", code] if kind == "sh" else [sys.executable, "-c", code]
         done = subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "PATH": bin_first}, capture_output=True, text=True, timeout=900
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": bin_first},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
-    result = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    result = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     [loss] = map(float, re.findall(r"dev loss ([\d.]+)", result.stdout))
     assert loss < 2  # it begins above: a blind guess among its tokens has more

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import windtunnel
+from patience import PATIENCE
 
 PACKAGE = Path(windtunnel.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -109,7 +110,7 @@ def modules_after(code):
     program = f"import sys\n{code}\nimport json\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stdout

@@ -49,9 +49,16 @@ class BusyError(WindtunnelError):
 
 
 class NumericsError(WindtunnelError):
-    """Training produced a NaN or exploded; the weights were not touched by that step."""
+    """Training produced a NaN or exploded; the weights were not touched by that step.
+
+    update_ratio: how many times as long as the weights the update would have been, where that was the reason.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, update_ratio: float | None = None) -> None:
+        super().__init__(message)
+        self.update_ratio = update_ratio
 
 
 class LostRank(WindtunnelError):

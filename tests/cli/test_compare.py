@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from patience import PATIENCE
 from windtunnel.config import override
 from windtunnel.library.comparing import compare
 from windtunnel.runs.arms import arm_from_file, vary
@@ -25,7 +26,11 @@ EXPLODES = {"optimizer": {"name": "sgd", "lr": 1e6}, "schedule": {"warmup": 0}, 
 
 def windtunnel(*words, cwd):
     return subprocess.run(
-        [sys.executable, "-m", "windtunnel", *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "windtunnel", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
 
 

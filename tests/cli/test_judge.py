@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
+
 PROGRAM = """
 import random, sys
 gain, seed = float(sys.argv[1]), int(sys.argv[2])
@@ -22,7 +24,7 @@ for step in range(3):
 def windtunnel(*words, cwd):
     return subprocess.run(
         [sys.executable, "-m", "windtunnel", "judge", *map(str, words)], cwd=cwd, capture_output=True, text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -117,7 +119,7 @@ def test_it_stops_cleanly_and_the_same_command_goes_on(tmp_path, number, code):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(number)
-        said = process.communicate(timeout=120)[1].decode()
+        said = process.communicate(timeout=PATIENCE)[1].decode()
     assert process.returncode == code, said
     assert "the same command goes on" in said
     pid = int((tmp_path / "begun").read_text())

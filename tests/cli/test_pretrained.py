@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from patience import PATIENCE
 from windtunnel.config import override
 from windtunnel.models.pretrained.catalogue import MODELS, Listed
 from windtunnel.text.tokenizers import characters_tokenizer
@@ -276,7 +277,11 @@ def test_a_corpus_that_the_tokenizer_cannot_read(windtunnel, hf, tmp_path):
 def test_a_real_process_says_it_in_one_line(hf):
     pickled(hf)
     result = subprocess.run(
-        [sys.executable, "-m", "windtunnel", "import", "hf"], cwd=hf.parent, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "windtunnel", "import", "hf"],
+        cwd=hf.parent,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert (result.returncode, result.stdout) == (3, "")
     assert result.stderr.startswith("windtunnel: hf has only pickled weights")

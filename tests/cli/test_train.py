@@ -4,10 +4,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from patience import PATIENCE, wait_for
 
 SMALL = ["model.n_layers=1", "model.n_heads=2", "model.d_model=16", "train.batch_size=8", "train.threads=1"]
 
@@ -16,7 +17,7 @@ def sets(*assignments):
     return [word for a in (*SMALL, *assignments) for word in ("--set", a)]
 
 
-def windtunnel(*words, cwd, timeout=120):
+def windtunnel(*words, cwd, timeout=PATIENCE):
     return subprocess.run(
         [sys.executable, "-m", "windtunnel", *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=timeout
     )
@@ -96,7 +97,7 @@ def test_ctrl_c_saves_and_resume_finishes(tmp_path):
     )
     wait_for_steps(tmp_path / "out" / "seed-0", 20)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr.decode()
     assert b"windtunnel resume" in stderr
     assert b"Traceback" not in stderr
@@ -114,7 +115,7 @@ def test_sigterm_exits_75(tmp_path):
     process = subprocess.Popen([sys.executable, "-m", "windtunnel", *words], cwd=tmp_path, stderr=subprocess.DEVNULL)
     wait_for_steps(tmp_path / "out" / "seed-0", 20)
     process.terminate()
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=PATIENCE) == 75
     assert list((tmp_path / "out" / "seed-0").glob("step-*"))
 
 
@@ -139,7 +140,7 @@ def test_a_killed_seed_goes_on_by_itself(tmp_path):
               and b"worker" in read_bytes(p) and str(tmp_path) in cwd_of(p)]  # fmt: skip
     assert len(victim) == 1
     subprocess.run(["kill", "-9", victim[0].parent.name], check=True)
-    stdout, _ = process.communicate(timeout=90)
+    stdout, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert [seed["reason"] for seed in json.loads(stdout)["seeds"]] == ["finished", "finished"]
     steps = [e["step"] for e in events_of(tmp_path / "out" / "seed-1") if e["event"] == "step"]
@@ -159,13 +160,8 @@ def test_divergence_exits_4_with_advice(tmp_path):
 
 def wait_for_steps(run, n):
     """Wait until a run's metrics hold at least n lines."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        path = run / "metrics.jsonl"
-        if path.exists() and path.read_bytes().count(b"\n") >= n:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{run} did not reach {n} events")
+    path = run / "metrics.jsonl"
+    wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") >= n, f"{n} events of {run}")
 
 
 def events_of(run):

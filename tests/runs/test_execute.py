@@ -13,13 +13,13 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from patience import wait_for
 from windtunnel.config import override
 from windtunnel.errors import ConfigError, MissingExtra
 from windtunnel.models import TransformerConfig
@@ -254,13 +254,6 @@ def killing_when_saved(run, parent=False):
         over.set()
         thread.join()
     assert killed.is_set()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def listening():

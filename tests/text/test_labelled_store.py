@@ -8,9 +8,9 @@ import pytest
 
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.split_corpus import texts_of_splits
 from windtunnel.text.splits import stratified
 from windtunnel.text.store import TextConfig, open_store, prepare
-from windtunnel.text.store_build import texts_of_splits
 
 ROWS = [(f"text {i}" + ", quoted" * (i % 5 == 0), "good" if i % 4 else "bad") for i in range(120)]
 

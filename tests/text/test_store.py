@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from patience import PATIENCE
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.text import store_build
+from windtunnel.text.corpora import open_corpus
 from windtunnel.text.splits import SPLITS, document_split, split_text, text_cuts
 from windtunnel.text.store import TextConfig, TokenStore, open_store, prepare
 from windtunnel.text.store_build import spread_sample, survey
@@ -373,9 +376,9 @@ def test_processes_that_build_the_same_store_at_once(tmp_path: Path) -> None:
     workers = [context.Process(target=build_in_process, args=arguments) for _ in range(4)]
     for worker in workers:
         worker.start()
-    answers = [results.get(timeout=30) for _ in workers]
+    answers = [results.get(timeout=PATIENCE) for _ in workers]
     for worker in workers:
-        worker.join(timeout=30)
+        worker.join(timeout=PATIENCE)
     assert all(answer == answers[0] for answer in answers)
     (folder,) = (tmp_path / "tokens").iterdir()
     assert folder.name == answers[0][0]
@@ -412,6 +415,36 @@ def test_a_corpus_that_is_too_small_is_refused(
     with pytest.raises(DataError, match=words):
         prepare(corpus(unit, *texts), config, tmp_path)
     assert not list(tmp_path.glob("tokens/*"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "texts", "advised"),
+    [
+        ("text", ["abc"], ["dev_fraction=0.3"]),
+        ("text", ["a"], []),
+        ("line", ["one\n" * 30], ["unit=text"]),
+        ("line", ["one\ntwo\nthree\nfour\nfive\n" * 30], ["dev_fraction=0.2", "unit=text"]),
+        ("file", ["".join(f"{i}\n" for i in range(50)), "b"], ["dev_fraction=0.5", "unit=line"]),
+        ("file", ["a", "a"], []),
+        ("file", ["a", "b"], ["dev_fraction=0.3"]),
+    ],
+)
+def test_the_advice_for_a_corpus_that_is_too_small_applies(
+    unit: str, texts: list[str], advised: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    for number, text in enumerate(texts):
+        (tmp_path / "corpus" / f"{number}.txt").write_text(text)
+    given = str(tmp_path / "corpus" / "0.txt") if len(texts) == 1 else str(tmp_path / "corpus")
+    config = TextConfig(unit=unit, dev_fraction=0.01)
+    with pytest.raises(DataError, match=r"too small to be split: .*; give more text") as caught:
+        prepare(open_corpus(given, unit), config, tmp_path)
+    assert re.findall(r"--set text\.(\S+?)(?:,|$)", str(caught.value)) == advised
+    for change in advised:
+        name, value = change.split("=")
+        cured = TextConfig.model_validate({**config.model_dump(), name: value if name == "unit" else float(value)})
+        store = prepare(open_corpus(given, cured.unit), cured, tmp_path)
+        assert all(len(store.splits[name].ids) for name in ("train", "dev"))
 
 
 def test_empty_dev_and_test_are_fine_when_asked_for(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
+from patience import PATIENCE
 from windtunnel.errors import ConfigError, DataError, MissingExtra
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.hf_library import Library
@@ -409,6 +410,15 @@ def test_a_bad_tokenizer_file_is_refused_with_a_sentence(name: str, tmp_path: Pa
         Tokenizer.load(tmp_path)
 
 
+def test_a_tokenizer_of_words_names_the_word_that_it_lacks() -> None:
+    library = hf.Tokenizer(hf.models.WordLevel({"<unk>": 0, "the": 1, "wind": 2}, unk_token="<unk>"))
+    library.pre_tokenizer = hf.pre_tokenizers.WhitespaceSplit()
+    found = Tokenizer.from_json(library.to_str())
+    assert found.encode("the wind").tolist() == [1, 2]
+    with pytest.raises(DataError, match=r"no token for the word 'tunnel' at position 9; .* knows 3 words: '<unk>'"):
+        found.encode("the wind tunnel blows")
+
+
 def test_missing_and_binary_tokenizer_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected tokenizer\.json, or vocab\.json and merges\.txt"):
         Tokenizer.load(tmp_path)
@@ -443,5 +453,5 @@ def test_a_fork_after_encoding_neither_warns_nor_hangs() -> None:
         "assert os.waitpid(pid, 0)[1] == 0"
     )
     free = {key: value for key, value in os.environ.items() if key != "TOKENIZERS_PARALLELISM"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, env=free)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, env=free)
     assert (done.returncode, done.stderr) == (0, "")

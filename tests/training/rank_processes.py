@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+from patience import PATIENCE
+
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["windtunnel.training.loop", "torch.distributed.fsdp", "torch.distributed.tensor"])
 
@@ -42,7 +44,7 @@ class Processes:
             its.close()
             self.ranks.append((process, mine))
 
-    def join(self, timeout: float = 120) -> list[Ended]:
+    def join(self, timeout: float = PATIENCE) -> list[Ended]:
         """Wait until all have ended; one that does not is killed and has no code."""
         ends = []
         for process, pipe in self.ranks:

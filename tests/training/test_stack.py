@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import pytest
 import torch
 from tiny_runs import final_hashes, losses
 
+from patience import wait_for
 from windtunnel.config import override
 from windtunnel.errors import NumericsError
 from windtunnel.runs.execute import group_seeds
@@ -204,10 +204,7 @@ def test_the_command_line_trains_seeds_stacked(make, tmp_path, monkeypatch):
     command = [sys.executable, "-m", "windtunnel", "train", corpus, "--recipe", "mlp", "--seeds", "4"]
     command += ["--json", "--set", "text.dev_fraction=0.1", "--out", str(tmp_path / "runs")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 120
-        while not all(b'"step": 200,' in log(tmp_path / f"runs/seed-{i}") for i in range(4)):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: all(b'"step": 200,' in log(tmp_path / f"runs/seed-{i}") for i in range(4)))
         process.send_signal(signal.SIGTERM)
         process.communicate()
         assert process.returncode == 75

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import get_args
 
 import pytest
@@ -20,7 +21,7 @@ from windtunnel.training.checkpoint import weights_sha256
 from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Step, Stopped
-from windtunnel.training.loop import fit, resume
+from windtunnel.training.loop import _advice, fit, resume
 from windtunnel.training.muon import hidden_matrices
 from windtunnel.training.optimizer import OptimizerConfig, build_optimizer, optimizer_tensors, restore_optimizer
 from windtunnel.training.run import load, open_run
@@ -221,6 +222,39 @@ def test_divergence_stops_saves_and_says_what_to_try(config, tmp_path):
     # What was saved is the state after the last step that was let through, bit for bit.
     stop_after(config, tmp_path / "stopped", stopped.step)
     assert final_hashes(tmp_path / "stopped") == final_hashes(tmp_path / "run")
+
+
+def test_after_an_update_that_was_far_too_long_the_advice_is_the_rate_that_fits(config, tmp_path):
+    config = override(config, ["optimizer.name=adamw", "optimizer.lr=1700", "schedule.warmup=0"])
+    with pytest.raises(NumericsError, match=r"times as long as the weights themselves.*far too high") as caught:
+        list(fit(config, tmp_path / "run"))
+    assert "warm-up" not in str(caught.value)
+    assert "clip" not in str(caught.value)
+    fitting = float(re.search(r"--set optimizer\.lr=(\S+)$", str(caught.value))[1])
+    assert 1e-5 < fitting < 1e-2
+    assert list(fit(override(config, [f"optimizer.lr={fitting}"]), tmp_path / "again"))[-1].reason == "finished"
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "told", "not_told"),
+    [
+        ([], 0, "the learning rate is not the cause", "optimizer.lr"),
+        (["train.precision=bf16"], 0, "train.precision=fp32", "optimizer.lr"),
+        (["train.clip=none"], 5, "clipping (--set train.clip=1)", "warm-up"),
+        (["train.clip=1"], 5, "Try a lower learning rate (--set optimizer.lr=0.001)", "clip"),
+        (
+            ["train.steps=1000", "schedule.warmup=60"],
+            5,
+            "a longer warm-up (--set schedule.warmup=120)",
+            "not the cause",
+        ),
+    ],
+)
+def test_the_advice_after_divergence_depends_on_what_happened(config, settings, step, told, not_told):
+    config = override(config, ["optimizer.lr=0.003", "train.steps=30", *settings])
+    said = _advice(NumericsError("the loss is nan"), step, config)
+    assert told in said
+    assert not_told not in said
 
 
 def test_divergence_keeps_the_checkpoint_before_it(config, tmp_path):

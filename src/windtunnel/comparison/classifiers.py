@@ -20,7 +20,7 @@ from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.paired import Floats, mcnemar
 from windtunnel.stats.proportions import paired_proportions, wilson
 from windtunnel.text.features import Ints
-from windtunnel.text.store_build import texts_of_splits
+from windtunnel.text.split_corpus import texts_of_splits
 from windtunnel.training.run import load
 
 

@@ -11,7 +11,7 @@ from windtunnel.errors import ArtifactError, DataError
 from windtunnel.models import Classifier
 from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats, Ints, Kind, fit, weigh, weigher
-from windtunnel.text.store_build import texts_of_splits
+from windtunnel.text.split_corpus import texts_of_splits
 from windtunnel.training.data import train_texts
 from windtunnel.training.frozen import features, solved_head
 from windtunnel.training.run import initial_model

@@ -20,7 +20,7 @@ from windtunnel.stats.paired import mcnemar
 from windtunnel.stats.proportions import wilson
 from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats, Ints
-from windtunnel.text.store_build import texts_of_splits
+from windtunnel.text.split_corpus import texts_of_splits
 from windtunnel.training.change import Named
 from windtunnel.training.data import open_task
 from windtunnel.training.run import TrainedModel, load

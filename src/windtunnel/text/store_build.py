@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,14 +16,12 @@ import numpy as np
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.files import discard, sync_folder, temporary
 from windtunnel.text.pieces import GPT2_CUT, cut_pieces
+from windtunnel.text.split_corpus import batches_of, check_sizes, split_documents
 from windtunnel.text.splits import (
     SPLITS,
-    document_split,
-    groups_of,
     is_labelled,
     labels_of,
     split_key,
-    split_labelled,
     split_text,
     text_cuts,
 )
@@ -42,8 +39,6 @@ from windtunnel.text.tokenizers import PIECE, Tokenizer, bytes_tokenizer, charac
 if TYPE_CHECKING:
     from windtunnel.text.corpora import Corpus
 
-BATCH_CHARACTERS = 1 << 20
-BATCH_DOCUMENTS = 1 << 15
 BPE_CHARACTERS = 50_000_000  # a bpe is trained on at most about this much, spread evenly over the train split
 
 
@@ -153,7 +148,7 @@ def survey(corpus: Corpus) -> Content:
         DataError: when it holds no character.
     """
     digest = Digest(corpus.unit, alphabet=True)
-    for texts in _batches(corpus.read()):
+    for texts in batches_of(corpus.read()):
         digest.add(texts)
     content = digest.content()
     if not content.n_bytes:
@@ -217,7 +212,7 @@ def _train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterat
         parts = split_text(corpus.read(), text_cuts(content.n_bytes, dev, test))
         yield from cut_pieces((text for name, text, _ in parts if name == "train"), GPT2_CUT, PIECE)
         return
-    for split in _split(_batches(corpus.read()), corpus, config):
+    for split in split_documents(batches_of(corpus.read()), corpus, config):
         for document in split["train"]:
             text = split_key(document, corpus.fields) if is_labelled(corpus) else document
             yield from cut_pieces([text], GPT2_CUT, PIECE)
@@ -239,7 +234,7 @@ def _write(
         raise DataError(f"{corpus.name} changed while it was read; run again when nothing writes to it")
     closed = {name: writer.close() for name, writer in writers.items()}
     splits = {name: split for name, (split, _) in closed.items()}
-    _check_sizes(corpus, config, splits)
+    check_sizes(corpus, config, {name: split.n_ids for name, split in splits.items()})
     files = {"tokenizer.json": entry.close()}
     for _, entries in closed.values():
         files.update(entries)
@@ -287,7 +282,7 @@ def _write_documents(
     content: Content,
     tokenizer: Tokenizer,
 ) -> None:
-    for parts in _split(batches, corpus, config):
+    for parts in split_documents(batches, corpus, config):
         for name, documents in parts.items():
             texts, writer = documents, writers[name]
             if not texts:
@@ -309,38 +304,6 @@ def _write_documents(
             writer.n_bytes += len("".join(texts).encode()) + n_newlines
 
 
-def _split(batches: Iterator[list[str]], corpus: Corpus, config: TextConfig) -> Iterator[dict[str, list[str]]]:
-    """The documents of each split, batch by batch; those that are shuffled all at once."""
-    dev, test = config.dev_fraction, config.test_fraction
-    if is_labelled(corpus) and (config.shuffle_seed is None or "split" in corpus.fields):
-        yield split_labelled([document for documents in batches for document in documents], corpus, dev, test)
-        return
-    if config.shuffle_seed is None:
-        for documents in batches:
-            parts: dict[str, list[str]] = {name: [] for name in SPLITS}
-            for document in documents:
-                parts[document_split(split_key(document, corpus.fields), dev, test)].append(document)
-            yield parts
-        return
-    groups = groups_of((document for documents in batches for document in documents), corpus.fields)
-    random.Random(config.shuffle_seed).shuffle(groups)
-    first, last = text_cuts(len(groups), dev, test)
-    cut = {"train": groups[:first], "dev": groups[first:last], "test": groups[last:]}
-    yield {name: [document for group in part for document in group] for name, part in cut.items()}
-
-
-def texts_of_splits(corpus: Corpus, config: TextConfig) -> dict[str, list[str]]:
-    """The first field of each document of each split, in the store's order and as the corpus has it.
-
-    What a store decodes may differ: some tokenizers drop capitals and white space.
-    """
-    found: dict[str, list[str]] = {name: [] for name in SPLITS}
-    for parts in _split(_batches(corpus.read()), corpus, config):
-        for name, documents in parts.items():
-            found[name] += [split_key(document, corpus.fields) for document in documents]
-    return found
-
-
 def _name_document(corpus: Corpus, tokenizer: Tokenizer) -> None:
     """Say which document cannot be encoded."""
     for number, document in enumerate(corpus.read(), start=1):
@@ -350,32 +313,8 @@ def _name_document(corpus: Corpus, tokenizer: Tokenizer) -> None:
             raise DataError(f"{corpus.name}, {corpus.unit} {number}: {error}") from None
 
 
-def _check_sizes(corpus: Corpus, config: TextConfig, splits: dict[str, SplitEntry]) -> None:
-    for name, fraction in (("train", 1.0), ("dev", config.dev_fraction)):
-        if fraction > 0 and not splits[name].n_ids:
-            raise DataError(
-                f"{corpus.name} is too small to be split: nothing is left for {name} at dev_fraction "
-                f"{config.dev_fraction:g} and test_fraction {config.test_fraction:g}; give more text, other "
-                "fractions, or a smaller unit (--set text.unit=text cuts by position)"
-            )
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts in lists of about 1 Mi characters; one long text is a list of its own."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS or len(batch) >= BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _watched(corpus: Corpus, digest: Digest) -> Iterator[list[str]]:
-    for texts in _batches(corpus.read()):
+    for texts in batches_of(corpus.read()):
         digest.add(texts)
         yield texts
 

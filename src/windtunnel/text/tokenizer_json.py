@@ -43,6 +43,7 @@ class Structure:
         unknown_id: the id that stands for what has no token, if there is one and a text with it is to be refused.
         byte_ids: the tokens <0x00> to <0xFF> that stand for bytes, where the decoder reads a run of them as one text.
         has_holes: some ids below vocab_size have no token.
+        has_words: a token is a whole word, and a word that is none has no parts that are.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Structure:
     unknown_id: int | None
     byte_ids: frozenset[int]
     has_holes: bool
+    has_words: bool
 
 
 def byte_characters() -> list[str]:
@@ -193,14 +195,15 @@ def _structure(
     names = [f"<0x{byte:02X}>" for byte in range(256)] if "'ByteFallback'" in str(data.get("decoder")) else []
     bytes_ = frozenset(vocab[name] for name in names if name in vocab)
     return Structure(
-        ours,
-        max(ids.values()) + 1,
-        marks,
-        byte_level,
-        words,
-        all_bytes,
-        keeps_text,
-        unknown,
-        bytes_,
-        max(ids.values()) >= len(ids),
+        kind=ours,
+        vocab_size=max(ids.values()) + 1,
+        marks=marks,
+        byte_level=byte_level,
+        gpt2_words=words,
+        complete=all_bytes,
+        keeps_text=keeps_text,
+        unknown_id=unknown,
+        byte_ids=bytes_,
+        has_holes=max(ids.values()) >= len(ids),
+        has_words=kind == "WordLevel" and ours != "characters",
     )

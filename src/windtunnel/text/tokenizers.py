@@ -66,7 +66,7 @@ class Tokenizer:
         """The ids of a text, (n,) int64.
 
         Raises:
-            DataError: names the first character that has no token, and its position.
+            DataError: names the first character, or word, that has no token, and its position.
         """
         return self.encode_batch([text])[0]
 
@@ -259,6 +259,8 @@ class Tokenizer:
                     self._refuse(text, int(position))
 
     def _refuse(self, text: str, position: int) -> None:
+        if self._structure.has_words:
+            self._refuse_word(text, position)
         character = text[position]
         known = sorted(t for t in self._library.get_vocab() if len(t) == 1)
         shown = repr("".join(known[:80])) + (" and more" if len(known) > 80 else "")
@@ -266,6 +268,15 @@ class Tokenizer:
             f"no token for the character {character!r} (U+{ord(character):04X}) at position {position}; "
             f"this tokenizer knows {len(known)} characters: {shown}; "
             "use only these, or train with --set text.tokenizer=bytes"
+        )
+
+    def _refuse_word(self, text: str, position: int) -> None:
+        word = text[position:].split(maxsplit=1)[0]
+        known = sorted(self._library.get_vocab())
+        shown = ", ".join(map(repr, known[:12])) + (" and more" if len(known) > 12 else "")
+        raise DataError(
+            f"no token for the word {word[:60]!r} at position {position}; this tokenizer knows {len(known):,} words: "
+            f"{shown}; use only these, or train with --set text.tokenizer=bpe"
         )
 
     def _check_id(self, number: int) -> None:

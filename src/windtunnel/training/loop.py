@@ -48,6 +48,7 @@ from windtunnel.training.run import (
     open_run,
 )
 from windtunnel.training.run_config import RunConfig
+from windtunnel.training.schedule import learning_rate
 from windtunnel.training.step_cost import changed_cost, step_cost
 from windtunnel.training.trainer import State, Trainer
 from windtunnel.training.trial import resolve_changed
@@ -56,6 +57,10 @@ WriteSample = Callable[[Model, Run], str]
 
 Stepping = Callable[[RunConfig, Task, State], Callable[[], Step]]
 """(config, task, state) -> what takes the state one step further; it may raise NumericsError instead."""
+
+
+USUAL_UPDATE = 0.01
+"""How long an update is beside the weights where training begins quickly and does not diverge."""
 
 
 def fit(config: RunConfig, folder: Path, change: Named | None = None) -> Iterator[Event]:
@@ -296,8 +301,28 @@ def _started(run: Run, state: State, flops_per_token: float, ranks: Ranks, note:
 
 
 def _advice(error: NumericsError, step: int, config: RunConfig) -> str:
-    return (
-        f"training diverged at step {step + 1}: {error}. The weights before that step are saved. Try a lower "
-        f"learning rate (--set optimizer.lr={config.optimizer.lr / 3:.2g}), a longer warm-up (--set schedule.warmup="
-        f"{max(100, 2 * config.schedule.warmup)}), or clipping (--set train.clip=1)"
-    )
+    said = f"training diverged at step {step + 1}: {error}. The weights before that step are saved."
+    return f"{said} {_cure(error.update_ratio, step, config)}"
+
+
+def _cure(update_ratio: float | None, step: int, config: RunConfig) -> str:
+    """What to try, by what happened: an update too long, a first step that went wrong, or later ones."""
+    peak, train = config.optimizer.lr, config.train
+    if update_ratio is not None:
+        fitting = learning_rate(step, train.steps, peak, config.schedule) / update_ratio * USUAL_UPDATE
+        return (
+            f"The learning rate is far too high: updates a hundredth as long as the weights need "
+            f"--set optimizer.lr={fitting:.1g}"
+        )
+    if step == 0:
+        precise = "" if train.precision == "fp32" else ", or --set train.precision=fp32"
+        return (
+            "Nothing had been learned yet, so the learning rate is not the cause: look at the weights that it begins "
+            f"with and at the texts{precise}"
+        )
+    cures = [f"a lower learning rate (--set optimizer.lr={peak / 3:.2g})"]
+    if (longer := max(100, 2 * config.schedule.warmup)) < train.steps:
+        cures.append(f"a longer warm-up (--set schedule.warmup={longer})")
+    if train.clip is None or train.clip > 1:
+        cures.append("clipping (--set train.clip=1)")
+    return f"Try {', or '.join(cures)}"

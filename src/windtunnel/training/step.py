@@ -112,7 +112,8 @@ def guard_update(
     weights = [p.detach() for p in model.parameters()]
     own = max(ranks.full(torch.nn.utils.get_total_norm(weights)).item(), SHORTEST_WEIGHT * root)
     if length > LONGEST_UPDATE * own:
-        raise NumericsError(f"the update would be {length / own:.3g} times as long as the weights themselves")
+        ratio = length / own
+        raise NumericsError(f"the update would be {ratio:.3g} times as long as the weights themselves", ratio)
 
 
 def guard(loss: float, limit: float) -> None:
