@@ -146,3 +146,34 @@ def test_resume_extends_a_finished_run_and_says_what_the_schedule_does(windtunne
     assert (config["train"]["choose"], config["train"]["keep"]) == ("best", 2)
     code, _, err = windtunnel("resume", "last", "--steps", 5)
     assert (code, "has 5 steps already" in err) == (2, True)
+
+
+ROWS = "n,body\n" + "".join(f'{n},"the dog {n} barks\nand {n % 7} cats purr"\n' for n in range(300))
+SMALL = ("--recipe", "tiny", "--steps", "2", "--set", "model.d_model=16", "--set", "train.threads=1")
+
+
+def test_a_table_trains_a_language_model_by_row_and_says_so(windtunnel):
+    Path("mine.csv").write_text(ROWS)
+    code, _, err = windtunnel("train", "mine.csv", *SMALL)
+    assert (code, "mine.csv is read as a table of text (column body), a document a row" in err) == (0, True)
+    Path("other.csv").write_text(ROWS.replace("body", "said"))
+    code, _, err = windtunnel("train", "other.csv", "--column", "text=said", *SMALL)
+    assert (code, "is read as" in err) == (0, False)
+    (run,) = Path("runs").glob("other-*/seed-0")
+    config = json.loads((run / "config.json").read_text())
+    assert (config["text"]["unit"], config["text"]["columns"], config["task"]["kind"]) == (
+        "file",
+        {"text": "said"},
+        "language",
+    )
+    assert windtunnel("evaluate", run)[0] == 0
+    code, _, err = windtunnel("train", "other.csv", "--from", run, *SMALL)  # its columns are known
+    assert code == 0, err
+
+
+def test_what_looks_like_data_and_is_read_as_prose_is_told(windtunnel):
+    Path("mine.csv").write_text(ROWS.replace("body", "said"))
+    err = windtunnel("train", "mine.csv", *SMALL, "--show")[2]
+    assert "is read as running text; to read its rows as documents, say which column" in err
+    Path("mine.json").write_text(json.dumps(ROWS.splitlines()))
+    assert "write one object a line, as .jsonl" in windtunnel("train", "mine.json", *SMALL, "--show")[2]

@@ -94,7 +94,8 @@ def test_a_table_is_compared_by_its_columns_and_as_running_text_only_with_a_word
     assert "running text" not in err
     code, _, err = windtunnel("train", *words, "--recipe", "tiny", "--out", tmp_path / "text")
     assert code == 0, err
-    assert "pairs.csv is read as running text; to read two of its columns as pairs: --column source=NAME" in err
+    assert "is read as running text; to read its rows as documents, say which column: --column text=NAME" in err
+    assert "to read two of its columns as pairs: --column source=NAME" in err
 
 
 def test_the_columns_of_a_table_may_have_other_names(windtunnel, tmp_path):

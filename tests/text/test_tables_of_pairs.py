@@ -76,7 +76,7 @@ def test_columns_need_a_table(tmp_path):
     refused(text, ".tsv, .csv, .jsonl", "a.txt", columns=columns)
     write(tmp_path / "b.tsv", PAIRS)
     refused(tmp_path, "one file", "2 files", columns=columns)
-    with pytest.raises(DataError, match=r"of a \.tsv, \.csv or \.jsonl file"):
+    with pytest.raises(DataError, match=r"of a file: \.tsv, \.csv, \.jsonl"):
         open_corpus("names", columns=columns)
 
 

@@ -18,6 +18,7 @@ from windtunnel.cli.corpora import corpora_app
 from windtunnel.cli.evaluating import evaluate
 from windtunnel.cli.experiment import experiment
 from windtunnel.cli.explain import explain_app
+from windtunnel.cli.groups import Grouped, epilog
 from windtunnel.cli.judge import judge
 from windtunnel.cli.labelling import label
 from windtunnel.cli.looking import cost, generate, look
@@ -32,8 +33,9 @@ from windtunnel.cli.translating import translate
 from windtunnel.errors import WindtunnelError
 
 app = typer.Typer(
+    cls=Grouped,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,8 +62,8 @@ COMMANDS = (
     settings, experiment, export, alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
-    app.command()(command)
-app.command("import")(import_)
+    app.command(epilog=epilog(command.__name__))(command)
+app.command("import", epilog=epilog("import"))(import_)
 app.add_typer(corpora_app, name="corpora")
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")

@@ -41,7 +41,9 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its n
 Columns = Annotated[
     list[str],
     typer.Option(
-        "--column", metavar="FIELD=NAME", help="For a table: source=NAME target=NAME, or text=NAME label=NAME."
+        "--column",
+        metavar="FIELD=NAME",
+        help="For a table: source=NAME target=NAME, text=NAME [label=NAME].",
     ),
 ]
 Baseline = Annotated[str | None, typer.Option(help="The arm that the others are compared with; else the first.")]
@@ -91,24 +93,36 @@ def columns_of(given: list[str]) -> dict[str, str]:
     """The columns of --column FIELD=NAME. Raises ConfigError unless there are two fields or more, each once."""
     pairs = [one.partition("=") for one in given]
     fields = dict.fromkeys(field for field, _, name in pairs if field and name)
-    if len(fields) < max(2, len(pairs)):
+    if len(fields) < len(pairs) or (len(fields) < 2 and "text" not in fields):
         raise ConfigError(
             f"--column {' --column '.join(given)}: expected each field once, as --column source=en --column target=de, "
-            "or --column text=review --column label=stars"
+            "--column text=review --column label=stars, or --column text=body alone"
         )
     return {field: name for field, _, name in pairs}
 
 
 def _say_plain_table(config: RunConfig) -> None:
+    """Say which column of a table was taken, and what looks like data and is read as prose."""
+    from windtunnel.text.corpora import open_corpus
+    from windtunnel.text.corpora.arrow import is_dataset
     from windtunnel.text.corpora.tables import KINDS
 
-    if config.task.kind == "language" and config.text.columns is None and config.text.unit == "auto":
-        name = config.corpus.removesuffix(".gz")
-        if name.endswith(KINDS) and Path(config.corpus).is_file():
-            warn(
-                f"{config.corpus} is read as running text; to read two of its columns as pairs: "
-                "--column source=NAME --column target=NAME"
-            )
+    text, path = config.text, Path(config.corpus)
+    looks_like_data = config.corpus.removesuffix(".gz").endswith((*KINDS, ".json"))
+    looks_like_data = looks_like_data or (path.is_dir() and is_dataset(path))
+    if config.task.kind != "language" or text.columns or text.unit != "auto" or not looks_like_data:
+        return
+    read = open_corpus(config.corpus)
+    if read.description.startswith("a table of"):
+        warn(f"{config.corpus} is read as {read.description}, a document a row")
+    elif path.is_file():
+        cure = (
+            "write one object a line, as .jsonl" if ".json" in path.suffixes else "say which column: --column text=NAME"
+        )
+        warn(
+            f"{config.corpus} is read as running text; to read its rows as documents, "
+            f"{cure}; to read two of its columns as pairs: --column source=NAME --column target=NAME"
+        )
 
 
 def load_model(name: str, change: str | None = None) -> TrainedModel:

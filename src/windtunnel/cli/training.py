@@ -14,6 +14,7 @@ from windtunnel.cli.terminal import (
     BatchSize,
     ChangeOption,
     Columns,
+    FigurePath,
     Json,
     Rate,
     RunName,
@@ -262,13 +263,23 @@ def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
     raise typer.Exit(next((code for reason, code in codes.items() if reason in reasons), 0))
 
 
-def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show this one in full.")] = None,
-         as_json: Json = False) -> None:  # fmt: skip
-    """List the runs below ./runs, or show one."""
+def runs(
+    run: Annotated[
+        list[str], typer.Argument(metavar="[RUN]...", help="Show this one in full, or how two differ.")
+    ] = [],  # noqa: B006
+    sort: Annotated[str, typer.Option(metavar="loss|time", help="The best first, or the newest.")] = "time",
+    corpus: Annotated[str | None, typer.Option(help="Only runs on this corpus.")] = None,
+    figure: FigurePath = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs below ./runs, show one, or say in which settings two differ, with their curves in one figure."""
     from windtunnel.report.runs import run_table, runs_table
-    from windtunnel.runs.seeds import describe, describe_all, find_run, find_runs
+    from windtunnel.runs.seeds import describe, describe_all, find_run, find_runs, listed
 
-    found = [describe(find_run(run))] if run else describe_all(find_runs())
+    if len(run) > 1 or figure:
+        _differ(run, figure, as_json)
+        return
+    found = [describe(find_run(run[0]))] if run else listed(describe_all(find_runs()), sort, corpus)
     if as_json:
         print_json(found[0] if run else found)
     elif not found:
@@ -277,3 +288,28 @@ def runs(run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show t
         console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
         for damaged in (entry for entry in found if entry["state"] == "damaged"):
             console().print(damaged["message"], soft_wrap=True)
+
+
+def _differ(names: list[str], figure: Path | None, as_json: bool) -> None:
+    """In which settings two runs differ, and their curves in one figure."""
+    from windtunnel.config import differences
+    from windtunnel.report.runs import differences_table
+    from windtunnel.report.training import save_both_curves
+    from windtunnel.runs.seeds import find_run
+    from windtunnel.training.run import open_run
+
+    if len(names) != 2:
+        raise ConfigError(
+            f"two runs are compared with each other, given {len(names)}: windtunnel runs A B --figure FILE"
+        )
+    a, b = (open_run(find_run(name)) for name in names)
+    differ = differences(a.config, b.config)
+    if as_json:
+        print_json({"runs": [str(a.folder), str(b.folder)], "differences": differ})
+    elif differ:
+        console(stderr=False).print(differences_table(a.name, b.name, differ))
+    else:
+        console(stderr=False).print("no setting differs")
+    if figure:
+        save_both_curves(a, b, figure)
+        console().print(f"written: {figure}", soft_wrap=True)

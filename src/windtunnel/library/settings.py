@@ -18,6 +18,9 @@ from windtunnel.training.run_config import RunConfig
 TASK_RECIPES = {"language": "auto", "translation": "translate", "classification": "classify"}
 """The recipe that a task is trained with where none is named."""
 
+TASK = {"label": "classify", "source": "translate", "target": "translate"}
+"""The recipe that a column makes a table one for."""
+
 PathLike = str | Path
 
 
@@ -68,11 +71,11 @@ def config_for(
         raise ConfigError(f"there is no task {task!r}; expected {' or '.join(TASK_RECIPES)}")
     if name == "auto" and task is not None:
         name = TASK_RECIPES[task]
-    named = name if columns is None or name != "auto" else "classify" if "label" in columns else "translate"
+    named = name if columns is None or name != "auto" else next((TASK[one] for one in TASK if one in columns), "auto")
     if start:
         base = continue_from(find_start(start), corpus, named if columns and "label" in columns else name, columns)
     else:
-        base = recipes.recipe(named, corpus)
+        base = recipes.recipe(named, corpus, columns)
     if file:
         try:
             base = _laid_over(base, {**data, "corpus": corpus})

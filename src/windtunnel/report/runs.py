@@ -45,6 +45,16 @@ def run_table(run: Mapping[str, Any]) -> Table:
     return table
 
 
+def differences_table(a: str, b: str, differ: Mapping[str, tuple[Any, Any]]) -> Table:
+    """One row a setting in which two runs differ; a setting that one of them has not is empty."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("setting", a, b):
+        table.add_column(Text(heading), overflow="fold")
+    for path, values in differ.items():
+        table.add_row(path, *("" if value is None else Text(str(value)) for value in values))
+    return table
+
+
 def settings_table(settings: Sequence[Mapping[str, Any]]) -> Table:
     """One row a setting: its path, and its meaning with type, default and the kinds that have it."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)

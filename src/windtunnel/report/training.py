@@ -7,11 +7,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from windtunnel.report.figures import curves_figure, save_figure
+from windtunnel.report.charts import DEV, TRAIN, drawing
+from windtunnel.report.figures import curves_figure, save_figure, smoothed
 from windtunnel.runs.seeds import WHOLE, SplitLoss, Summary
 from windtunnel.stats.digits import number
 from windtunnel.tasks import METRICS
 from windtunnel.text.corpora import truth_of
+from windtunnel.training.events import Evaluation, Step
 from windtunnel.training.run import Run
 
 
@@ -76,6 +78,27 @@ def save_curves(runs: Sequence[Run], path: Path) -> Path:
     )
     save_figure(figure, path)
     return path
+
+
+def save_both_curves(a: Run, b: Run, path: Path) -> None:
+    """Draw the losses of two runs over their steps, each in a colour of its own: dev thick, train smoothed and thin.
+
+    Raises:
+        ConfigError: for an ending that is no picture's.
+    """
+    with drawing(8.0, 4.2) as figure:
+        axes = figure.subplots()
+        for run, color in ((a, DEV), (b, TRAIN)):
+            train = {event.step: event.loss for event in run.events("step") if isinstance(event, Step)}
+            dev = {event.step: event.loss for event in run.events("evaluation") if isinstance(event, Evaluation)}
+            if train:
+                axes.plot(list(train), smoothed(list(train.values()), 25), color=color, linewidth=0.7, alpha=0.6)
+            axes.plot(list(dev), list(dev.values()), "o-", markersize=3, color=color, label=str(run.folder))
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats a token")
+        axes.set_title("dev loss (thin: train, smoothed)", loc="left")
+        axes.legend()
+    save_figure(figure, path)
 
 
 def _floor(run: Run) -> float | None:

@@ -381,6 +381,24 @@ def describe_all(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return found
 
 
+def listed(found: Sequence[dict[str, Any]], sort: str = "time", corpus: str | None = None) -> list[dict[str, Any]]:
+    """Of `describe_all` those on a corpus, in their order or by dev loss, the best first and those without one last.
+
+    Raises:
+        ConfigError: for another order.
+    """
+    if sort not in ("time", "loss"):
+        raise ConfigError(f"--sort {sort}: expected loss or time")
+    chosen = [one for one in found if corpus is None or _is_on(one["corpus"], corpus)]
+    loss = lambda one: one["dev"]["scores"]["loss"] if one["dev"] else math.inf  # noqa: E731
+    return sorted(chosen, key=loss) if sort == "loss" else chosen
+
+
+def _is_on(corpus: str | None, asked: str) -> bool:
+    """Whether a run's corpus is the one asked for: by name, by the name of its file, or by its path."""
+    return corpus is not None and (asked in (corpus, Path(corpus).name) or str(Path(asked).resolve()) == corpus)
+
+
 def describe(folder: Path) -> dict[str, Any]:
     """A run in plain data: what it is, how far it is, and its loss."""
     run = open_run(folder)

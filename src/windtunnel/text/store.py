@@ -62,9 +62,9 @@ class TextConfig(Config):
     then in memory while the store is built, and equal documents may land in different splits (pairs of one source stay
     together)."""
     columns: dict[str, str] | None = None
-    """Of a .tsv, .csv or .jsonl file the column of each field, where they have other names than the fields:
-    {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}. A third field, split, is the column that
-    says train, dev or test of each labelled text."""
+    """Of a .tsv, .csv, .jsonl or .parquet file the column of each field, where they have other names than the fields:
+    {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}; {"text": "body"} alone makes each row a
+    document. A third field, split, is the column that says train, dev or test of each labelled text."""
 
     @model_validator(mode="after")
     def _leave_some(self) -> Self:

@@ -194,6 +194,9 @@ def continue_from(
     """
     opened = open_run(run)
     old = opened.config
+    resolved = str(Path(corpus).resolve()) if Path(corpus).exists() else corpus
+    same_corpus = resolved == old.corpus
+    columns = columns or (old.text.columns if same_corpus else None)
     read = open_corpus(corpus, columns=columns)
     if recipe_name == "classify" or (recipe_name == "auto" and is_labelled(read)):
         same = old.task.kind == "classification" and list(labels_of(read)) == opened.record.get("labels")
@@ -201,11 +204,10 @@ def continue_from(
             return _classifier_from(run, old, corpus, columns, "all" if same else "trunk")
     new = old if recipe_name == "auto" else recipe(recipe_name, corpus)
     train = new.train.replace(precision="auto", compile="auto", threads=None)
-    resolved = str(Path(corpus).resolve()) if Path(corpus).exists() else corpus
-    unit = old.text.unit if resolved == old.corpus else "auto"
+    unit = old.text.unit if same_corpus else "auto"
     return RunConfig(
         corpus=corpus,
-        text=old.text.replace(unit=unit, tokenizer=str(run.resolve() / "tokenizer.json")),
+        text=old.text.replace(unit=unit, columns=columns, tokenizer=str(run.resolve() / "tokenizer.json")),
         model=old.model,
         optimizer=new.optimizer,
         schedule=new.schedule,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import ClassifierConfig, MLPConfig, TransformerConfig, TranslatorConfig
@@ -184,7 +184,7 @@ RECIPES: dict[str, Callable[[str], RunConfig]] = {
 }
 
 
-def recipe(name: str, corpus: str) -> RunConfig:
+def recipe(name: str, corpus: str, columns: Mapping[str, str] | None = None) -> RunConfig:
     """The run config of a recipe; `auto` is translate for a corpus of pairs, classify for one of texts and labels, tiny
     for one of lines and quick for running text and files.
 
@@ -192,7 +192,7 @@ def recipe(name: str, corpus: str) -> RunConfig:
         ConfigError: for an unknown name.
     """
     if name == "auto":
-        read = open_corpus(corpus)
+        read = open_corpus(corpus, columns=columns)
         by_line = "tiny" if read.unit == "line" else "quick"
         name = "classify" if is_labelled(read) else "translate" if read.fields == ("source", "target") else by_line
     if name not in RECIPES:

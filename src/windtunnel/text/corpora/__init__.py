@@ -21,6 +21,7 @@ from windtunnel.text.corpora.pig_latin import PIG_LATIN
 from windtunnel.text.corpora.pronunciations import fetch_pronunciations, pronunciations_corpus
 from windtunnel.text.corpora.python_source import python_corpus
 from windtunnel.text.corpora.shakespeare import fetch_shakespeare, shakespeare_corpus
+from windtunnel.text.corpora.tables import KINDS
 
 __all__ = ["CORPORA", "FETCHED", "Corpus", "Truth", "Unit", "listing", "open_corpus", "truth_of"]
 
@@ -36,14 +37,14 @@ def open_corpus(
 
     Args:
         columns: the column of each field of such a file, where they have other names: {"source": "en", "target":
-            "de"}. At least two fields; the first decides the split.
+            "de"}; the first decides the split. {"text": "body"} alone makes each row a document.
 
     Raises:
         DataError: nothing of that name (near matches are offered), no text in it, text that is not UTF-8,
             a unit that does not fit, a corpus that has not been fetched yet, columns that are not there.
     """
-    if columns is not None and (name_or_path in CORPORA or len(columns) < 2):
-        raise DataError(f"columns={dict(columns)}: expected two fields or more, of a .tsv, .csv or .jsonl file")
+    if columns is not None and (name_or_path in CORPORA or (len(columns) < 2 and "text" not in columns)):
+        raise DataError(f"columns={dict(columns)}: expected text, or two fields or more, of a file: {', '.join(KINDS)}")
     if name_or_path in CORPORA:
         corpus = _named(name_or_path, unit)
     elif is_path(name_or_path):

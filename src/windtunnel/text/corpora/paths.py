@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from windtunnel.errors import DataError
+from windtunnel.text.corpora.arrow import is_dataset
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import read_chunks, skipped_as
-from windtunnel.text.corpora.tables import find_table
+from windtunnel.text.corpora.tables import find_table, is_arrow
 
 REASONS = (
     "binary", "UTF-16", "git-LFS pointer", "hidden", "empty", "dead link", "folder read already", "pipe or device",
@@ -22,7 +23,8 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Found:
-    """The text files of a folder or glob in sorted order, and how many entries were passed over, by the reason."""
+    """The text files of a folder or glob in sorted order, or the folder of a dataset, and how many entries were
+    passed over, by the reason."""
 
     files: tuple[Path, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -52,25 +54,31 @@ def expand(text: str) -> Path:
 def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapping[str, str] | None = None) -> Corpus:
     """A corpus of the file, folder or glob `given`.
 
-    `auto` is `line` for a table (see `find_table`), `text` for one other file and `file` for several. What was skipped
-    is in the description.
+    `auto` is `line` for a table (see `find_table`), `file` for one of texts alone, `text` for one other file and
+    `file` for several. What was skipped is in the description.
 
     Raises:
         DataError: when there is no text file in it, the unit does not fit the number of files, or the columns are not
             there.
     """
     found = find(given)
-    if columns is not None and unit not in ("auto", "line"):
-        raise DataError(f"{given}: columns are read by line, and unit={unit} was asked for; leave one of them out")
-    table = find_table(found.files, columns) if unit in ("auto", "line") else None
+    table = find_table(found.files, columns) if _may_be_table(found.files, unit) or columns else None
+    if table and unit == "auto":
+        unit = table.unit
+    if table and unit != table.unit:
+        if columns or unit != "line" or is_arrow(table.path):
+            raise DataError(
+                f"{given}: columns are read by {table.unit}, and unit={unit} was asked for; leave one of them out"
+            )
+        table = None  # lines of a table, as before it was one of texts
     if unit == "auto":
-        unit = "line" if table else "text" if len(found.files) == 1 else "file"
+        unit = "text" if len(found.files) == 1 else "file"
     if unit == "text" and len(found.files) > 1:
         raise DataError(
             f"{given} holds {len(found.files)} files, and the unit text is one running text; "
             "use unit=file (each file a document) or unit=line (each line a document)"
         )
-    if unit == "file" and len(found.files) == 1:
+    if unit == "file" and len(found.files) == 1 and not table:
         raise DataError(
             f"{given} is a single file, and one document cannot be split into train, dev and test; "
             "use unit=text (split by position) or unit=line (each line a document)"
@@ -82,12 +90,21 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
     return Corpus(
         name=expand(given).absolute().name or given,
         unit=unit,
-        description=f"a table of {', '.join(table.columns)}" if table else str(found),
+        description=f"a table of {', '.join(_named(*one) for one in table.columns.items())}" if table else str(found),
         licence="not stated (your own files)",
         origin=str(expand(given).absolute()),
         read=table.documents if table else reader(parts, unit),
         fields=tuple(table.columns) if table else ("text",),
     )
+
+
+def _named(field: str, column: str) -> str:
+    return field if field == column else f"{field} (column {column})"
+
+
+def _may_be_table(files: tuple[Path, ...], unit: str) -> bool:
+    """One file of running text is none, where it is asked for; several are documents."""
+    return len(files) == 1 and (unit != "text" or is_arrow(files[0]))
 
 
 def find(given: str) -> Found:
@@ -97,7 +114,7 @@ def find(given: str) -> Found:
         DataError: when there are none.
     """
     path = expand(given)
-    if path.is_file():
+    if path.is_file() or (path.is_dir() and is_dataset(path)):
         return Found((path,))
     if path.is_dir():
         found = _sort_out(*_walk(path))

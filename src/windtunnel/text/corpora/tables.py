@@ -1,4 +1,5 @@
-"""Tables as corpora of several fields: TSV and CSV with a header, JSONL with an object a line; `.gz` too.
+"""Tables as corpora of one or several fields: TSV and CSV with a header, JSONL with an object a line; `.gz` too.
+Parquet, and folders of Hugging Face's `datasets`, where pyarrow is installed.
 
 TSV knows no quotes: a TAB divides columns, a line break rows. CSV is that of Python's `csv` with doubled quotes. Other
 columns than those that are wanted may be there, and empty lines are passed over.
@@ -13,15 +14,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from windtunnel.errors import DataError
+from windtunnel.text.corpora.arrow import arrow_names, arrow_rows
 from windtunnel.text.corpora.corpus import join_fields, lines
 from windtunnel.text.corpora.files import read_chunks
 
-KINDS = (".tsv", ".csv", ".jsonl")
+KINDS = (".tsv", ".csv", ".jsonl", ".parquet")
 PAIR = {"source": "source", "target": "target"}
 LABELLED = {"text": "text", "label": "label"}
 """The columns that make a file a corpus of pairs, or of texts and labels, without being asked for."""
+TEXTS = ("text", "content", "document", "body", "story")
+"""The column that makes a table a corpus of texts without being asked for, where it has one of these alone."""
 
 
 @dataclass(frozen=True)
@@ -34,36 +39,69 @@ class Table:
     def documents(self) -> Iterator[str]:
         """The documents, each its fields with a TAB between them; a fresh pass each call.
 
+        Of a table of texts alone each is as it stands in its row; empty ones are left out.
+
         Raises:
             DataError: names the line of the first row that is not as the header says or cannot be a document.
         """
+        if list(self.columns) == ["text"]:
+            yield from self._texts()
+            return
         read = _labelled if "label" in self.columns else _values
         for number, row in rows_of(self.path):
             where = f"{self.path}, line {number}"
             yield join_fields(read(row, self.columns, where), where)
+
+    def _texts(self) -> Iterator[str]:
+        for number, row in rows_of(self.path):
+            name, where = self.columns["text"], f"{self.path}, line {number}"
+            if row.get(name, "") is None:
+                continue  # a table's word for an empty text
+            text = _value(row, name, where)
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise DataError(
+                    f"{where}: {name} holds half of a surrogate pair (\\ud800 to \\udfff); write it as UTF-8"
+                )
+            if text:
+                yield text
+
+    @property
+    def unit(self) -> Literal["line", "file"]:
+        """What its documents are like: lines, or texts of any lines."""
+        return "file" if list(self.columns) == ["text"] else "line"
 
 
 def find_table(files: tuple[Path, ...], columns: Mapping[str, str] | None) -> Table | None:
     """The table in `files`, or None where they are plain text.
 
     Args:
-        columns: the column of each field; None means `source` and `target`, or `text` and `label`, if it has both.
+        columns: the column of each field; None means `source` and `target`, or `text` and `label`, if it has both, or
+            one of `TEXTS`.
 
     Raises:
         DataError: columns are asked for that are not there, or that stand there twice.
     """
     path = files[0]
-    if len(files) > 1 or kind_of(path) not in KINDS:
+    if len(files) > 1 or not (kind_of(path) in KINDS or path.is_dir()):
         if columns is not None:
             given = path if len(files) == 1 else f"{len(files)} files"
             raise DataError(f"columns are those of one file, {', '.join(KINDS)} or one of these as .gz; got {given}")
         return None
     names = column_names(path)
-    wanted = columns or next((known for known in (PAIR, LABELLED) if {*known.values()} <= {*names}), None)
+    wanted = columns or guess_columns(names)
+    if wanted is None and is_arrow(path):
+        raise DataError(f"{path}: which column holds the texts? It has {', '.join(names)}; say --column text=NAME")
     if wanted is None:
         return None
     require_columns(path, names, wanted.values())
     return Table(path, dict(wanted))
+
+
+def guess_columns(names: Sequence[str]) -> Mapping[str, str] | None:
+    """The column of each field that a table means by its names; None where that is not plain."""
+    texts = [name for name in names if name in TEXTS]
+    known = next((known for known in (PAIR, LABELLED) if {*known.values()} <= {*names}), None)
+    return known or ({"text": texts[0]} if len(texts) == 1 else None)
 
 
 def require_columns(path: Path, names: Sequence[str], wanted: Collection[str]) -> None:
@@ -92,6 +130,11 @@ def kind_of(path: Path) -> str:
     return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
 
 
+def is_arrow(path: Path) -> bool:
+    """Whether pyarrow reads it: a Parquet file, or the folder of a dataset."""
+    return kind_of(path) == ".parquet" or path.is_dir()
+
+
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     """The rows of a table, each with the number of its first line; of TSV and CSV every value is a string.
 
@@ -99,11 +142,15 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
         DataError: names the line of the first row that is not as the header says, or no object.
     """
     kind = kind_of(path)
+    if is_arrow(path):
+        return arrow_rows(path)
     return _objects(path) if kind == ".jsonl" else _rows(path, kind)
 
 
 def column_names(path: Path) -> list[str]:
     """The names of the columns; none when the beginning of the file (1 MiB) is no such table."""
+    if is_arrow(path):
+        return arrow_names(path)
     kind, beginning = kind_of(path), lines(islice(read_chunks(path), 1))
     try:
         if kind != ".jsonl":

@@ -1,0 +1,117 @@
+"""Tables whose rows are documents of language modelling: CSV, TSV, JSONL, Parquet, a dataset on disk."""
+
+import gzip
+import json
+import sys
+
+import pytest
+
+from windtunnel.errors import DataError, MissingExtra
+from windtunnel.text.corpora import open_corpus
+
+TEXTS = ["one, two", 'a "quoted" line\nand another', "ä€"]
+
+
+def write(path, kind):
+    rows = [{"id": n, "body": text, "stars": 3} for n, text in enumerate(TEXTS)]
+    if kind == "csv":
+        cells = ('"' + text.replace('"', '""') + '"' for text in TEXTS)
+        path.write_text("id,body\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)) + '9,""\n')
+    elif kind == "jsonl.gz":
+        path.write_bytes(gzip.compress("\n".join(map(json.dumps, [*rows, {"body": None}])).encode()))
+    elif kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        dataset(path, rows)
+
+
+def dataset(folder, rows, more=()):
+    """What `Dataset.save_to_disk` writes: streams of record batches, and their names."""
+    pyarrow = pytest.importorskip("pyarrow")
+    folder.mkdir(parents=True)
+    names = []
+    for number, part in enumerate([rows[:2], rows[2:]]):
+        table = pyarrow.Table.from_pylist(part)
+        names.append(f"data-0000{number}-of-00002.arrow")
+        with pyarrow.ipc.new_stream(str(folder / names[-1]), table.schema) as stream:
+            stream.write_table(table)
+    (folder / "dataset_info.json").write_text("{}")
+    files = [{"filename": name} for name in names]
+    (folder / "state.json").write_text(json.dumps({"_data_files": files, **dict(more)}))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl.gz", "parquet", "dataset"])
+def test_each_row_is_a_document_of_its_column(kind, tmp_path):
+    path = tmp_path / f"mine.{kind}"
+    write(path, kind)
+    corpus = open_corpus(str(path), columns={"text": "body"})
+    assert (list(corpus.read()), corpus.unit, corpus.fields) == (TEXTS, "file", ("text",))
+    assert list(open_corpus(str(path)).read()) == TEXTS  # body is plain
+    assert open_corpus(str(path), "file", {"text": "body"}).unit == "file"  # as a run records it
+
+
+def test_tsv_rows_are_documents(tmp_path):
+    (tmp_path / "a.tsv").write_text("n\tcontent\n1\tone\n2\ttwo\n")
+    corpus = open_corpus(str(tmp_path / "a.tsv"))
+    assert (list(corpus.read()), corpus.description) == (["one", "two"], "a table of text (column content)")
+
+
+def test_only_a_plain_name_is_guessed(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("title,said\nx,one\n")
+    assert open_corpus(str(path)).unit == "text"
+    path.write_text("text,body\nx,one\n")
+    assert open_corpus(str(path)).unit == "text"
+    path.write_text("text,label\nx,one\n")
+    assert open_corpus(str(path)).fields == ("text", "label")
+
+
+def test_runs_of_before_read_such_a_table_as_they_did(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("n,text\n1,one\n")
+    assert list(open_corpus(str(path), "text").read()) == ["n,text\n1,one\n"]
+    assert list(open_corpus(str(path), "line").read()) == ["n,text", "1,one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "message"),
+    [
+        ("n,body\n1,one\n", {"text": "boddy"}, "no column 'boddy'; did you mean 'body'"),
+        ("n,body\n1,one\n", {"source": "body"}, "expected text, or two fields or more"),
+        ("n,body\n1,\n", {"text": "body"}, "holds no text"),
+        ("n,body\n1\n", {"text": "body"}, "line 2: expected 2 columns"),
+    ],
+)
+def test_what_is_no_such_table_is_refused(content, columns, message, tmp_path):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        open_corpus(str(tmp_path / "a.csv"), columns=columns)
+    (tmp_path / "a.jsonl").write_text('{"body": 3}\n')
+    with pytest.raises(DataError, match="line 1: body is 3, expected a string in quotes"):
+        open_corpus(str(tmp_path / "a.jsonl"))
+
+
+def test_datasets_that_cannot_be_read_as_they_are_say_why(tmp_path):
+    rows = [{"said": text} for text in TEXTS]
+    dataset(tmp_path / "d" / "train", rows)
+    with pytest.raises(DataError, match=r"which column holds the texts\? It has said; say --column text=NAME"):
+        open_corpus(str(tmp_path / "d" / "train"))
+    (tmp_path / "d" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    with pytest.raises(DataError, match=r"holds several splits; give one of them: .*d/train"):
+        open_corpus(str(tmp_path / "d"))
+    dataset(tmp_path / "picked", rows, {"_indices_data_files": [{"filename": "indices.arrow"}]})
+    with pytest.raises(DataError, match="is a selection of rows; save it with flatten_indices"):
+        open_corpus(str(tmp_path / "picked"), columns={"text": "said"})
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="cannot be read as Parquet or a dataset"):
+        open_corpus(str(tmp_path / "no.parquet"))
+    with pytest.raises(DataError, match="columns are read by file, and unit=line was asked for"):
+        open_corpus(str(tmp_path / "d" / "train"), "line", {"text": "said"})
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'windtunnel\[data\]'"):
+        open_corpus(str(tmp_path / "a.parquet"))
