@@ -81,7 +81,7 @@ def draw(result: dict[str, Any], path: str) -> None:
     losses = [point["loss"] for point in result["curve"]]
     axes.plot(minutes[1:], losses[1:], color="#0072B2", marker=".", label="two CPU cores")
     axes.axhline(A100, color="#555555", linestyle="--", label=f"nanoGPT on an A100 after three minutes: {A100}")
-    axes.set(xlabel="minutes, with evaluations and compilation", ylabel="dev loss (nats a character)", xlim=(0, None))
+    axes.set(xlabel="minutes, with evaluations and compilation", ylabel="dev loss (nats per character)", xlim=(0, None))
     axes.set_title(f"{result['n_parameters'] / 1e6:.1f}M parameters on tinyshakespeare")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)

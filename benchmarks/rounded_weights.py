@@ -26,7 +26,7 @@ from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.run import TrainedModel, load
 
-CLAIM = "weights in bf16 or int8, and evaluation in bf16, change the dev loss by less than 0.001 nats a token"
+CLAIM = "weights in bf16 or int8, and evaluation in bf16, change the dev loss by less than 0.001 nats per token"
 SMALL = 0.001
 
 

@@ -83,8 +83,8 @@ def test_arms_are_compared_by_accuracy(windtunnel, reviews):
     assert set(found["judgements"][0]["others"]) == {"loss", "macro_f1"}
     assert not [note for note in found["notes"] if "sees the tokens that it is to predict" in note]
     shown = windtunnel("compare", *reviews, *[word for word in varied if word != "--json"], *QUICK, "--out", "runs")[1]
-    assert "nats a text" in " ".join(shown.split())
-    assert "nats a token" not in " ".join(shown.split())
+    assert "nats per text" in " ".join(shown.split())
+    assert "nats per token" not in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -424,7 +424,7 @@ def test_of_another_text_all_of_it_is_read_and_the_perplexity_stands_beside_the_
     loss = found["scores"]["loss"]["estimate"]
     assert found["perplexity"]["estimate"] == pytest.approx(np.exp(loss))
     _, out, _ = windtunnel("evaluate", "import-hf", "--corpus", page, "--split", "all")
-    assert f"nats a token, perplexity {np.exp(loss):.2f}, on the whole text of" in out
+    assert f"nats per token, perplexity {np.exp(loss):.2f}, on the whole text of" in out
     page.write_text("ann an")  # shorter than the context
     short = document("evaluate", "import-hf", "--corpus", page, "--split", "all")["seeds"][0][1]
     ids = torch.from_numpy(trained.tokenizer.encode("ann an"))

@@ -194,7 +194,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(names, tmp_path, recipe):
 
 
 def test_it_learns_more_than_how_frequent_each_letter_is(tmp_path):
-    """Names have a unigram entropy of 2.82 nats a token."""
+    """Names have a unigram entropy of 2.82 nats per token."""
     events = list(fit(short(mlp("names"), "train.steps=400", "train.eval_every=400"), tmp_path / "run"))
     first, last = (e.loss for e in events if isinstance(e, Evaluation))
     assert abs(first - math.log(27)) < 0.05

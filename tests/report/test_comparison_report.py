@@ -27,12 +27,12 @@ from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.training.events import Evaluation, Sample, Started, Step, Stopped
 
 EVIL = "</script><script>alert(1)</script>"
-BITS = 0.5  # bits a byte of a nat a token, here
+BITS = 0.5  # bits per byte of a nat per token, here
 
 
-def made(losses, missing=(), diverged=(), unit="nats a token", documents=True, cost=1.0):
+def made(losses, missing=(), diverged=(), unit="nats per token", documents=True, cost=1.0):
     """A comparison of arms with these losses, one a seed; the arms but the baseline cost `cost` times as much."""
-    in_unit = BITS if unit == "bits a byte" else 1.0
+    in_unit = BITS if unit == "bits per byte" else 1.0
     arms = []
     for name, values in losses.items():
         times, runs = cost if arms else 1.0, []
@@ -61,13 +61,13 @@ def made(losses, missing=(), diverged=(), unit="nats a token", documents=True, c
         finished = [x for x in own if math.isfinite(x)]
         d, over = verdict.difference, mean_or_nothing(finished)
         drawn = Estimate(d.estimate, d.estimate - 0.0625, d.estimate + 0.0625, 99, "bootstrap") if documents else None
-        other, factor = ("loss", 1.0) if unit == "bits a byte" else ("bits_per_byte", BITS)
+        other, factor = ("loss", 1.0) if unit == "bits per byte" else ("bits_per_byte", BITS)
         others = {other: mean_or_nothing([x * factor / in_unit for x in finished])}
         limit = "documents" if drawn and len(own) > 1 else None
         sentence = f"{verdict.arm} against {arms[0].name}: {verdict.word}"
         args = (verdict, needed, d.estimate / level, others, over, drawn, limit, tuple(pairs[verdict.arm]), sentence)
         judgements.append(Judgement(verdict.arm, *args))
-    metric = "loss" if unit == "nats a token" else "bits_per_byte"
+    metric = "loss" if unit == "nats per token" else "bits_per_byte"
     told = (
         ("held-out text: the same 99 lines",),
         ("a note to bear in mind",),
@@ -92,7 +92,7 @@ CASES = {
     "diverged": made(losses({"base": 2.2, "b": 2.1, "c": 2.1}), diverged={("b", 2), *(("c", i) for i in range(6))}),
     "missing": made(losses({"base": 2.2, "b": 2.1, "c": 2.1}), missing={("b", 2), *(("c", i) for i in range(6))}),
     "nothing": made(losses({"base": 2.2, "b": 2.1}, n=1), missing={("base", 0), ("b", 0)}),
-    "bits": made(losses({"base": 2.2, "good": 2.1}), unit="bits a byte", documents=False),
+    "bits": made(losses({"base": 2.2, "good": 2.1}), unit="bits per byte", documents=False),
     "equal": made({"base": [2.2] * 4, "good": [2.1] * 4}),
     "evil": made(losses({EVIL: 2.2, "[red]$x_1$ \\frac{": 2.1}, n=4)),
 }

@@ -316,7 +316,7 @@ def test_opening_names_the_file_with_one_flipped_bit(tmp_path: Path) -> None:
 
 
 def test_every_digit_of_the_manifest_is_guarded(tmp_path: Path) -> None:
-    """A digit more in `n_bytes` made ten times fewer bits a byte of the same loss."""
+    """A digit more in `n_bytes` made ten times fewer bits per byte of the same loss."""
     folder = prepare(corpus("line", *LINES), TextConfig(tokenizer="bytes"), tmp_path).folder
     path = folder / "manifest.json"
     right = path.read_bytes()

@@ -60,7 +60,7 @@ class ArmResult:
 
     @property
     def loss(self) -> Estimate | None:
-        """The mean loss in nats a target."""
+        """The mean loss in nats per target."""
         return self.scores.get("loss")
 
 
@@ -155,7 +155,7 @@ class Comparison:
         if self.is_of_programs:
             return metric
         classifies = self.metric == ACCURACY.name  # so that a loss is of a whole text
-        return "nats a text" if classifies and metric == LOSS.name else METRICS[metric].title
+        return "nats per text" if classifies and metric == LOSS.name else METRICS[metric].title
 
     @property
     def complete(self) -> bool:

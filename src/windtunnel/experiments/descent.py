@@ -37,7 +37,7 @@ MINI, ONE, FULL = "mini-batch", "stochastic", "full batch"
 STREAM, BUFFER, STORED = "stream, one at a time", "stream, batches of 32", "stored, again and again"
 RATES = {1: 0.03, 32: 0.3, 1024: 0.3}
 TARGETS = (2.5, 2.4)
-"""Dev losses, nats a token."""
+"""Dev losses, nats per token."""
 GPU = 16 * 2**30
 
 
@@ -184,7 +184,7 @@ def times(sized: Comparison) -> Findings:
     lowest = min(min(curve["loss"]) for own in curves.values() for curve in own)
     panels = [
         lines({name: [(curve[unit], curve["loss"]) for curve in own] for name, own in curves.items()},
-              {"targets": TARGETS}, log="x", xlabel=title, ylabel="dev loss, nats a token", ylim=(lowest - 0.05, 3.4))
+              {"targets": TARGETS}, log="x", xlabel=title, ylabel="dev loss, nats per token", ylim=(lowest - 0.05, 3.4))
         for unit, title in (("steps", "steps"), ("examples", "names seen"), ("seconds", "seconds of training"))
     ]  # fmt: skip
     yield draw("curves", *panels, share="y")

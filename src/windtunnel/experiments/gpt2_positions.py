@@ -100,12 +100,12 @@ def longer_windows(losses: Losses, margin: float) -> Findings:
         for times in TIMES[1:] if own[TIMES[-1]] else ():
             rise = paired_difference(own[1], own[times])
             statement = f"{kind}: at {times} contexts the loss is no higher than at one"
-            yield ROW.within(statement, rise, high=margin, shown=f"{interval(rise, '+.4f')} nats a token")
+            yield ROW.within(statement, rise, high=margin, shown=f"{interval(rise, '+.4f')} nats per token")
     means = {kind: {n: mean_interval(x) for n, x in own.items() if x} for kind, own in losses.items()}
     heads = ("position", *(f"{times} context{'s' * (times > 1)}" for times in TIMES))
     rows = ((kind, *(own.get(times, "cannot") for times in TIMES)) for kind, own in means.items())
-    yield table("Dev loss in windows longer than those of training, nats a token", heads, rows)
+    yield table("Dev loss in windows longer than those of training, nats per token", heads, rows)
     curves = {kind if TIMES[-1] in own else f"{kind} (cannot read more)": ([*own], [*own.values()])
               for kind, own in means.items()}  # fmt: skip
-    xlabel, ylabel = "length of the windows, in contexts of training", "dev loss, nats a token"
+    xlabel, ylabel = "length of the windows, in contexts of training", "dev loss, nats per token"
     yield draw("longer-windows", lines(curves, ticks=TIMES, log="x", xlabel=xlabel, ylabel=ylabel))

@@ -132,7 +132,7 @@ def costs(claims: Sequence[Claim]) -> Drawing | None:
             title = TITLES[claim.id]
             found.setdefault(title, {})[claim.statement.partition(":")[0]] = Estimate(**own)
     rows = [name for own in found.values() for name in own]
-    label = "loss against GPT-2's, nats a token"
+    label = "loss against GPT-2's, nats per token"
     return draw("alterations", dots(found, rows, down={"no change": 0}, xlabel=label)) if rows else None
 
 

@@ -180,9 +180,9 @@ def honestly(found: Comparison, arms: Sequence[str], n: int) -> Steps[Honest]:
     ways = ("read in whole windows, as training prints it", "read from the tokens before it alone")
     means = {way: {name: mean_interval([both[i] for both in own]) for name, own in losses.items()}
              for i, way in enumerate(ways)}  # fmt: skip
-    title = "Loss of the same held-out tokens, nats a token, 95 % t intervals over the seeds"
+    title = "Loss of the same held-out tokens, nats per token, 95 % t intervals over the seeds"
     yield table(title, ("arm", *ways), ((name, *(means[way][name] for way in ways)) for name in losses))
-    xlabel = "loss of the same held-out tokens, nats a token"
+    xlabel = "loss of the same held-out tokens, nats per token"
     yield draw("leak", dots(means, [*losses], xlim=(0, None), xlabel=xlabel))
     return losses
 
@@ -193,4 +193,4 @@ def worth(honest: Honest) -> Findings:
         ours, theirs = ([alone for _, alone in honest[arm]] for arm in (OURS, name))
         worse = paired_difference(ours, theirs)
         statement = f"{name}: from the tokens before alone it predicts worse than GPT-2"
-        yield E5.within(statement, worse, low=0, shown=f"{interval(worse, '+.4f')} nats a token")
+        yield E5.within(statement, worse, low=0, shown=f"{interval(worse, '+.4f')} nats per token")

@@ -111,4 +111,4 @@ def theirs_is_best(h: int, losses: Mapping[float, Sequence[float]]) -> Claim:
     if best == THEIR_LR:
         return ISOFLOP.shows(statement, True, f"{best:g} is the best", best=best)
     gap = paired_difference(losses[best], losses[THEIR_LR])
-    return ISOFLOP.within(statement, gap, high=0.0, shown=f"{interval(gap, '+.3f')} nats a token above {best:g}")
+    return ISOFLOP.within(statement, gap, high=0.0, shown=f"{interval(gap, '+.3f')} nats per token above {best:g}")

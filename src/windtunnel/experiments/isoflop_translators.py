@@ -127,7 +127,7 @@ def larger(*read: tuple[Design, Points, str]) -> Findings:
         gap = difference((points, sizes[best]), (points, sizes[widths[-1]]), design.most)
         yield CURVES.within(
             f"larger is always better: at {design.most:.2g} FLOPs h {widths[-1]} is below h {best} ({how})", gap,
-            high=-SOME, printed="larger is better", shown=f"{interval(gap, '+.3f')} nats a token",
+            high=-SOME, printed="larger is better", shown=f"{interval(gap, '+.3f')} nats per token",
         )  # fmt: skip
 
 
@@ -168,12 +168,12 @@ def what_changes(design: Design, source: Points, long: Points, own: Points) -> F
         n = float(design.costs[h].parameters)
         gap = difference((source, n), (long, n), design.most)
         yield ISOFLOP.within(f"the rule's rate and batch: a lower loss at {design.most:.2g} FLOPs, h {h}", gap,
-                             high=-SOME, shown=f"{interval(gap, '+.3f')} nats a token")  # fmt: skip
+                             high=-SOME, shown=f"{interval(gap, '+.3f')} nats per token")  # fmt: skip
     for budget, widths in design.sizes.items():
         n = float(design.costs[widths[len(widths) // 2]].parameters)
         gap = difference((long, n), (own, n), budget)
         yield ISOFLOP.within(f"a schedule that ends there: a lower loss at {budget:.2g} FLOPs, N {n:,.0f}", gap,
-                             high=-SOME, shown=f"{interval(gap, '+.3f')} nats a token")  # fmt: skip
+                             high=-SOME, shown=f"{interval(gap, '+.3f')} nats per token")  # fmt: skip
 
 
 def answers(found: Mapping[str, Scaling], between: Mapping[str, Scaling]) -> Findings:
@@ -249,7 +249,7 @@ def fresh(design: Design, rates: Rates, own: Ends) -> Findings:
         n = float(design.costs[h].parameters)
         gap = difference((repeated, n), (points, n), new.most)
         yield E32.within(f"fresh words: a lower loss on the same held-out words at {new.most:.2g} FLOPs, h {h}", gap,
-                         high=-SOME, shown=f"{interval(gap, '+.3f')} nats a token")  # fmt: skip
+                         high=-SOME, shown=f"{interval(gap, '+.3f')} nats per token")  # fmt: skip
     found = [fit_scaling(one, repeat_data=True) for one in (repeated, points)]
     yield from moved(*found)
     yield Drawing("isoflop-fresh", scaling_figures(found[1])["isoflop"])

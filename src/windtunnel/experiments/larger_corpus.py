@@ -197,7 +197,7 @@ def judged(found: Mapping[str, Copied]) -> Findings:
     heads = ("trained on", "8-grams copied", "of held-out text", "loss, trained on", "loss, held out")
     titles = {"whole": "the whole text", "part": "a part of it"}
     rows = [(titles[name], own.share, own.held_out, own.train, own.dev) for name, own in found.items()]
-    yield table("What is copied, beside the loss in nats a token", heads, rows)
+    yield table("What is copied, beside the loss in nats per token", heads, rows)
     shown_texts = [(name, own.texts[i]) for name, own in found.items() for i in (0, -1)]
     rows_of_text = [(titles[name], " ".join(text.split())[:200]) for name, text in shown_texts]
     yield table("What they wrote", ("trained on", "text"), rows_of_text)
@@ -206,4 +206,4 @@ def judged(found: Mapping[str, Copied]) -> Findings:
 def losses_drawn(folders: Mapping[str, Path]) -> Drawing:
     """The loss of every step."""
     curves = {name: (range(1, len(own) + 1), own) for name, own in ((n, losses_of(f)) for n, f in folders.items())}
-    return draw("losses", lines(curves, xlabel="step", ylabel="loss, nats a token"))
+    return draw("losses", lines(curves, xlabel="step", ylabel="loss, nats per token"))

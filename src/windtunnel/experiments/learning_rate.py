@@ -125,7 +125,7 @@ def examined(exams: Mapping[float, Examination]) -> Findings:
         said = "; ".join(f"{f.name}: {f.evidence}; cure: {f.cure}" for f in findings)
         shown = said or f"no finding about the rate in {exam.steps} steps"
         yield ROW.shows(statement, named == ([name] if name else []), shown, name, findings=named, lr=rate)
-    tried, ylabel = next(iter(exams.values())).range, "loss, nats a token"
+    tried, ylabel = next(iter(exams.values())).range, "loss, nats per token"
     left = lines(
         {"range test, smoothed": (tried.lrs, tried.smoothed)}, down={f"lr {rate:g}": rate for rate in exams}, log="x",
         xlabel="learning rate, rising in one training", ylabel=ylabel,
@@ -161,7 +161,7 @@ def story(stories: Stories, slow: int) -> Findings:
     """How slow it was, and how far the loss rose again, in nats over all steps after the raise."""
     before = [(losses[0] - losses[slow]) / slow for losses in stories[GOOD]]
     after = [(losses[slow] - losses[-1]) / (len(losses) - 1 - slow) for losses in stories[GOOD]]
-    shown = f"{mean_interval(before)} nats a step, and {mean_interval(after)} when the rate is raised to {GOOD:g}"
+    shown = f"{mean_interval(before)} nats per step, and {mean_interval(after)} when the rate is raised to {GOOD:g}"
     statement, faster = f"before: the loss falls slowly at lr {SMALL:g}", paired_difference(before, after)
     yield ROW.within(statement, faster, TINY, printed="very slow", shown=shown)
     risen = {rate: [float(np.diff(losses[slow:]).clip(min=0).sum()) for losses in own] for rate, own in stories.items()}
@@ -172,7 +172,7 @@ def story(stories: Stories, slow: int) -> Findings:
         f"{GOOD:g} by {np.mean(risen[GOOD]):.2f}; difference {{}}",
     )  # fmt: skip
     curves = {f"raised to {rate:g}": (range(len(own[0])), own) for rate, own in stories.items()}
-    panel = lines(curves, down={"the rate is raised": slow}, xlabel="step", ylabel="loss of all names, nats a token")
+    panel = lines(curves, down={"the rate is raised": slow}, xlabel="step", ylabel="loss of all names, nats per token")
     yield draw("story", panel)
 
 

@@ -123,7 +123,7 @@ def curves(events: Mapping[str, Sequence[Sequence[Event]]]) -> Drawing:
     blind = {"blind guess": math.log(27)}
     panels = [
         lines(both, blind, title="marks: dev; lines: train, smoothed", ylim=(low - 0.05, 3.6),
-              xlabel="step", ylabel="loss, nats a token"),
+              xlabel="step", ylabel="loss, nats per token"),
         lines(both, blind, title="the second half, closer", ylim=(low - 0.01, high + 0.01), xlabel="step",
               xlim=(max(dev) / 2, max(dev) * 1.02)),
     ]  # fmt: skip

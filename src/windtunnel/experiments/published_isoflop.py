@@ -35,7 +35,7 @@ LOSSES = {
     6.4e11: {32: 1.042, 48: 0.683, 64: 0.597, 96: 0.664, 128: 0.926},
     1.28e12: {48: 0.552, 64: 0.438, 96: 0.280, 128: 0.526},
 }
-"""Held-out losses in nats a token where one run a width passes a budget, by a polynomial of degree 5 in FLOPs."""
+"""Held-out losses in nats per token where one run a width passes a budget, by a polynomial of degree 5 in FLOPs."""
 SPENT = {16: 0.2216e12, 32: 0.6853e12, 48: 1.3949e12, 64: 2.3503e12, 96: 4.9988e12, 128: 8.6307e12}
 LOWEST = {16: 1.494, 32: 1.030, 48: 0.486, 64: 0.362, 96: 0.122, 128: 0.132}
 """FLOPs of the whole runs, and the lowest loss of each."""
@@ -268,7 +268,7 @@ def curves_figure(curves: Sequence[Curve]) -> Drawing:
 
 def two_courses(raw: Mapping[str, charts.Curve], title: str, smooth: Mapping[str, charts.Curve]) -> Drawing:
     """Held-out losses against FLOPs, as they were, under a title, and beside them as the polynomial."""
-    settings: dict[str, Any] = {"log": "x", "xlabel": "FLOPs", "ylabel": "held-out loss, nats a token"}
+    settings: dict[str, Any] = {"log": "x", "xlabel": "FLOPs", "ylabel": "held-out loss, nats per token"}
     beside = {title: raw, "polynomial of degree 5": smooth}
     panels = [charts.lines(courses, title=named, **settings) for named, courses in beside.items()]
     return draw("curves", *panels, share="y")

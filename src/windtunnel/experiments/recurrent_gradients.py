@@ -301,8 +301,8 @@ def trained_claims(
     yield RECURRENCE.within(statement, mean_interval(rates[FREE]), high=STEP, printed="1/16", shown=shown)
     costs = paired_difference(losses[FREE], losses[HELD])
     statement = "holding σ_max(W) at 1/4 in training costs no loss (less than .01 nats)"
-    yield RECURRENCE.within(statement, costs, high=0.01, shown="{} nats a letter on dev")
-    heads = ("recurrence", "σ_max(W)", "dev loss, nats a letter", "a letter multiplies by", "most of the bound")
+    yield RECURRENCE.within(statement, costs, high=0.01, shown="{} nats per letter on dev")
+    heads = ("recurrence", "σ_max(W)", "dev loss, nats per letter", "a letter multiplies by", "most of the bound")
     rows = (
         (name, mean_interval(top[name]), mean_interval(losses[name]), mean_interval(rates[name]), excess[name])
         for name in models

@@ -59,7 +59,7 @@ MORE = 1e-9
 
 @dataclass(frozen=True)
 class Seen:
-    """Predictions of some texts. loss: nats a text. right: whether the label of each is predicted, (N,)."""
+    """Predictions of some texts. loss: nats per text. right: whether the label of each is predicted, (N,)."""
 
     loss: float
     right: Floats
@@ -229,7 +229,7 @@ def _curves(courses: Courses) -> Findings:
             found = {split: np.array([[getattr(one, what) for one in c.seen[split]] for c in own])
                      for split in ("train", "dev")}  # fmt: skip
             curves = {split: (own[0].steps, values) for split, values in found.items()}
-            unit = "nats a text" if what == "loss" else what
+            unit = "nats per text" if what == "loss" else what
             panels.append(lines(curves, across, title=f"{name}: {what}", xlabel="step", ylabel=unit))
     yield draw("curves", *panels, size=(10.0, 11.0), columns=2)
 
@@ -243,7 +243,7 @@ def _last_and_best(own: Sequence[Course]) -> Findings:
         for split, found in (parts | {"test": [one.test[what] for one in own]}).items():
             means = (mean_interval([getattr(one, value) for one in found]) for value in ("loss", "accuracy"))
             rows.append((f"{what} on dev" if what == "best" else what, split, *means))
-    yield table(f"{GPT}: two checkpoints, over seeds", ("checkpoint", "", "nats a text", "accuracy"), rows)
+    yield table(f"{GPT}: two checkpoints, over seeds", ("checkpoint", "", "nats per text", "accuracy"), rows)
     worse = mean_interval([one.test["last"].loss - one.test["best"].loss for one in own])
     steps = ", ".join(str(one.steps[one.best]) for one in own)
     yield E14.within(
@@ -275,7 +275,7 @@ def _baselines_and_arms(trained: TrainedModel, courses: Courses) -> Steps[dict[s
                   for some in (best, last) for value in ("accuracy", "loss")]  # fmt: skip
         shown["best on dev"][name], shown["last"][name] = values[0], values[2]
         rows.append((name, *values, _beside(right[name], right[NGRAMS])))
-    heads = ("", "accuracy, best on dev", "nats a text", "accuracy, last", "nats a text", "best minus n-grams")
+    heads = ("", "accuracy, best on dev", "nats per text", "accuracy, last", "nats per text", "best minus n-grams")
     yield table(f"On the {len(true):,} of the test: baselines over texts, arms over seeds", heads, rows)
     names = [*known, *courses]
     yield draw("scores", dots(shown, names, xlabel="test accuracy, 95 % intervals"), size=(8.0, 4.2))

@@ -107,7 +107,7 @@ def losses(at: Setting, learned: Learned) -> Findings:
     own, true = example_losses(learned.model, learned.sentences.judged), learned.sentences.true_losses()
     tokens = float(np.mean([len(row) for row in true]))
     above = mean_interval([float(a.sum() - b.sum()) / tokens for a, b in zip(own, true, strict=True)])
-    shown = f"{masked(own):.4f} nats a token, the truth has {masked(true):.4f}: {{}} more"
+    shown = f"{masked(own):.4f} nats per token, the truth has {masked(true):.4f}: {{}} more"
     statement = f"trained, it is within {CLOSE} nats of the lowest loss that any model can reach"
     yield LOSS.within(statement, above, high=CLOSE, shown=shown)
     shown = f"floor {masked(true):.4f} without padding, {diluted(true):.4f} in minibatches of 4 that count it"
@@ -134,7 +134,7 @@ def panels(learned: Learned, floor: float) -> tuple[Panel, Panel]:
     curves = {learned.tokenizer.token(id): (steps, [learned.watched[s][id] for s in steps]) for id in best}
     marks = {"true": [float(true[id]) for id in best]}
     n = range(1, len(learned.losses) + 1)
-    left = lines({"minibatch": (n, learned.losses)}, {"floor": floor}, xlabel="step", ylabel="loss, nats a token")
+    left = lines({"minibatch": (n, learned.losses)}, {"floor": floor}, xlabel="step", ylabel="loss, nats per token")
     return left, lines(curves, marks, xlabel="step", ylabel=f'probability after "{prompt}"')
 
 

@@ -56,7 +56,7 @@ def training_on_many_devices(at: Setting) -> Findings:
     yield from killed(codes, runs)
     yield from memory(held(runs / "alone", ALONE), seen)
     yield draw("losses", lines({name: (range(1, steps + 1), losses_of(runs / name)) for name in DRAWN},
-                               xlabel="step", ylabel="loss, nats a token"))  # fmt: skip
+                               xlabel="step", ylabel="loss, nats per token"))  # fmt: skip
 
 
 DRAWN = ("alone", "ddp", "fsdp")

@@ -73,7 +73,7 @@ def translate_sentence(at: Setting) -> Findings:
     yield exact(made)
     rows = [row for trained, own in zip(loaded, made, strict=True) for row in rows_of(trained, own, where)]
     yield table("The sentence, word by word", HEADS, rows)
-    yield table("Words that no run has seen", ("seed", "loss, nats a token", "right"),
+    yield table("Words that no run has seen", ("seed", "loss, nats per token", "right"),
                 (held_out(trained) for trained in loaded))  # fmt: skip
     yield from attention(loaded[0], made[0])
 

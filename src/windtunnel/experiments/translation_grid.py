@@ -171,7 +171,7 @@ def effects(scores: Mapping[str, Scores]) -> Findings:
         yield ROW.within(share, exact[name], low=SOME, shown=f"{interval(exact[name], '+.4f')} of all words")
     for h in SIZES:
         yield higher(more_words(scores["loss"], h), "all else equal", h)
-    heads = ("effect", "loss, nats a token", "share of words right")
+    heads = ("effect", "loss, nats per token", "share of words right")
     yield table("Effects, all else equal, 95 % intervals over seeds", heads,
                 ((name, *(interval(own[name], "+.4f") for own in (loss, exact))) for name in loss))  # fmt: skip
 
@@ -243,7 +243,7 @@ def orderings(own: Scores, common: Scores) -> Findings:
 
 def nats(difference: Estimate) -> str:
     """A difference of losses with its interval."""
-    return f"{interval(difference, '+.4f')} nats a token"
+    return f"{interval(difference, '+.4f')} nats per token"
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
@@ -274,5 +274,5 @@ def losses_figure(equal: Scores, own: Scores, common: Scores) -> Drawing:
         "its design, same words": {name_of(cell): mean_interval(common[cell]) for cell in PRINTED},
         "all else equal, same words": {name_of(cell): mean_interval(equal[cell]) for cell in PRINTED},
     }
-    return draw("losses", dots(series, [name_of(cell) for cell in PRINTED], log="x", xlabel="loss, nats a token"),
+    return draw("losses", dots(series, [name_of(cell) for cell in PRINTED], log="x", xlabel="loss, nats per token"),
                 size=(8.0, 4.4))  # fmt: skip

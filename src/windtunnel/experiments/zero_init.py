@@ -188,7 +188,7 @@ def loss_figure(losses: Sequence[Sequence[float]], floor: float) -> Drawing:
     panel = lines(
         {f"train, smoothed, {len(losses)} seeds": (range(len(curves[0])), curves)},
         {f"blind guess, ln 27 = {blind:.4f}": blind, f"unigram entropy {floor:.4f}": floor},
-        title="All weights zero: the output bias alone", xlabel="step", ylabel="loss, nats a token",
+        title="All weights zero: the output bias alone", xlabel="step", ylabel="loss, nats per token",
     )  # fmt: skip
     return draw("loss", panel)
 

@@ -24,7 +24,7 @@ class Score:
 
     n: the sources. exact: the share whose target is right as a whole (1 - it is the word error rate). edits: per
     character of the right targets; tokens: per phoneme or word of them, None where targets are not counted so.
-    loss: nats a token of the right targets, None for what no model wrote.
+    loss: nats per token of the right targets, None for what no model wrote.
     """
 
     name: str

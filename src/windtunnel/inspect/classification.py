@@ -34,7 +34,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracy with Wilson's interval, macro-F1 and the loss in nats a text with bootstrap intervals over texts."""
+    """Accuracy with Wilson's interval, macro-F1 and the loss in nats per text with bootstrap intervals over texts."""
 
     accuracy: Estimate
     macro_f1: Estimate

@@ -94,7 +94,7 @@ def baselines_table(found: Judged) -> Table:
         apart = f"{interval(one.difference, '+.3f')}" if one.difference else ""
         verdict = f"{one.word}, {p_is(one.p)}" if one.p is not None else one.how
         rows.append((one.name, *_scores(one.scores), apart, verdict))
-    return table("", ("", "accuracy", "macro-F1", "nats a text", "this minus it", "this is, by McNemar"), rows)
+    return table("", ("", "accuracy", "macro-F1", "nats per text", "this minus it", "this is, by McNemar"), rows)
 
 
 def confusion_table(found: Judged) -> Table:

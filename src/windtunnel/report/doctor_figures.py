@@ -60,7 +60,7 @@ def _range_test(axes: Axes, exam: Examination) -> None:
         axes.axvline(limit, color=QUIET, linestyle="--", label=f"curvature allows {limit:.2g}")
     if tried.losses:
         axes.set_ylim(min(tried.losses) - 0.1, 1.35 * max(tried.losses[0], exam.initial.blind))
-    axes.set(xlabel="learning rate", ylabel="loss, nats a token")
+    axes.set(xlabel="learning rate", ylabel="loss, nats per token")
     axes.set_title("The rate rises over seven decades", loc="left")
     axes.legend(fontsize=8, loc="upper left")
 
@@ -80,7 +80,7 @@ def _losses(axes: Axes, exam: Examination) -> None:
         axes.axhline(frequencies, color=QUIET, linestyle="-.", label=f"token frequencies {number(frequencies, 3)}")
     if exam.floor is not None:
         axes.axhline(exam.floor, color=QUIET, linestyle="--", label=f"entropy floor {number(exam.floor, 3)}")
-    axes.set(xlabel="step", ylabel="loss, nats a token")
+    axes.set(xlabel="step", ylabel="loss, nats per token")
     axes.set_title("Loss of the run" if past else "Loss of the short training", loc="left")
     axes.legend(fontsize=8)
 
@@ -143,7 +143,7 @@ def _fit(axes: Axes, exam: Examination) -> None:
         axes.axvline(exam.floor, color=QUIET, linestyle="--", label="entropy floor")
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.margins(x=0.12)
-    axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel="loss, nats a token, 95 % interval")
+    axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel="loss, nats per token, 95 % interval")
     axes.set_title("What it knows", loc="left")
     axes.legend(fontsize=8)
 

@@ -212,8 +212,8 @@ def curves_figure(
 
     Args:
         runs: the events of each seed's run.
-        vocab_size: draws the loss of a blind guess, ln(vocab_size) nats a token.
-        floor: draws the lowest loss that any model can reach, in nats a token, where it is known.
+        vocab_size: draws the loss of a blind guess, ln(vocab_size) nats per token.
+        floor: draws the lowest loss that any model can reach, in nats per token, where it is known.
         smooth: half-life of the exponential smoothing of the train loss, in steps.
     """
     with drawing(10.0, 4.2) as figure:
@@ -229,7 +229,7 @@ def curves_figure(
         axes.set_ylim(top=highest * 1.05 if highest > 0 else None)
         axes.set_xlim(left=0)
         axes.set_xlabel("step")
-        axes.set_ylabel("loss, nats a token")
+        axes.set_ylabel("loss, nats per token")
         axes.set_title(title, loc="left").set_parse_math(False)
         _draw_close(close, runs, smooth, floor)
         if axes.get_legend_handles_labels()[0]:

@@ -64,7 +64,7 @@ def proof_lines(proof: Proof) -> list[str]:
     lengths = ", ".join(str(length) for length in proof.max_difference)
     losses = "not compared, the tokenizer lacks characters of its text"
     if proof.loss is not None and proof.loss_transformers is not None:
-        losses = f"{number(proof.loss, 6)} and {number(proof.loss_transformers, 6)} nats a token"
+        losses = f"{number(proof.loss, 6)} and {number(proof.loss_transformers, 6)} nats per token"
     return [
         verdict,
         f"  logits: largest difference {worst:.1e} at lengths {lengths}",
@@ -95,7 +95,7 @@ def alter_lines(altered: Altered, trained: tuple[Path, Evaluation] | None) -> li
     """The loss before, after and, when it was trained further, then; and what to do next."""
     before, after, folder = altered.before.loss, altered.after.loss, altered.run.folder
     lines = [
-        f"dev loss before {number(before)}, altered {number(after)} nats a token "
+        f"dev loss before {number(before)}, altered {number(after)} nats per token "
         f"({number(after - before, sign=True)}), on the whole dev split of {altered.before.n_tokens:,} tokens",
         f"run: {folder}",
     ]
@@ -116,7 +116,7 @@ def fold_lines(folded: Folded) -> list[str]:
     return [
         f"logits: largest difference {found.largest:.1e} over {found.n:,} predictions of the dev split; the most "
         f"probable token is the same in {found.same:,} of them",
-        f"dev loss before {number(before, 6)}, folded {number(after, 6)} nats a token ({after - before:+.1e})",
+        f"dev loss before {number(before, 6)}, folded {number(after, 6)} nats per token ({after - before:+.1e})",
         f"parameters before {folded.n_before:,}, folded {folded.n_after:,}",
         f"run: {folded.run.folder}",
     ]

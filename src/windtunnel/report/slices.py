@@ -72,7 +72,7 @@ def _what(found: Sliced) -> str:
 
 def _scores(title: str, rows: Sequence[tuple[Score, str]], token: str) -> Table:
     in_tokens = [f"edits\na {token}"] if token else []
-    columns = ["", "n", "exact match", "edits\na character", *in_tokens, "loss (nats\na token)"]
+    columns = ["", "n", "exact match", "edits\nper character", *in_tokens, "loss (nats\nper token)"]
     remarked = any(remark for _, remark in rows)
     return table(title, [*columns, *([""] if remarked else [])], [
         [score.name, score.n, _below(score.exact), _below(score.edits),

@@ -26,7 +26,7 @@ def seeds_table(summary: Summary, noun: str = "token") -> Table:
     names = next((list(r.dev.scores) for r in summary.seeds if r.dev), ["loss"])
     for name in names:
         title = METRICS[name].title
-        table.add_column(f"dev loss (nats a {noun})" if name == "loss" else title, justify="right", overflow="fold")
+        table.add_column(f"dev loss (nats per {noun})" if name == "loss" else title, justify="right", overflow="fold")
     for result in summary.seeds:
         dev = result.dev
         figures = [number(dev.scores[name]) for name in names] if dev else ["-"] * len(names)
@@ -42,7 +42,7 @@ def verdict_line(summary: Summary, noun: str = "token") -> str:
     part = "the whole dev split" if dev.whole else "a sample of the dev split"
     left_out = sum(r.reason != "finished" for r in summary.seeds)
     missing = f"; {left_out} of {len(summary.seeds)} seeds did not finish and are left out" if left_out else ""
-    return f"dev loss {summary.loss} nats a {noun}, on {part} of {dev.n_tokens:,} {noun}s{missing}"
+    return f"dev loss {summary.loss} nats per {noun}, on {part} of {dev.n_tokens:,} {noun}s{missing}"
 
 
 def evaluation_lines(found: SplitLoss) -> list[str]:
@@ -52,11 +52,11 @@ def evaluation_lines(found: SplitLoss) -> list[str]:
     read = f"the whole {part} of {found.seeds[0][1].n_tokens:,} tokens"
     loss = "loss" if found.split == WHOLE else f"{found.split} loss"
     perplexity = f"perplexity {number(found.perplexity.estimate, 2)}"
-    return [*found.warnings, *lines, f"{loss} {found.loss} nats a token, {perplexity}, on {read}"]
+    return [*found.warnings, *lines, f"{loss} {found.loss} nats per token, {perplexity}, on {read}"]
 
 
 def shown(scores: Mapping[str, float]) -> str:
-    """`2.3886 nats a token, 2.9312 bits a byte`."""
+    """`2.3886 nats per token, 2.9312 bits per byte`."""
     return ", ".join(f"{number(value)} {METRICS[name].title}" for name, value in scores.items())
 
 
@@ -66,7 +66,7 @@ def floor_line(run: Run) -> str:
     return (
         ""
         if floor is None
-        else f"the entropy of the corpus itself is {number(floor)} nats a token: on average no model does better"
+        else f"the entropy of the corpus itself is {number(floor)} nats per token: on average no model does better"
     )
 
 
@@ -95,7 +95,7 @@ def save_both_curves(a: Run, b: Run, path: Path) -> None:
                 axes.plot(list(train), smoothed(list(train.values()), 25), color=color, linewidth=0.7, alpha=0.6)
             axes.plot(list(dev), list(dev.values()), "o-", markersize=3, color=color, label=str(run.folder))
         axes.set_xlabel("step")
-        axes.set_ylabel("loss, nats a token")
+        axes.set_ylabel("loss, nats per token")
         axes.set_title("dev loss (thin: train, smoothed)", loc="left")
         axes.legend()
     save_figure(figure, path)

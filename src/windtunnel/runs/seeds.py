@@ -59,7 +59,7 @@ class Summary:
 
     @property
     def loss(self) -> Estimate | None:
-        """The mean of the dev losses, in nats a target."""
+        """The mean of the dev losses, in nats per target."""
         return self.scores.get("loss")
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class SplitLoss:
 
     @property
     def loss(self) -> Estimate:
-        """The mean loss, in nats a target."""
+        """The mean loss, in nats per target."""
         return self.scores["loss"]
 
     @property

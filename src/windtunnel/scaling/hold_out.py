@@ -21,7 +21,7 @@ Verdict = Literal["the best of them", "not the best of them", "undecided"]
 class HoldOut:
     """Predicted and measured at a budget beyond those that were fitted.
 
-    predicted, measured: nats a target, of the forecast size; `by` is the fit that predicted it.
+    predicted, measured: nats per target, of the forecast size; `by` is the fit that predicted it.
     losses: of each size trained, seed by seed.
     """
 

@@ -32,7 +32,7 @@ class Runner:
     patience: float = 600
 
     def losses(self, arms: Sequence[Arm], seeds: Sequence[int]) -> Generator[News, None, dict[Place, float]]:
-        """The loss of every arm with every seed, in nats a target; infinite where it diverged.
+        """The loss of every arm with every seed, in nats per target; infinite where it diverged.
 
         Raises:
             Cut: when a run was interrupted or failed.

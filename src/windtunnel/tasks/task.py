@@ -101,8 +101,8 @@ def ratio(sums: Sequence[float]) -> float:
     return sums[0] / sums[1]
 
 
-LOSS = Metric("loss", "nats a token", "lower", ("nats", "targets"), ratio)
-BITS_PER_BYTE = Metric("bits_per_byte", "bits a byte", "lower", ("nats", "bytes"), lambda s: ratio(s) / math.log(2))
+LOSS = Metric("loss", "nats per token", "lower", ("nats", "targets"), ratio)
+BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", "lower", ("nats", "bytes"), lambda s: ratio(s) / math.log(2))
 ACCURACY = Metric("accuracy", "", "higher", ("right", "targets"), ratio)
 EXACT_MATCH = Metric("exact_match", "", "higher", ("exact", "pairs"), ratio)
 CLASS_COLUMNS = 100

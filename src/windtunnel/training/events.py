@@ -31,7 +31,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step is done. The loss is of the step's batch before its update, in nats a token."""
+    """One optimizer step is done. The loss is of the step's batch before its update, in nats per token."""
 
     step: int
     loss: float

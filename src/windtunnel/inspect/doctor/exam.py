@@ -44,7 +44,7 @@ class Rival:
     own_progress: float
     progress: float
     gain: Estimate
-    """own loss - its loss, nats a token, paired over the same rows; positive when the other rate is better."""
+    """own loss - its loss, nats per token, paired over the same rows; positive when the other rate is better."""
 
 
 @dataclass(frozen=True)

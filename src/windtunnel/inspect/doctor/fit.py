@@ -34,7 +34,7 @@ class RowLosses:
         return ratio_of_sums_interval(self.nats, self.tokens)
 
     def minus(self, other: RowLosses) -> Estimate:
-        """How much higher than another loss on the same rows, in nats a token, paired."""
+        """How much higher than another loss on the same rows, in nats per token, paired."""
         return ratio_of_sums_interval(self.nats - other.nats, self.tokens)
 
 

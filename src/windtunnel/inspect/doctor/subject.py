@@ -38,7 +38,7 @@ class Subject:
 
     @property
     def floor(self) -> float | None:
-        """The corpus's entropy in nats a token, where it is known."""
+        """The corpus's entropy in nats per token, where it is known."""
         truth = self.store.corpus.truth
         return truth.floor(self.store.tokenizer) if truth else None
 

@@ -44,7 +44,7 @@ class Proof:
     Attributes:
         max_difference: the largest |difference of two logits|, of an encoder of two numbers of its last vectors, by the
             length of the text that was read.
-        loss, loss_transformers: mean cross-entropy in nats a token on a fixed text; None without a tokenizer
+        loss, loss_transformers: mean cross-entropy in nats per token on a fixed text; None without a tokenizer
             that knows its characters.
         continuation, continuation_transformers: the ids that greedy decoding gives after the same first ids; none of an
             encoder, which writes nothing.

@@ -78,7 +78,7 @@ def _opened(path: Path) -> Iterator[None]:
     try:
         from pyarrow import ArrowException
     except ImportError:
-        raise MissingExtra("pyarrow", "data", f"reading {path}") from None
+        raise MissingExtra("pyarrow", f"reading {path}") from None
     try:
         yield
     except (ArrowException, OSError, ValueError, KeyError, TypeError, StopIteration) as error:

@@ -25,7 +25,7 @@ Parts = Callable[[], Iterator[Iterable[str]]]
 class Truth:
     """What is known of a corpus that was drawn from known probabilities.
 
-    floor: the lowest loss that any model can reach on average, in nats a token.
+    floor: the lowest loss that any model can reach on average, in nats per token.
     next_token: the true distribution (vocab_size,) of the token after these ids.
     """
 
