@@ -52,7 +52,13 @@ def test_every_name_is_there_and_typed():
         wt.trian
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "WindtunnelError"])
+LONGER = ("compare", "experiment", "Diagnosis", "check")
+EXAMPLES = [
+    pytest.param(name, marks=pytest.mark.slow if name in LONGER else ()) for name in PUBLIC if name != "WindtunnelError"
+]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_are_true(name, here):
     """Each has one, and its output is the one that is printed."""
     found = doctest.DocTestFinder(recurse=False).find(getattr(wt, name), name, globs={"wt": wt})

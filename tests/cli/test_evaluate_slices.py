@@ -43,7 +43,7 @@ def test_scores_slices_baselines_and_the_wrong_ones_are_printed(pairs, command_l
                   "BLEU is left out: ", "free test: teacher-forced and greedy exact match agree on all "):  # fmt: skip
         assert sum(line.startswith(begin) for line in lines) == 1, begin
     assert sum(" written '" in line for line in lines) == 1
-    assert "n exact match a character a word a token)" in lines
+    assert "n exact match per character per word per token)" in lines
     assert "signature nrefs:1|bs:1000|" in out
 
 

@@ -131,6 +131,7 @@ def test_kept_rows_go_on_as_if_read_from_the_start(trained, n_first):
     assert keeps(Reader(trained.model), trained.model, KEPT, n_first) < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not machine.has_compiler() or machine.device().type != "cpu", reason="needs a C++ compiler")
 def test_kept_rows_of_a_compiled_step_go_on_as_if_read_from_the_start(make, monkeypatch, tmp_path):
     monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path))

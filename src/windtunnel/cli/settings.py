@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.terminal import Json, console, print_json
+from windtunnel.cli.terminal import Json, console, print_json, print_text
 
 
 def settings(
@@ -27,7 +27,7 @@ def settings(
     if markdown and (prefix or as_json):
         raise ConfigError("--markdown prints the page of all settings; give neither PREFIX nor --json")
     if markdown:
-        print(as_markdown(), end="")
+        print_text(as_markdown(), end="")
         return
     found = as_dicts(settings_reference(prefix))
     print_json(found) if as_json else console(stderr=False).print(settings_table(found))

@@ -24,6 +24,7 @@ from windtunnel.cli.terminal import (
     asked_to_stop,
     console,
     print_json,
+    print_text,
     refuse_torchrun,
     settings,
     short_forms,
@@ -104,7 +105,7 @@ def train(
         kept = [] if keep is None else [f"train.keep={keep}"]
         changes = [*set, *short_forms(seed, lr, batch_size), *frozen, *adapted, *kept]
         found = settings(corpus, recipe, start, changes, column, steps, task, file)
-        if not found.lora.rank and found.lora.model_fields_set - {"rank"}:
+        if found.lora != type(found.lora)() and not found.lora.rank:
             raise ConfigError(
                 "lora.targets and lora.alpha say how thin matrices are trained, and with lora.rank=0 there are none: "
                 "all weights would be trained; give --lora RANK, or leave them out"
@@ -133,7 +134,7 @@ def _show(config: RunConfig, seeds: int, change: str | None, as_json: bool) -> N
     from windtunnel.runs.seeds import RUNS, config_folder, resolve_seeds
 
     resolved = resolve_seeds(config, seeds, change).config
-    print(resolved.model_dump_json(indent=2)) if as_json else print(to_toml(resolved), end="")
+    print_json(resolved.model_dump(mode="json")) if as_json else print_text(to_toml(resolved), end="")
     where = RUNS / config_folder(resolved) / f"seed-{resolved.seed}"
     console().print(f"nothing is trained; the run's folder is {where} unless --out says another", soft_wrap=True)
 

@@ -116,7 +116,7 @@ def _seed_rows(found: Comparison) -> Rows:
         for arm in found.arms
         for run in arm.seeds
     ]
-    return ["arm", "seed", "ended", *(found.title(name).replace(" a ", "\na ") for name in names), "run"], rows
+    return ["arm", "seed", "ended", *(found.title(name).replace(" per ", "\nper ") for name in names), "run"], rows
 
 
 def _score(value: float | None) -> str:

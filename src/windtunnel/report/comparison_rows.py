@@ -24,7 +24,7 @@ def arm_rows(found: Comparison) -> Rows:
     """One row an arm: its loss and what it costs. A cost above the baseline's is followed by how many times it is."""
     others = list(dict.fromkeys(name for arm in found.arms for name in arm.scores if name != found.metric))
     heads = ["arm", f"loss\n{found.unit}" if found.unit else found.metric]
-    heads += [found.title(name).replace(" a ", "\na ") for name in others]
+    heads += [found.title(name).replace(" per ", "\nper ") for name in others]
     if found.is_of_programs:
         heads += ["seconds\na run", "seeds"]
     else:
@@ -64,7 +64,7 @@ def evidence_rows(found: Comparison) -> Rows:
 def slice_rows(found: Comparison) -> Rows:
     """A row a slice, with its number of pairs, and below it one an arm: its scores, and how it differs."""
     names = list(dict.fromkeys(name for part in found.slices for own in part.scores.values() for name in own))
-    titles = [found.title(name).replace(" a ", "\na ").replace("_", "\n") for name in names]
+    titles = [found.title(name).replace(" per ", "\nper ").replace("_", "\n") for name in names]
     heads = ["slice\n(pairs)", *titles, *(f"difference\n{found.title(name)}" for name in names), "verdict"]
     return heads, [row for part in found.slices for row in _rows_of_slice(found, part, names)]
 

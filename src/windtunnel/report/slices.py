@@ -71,7 +71,7 @@ def _what(found: Sliced) -> str:
 
 
 def _scores(title: str, rows: Sequence[tuple[Score, str]], token: str) -> Table:
-    in_tokens = [f"edits\na {token}"] if token else []
+    in_tokens = [f"edits\nper {token}"] if token else []
     columns = ["", "n", "exact match", "edits\nper character", *in_tokens, "loss (nats\nper token)"]
     remarked = any(remark for _, remark in rows)
     return table(title, [*columns, *([""] if remarked else [])], [

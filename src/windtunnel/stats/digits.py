@@ -16,9 +16,6 @@ HUGE = 1e9
 LEAST_P = 1e-4
 """A p below it is shown as below it: how far below is a matter of the tails, which no sample confirms."""
 
-ROUNDING = 1e-9
-"""An interval narrower than this share of its numbers is what rounding leaves of differences that are all the same."""
-
 
 def number(x: float, decimals: int = 4, sign: bool = False) -> str:
     """2.3886; 0.000346, since 0.0003 would be off by more than a tenth; 1e+308. Zero is 0.0000."""
@@ -74,7 +71,7 @@ def _shared(values: tuple[float, ...], width: float) -> Callable[[float, bool], 
     size, places = max(map(abs, values)), 4
     if math.isfinite(size) and (0 < size < FEWEST * 1e-4 or size >= HUGE):
         places = (2 if size < 1 else 4) - math.floor(math.log10(size))
-    if size * ROUNDING < width < 10.0**-places:
+    if 0 < width < 10.0**-places:
         places = 1 - math.floor(math.log10(width))
     fixed = 0 <= places <= (7 if size < 1e-3 else 17)
 
