@@ -146,6 +146,10 @@ def test_resume_extends_a_finished_run_and_says_what_the_schedule_does(windtunne
     assert (config["train"]["choose"], config["train"]["keep"]) == ("best", 2)
     code, _, err = windtunnel("resume", "last", "--steps", 5)
     assert (code, "has 5 steps already" in err) == (2, True)
+    # What begins with an extended run, or is made of it, is on a curve of its own.
+    code, _, err = windtunnel("train", "names", "--from", "last", "--steps", 2, "--out", "further")
+    assert (code, json.loads(Path("further/seed-0/config.json").read_text())["schedule"]["ends"]) == (0, []), err
+    assert windtunnel("alter", "last", "--window", 4, "--out", "altered")[0] == 0
 
 
 ROWS = "n,body\n" + "".join(f'{n},"the dog {n} barks\nand {n % 7} cats purr"\n' for n in range(300))

@@ -210,7 +210,7 @@ def continue_from(
         text=old.text.replace(unit=unit, columns=columns, tokenizer=str(run.resolve() / "tokenizer.json")),
         model=old.model,
         optimizer=new.optimizer,
-        schedule=new.schedule,
+        schedule=new.schedule.replace(ends=()),  # it begins a training of its own
         task=new.task,
         train=train if train.steps else train.replace(steps=TrainConfig().steps),
         start=Start(run=str(run)),
@@ -273,7 +273,8 @@ def create_from(
         **kept_marks(trained.run),
     }
     start = Start(run=source, weights_sha256=weights_sha256(weights))
-    new = old.replace(model=model, train=old.train.replace(steps=0), start=start, change=None, lora=LoraConfig())
+    schedule, train = old.schedule.replace(ends=()), old.train.replace(steps=0)
+    new = old.replace(model=model, schedule=schedule, train=train, start=start, change=None, lora=LoraConfig())
     return create_with_weights(folder, new, weights, trained.tokenizer, store, facts, [after])
 
 
