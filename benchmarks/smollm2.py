@@ -32,7 +32,7 @@ from windtunnel.generation.decode import decode
 from windtunnel.generation.weights import read_as
 from windtunnel.models import as_transformer
 from windtunnel.training import machine
-from windtunnel.training.imports import export_run
+from windtunnel.training.exports import export_run
 from windtunnel.training.run import load
 
 CLAIM = "decoding SmolLM2-135M takes less time than transformers, at 80 % or more of the memory's bound"

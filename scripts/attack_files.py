@@ -27,7 +27,8 @@ from windtunnel.runs.seeds import create_seeds
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import disk, loop
 from windtunnel.training.events import Stopped
-from windtunnel.training.imports import export_run, import_run
+from windtunnel.training.exports import export_run
+from windtunnel.training.imports import import_run
 
 LEARNING_RATES = ["optimizer.lr=1e-3,1e-2"]
 
