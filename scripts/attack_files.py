@@ -19,6 +19,7 @@ from stress_kill import result  # beside this script
 
 from windtunnel import cli, files
 from windtunnel.comparison import compare as comparing
+from windtunnel.comparison.judging import conclude
 from windtunnel.comparison.plan import comparison_folder, make_plan
 from windtunnel.errors import WindtunnelError
 from windtunnel.runs.arms import arm_from_file, resolve_arms, vary
@@ -69,7 +70,7 @@ def plan_of(root: Path) -> Any:
 
 def compared() -> object:
     """Losses, verdict and notes of a comparison."""
-    found = comparing.conclude(plan_of(Path("..")))
+    found = conclude(plan_of(Path("..")))
     print(found.notes, file=sys.stderr)
     arms = [[(run.seed, run.loss, run.reason) for run in arm.seeds] for arm in found.arms]
     return [arms, [judgement.sentence for judgement in found.judgements]]
@@ -121,7 +122,7 @@ def make_world(work: Path) -> None:
     plan = plan_of(work)
     with contextlib.closing(comparing.train_arms(plan, InTurn())) as events:  # type: ignore[arg-type]
         list(events)
-    comparing.save_comparison(comparing.conclude(plan))
+    comparing.save_comparison(conclude(plan))
     Path("settings.toml").write_text('[optimizer]\nlr = 0.01\n[model]\nposition = "rope"\n')
     Path("settings.json").write_text('{"optimizer": {"lr": 0.01}, "train": {"clip": null}}')
     Path("given").mkdir()
