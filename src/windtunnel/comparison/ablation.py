@@ -12,9 +12,8 @@ from windtunnel.comparison.verdict import Rule, margin_of
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.sites import ablated
 from windtunnel.runs.measure import Measured
-from windtunnel.runs.seeds import nothing_in
 from windtunnel.tasks import Task
-from windtunnel.training.data import open_task
+from windtunnel.training.data import check_split, open_task
 from windtunnel.training.evaluate import unit_sums
 from windtunnel.training.run import TrainedModel, load
 
@@ -48,8 +47,7 @@ def judge_ablations(
     for folder in folders:
         trained = load(folder)
         store = trained.run.store()
-        if split not in store.splits or len(store.splits[split].ids) == 0:
-            raise nothing_in(trained.run, split, store)
+        check_split(folder, store, split)
         task = open_task(trained.run.config, store)
         for name, own in found.items():
             with ablated(trained.model, ablations[name]) if name in ablations else nullcontext():

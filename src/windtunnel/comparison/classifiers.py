@@ -21,6 +21,7 @@ from windtunnel.stats.paired import Floats, mcnemar
 from windtunnel.stats.proportions import paired_proportions, wilson
 from windtunnel.text.features import Ints
 from windtunnel.text.split_corpus import texts_of_splits
+from windtunnel.training.data import check_split
 from windtunnel.training.run import load
 
 
@@ -121,8 +122,7 @@ def predicted(folder: Path, split: str) -> Predicted:
     """What the classifier of a run says of a split of its own table."""
     trained = load(folder)
     task = classification_of(trained)
-    if split not in task.store.splits or not task.n_units(split):
-        raise ConfigError(f"{folder} has nothing in a split {split!r}; leave it out, or give a split that it has")
+    check_split(folder, task.store, split)
     names, config = task.store.labels, trained.run.config
     texts = texts_of_splits(task.store.corpus, config.text)[split]
     true = [names[label] for label in labels_of(task, split)]

@@ -22,7 +22,7 @@ from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats, Ints
 from windtunnel.text.split_corpus import texts_of_splits
 from windtunnel.training.change import Named
-from windtunnel.training.data import open_task
+from windtunnel.training.data import check_split, open_task
 from windtunnel.training.run import TrainedModel, load
 from windtunnel.training.vectors import AT_ONCE, Function, of_split, of_texts
 
@@ -122,9 +122,7 @@ def judge_classifier(
     """
     trained = load(folders[0], change)
     task = classification_of(trained)
-    if split not in task.store.splits or not task.n_units(split):
-        there = ", ".join(name for name in task.store.splits if task.n_units(name))
-        raise ConfigError(f"{folders[0]} has nothing in a split {split!r}; it has {there}")
+    check_split(folders[0], task.store, split)
     true, found = labels_of(task, split), predict_split(trained, task, split)
     seeds = [float((found.argmax(axis=1) == true).mean())]
     for folder in folders[1:]:

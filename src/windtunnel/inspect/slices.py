@@ -22,7 +22,7 @@ from windtunnel.tasks.translation import TURN
 from windtunnel.text.corpora.corpus import Judging, right_answers
 from windtunnel.text.store import Split, TokenStore
 from windtunnel.text.tokenizers import Tokenizer
-from windtunnel.training.data import open_task
+from windtunnel.training.data import check_split, open_task
 from windtunnel.training.evaluate import unit_sums
 from windtunnel.training.run import TrainedModel
 
@@ -101,9 +101,7 @@ def evaluate_slices(trained: TrainedModel, split: str = "dev", n_wrong: int = 10
         ConfigError: for a run that was not trained to translate, or a split that there is not or that holds nothing.
     """
     store = _pairs_of(trained)
-    there = [name for name, part in store.splits.items() if len(part.ids)]
-    if split not in there:
-        raise ConfigError(f"{trained.run.folder} has nothing in a split {split!r}; it has {', '.join(there)}")
+    check_split(trained.run.folder, store, split)
     return _judge(trained, store, split, right_answers(store.corpus), n_wrong)
 
 

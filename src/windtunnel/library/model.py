@@ -26,7 +26,7 @@ from windtunnel.inspect.lens import Attribution, attribution, gradients, lens
 from windtunnel.inspect.sites import ablated, head_site, patched, recorded, site_names
 from windtunnel.library.settings import PathLike
 from windtunnel.models import Model as Module
-from windtunnel.runs.seeds import evaluate_on, find_run, store_for
+from windtunnel.runs.seeds import evaluate_on, find_run
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import run
 from windtunnel.training.change import Named
@@ -161,8 +161,7 @@ class Model:
         Raises:
             ConfigError: for a split that there is not, or a run without a corpus.
         """
-        store = store_for(self.trained, split, None if corpus is None else str(corpus))
-        return evaluate_on(self.trained, store, split, corpus is not None)
+        return evaluate_on(self.trained, split, None if corpus is None else str(corpus))
 
     def sites(self) -> list[str]:
         """The names of all that can be recorded and changed; see `windtunnel.inspect.sites`."""
@@ -218,7 +217,7 @@ class Model:
         """
         with self.record(site) as seen:
             self.logits(text)
-        with patched(self.module, {name: value.clone() for name, value in seen.items()}, positions):
+        with patched(self.module, seen, positions):
             yield
 
     def lens(self, text: str) -> npt.NDArray[np.float32]:

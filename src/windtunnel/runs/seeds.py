@@ -18,7 +18,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.change import Named, Trial
 from windtunnel.training.checkpoint import newest_step
-from windtunnel.training.data import open_store, open_task
+from windtunnel.training.data import check_split, open_store, open_task
 from windtunnel.training.disk import is_locked
 from windtunnel.training.evaluate import evaluate
 from windtunnel.training.events import Evaluation, Stopped
@@ -120,42 +120,30 @@ def evaluate_seeds(
     for folder in folders:
         try:
             trained = load(folder, change)
-            store = store_for(trained, split, corpus)
+            rows.append((str(folder), evaluate_on(trained, split, corpus)))
         except ArtifactError as error:
             damaged.append((str(folder), str(error)))
             if not partial or len(damaged) == len(folders):
                 raise
             continue
         warnings += trained.warnings
-        rows.append((str(folder), evaluate_on(trained, store, split, corpus is not None)))
     return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
 
 
-def store_for(trained: TrainedModel, split: str, corpus: str | None = None) -> TokenStore:
-    """The tokens of a run's own corpus, or of another one, as `evaluate_seeds` reads them."""
-    return other_store(trained, corpus, whole=split == WHOLE) if corpus else trained.run.store()
-
-
-def evaluate_on(trained: TrainedModel, store: TokenStore, split: str, is_other: bool = False) -> Evaluation:
-    """The scores of a model on the whole of a split.
-
-    Args:
-        is_other: whether the store is that of another corpus, of which `all` is the whole.
+def evaluate_on(trained: TrainedModel, split: str, corpus: str | None = None) -> Evaluation:
+    """The scores of a model on the whole of a split of its own corpus, or of another one; see `evaluate_seeds`.
 
     Raises:
-        ConfigError: for a split that there is not.
+        ArtifactError: for a corpus of its own that has changed.
+        ConfigError: for a split that there is not, or a run without a corpus.
     """
-    read = "train" if is_other and split == WHOLE else split
-    if read not in store.splits or len(store.splits[read].ids) == 0:
-        raise nothing_in(trained.run, split, store)
-    config = _in_reach(trained.run.config, store, read) if is_other else trained.run.config
+    config, whole = trained.run.config, corpus is not None and split == WHOLE
+    store = trained.run.store() if corpus is None else other_store(trained, corpus, whole)
+    read = "train" if whole else split
+    check_split(trained.run.folder, store, read)
+    if corpus is not None:
+        config = _in_reach(config, store, read)
     return evaluate(trained.model, open_task(config, store), read, trained.step)
-
-
-def nothing_in(run: Run, split: str, store: TokenStore) -> ConfigError:
-    """What to say of a split that there is not, or that holds nothing."""
-    there = ", ".join(name for name, part in store.splits.items() if len(part.ids))
-    return ConfigError(f"{run.folder} has nothing in a split {split!r}; it has {there}")
 
 
 def other_store(trained: TrainedModel, corpus: str, whole: bool = False) -> TokenStore:

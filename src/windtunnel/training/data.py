@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from windtunnel.errors import ConfigError
 from windtunnel.models import Model, build
 from windtunnel.tasks import Classification, Task
 from windtunnel.text.batches import Batch, Examples, Subset, in_epochs
@@ -34,6 +36,13 @@ def open_store(config: RunConfig) -> TokenStore:
 def open_task(config: RunConfig, store: TokenStore | None = None) -> Task:
     """The task of a resolved config; `store` is its corpus as tokens where that is open already."""
     return config.task.make(config.model, store or open_store(config))
+
+
+def check_split(folder: Path, store: TokenStore, split: str) -> None:
+    """Raises ConfigError when the corpus of a run has no such split, or nothing in it, naming those that it has."""
+    there = [name for name, part in store.splits.items() if len(part.ids)]
+    if split not in there:
+        raise ConfigError(f"{folder} has nothing in a split {split!r}; it has {', '.join(there)}")
 
 
 def train_examples(config: RunConfig, task: Task) -> Examples:
