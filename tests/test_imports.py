@@ -15,7 +15,8 @@ from patience import PATIENCE
 PACKAGE = Path(windtunnel.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
-    "errors", "files", "config", "stats", "text", "nn", "models", "tasks", "training", "generation", "inspect", "runs",
+    "lazy", "errors", "files", "config", "stats", "text", "nn", "models", "tasks", "training", "generation", "inspect",
+    "runs",
     "comparison", "programs", "scaling", "labelling", "report", "serve", "experiments", "library", "cli",
 ]  # fmt: skip
 HEAVY = ["torch", "numpy", "scipy", "matplotlib", "transformers", "safetensors", "tokenizers"]

@@ -40,7 +40,7 @@ def for_type_checkers(package):
 
 def test_every_name_is_there_and_typed():
     told, of_stats = for_type_checkers(wt), for_type_checkers(wt.stats)
-    assert told.pop("stats") == "windtunnel"
+    assert inspect.ismodule(wt.stats)
     assert told == wt._MODULES  # what a type checker sees is what is imported
     assert sorted([*told, "__version__", "stats"]) == sorted(wt.__all__) == sorted(dir(wt))
     assert of_stats == wt.stats._MODULES

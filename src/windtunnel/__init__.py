@@ -10,11 +10,12 @@
 The names are imported when they are used: `import windtunnel` loads neither torch nor numpy.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from windtunnel import stats
+from windtunnel.lazy import importing, modules_of
 
 if TYPE_CHECKING:
-    from windtunnel import stats
     from windtunnel.errors import WindtunnelError
     from windtunnel.library.checking import Diagnosis, check
     from windtunnel.library.comparing import compare, judge, vary
@@ -26,35 +27,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "WindtunnelError": "windtunnel.errors",
-    "Diagnosis": "windtunnel.library.checking",
-    "check": "windtunnel.library.checking",
-    "compare": "windtunnel.library.comparing",
-    "judge": "windtunnel.library.comparing",
-    "vary": "windtunnel.library.comparing",
-    "experiment": "windtunnel.library.experimenting",
-    "list_experiments": "windtunnel.library.experimenting",
-    "Model": "windtunnel.library.model",
-    "load": "windtunnel.library.model",
-    "export": "windtunnel.library.pretrained",
-    "import_model": "windtunnel.library.pretrained",
-    "recipe": "windtunnel.library.settings",
-    "Seeds": "windtunnel.library.training",
-    "train": "windtunnel.library.training",
-}
+_MODULES = modules_of(
+    "windtunnel",
+    {
+        "errors": "WindtunnelError",
+        "library.checking": "Diagnosis check",
+        "library.comparing": "compare judge vary",
+        "library.experimenting": "experiment list_experiments",
+        "library.model": "Model load",
+        "library.pretrained": "export import_model",
+        "library.settings": "recipe",
+        "library.training": "Seeds train",
+    },
+)
 __all__ = [
     "Diagnosis", "Model", "Seeds", "WindtunnelError", "__version__", "check", "compare", "experiment", "export",
     "import_model", "judge", "list_experiments", "load", "recipe", "stats", "train", "vary",
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name == "stats":
-        return import_module("windtunnel.stats")
-    if name not in _MODULES:
-        raise AttributeError(f"module 'windtunnel' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = importing("windtunnel", _MODULES)
 
 
 def __dir__() -> list[str]:

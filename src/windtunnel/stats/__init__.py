@@ -3,8 +3,9 @@
 The functions can be had from here, `stats.mean_interval`, and are imported from their modules when they are used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from windtunnel.lazy import importing, modules_of
 
 if TYPE_CHECKING:
     from windtunnel.stats.bayes import coin, probability_better
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
     from windtunnel.stats.proportions import against_control, compare_proportions, fisher_exact, wilson
     from windtunnel.stats.sequential import always_valid_p, nominal_level
 
-_NAMES = {
-    "bayes": "coin probability_better",
-    "bootstrap": "bca_interval ratio_of_sums_interval",
-    "calibration": "reliability temperature",
-    "intervals": "Estimate mean_interval paired_difference paired_ratio",
-    "multiplicity": "adjust dunnett_p false_discovery",
-    "paired": "mcnemar permutation_test sign_flip_test t_test tost",
-    "power": "n_proportions power_equivalence power_paired seeds_needed seeds_to_equivalence",
-    "proportions": "against_control compare_proportions fisher_exact wilson",
-    "sequential": "always_valid_p nominal_level",
-}
-_MODULES = {name: f"windtunnel.stats.{module}" for module, names in _NAMES.items() for name in names.split()}
+_MODULES = modules_of(
+    "windtunnel.stats",
+    {
+        "bayes": "coin probability_better",
+        "bootstrap": "bca_interval ratio_of_sums_interval",
+        "calibration": "reliability temperature",
+        "intervals": "Estimate mean_interval paired_difference paired_ratio",
+        "multiplicity": "adjust dunnett_p false_discovery",
+        "paired": "mcnemar permutation_test sign_flip_test t_test tost",
+        "power": "n_proportions power_equivalence power_paired seeds_needed seeds_to_equivalence",
+        "proportions": "against_control compare_proportions fisher_exact wilson",
+        "sequential": "always_valid_p nominal_level",
+    },
+)
 __all__ = [
     "Estimate", "adjust", "against_control", "always_valid_p", "bca_interval", "coin", "compare_proportions",
     "dunnett_p", "false_discovery", "fisher_exact", "mcnemar", "mean_interval", "n_proportions", "nominal_level",
@@ -44,10 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'windtunnel.stats' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = importing("windtunnel.stats", _MODULES)
 
 
 def __dir__() -> list[str]:
