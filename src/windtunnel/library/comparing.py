@@ -50,13 +50,13 @@ def vary(base: RunConfig, zipped: bool = False, **settings: Sequence[Any]) -> li
 
 
 def _grid(base: RunConfig, settings: Mapping[str, Sequence[Any]], zipped: bool = False) -> list[Arm]:
-    varied = []
+    axes = []
     for name, values in settings.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise ConfigError(f"{name}: expected a list of values, given {values!r}")
         texts = [assignments({name: value})[0].partition("=") for value in values]
-        varied.append(f"{texts[0][0]}={','.join(text.strip(chr(34)) for _, _, text in texts)}")
-    return arms_of.vary(base, varied, zipped)
+        axes.append((texts[0][0], [text.strip('"') for _, _, text in texts]))
+    return arms_of.grid(base, axes, zipped)
 
 
 def compare(
@@ -140,11 +140,13 @@ def _arms(
     settings: Mapping[str, Any],
 ) -> list[Arm]:
     if not isinstance(what, str | Path):
-        if varied or named or settings:
-            raise ConfigError("arms are given; give vary, arms and settings with a corpus, or make them with wt.vary")
+        if varied or named or settings or start or steps or task or columns or recipe != "auto":
+            raise ConfigError(
+                "arms are given, which have all their settings; give vary, arms, recipe, start, steps, task, columns and "
+                "settings with a corpus, or make the arms with wt.vary"
+            )
         return list(what)
-    given = assignments({**settings, **({"train.steps": steps} if steps is not None else {})})
-    base = config_for(str(what), recipe, str(start) if start is not None else None, given, columns, task)
+    base = config_for(str(what), recipe, start, assignments(settings), columns, task, steps)
     made = _grid(base, varied) if varied else []
     for name, own in (named or {}).items():
         made.append(_arm(name, base, own))

@@ -46,10 +46,11 @@ def recipe(name: str, corpus: PathLike, **settings: Any) -> RunConfig:
 def config_for(
     corpus: str,
     name: str = "auto",
-    start: str | None = None,
+    start: PathLike | None = None,
     changes: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     task: str | None = None,
+    steps: int | None = None,
     file: Path | None = None,
 ) -> RunConfig:
     """The settings that `train`, `compare` and `check` are asked for.
@@ -59,6 +60,7 @@ def config_for(
         start: the run, or the name of a pretrained model, whose weights training begins with.
         changes: PATH=VALUE each.
         columns: of a table, by what they mean: source and target, or text and label.
+        steps: short for the change train.steps=N.
         file: with settings, in .json or .toml, that are laid over those of the recipe; one that says all is taken as
             it is. An empty corpus is the file's own.
     """
@@ -73,7 +75,7 @@ def config_for(
         name = TASK_RECIPES[task]
     named = name if columns is None or name != "auto" else next((TASK[one] for one in TASK if one in columns), "auto")
     if start:
-        base = continue_from(find_start(start), corpus, named if columns and "label" in columns else name, columns)
+        base = continue_from(find_start(str(start)), corpus, named if columns and "label" in columns else name, columns)
     else:
         base = recipes.recipe(named, corpus, columns)
     if file:
@@ -81,7 +83,8 @@ def config_for(
             base = _laid_over(base, {**data, "corpus": corpus})
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
-    return override(base, [*changes, *([f"text.columns={json.dumps(dict(columns))}"] if columns else [])])
+    more = [f"text.columns={json.dumps(dict(columns))}"] if columns else []
+    return override(base, [*changes, *more, *([] if steps is None else [f"train.steps={steps}"])])
 
 
 def _laid_over(base: RunConfig, data: Mapping[str, Any]) -> RunConfig:

@@ -65,8 +65,7 @@ def train(
     >>> len(seeds), seeds.loss.n
     (2, 2)
     """
-    changes = assignments({**settings, **({"train.steps": steps} if steps is not None else {})})
-    config = config_for(str(corpus), recipe, str(start) if start is not None else None, changes, columns, task)
+    config = config_for(str(corpus), recipe, start, assignments(settings), columns, task, steps)
     numbers = range(config.seed, config.seed + seeds)
     folders = create_seeds(config, numbers, Path(out) if out is not None else None, change)
     endings = {}

@@ -84,7 +84,11 @@ def vary(base: RunConfig, variations: Iterable[str], zipped: bool = False) -> li
     Raises:
         ConfigError: for an unknown setting or a wrong value, lists of different lengths, or too large a grid.
     """
-    axes = [_axis(variation) for variation in variations]
+    return grid(base, [_axis(variation) for variation in variations], zipped)
+
+
+def grid(base: RunConfig, axes: Sequence[tuple[str, Sequence[str]]], zipped: bool = False) -> list[Arm]:
+    """The arms of (path, its values as `override` takes them); as `vary`, which reads them from one text each."""
     lengths = [len(values) for _, values in axes]
     if zipped and len(set(lengths)) > 1:
         raise ConfigError(f"--zip needs lists of one length, given {lengths} values")
