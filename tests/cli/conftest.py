@@ -7,6 +7,14 @@ import pytest
 from windtunnel import cli
 
 
+@pytest.fixture(scope="session")
+def names(tmp_path_factory):
+    """A file of 700 names, so that a run on them is quick."""
+    path = tmp_path_factory.mktemp("corpus") / "names.txt"
+    path.write_text("\n".join(f"{a}{b}{c}{d}" for a in "abcdefg" for b in "aeiou" for c in "lmnrs" for d in "aeio"))
+    return path
+
+
 @pytest.fixture
 def command_line(capsys, monkeypatch, tmp_path):
     """Run `windtunnel` with these words in an empty folder; gives (exit code, stdout, stderr)."""

@@ -17,17 +17,10 @@ QUICK = ["train.steps=20", "train.sample_tokens=0", "train.threads=1", "train.co
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "names.txt"
-    path.write_text("\n".join(f"{a}{b}{c}{d}" for a in "abcdefg" for b in "aeiou" for c in "lmnrs" for d in "aeio"))
-    return path
-
-
-@pytest.fixture(scope="module")
-def base(corpus, tmp_path_factory):
+def base(names, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "base" / "seed-0"
     folder.parent.mkdir()
-    assert list(fit(override(recipe("tiny", str(corpus)), [*MODEL, *QUICK]), folder))
+    assert list(fit(override(recipe("tiny", str(names)), [*MODEL, *QUICK]), folder))
     return folder
 
 
@@ -36,15 +29,15 @@ def words(*assignments):
 
 
 @pytest.fixture
-def adapted(windtunnel, base, corpus, tmp_path):
+def adapted(windtunnel, base, names, tmp_path):
     """The folder of a run with LoRA, and what the command said."""
-    command = ("train", corpus, "--from", base, "--lora", 2, "--out", tmp_path / "lora", *words(*QUICK))
+    command = ("train", names, "--from", base, "--lora", 2, "--out", tmp_path / "lora", *words(*QUICK))
     code, out, err = windtunnel(*command, *words("optimizer.lr=0.01"))
     assert code == 0, err
     return tmp_path / "lora" / "seed-0", out + err
 
 
-def test_every_command_takes_the_run(windtunnel, adapted, base, corpus):
+def test_every_command_takes_the_run(windtunnel, adapted, base, names):
     run, said = adapted
     assert "LoRA of rank 2, alpha 4: 1,152 of" in " ".join(said.split())
     for command in (
@@ -90,9 +83,9 @@ def test_exported_merged_and_as_an_adapter_it_is_the_same(windtunnel, adapted, b
     (["--lora", 2, "--from", "BASE", "--set", "lora.targets=gate"], "names no matrix of this model; it has q, k, v"),
     (["--lora", 2, "--set", "model.family=mlp"], "begins with random weights"),
 ])  # fmt: skip
-def test_what_cannot_be_is_one_sentence(windtunnel, base, corpus, tmp_path, more, message):
+def test_what_cannot_be_is_one_sentence(windtunnel, base, names, tmp_path, more, message):
     more = [base if word == "BASE" else word for word in more]
-    code, _, err = windtunnel("train", corpus, *more, "--out", tmp_path / "out")
+    code, _, err = windtunnel("train", names, *more, "--out", tmp_path / "out")
     assert code == 2
     assert message in " ".join(err.split())
     assert "Traceback" not in err
@@ -116,8 +109,8 @@ def test_an_adapter_says_that_its_base_was_trained_further(windtunnel, adapted, 
     assert "windtunnel export" not in said
 
 
-def test_a_rank_that_was_forgotten_is_told(windtunnel, base, corpus, tmp_path):
-    command = ("train", corpus, "--from", base, "--set", "lora.targets=q", "--out", tmp_path / "out")
+def test_a_rank_that_was_forgotten_is_told(windtunnel, base, names, tmp_path):
+    command = ("train", names, "--from", base, "--set", "lora.targets=q", "--out", tmp_path / "out")
     code, _, err = windtunnel(*command)
     assert (code, "all weights would be trained; give --lora RANK" in " ".join(err.split())) == (2, True)
     code, _, err = windtunnel(*command, "--lora", 2, "--set", "lora.alpha=1e400")

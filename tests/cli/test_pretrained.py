@@ -42,14 +42,6 @@ def document(windtunnel):
 
 
 @pytest.fixture(scope="session")
-def names(tmp_path_factory):
-    """700 names, so that a run on them is quick."""
-    path = tmp_path_factory.mktemp("corpus") / "names.txt"
-    path.write_text("\n".join(f"{a}{b}{c}{d}" for a in "abcdefg" for b in "aeiou" for c in "lmnrs" for d in "aeio"))
-    return path
-
-
-@pytest.fixture(scope="session")
 def trained(names, tmp_path_factory):
     """A finished run of a model that GPT-2 has the settings of."""
     folder = tmp_path_factory.mktemp("runs") / "trained" / "seed-0"

@@ -106,11 +106,11 @@ def _compare(run: str, other: str, split: str, margin: float | None, as_json: bo
         print_json(between_dict(found))
         return
     out = console(stderr=False)
-    out.print(between_line(found), highlight=False, markup=False, soft_wrap=True)
+    out.print(between_line(found), soft_wrap=True)
     out.print(between_table(found).terminal())
     seeds = ["of several seeds the first was taken; arms over seeds: windtunnel compare"]
     for line in between_lines(found) + seeds * (len(mine) + len(theirs) > 2):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def _judge(run: str, split: str, threshold: float | None, change: str | None, as_json: bool) -> None:

@@ -174,7 +174,6 @@ def _site(name: str) -> str:
 
 def _judge_ablations(run: str, text: str, sites: dict[str, str], as_json: bool) -> None:
     from windtunnel.comparison.ablation import judge_ablations
-    from windtunnel.config import plain
     from windtunnel.errors import ConfigError
     from windtunnel.runs.seeds import find_seeds
 
@@ -183,7 +182,7 @@ def _judge_ablations(run: str, text: str, sites: dict[str, str], as_json: bool) 
     with console().status("evaluating with and without"):
         found = judge_ablations(find_seeds(run), {f"without {name}": [site] for name, site in sites.items()})
     if as_json:
-        print_json([plain(judgement) for judgement in found])
+        print_json(found)
         return
     for judgement in found:
         print_text(judgement.sentence)

@@ -77,8 +77,7 @@ def settings(
     """The config that the options of train, compare and check ask for; a table that is read as text is told."""
     from windtunnel.library.settings import config_for
 
-    changed = [*changes, *([f"train.steps={steps}"] if steps else [])]
-    config = config_for(corpus, recipe, start, changed, columns_of(columns) if columns else None, task, file)
+    config = config_for(corpus, recipe, start, changes, columns_of(columns) if columns else None, task, steps, file)
     _say_plain_table(config)
     return config
 

@@ -167,7 +167,7 @@ def resume(
     folders = find_seeds(run)
     if steps:
         extended = extend_seeds(folders, steps)
-        console().print(extended[0].said, highlight=False, markup=False, soft_wrap=True)
+        console().print(extended[0].said, soft_wrap=True)
         folders = [one.folder for one in extended]
     _train(folders, change, as_json)
 

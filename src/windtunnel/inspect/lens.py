@@ -18,7 +18,6 @@ from windtunnel.errors import ConfigError
 from windtunnel.inspect.sites import recorded, tapped
 from windtunnel.models import Model, Transformer, as_transformer
 from windtunnel.models.block import Attention, Block
-from windtunnel.nn.linear import linear
 from windtunnel.nn.mode import evaluating
 from windtunnel.nn.norms import LayerNorm, RMSNorm
 
@@ -34,12 +33,7 @@ def lens(model: Model, ids: Sequence[int]) -> Tensor:
     sites = ["blocks.0.in", *(f"blocks.{i}.resid" for i in range(len(model.blocks)))]
     with torch.no_grad(), evaluating(model), recorded(model, sites) as seen:
         model(_row(model, ids))
-        return torch.cat([_logits(model, model.norm(seen[site])) for site in sites])
-
-
-def _logits(model: Transformer, x_BTD: Tensor) -> Tensor:
-    logits: Tensor = linear(x_BTD, model.embedding.weight) if model.head is None else model.head(x_BTD)
-    return logits
+        return torch.cat([model.logits(model.norm(seen[site])) for site in sites])
 
 
 def _row(model: Model, ids: Sequence[int]) -> Tensor:

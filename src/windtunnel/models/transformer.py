@@ -209,8 +209,13 @@ class Transformer(Model):
         memory: Memory | None = None,
     ) -> Tensor:
         """Logits (B, T, V); the arguments are those of `hidden`."""
-        x_BTD, table_VD = self._read(ids, cache, attend, kept, memory)
-        return linear(x_BTD, table_VD) if self.head is None else self.head(x_BTD)
+        return self.logits(*self._read(ids, cache, attend, kept, memory))
+
+    def logits(self, x_BTD: Tensor, table_VD: Tensor | None = None) -> Tensor:
+        """What the head makes of the vectors of `hidden`, (B, T, V); a tied head takes the table, else the embedding's."""
+        if self.head is not None:
+            return self.head(x_BTD)
+        return linear(x_BTD, self.embedding.weight if table_VD is None else table_VD)
 
     def hidden(
         self,

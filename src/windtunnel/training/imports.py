@@ -17,13 +17,7 @@ from torch import Tensor
 from windtunnel.config import parse
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.files import sync_folder, temporary, write_file
-from windtunnel.models import (
-    ClassifierConfig,
-    EncoderConfig,
-    ModelConfig,
-    TransformerConfig,
-    as_transformer,
-)
+from windtunnel.models import ClassifierConfig, EncoderConfig, ModelConfig, TransformerConfig, as_transformer
 from windtunnel.models.lora import LoraConfig
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
 from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, to_model

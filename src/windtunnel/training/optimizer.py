@@ -86,12 +86,12 @@ def rates_note(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float) ->
     factors = {p: group.get("factor", 1.0) for group in optimizer.param_groups for p in group["params"]}
     if len(set(factors.values())) < 2:
         return ""
-    named = {name: p for name, p in model.named_parameters() if p in factors}
+    named = {name: factors[p] for name, p in model.named_parameters() if p in factors}
     parts: dict[float, dict[str, int]] = {}
-    for name, p in named.items():
-        part = _part(name, {other: factors[q] for other, q in named.items()})
-        own = parts.setdefault(factors[p], {})
-        own[part] = own.get(part, 0) + p.numel()
+    for name, p in model.named_parameters():
+        if name in named:
+            part, own = _part(name, named), parts.setdefault(named[name], {})
+            own[part] = own.get(part, 0) + p.numel()
     said = [
         f"{', '.join(own)} {lr * factor:.3g} ({sum(own.values()):,} parameters)"
         for factor, own in sorted(parts.items(), reverse=True)
