@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are used (PEP 562), so that the package itself costs nothing to import."""
+"""Packages whose names are imported when they are used (PEP 562), so that the package itself costs nothing."""
 
 from __future__ import annotations
 

@@ -142,8 +142,8 @@ def _arms(
     if not isinstance(what, str | Path):
         if varied or named or settings or start or steps or task or columns or recipe != "auto":
             raise ConfigError(
-                "arms are given, which have all their settings; give vary, arms, recipe, start, steps, task, columns and "
-                "settings with a corpus, or make the arms with wt.vary"
+                "arms are given, which have all their settings; give vary, arms, recipe, start, steps, task, columns "
+                "and settings with a corpus, or make the arms with wt.vary"
             )
         return list(what)
     base = config_for(str(what), recipe, start, assignments(settings), columns, task, steps)
