@@ -141,6 +141,11 @@ def test_seeds_are_a_sequence_of_models_and_their_mean(here):
     assert f"dev loss {seeds.loss}" in repr(seeds)
 
 
+def test_a_value_of_an_arm_may_hold_a_comma():
+    one, other = wt.vary(wt.recipe("tiny", "names"), text__tokenizer=["a,b.json", "bytes"])
+    assert (one.config.text.tokenizer, other.config.text.tokenizer) == ("a,b.json", "bytes")
+
+
 def test_settings_are_said_in_three_ways():
     same = [
         wt.recipe("tiny", "names", model__n_layers=3),
@@ -165,6 +170,7 @@ def test_settings_are_said_in_three_ways():
         (lambda: wt.vary(wt.recipe("tiny", "names"), model__position="rope"), "expected a list of values"),
         (lambda: wt.compare("names", recipe="tiny"), "at least two arms"),
         (lambda: wt.compare(wt.vary(wt.recipe("tiny", "names"), seed=[1, 2]), model__n_layers=1), "arms are given"),
+        (lambda: wt.compare(wt.vary(wt.recipe("tiny", "names"), seed=[1, 2]), steps=5), "arms are given"),
         (lambda: wt.experiment("email"), "did you mean"),
         (lambda: wt.import_model("no-such-folder"), "no-such-folder"),
     ],
