@@ -212,7 +212,7 @@ class Transformer(Model):
         return self.logits(*self._read(ids, cache, attend, kept, memory))
 
     def logits(self, x_BTD: Tensor, table_VD: Tensor | None = None) -> Tensor:
-        """What the head makes of the vectors of `hidden`, (B, T, V); a tied head takes the table, else the embedding's."""
+        """What the head makes of the vectors of `hidden`, (B, T, V); a tied one is table_VD, else the embeddings."""
         if self.head is not None:
             return self.head(x_BTD)
         return linear(x_BTD, self.embedding.weight if table_VD is None else table_VD)
