@@ -90,6 +90,9 @@ def test_what_is_no_such_table_is_refused(content, columns, message, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"body": 3}\n')
     with pytest.raises(DataError, match="line 1: body is 3, expected a string in quotes"):
         open_corpus(str(tmp_path / "a.jsonl"))
+    (tmp_path / "half.jsonl").write_text('{"body": "\\ud83d"}\n')
+    with pytest.raises(DataError, match="line 1: body holds half of a surrogate pair"):
+        list(open_corpus(str(tmp_path / "half.jsonl")).read())
 
 
 def test_datasets_that_cannot_be_read_as_they_are_say_why(tmp_path):

@@ -18,7 +18,7 @@ from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.arrow import arrow_names, arrow_rows
-from windtunnel.text.corpora.corpus import join_fields, lines
+from windtunnel.text.corpora.corpus import check_utf8, join_fields, lines
 from windtunnel.text.corpora.files import read_chunks
 
 KINDS = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -44,7 +44,7 @@ class Table:
         Raises:
             DataError: names the line of the first row that is not as the header says or cannot be a document.
         """
-        if list(self.columns) == ["text"]:
+        if self.unit == "file":
             yield from self._texts()
             return
         read = _labelled if "label" in self.columns else _values
@@ -58,10 +58,7 @@ class Table:
             if row.get(name, "") is None:
                 continue  # a table's word for an empty text
             text = _value(row, name, where)
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise DataError(
-                    f"{where}: {name} holds half of a surrogate pair (\\ud800 to \\udfff); write it as UTF-8"
-                )
+            check_utf8(text, name, where)
             if text:
                 yield text
 
