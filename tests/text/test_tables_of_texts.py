@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+from datetime import date
 
 import pytest
 
@@ -111,6 +112,17 @@ def test_datasets_that_cannot_be_read_as_they_are_say_why(tmp_path):
         open_corpus(str(tmp_path / "no.parquet"))
     with pytest.raises(DataError, match="columns are read by file, and unit=line was asked for"):
         open_corpus(str(tmp_path / "d" / "train"), "line", {"text": "said"})
+
+
+def test_lists_and_dates_beside_the_texts_do_no_harm(tmp_path):
+    pyarrow, path = pytest.importorskip("pyarrow"), tmp_path / "a.parquet"
+    rows = [{"said": text, "turns": [{"text": "no", "on": date(2020, 1, 2)}]} for text in TEXTS]
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    assert list(open_corpus(str(path), columns={"text": "said"}).read()) == TEXTS
+    with pytest.raises(DataError, match=r"which column holds the texts\? It has said, turns; say"):
+        open_corpus(str(path))
+    with pytest.raises(DataError, match=r'line 1: turns is \[{"text": "no", "on": "2020-01-02"}\], expected a string'):
+        list(open_corpus(str(path), columns={"text": "turns"}).read())
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
