@@ -85,12 +85,18 @@ def test_other_float_types_are_read_into_float32(gpt2, dtype):
     assert any("were read into float32" in note for note in found.notes)
 
 
-def test_gpt2s_own_tokenizer_files_are_read(gpt2):
+@pytest.fixture
+def old(gpt2):
+    """A folder with vocab.json and merges.txt."""
     (gpt2 / "tokenizer.json").unlink()
-    vocab = json.loads(TOKENIZER.to_json())["model"]["vocab"]
-    (gpt2 / "vocab.json").write_text(json.dumps(vocab))
+    data = json.loads(TOKENIZER.to_json())
+    (gpt2 / "vocab.json").write_text(json.dumps(data["model"]["vocab"]))
     (gpt2 / "merges.txt").write_text("#version: 0.2\n")
-    found = read_huggingface(gpt2)
+    return gpt2
+
+
+def test_gpt2s_own_tokenizer_files_are_read(old):
+    found = read_huggingface(old)
     assert found.tokenizer.decode(found.tokenizer.encode("wörld")) == "wörld"
     assert found.notes == ("the embedding has 43 rows more than the tokenizer tokens",)
 
@@ -105,16 +111,6 @@ ADDED = {
         },
     },
 }  # fmt: skip
-
-
-@pytest.fixture
-def old(gpt2):
-    """A folder with vocab.json and merges.txt."""
-    (gpt2 / "tokenizer.json").unlink()
-    data = json.loads(TOKENIZER.to_json())
-    (gpt2 / "vocab.json").write_text(json.dumps(data["model"]["vocab"]))
-    (gpt2 / "merges.txt").write_text("#version: 0.2\n")
-    return gpt2
 
 
 @pytest.mark.parametrize("names", [(), ("added_tokens.json", "special_tokens_map.json"), ("tokenizer_config.json",)])
