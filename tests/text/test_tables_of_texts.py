@@ -9,6 +9,7 @@ import pytest
 
 from windtunnel.errors import DataError, MissingExtra
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.corpora.tables import rows_of
 
 TEXTS = ["one, two", 'a "quoted" line\nand another', "ä€"]
 
@@ -50,6 +51,14 @@ def test_each_row_is_a_document_of_its_column(kind, tmp_path):
     assert (list(corpus.read()), corpus.unit, corpus.fields) == (TEXTS, "file", ("text",))
     assert list(open_corpus(str(path)).read()) == TEXTS  # body is plain
     assert open_corpus(str(path), "file", {"text": "body"}).unit == "file"  # as a run records it
+
+
+@pytest.mark.parametrize("kind", ["parquet", "dataset"])
+def test_only_the_columns_that_are_needed_are_made(kind, tmp_path):
+    path = tmp_path / f"mine.{kind}"
+    write(path, kind)
+    assert list(rows_of(path, ["body"])) == [(n, {"body": text}) for n, text in enumerate(TEXTS, start=1)]
+    assert [row["stars"] for _, row in rows_of(path)] == [3, 3, 3]
 
 
 def test_tsv_rows_are_documents(tmp_path):
