@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_gguf_in import quantised
 
+from windtunnel.errors import ArtifactError
 from windtunnel.models.pretrained.gguf_model import read_gguf_model
 from windtunnel.models.pretrained.gguf_tokenizer import gguf_tokenizer
 from windtunnel.text.tokenizers import Tokenizer
@@ -121,7 +122,17 @@ def test_the_begin_token_is_put_in_front_as_the_file_says(told, front):
 
 @pytest.mark.parametrize("n", [0, 10])
 def test_scores_that_do_not_fit_are_told(n):
-    from windtunnel.errors import ArtifactError
-
     with pytest.raises(ArtifactError, match=rf"here: .* tokens and {n} scores"):
         gguf_tokenizer(settings(**{"tokenizer.ggml.scores": np.zeros(n, np.float32)}), "here")
+
+
+@pytest.mark.parametrize("name", ["scores", "token_type"])
+@pytest.mark.parametrize("given", [5, ["a"]])
+def test_what_is_no_list_of_numbers_is_refused(name, given):
+    with pytest.raises(ArtifactError, match=rf"here: tokenizer\.ggml\.{name} is no list of numbers"):
+        gguf_tokenizer(settings(**{f"tokenizer.ggml.{name}": given}), "here")
+
+
+def test_a_pre_tokenizer_that_is_no_name_is_refused():
+    with pytest.raises(ArtifactError, match=r"its pre-tokenizer is '\[1\]', and the file says no more"):
+        gguf_tokenizer(settings(**{"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": [1]}), "here")

@@ -1,6 +1,7 @@
 """Reading a Hugging Face folder: spellings and layouts that mean the same, and everything that must be refused."""
 
 import json
+import re
 import struct
 
 import pytest
@@ -84,12 +85,18 @@ def test_other_float_types_are_read_into_float32(gpt2, dtype):
     assert any("were read into float32" in note for note in found.notes)
 
 
-def test_gpt2s_own_tokenizer_files_are_read(gpt2):
+@pytest.fixture
+def old(gpt2):
+    """A folder with vocab.json and merges.txt."""
     (gpt2 / "tokenizer.json").unlink()
-    vocab = json.loads(TOKENIZER.to_json())["model"]["vocab"]
-    (gpt2 / "vocab.json").write_text(json.dumps(vocab))
+    data = json.loads(TOKENIZER.to_json())
+    (gpt2 / "vocab.json").write_text(json.dumps(data["model"]["vocab"]))
     (gpt2 / "merges.txt").write_text("#version: 0.2\n")
-    found = read_huggingface(gpt2)
+    return gpt2
+
+
+def test_gpt2s_own_tokenizer_files_are_read(old):
+    found = read_huggingface(old)
     assert found.tokenizer.decode(found.tokenizer.encode("wörld")) == "wörld"
     assert found.notes == ("the embedding has 43 rows more than the tokenizer tokens",)
 
@@ -108,19 +115,27 @@ ADDED = {
 
 @pytest.mark.parametrize("names", [(), ("added_tokens.json", "special_tokens_map.json"), ("tokenizer_config.json",)])
 @pytest.mark.parametrize("told", [{}, {"add_prefix_space": True}, {"add_bos_token": True}])
-def test_what_lies_beside_gpt2s_own_tokenizer_files_is_respected(gpt2, names, told):
-    (gpt2 / "tokenizer.json").unlink()
-    data = json.loads(TOKENIZER.to_json())
-    (gpt2 / "vocab.json").write_text(json.dumps(data["model"]["vocab"]))
-    (gpt2 / "merges.txt").write_text("#version: 0.2\n")
+def test_what_lies_beside_gpt2s_own_tokenizer_files_is_respected(old, names, told):
     files = {name: ADDED[name] for name in names}
     files["tokenizer_config.json"] = {**files.get("tokenizer_config.json", {}), **told}
     for name, held in files.items():
-        (gpt2 / name).write_text(json.dumps(held))
-    ours, theirs = Tokenizer.load(gpt2), AutoTokenizer.from_pretrained(gpt2)
+        (old / name).write_text(json.dumps(held))
+    ours, theirs = Tokenizer.load(old), AutoTokenizer.from_pretrained(old)
     for text in ("a <tool> b", "wörld", " <tool>", "\n"):
         assert ours.encode(text).tolist() == theirs.encode(text, add_special_tokens=False)
     assert ("<|im_end|>" in ours.specials) == ("added_tokens.json" in names)
+
+
+@pytest.mark.parametrize("given", ["258", [258], 258.0])
+def test_an_added_token_whose_id_is_no_whole_number_is_named(old, given):
+    (old / "added_tokens.json").write_text(json.dumps({"<tool>": 257, "<late>": given}))
+    with pytest.raises(DataError, match=re.escape(f"the id of '<late>' is {given!r}, expected a whole number")):
+        Tokenizer.load(old)
+
+
+def test_a_begin_token_that_is_none_is_put_nowhere(old):
+    (old / "tokenizer_config.json").write_text('{"add_bos_token": true, "bos_token": null}')
+    assert Tokenizer.load(old).front == ()
 
 
 def test_a_folder_without_a_tokenizer_says_so(gpt2):

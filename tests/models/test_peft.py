@@ -4,6 +4,7 @@ import json
 import warnings
 
 import pytest
+import safetensors.torch
 import torch
 from test_export import LLAMA, QUICK, SMALL, write
 from test_lora import shaken
@@ -74,8 +75,6 @@ TRUNKS = [("bert", "q,k,v,out,widen,narrow"), ("bert", "narrow"), ("llama", "q,g
 @pytest.mark.parametrize(("kind", "targets"), TRUNKS)
 @torch.no_grad()
 def test_a_classifier_is_an_adapter_for_the_bare_model_and_a_head(kind, targets, tmp_path):
-    import safetensors.torch
-
     config, lora = trunk_of(kind), LoraConfig(rank=2, targets=targets)
     model = build(config, 0)
     if kind == "bert":

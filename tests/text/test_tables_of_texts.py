@@ -3,11 +3,13 @@
 import gzip
 import json
 import sys
+from datetime import date
 
 import pytest
 
 from windtunnel.errors import DataError, MissingExtra
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.corpora.tables import rows_of
 
 TEXTS = ["one, two", 'a "quoted" line\nand another', "ä€"]
 
@@ -51,6 +53,14 @@ def test_each_row_is_a_document_of_its_column(kind, tmp_path):
     assert open_corpus(str(path), "file", {"text": "body"}).unit == "file"  # as a run records it
 
 
+@pytest.mark.parametrize("kind", ["parquet", "dataset"])
+def test_only_the_columns_that_are_needed_are_made(kind, tmp_path):
+    path = tmp_path / f"mine.{kind}"
+    write(path, kind)
+    assert list(rows_of(path, ["body"])) == [(n, {"body": text}) for n, text in enumerate(TEXTS, start=1)]
+    assert [row["stars"] for _, row in rows_of(path)] == [3, 3, 3]
+
+
 def test_tsv_rows_are_documents(tmp_path):
     (tmp_path / "a.tsv").write_text("n\tcontent\n1\tone\n2\ttwo\n")
     corpus = open_corpus(str(tmp_path / "a.tsv"))
@@ -90,6 +100,9 @@ def test_what_is_no_such_table_is_refused(content, columns, message, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"body": 3}\n')
     with pytest.raises(DataError, match="line 1: body is 3, expected a string in quotes"):
         open_corpus(str(tmp_path / "a.jsonl"))
+    (tmp_path / "half.jsonl").write_text('{"body": "\\ud83d"}\n')
+    with pytest.raises(DataError, match="line 1: body holds half of a surrogate pair"):
+        list(open_corpus(str(tmp_path / "half.jsonl")).read())
 
 
 def test_datasets_that_cannot_be_read_as_they_are_say_why(tmp_path):
@@ -108,6 +121,17 @@ def test_datasets_that_cannot_be_read_as_they_are_say_why(tmp_path):
         open_corpus(str(tmp_path / "no.parquet"))
     with pytest.raises(DataError, match="columns are read by file, and unit=line was asked for"):
         open_corpus(str(tmp_path / "d" / "train"), "line", {"text": "said"})
+
+
+def test_lists_and_dates_beside_the_texts_do_no_harm(tmp_path):
+    pyarrow, path = pytest.importorskip("pyarrow"), tmp_path / "a.parquet"
+    rows = [{"said": text, "turns": [{"text": "no", "on": date(2020, 1, 2)}]} for text in TEXTS]
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    assert list(open_corpus(str(path), columns={"text": "said"}).read()) == TEXTS
+    with pytest.raises(DataError, match=r"which column holds the texts\? It has said, turns; say"):
+        open_corpus(str(path))
+    with pytest.raises(DataError, match=r'line 1: turns is \[{"text": "no", "on": "2020-01-02"}\], expected a string'):
+        list(open_corpus(str(path), columns={"text": "turns"}).read())
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

@@ -417,6 +417,11 @@ def test_a_tokenizer_of_words_names_the_word_that_it_lacks() -> None:
     assert found.encode("the wind").tolist() == [1, 2]
     with pytest.raises(DataError, match=r"no token for the word 'tunnel' at position 9; .* knows 3 words: '<unk>'"):
         found.encode("the wind tunnel blows")
+    library.pre_tokenizer = hf.pre_tokenizers.Punctuation()
+    found = Tokenizer.from_json(library.to_str())
+    for text, word, position in (("  ", "  ", 0), (" the", " the", 0), ("the! ", "!", 3)):
+        with pytest.raises(DataError, match=f"no token for the word '{word}' at position {position};"):
+            found.encode(text)
 
 
 def test_missing_and_binary_tokenizer_files(tmp_path: Path) -> None:

@@ -35,16 +35,6 @@ def opening(trained: TrainedModel, request: Request) -> Opening:
     unit = trained.run.config.text.unit
     if (end := end_mark(tokenizer, unit)) is not None:
         ends |= {end}
-    if front := _front(trained):
+    if marks is not None and (front := tokenizer.front):
         return Opening([*front, *tokenizer.encode(request.prompt).tolist()], ends, False)
-    return Opening(prompt_ids(tokenizer, unit, request.prompt), ends, is_marked(trained, request))
-
-
-def is_marked(trained: TrainedModel, request: Request) -> bool:
-    """Whether what is read for a request begins with an end mark, which is not shown."""
-    plain = not request.chat and not _front(trained)
-    return plain and end_mark(trained.tokenizer, trained.run.config.text.unit) is not None
-
-
-def _front(trained: TrainedModel) -> tuple[int, ...]:
-    return () if marks_of(trained.run.record) is None else trained.tokenizer.front
+    return Opening(prompt_ids(tokenizer, unit, request.prompt), ends, end is not None)

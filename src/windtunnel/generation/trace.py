@@ -13,7 +13,7 @@ import numpy as np
 
 from windtunnel.generation.compiled import Steps
 from windtunnel.generation.decode import Finish, Ids, Position, Reader, decode
-from windtunnel.generation.opening import Opening, is_marked, opening
+from windtunnel.generation.opening import Opening, opening
 from windtunnel.generation.prompt import Continuation, token_text
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import Floats, SamplingConfig, best, log_softmax
@@ -150,9 +150,9 @@ def generate(
 def _generate(
     trained: TrainedModel, request: Request, begin: Opening, truth: Truth | None, steps: Steps
 ) -> Iterator[TokenTrace]:
-    tokenizer, (ids, ends, marked) = trained.tokenizer, begin
+    tokenizer, (ids, ends, is_marked) = trained.tokenizer, begin
     text = Continuation(tokenizer, ids, ends, request.n_tokens, request.stop)
-    if not marked:
+    if not is_marked:
         yield TokenTrace(ids[0], token_text(tokenizer, ids[0]), None, None, None, None, (), piece=text.prompt[0])
 
     def positions() -> Iterator[Position]:
@@ -236,7 +236,7 @@ def trace(trained: TrainedModel, request: Request, truth: Truth | None = None, s
 def as_trace(trained: TrainedModel, request: Request, tokens: Sequence[TokenTrace]) -> Trace:
     """The record of tokens that came out of `generate`."""
     config = trained.run.config
-    marked = is_marked(trained, request)
+    marked = not tokens or tokens[0].surprise_bits is not None
     context = config.model.context_length
     begin = (
         "The text begins after an end mark, which is not shown."

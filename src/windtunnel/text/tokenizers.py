@@ -251,16 +251,18 @@ class Tokenizer:
         covered = np.zeros(len(text), bool)
         for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if number == self._structure.unknown_id:
-                self._refuse(text, start)
+                self._refuse(text, start, end)
             covered[start:end] = True
         if self._structure.keeps_text:
             for position in np.flatnonzero(~covered):
                 if not text[position].isspace():
                     self._refuse(text, int(position))
 
-    def _refuse(self, text: str, position: int) -> None:
+    def _refuse(self, text: str, position: int, end: int | None = None) -> None:
+        """Raises DataError for what has no token; a word ends at `end`, or at white space."""
         if self._structure.has_words:
-            self._refuse_word(text, position)
+            word = text[position:].split(maxsplit=1)[0] if end is None else text[position:end]
+            self._refuse_word(word, position)
         character = text[position]
         known = sorted(t for t in self._library.get_vocab() if len(t) == 1)
         shown = repr("".join(known[:80])) + (" and more" if len(known) > 80 else "")
@@ -270,8 +272,7 @@ class Tokenizer:
             "use only these, or train with --set text.tokenizer=bytes"
         )
 
-    def _refuse_word(self, text: str, position: int) -> None:
-        word = text[position:].split(maxsplit=1)[0]
+    def _refuse_word(self, word: str, position: int) -> None:
         known = sorted(self._library.get_vocab())
         shown = ", ".join(map(repr, known[:12])) + (" and more" if len(known) > 12 else "")
         raise DataError(

@@ -56,11 +56,13 @@ def from_vocab_files(vocab_file: Path, merges_file: Path) -> str:
         raise DataError(
             f"{vocab_file.parent / BESIDE[0]}: added_tokens_decoder must hold a token with id each"
         ) from None
-    begin = _texts({"bos_token": told.get("bos_token", END)})[0] if told.get("add_bos_token") is True else None
+    for text, one in added.items():
+        if type(one["id"]) is not int:
+            raise DataError(f"{vocab_file.parent}: the id of {text!r} is {one['id']!r}, expected a whole number")
+    first = _texts({"bos_token": told.get("bos_token", END)}) if told.get("add_bos_token") is True else []
     given = [{**_FLAGS, **one, "content": text} for text, one in added.items()]
-    return byte_level(
-        vocab, merges, True, sorted(given, key=lambda one: one["id"]), told.get("add_prefix_space") is True, begin
-    )
+    given.sort(key=lambda one: one["id"])
+    return byte_level(vocab, merges, True, given, told.get("add_prefix_space") is True, first[0] if first else None)
 
 
 def byte_level(

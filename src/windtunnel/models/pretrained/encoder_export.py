@@ -17,7 +17,7 @@ from windtunnel.models.pretrained.encoders import ENCODERS, TYPES, encoder_confi
 from windtunnel.models.pretrained.export import Exported, as_json, tokenizer_files
 from windtunnel.models.pretrained.fields import take_fields
 from windtunnel.models.pretrained.gpt2 import WRITTEN
-from windtunnel.models.pretrained.parts import Part, scatter
+from windtunnel.models.pretrained.parts import Part, bare, scatter
 from windtunnel.text.tokenizers import Tokenizer
 
 NAMES = ENCODERS["bert"]
@@ -58,8 +58,7 @@ def bert_parts(config: EncoderConfig) -> list[Part]:
     if wrong:
         named = ", ".join(f"{name}={ours[name]} (it has {theirs[name]})" for name in wrong)
         raise ConfigError(f"this encoder is no BertModel: its trunk has {named}; begin with one that is")
-    parts = encoder_parts(config.replace(pooler=True), "bert", 1)
-    return [Part(p.ours, tuple(name.removeprefix(NAMES.prefix) for name in p.theirs), p.shapes) for p in parts]
+    return bare(encoder_parts(config.replace(pooler=True), "bert", 1), NAMES.prefix)
 
 
 def _fields(config: EncoderConfig) -> dict[str, Any]:

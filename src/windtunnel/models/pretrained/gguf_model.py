@@ -47,10 +47,10 @@ def read_gguf_model(path: Path) -> Pretrained:
         DataError: when its tokenizer is none, or has more tokens than the model.
     """
     file = read_gguf(path)
-    origin = file.settings.get("general.architecture")
+    origin = str(file.settings.get("general.architecture"))
     if origin not in OWN:
-        raise ArtifactError(f"{path}: the architecture is {str(origin)[:40]!r}; known are {', '.join(OWN)}")
-    config, notes = _config(file, str(origin))
+        raise ArtifactError(f"{path}: the architecture is {origin[:40]!r}; known are {', '.join(OWN)}")
+    config, notes = _config(file, origin)
     if config.n_layers > len(file.tensors):
         raise ArtifactError(f"{path} says {config.n_layers:,} layers, and has {len(file.tensors):,} tensors")
     parts = list(gpt2_parts(config) if origin == "gpt2" else llama_parts(config))
@@ -62,7 +62,7 @@ def read_gguf_model(path: Path) -> Pretrained:
     if kinds:
         notes.append(f"weights stored as {', '.join(kinds)} were read into float32")
     weights = gather(parts, lambda name: halves(name, file.read(name), config))
-    return Pretrained(config, weights, tokenizer, str(origin), tuple(notes), gguf_marks(file.settings))
+    return Pretrained(config, weights, tokenizer, origin, tuple(notes), gguf_marks(file.settings))
 
 
 def _config(file: GGUF, origin: str) -> tuple[TransformerConfig, list[str]]:

@@ -7,7 +7,7 @@ without a token becomes its bytes, and a space is written ▁.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from windtunnel.errors import ArtifactError
@@ -17,24 +17,24 @@ _NORMAL, _UNKNOWN = 1, 2
 
 
 def sentencepiece(
-    settings: Mapping[str, Any], tokens: Sequence[str], kinds: Sequence[int], where: object
+    tokens: Sequence[str], kinds: Sequence[float], scores: Sequence[float], begun: bool, where: object
 ) -> dict[str, Any]:
     """The parts of a tokenizer.json that say how a text becomes these tokens.
 
     Args:
         kinds: normal 1, unknown 2, control 3, user's 4, unused 5, a byte 6.
+        begun: whether a text gets a space in front.
 
     Raises:
         ArtifactError: when the scores do not fit the tokens.
     """
-    scores = settings.get("tokenizer.ggml.scores")
-    if scores is None or len(scores) < len(tokens):
-        n = 0 if scores is None else len(scores)
-        raise ArtifactError(f"{where}: {len(tokens):,} tokens and {n:,} scores, by which they are put together")
+    if len(scores) < len(tokens):
+        raise ArtifactError(
+            f"{where}: {len(tokens):,} tokens and {len(scores):,} scores, by which they are put together"
+        )
     unknown = next((token for token, kind in zip(tokens, kinds, strict=True) if kind == _UNKNOWN), None)
     to_space = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     from_space = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-    begun = bool(settings.get("tokenizer.ggml.add_space_prefix", True))
     prefix = [{"type": "Prepend", "prepend": SPACE}] * begun
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] * begun
     return {
@@ -50,12 +50,12 @@ def sentencepiece(
             "fuse_unk": True,
             "byte_fallback": True,
             "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": _merges(tokens, kinds, [float(score) for score in scores]),
+            "merges": _merges(tokens, kinds, scores),
         },
     }
 
 
-def _merges(tokens: Sequence[str], kinds: Sequence[int], scores: Sequence[float]) -> list[list[str]]:
+def _merges(tokens: Sequence[str], kinds: Sequence[float], scores: Sequence[float]) -> list[list[str]]:
     """All pairs of tokens that make a third, the one with the highest score first; marks are made of no text."""
     plain = {token: number for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _NORMAL}
     found = []

@@ -61,7 +61,9 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: object) -> Tokenizer:
             "(llama) are read, so use the model's Hugging Face folder"
         )
     tokens = _texts(settings, "tokens", where)
-    kinds = [int(kind) for kind in settings.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))]
+    kinds = _numbers(settings, "token_type", where)
+    if kinds is None:
+        kinds = [_NORMAL] * len(tokens)
     if len(kinds) != len(tokens):
         raise ArtifactError(f"{where}: it has {len(tokens):,} tokens and {len(kinds):,} types of tokens")
     while kinds and kinds[-1] == _UNUSED:
@@ -75,7 +77,11 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: object) -> Tokenizer:
         for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
         if kind in (_CONTROL, _USER)
     ]
-    parts = sentencepiece(settings, tokens, kinds, where) if model == "llama" else _bpe(settings, tokens, where)
+    if model == "llama":
+        begun = bool(settings.get("tokenizer.ggml.add_space_prefix", True))
+        parts = sentencepiece(tokens, kinds, _numbers(settings, "scores", where) or [], begun, where)
+    else:
+        parts = _bpe(settings, tokens, where)
     try:
         return Tokenizer.from_json(
             json.dumps({"version": "1.0", "added_tokens": added, **parts, **_front(settings, tokens)})
@@ -86,10 +92,10 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: object) -> Tokenizer:
 
 def _bpe(settings: Mapping[str, Any], tokens: Sequence[str], where: object) -> dict[str, Any]:
     """The parts of a tokenizer.json of a byte-level BPE."""
-    pre = settings.get("tokenizer.ggml.pre")
+    pre = str(settings.get("tokenizer.ggml.pre"))
     if pre not in WORDS:
         raise ArtifactError(
-            f"{where}: its pre-tokenizer is {str(pre)[:40]!r}, and the file says no more of it; known are "
+            f"{where}: its pre-tokenizer is {pre[:40]!r}, and the file says no more of it; known are "
             f"{', '.join(WORDS)}; use the model's Hugging Face folder, which has the tokenizer whole"
         )
     merges = _texts(settings, "merges", where)
@@ -140,3 +146,12 @@ def _texts(settings: Mapping[str, Any], name: str, where: object) -> list[str]:
     if not isinstance(given, list):
         raise ArtifactError(f"{where}: it has no tokenizer.ggml.{name}, so no text can be turned into ids")
     return given
+
+
+def _numbers(settings: Mapping[str, Any], name: str, where: object) -> list[float] | None:
+    """A list of numbers; None where there is none."""
+    given = settings.get(f"tokenizer.ggml.{name}")
+    try:
+        return None if given is None else [float(number) for number in given]
+    except (TypeError, ValueError):
+        raise ArtifactError(f"{where}: tokenizer.ggml.{name} is no list of numbers; download the file again") from None

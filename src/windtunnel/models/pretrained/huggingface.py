@@ -60,10 +60,12 @@ def read_huggingface(folder: Path) -> Pretrained:
             incomplete, do not fit the config, or hold a NaN.
         DataError: when the tokenizer's files cannot be used or have more tokens than the model.
     """
-    origin, config, notes = read_config(folder / "config.json")
+    path = folder / "config.json"
+    origin, data = read_fields(path, ARCHITECTURES)
+    config, notes = _config(origin, data, path)
     weights, more = read_weights(folder, config, ARCHITECTURES[origin])
     tokenizer, about_tokenizer = tokenizer_of(folder, config.vocab_size)
-    marks = read_marks(folder, read_fields(folder / "config.json", ARCHITECTURES)[1])
+    marks = read_marks(folder, data)
     if tokenizer is not None and tokenizer.end_id is None and not marks.ends(tokenizer):
         about_tokenizer.append(
             "config.json names no eos_token_id and the tokenizer has no <|endoftext|>, so generated text ends at its "
@@ -86,20 +88,19 @@ def to_model(config: TransformerConfig | EncoderConfig, weights: Mapping[str, Te
     return model.eval()
 
 
-def read_config(path: Path) -> tuple[str, TransformerConfig, list[str]]:
-    """The model_type of a config.json, our config for it, and what is worth saying.
+def _config(origin: str, data: Mapping[str, Any], path: Path) -> tuple[TransformerConfig, list[str]]:
+    """Our config for the fields of a config.json, and what is worth saying.
 
     Raises:
-        ArtifactError: when it cannot be read or one of its fields cannot be honoured.
+        ArtifactError: when one of the fields cannot be honoured.
     """
-    origin, data = read_fields(path, ARCHITECTURES)
     architecture = ARCHITECTURES[origin]
     values = take_fields(data, architecture.fields, path)
     try:
         config = parse(TransformerConfig, architecture.settings(values, path))
     except ConfigError as error:
         raise ArtifactError(f"{path} describes no model that can be built: {error}") from None
-    return origin, config, list(gpt2.notes(values)) if origin == "gpt2" else []
+    return config, list(gpt2.notes(values)) if origin == "gpt2" else []
 
 
 def read_fields(path: Path, known: Collection[str]) -> tuple[str, dict[str, Any]]:

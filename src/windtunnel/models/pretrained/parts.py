@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +54,11 @@ def norm(ours: str, theirs: str, d_model: int, bias: bool) -> Iterator[Part]:
     yield single(f"{ours}.weight", f"{theirs}.weight", d_model)
     if bias:
         yield single(f"{ours}.bias", f"{theirs}.bias", d_model)
+
+
+def bare(parts: Iterable[Part], prefix: str) -> list[Part]:
+    """The parts as transformers' model without a head names them, which has no prefix."""
+    return [replace(part, theirs=tuple(name.removeprefix(prefix) for name in part.theirs)) for part in parts]
 
 
 def gather(parts: Iterable[Part], read: Callable[[str], Tensor]) -> dict[str, Tensor]:

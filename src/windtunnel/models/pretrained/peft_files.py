@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import safetensors.torch
@@ -19,7 +20,7 @@ from windtunnel.models.lora import A, B, LoraConfig, Place, empty_places
 from windtunnel.models.pretrained.architectures import ARCHITECTURES
 from windtunnel.models.pretrained.encoder_export import bert_parts
 from windtunnel.models.pretrained.export import Exported, as_json, stock_architecture
-from windtunnel.models.pretrained.parts import Part
+from windtunnel.models.pretrained.parts import Part, bare
 from windtunnel.models.transformer import TransformerConfig
 
 HEAD = "head.safetensors"
@@ -46,7 +47,10 @@ def peft_files(
     Raises:
         ConfigError: when the base is no architecture of transformers.
     """
-    base = _classifier_base(config) if isinstance(config, ClassifierConfig) else _decoder_base(config)
+    if isinstance(config, ClassifierConfig):
+        base = _classifier_base(config)
+    else:
+        base = _decoder_base(config, stock_architecture(config))
     tensors: dict[str, Tensor] = {}
     modules: list[str] = []
     ranks: dict[str, int] = {}
@@ -103,8 +107,7 @@ def _pairs(place: Place, part: Part, weights: Mapping[str, Tensor], base: _Base)
     return found
 
 
-def _decoder_base(config: TransformerConfig, where: str = "model") -> _Base:
-    name = stock_architecture(config, where)
+def _decoder_base(config: TransformerConfig, name: str) -> _Base:
     architecture = ARCHITECTURES[name]
     config = config.replace(**architecture.biases(config))
     parts = list(architecture.parts(config))
@@ -116,10 +119,7 @@ def _classifier_base(config: ClassifierConfig) -> _Base:
     sizes = {"vocab_size": config.vocab_size, "context_length": config.context_length}
     if not config.trunk.causal:
         return _Base("FEATURE_EXTRACTION", bert_parts(EncoderConfig(**sizes, trunk=config.trunk)), lambda _, rows: rows)
-    base = _decoder_base(config.body, "model.trunk")
-    prefix = ARCHITECTURES[stock_architecture(config.body)].prefix
-    parts = [
-        Part(f"trunk.{p.ours}", tuple(name.removeprefix(prefix) for name in p.theirs), p.shapes, p.transposed)
-        for p in base.parts
-    ]
-    return _Base("FEATURE_EXTRACTION", parts, base.outward)
+    name = stock_architecture(config.body, "model.trunk")
+    base = _decoder_base(config.body, name)
+    parts = [replace(part, ours=f"trunk.{part.ours}") for part in bare(base.parts, ARCHITECTURES[name].prefix)]
+    return base._replace(task="FEATURE_EXTRACTION", parts=parts)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from windtunnel.errors import DataError
 from windtunnel.files import read_given
 from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES
-from windtunnel.models.pretrained.marks import CHAT
+from windtunnel.models.pretrained.marks import CHAT, LARGEST
 from windtunnel.text.hf_library import Library
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.text.vocab_files import BESIDE
@@ -74,7 +74,7 @@ def _load(source: Path, config: str) -> Any:
             if (source / name).exists() and name != CHAT:
                 (Path(plain) / name).symlink_to((source / name).resolve())
         if (source / CHAT).exists():
-            told = json.loads(read_given(source / CHAT, 1 << 22))
+            told = json.loads(read_given(source / CHAT, LARGEST))
             kept = {name: value for name, value in told.items() if name not in ("auto_map", "chat_template")}
             (Path(plain) / CHAT).write_text(json.dumps(kept), encoding="utf-8")
         return transformers.AutoTokenizer.from_pretrained(plain, local_files_only=True, trust_remote_code=False)

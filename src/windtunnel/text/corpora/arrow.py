@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from windtunnel.errors import DataError, MissingExtra
 
 STATE = "state.json"
 """What `Dataset.save_to_disk` writes beside the .arrow files, whose names it lists."""
-PLAIN = (str, int, float, bool, list, dict, type(None))
+PLAIN = (str, int, float, bool, type(None))
 
 
 def is_dataset(path: Path) -> bool:
@@ -32,37 +32,49 @@ def is_dataset(path: Path) -> bool:
 def arrow_names(path: Path) -> list[str]:
     """The names of the columns of a Parquet file or a dataset's folder."""
     with _opened(path):
-        return list(next(_sources(path)).schema.names)
+        schema, _ = next(_sources(path))
+        return list(schema.names)
 
 
-def arrow_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def arrow_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, object]]]:
     """The rows, numbered from 1; a value that JSON has not, such as a date, as text.
+
+    Args:
+        columns: those that are read; None is all. A vector beside each text would take longer than the texts.
 
     Raises:
         DataError: when a file cannot be read.
     """
     number = 0
     with _opened(path):
-        for source in _sources(path):
-            for batch in source.iter_batches() if hasattr(source, "iter_batches") else source:
-                for row in batch.to_pylist():
+        for schema, batches in _sources(path):
+            wanted = [i for i, name in enumerate(schema.names) if columns is None or name in columns]
+            for batch in batches:
+                for row in batch.select(wanted).to_pylist():
                     number += 1
-                    yield (
-                        number,
-                        {name: value if isinstance(value, PLAIN) else str(value) for name, value in row.items()},
-                    )
+                    yield number, _plain(row)
 
 
-def _sources(path: Path) -> Iterator[Any]:
-    """What has a schema and gives batches of rows: the Parquet file, or one stream for each file of a dataset."""
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, PLAIN) else str(value)
+
+
+def _sources(path: Path) -> Iterator[tuple[Any, Iterable[Any]]]:
+    """The schema and the batches of rows of the Parquet file, or of each file of a dataset."""
     import pyarrow
     from pyarrow import ipc, parquet
 
     if path.is_file():
-        yield parquet.ParquetFile(path)
+        table = parquet.ParquetFile(path)
+        yield table.schema_arrow, table.iter_batches()  # `schema` names what lies inside lists, too
         return
     for file in _files(path):
-        yield ipc.open_stream(pyarrow.memory_map(str(file)))
+        stream = ipc.open_stream(pyarrow.memory_map(str(file)))
+        yield stream.schema, stream
 
 
 def _files(folder: Path) -> list[Path]:

@@ -123,12 +123,17 @@ def join_fields(values: Mapping[str, str], where: str) -> str:
                 raise DataError(
                     f"{where}: {name} holds {called}, which divides fields or documents here; replace it by a space"
                 )
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise DataError(f"{where}: {name} holds half of a surrogate pair (\\ud800 to \\udfff); write it as UTF-8")
+        check_utf8(value, name, where)
     first = next(iter(values))
     if not values[first]:
         raise DataError(f"{where}: {first} is empty, expected at least one character; fill it in or delete the line")
     return "\t".join(values.values())
+
+
+def check_utf8(value: str, name: str, where: str) -> None:
+    """Raises DataError when a value holds half of a surrogate pair, which JSON can say and UTF-8 cannot."""
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{where}: {name} holds half of a surrogate pair (\\ud800 to \\udfff); write it as UTF-8")
 
 
 def reader(parts: Parts, unit: Unit) -> Callable[[], Iterator[str]]:

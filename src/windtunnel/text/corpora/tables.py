@@ -18,7 +18,7 @@ from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.arrow import arrow_names, arrow_rows
-from windtunnel.text.corpora.corpus import join_fields, lines
+from windtunnel.text.corpora.corpus import check_utf8, join_fields, lines
 from windtunnel.text.corpora.files import read_chunks
 
 KINDS = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -44,24 +44,21 @@ class Table:
         Raises:
             DataError: names the line of the first row that is not as the header says or cannot be a document.
         """
-        if list(self.columns) == ["text"]:
+        if self.unit == "file":
             yield from self._texts()
             return
         read = _labelled if "label" in self.columns else _values
-        for number, row in rows_of(self.path):
+        for number, row in rows_of(self.path, self.columns.values()):
             where = f"{self.path}, line {number}"
             yield join_fields(read(row, self.columns, where), where)
 
     def _texts(self) -> Iterator[str]:
-        for number, row in rows_of(self.path):
+        for number, row in rows_of(self.path, self.columns.values()):
             name, where = self.columns["text"], f"{self.path}, line {number}"
             if row.get(name, "") is None:
                 continue  # a table's word for an empty text
             text = _value(row, name, where)
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise DataError(
-                    f"{where}: {name} holds half of a surrogate pair (\\ud800 to \\udfff); write it as UTF-8"
-                )
+            check_utf8(text, name, where)
             if text:
                 yield text
 
@@ -135,15 +132,18 @@ def is_arrow(path: Path) -> bool:
     return kind_of(path) == ".parquet" or path.is_dir()
 
 
-def rows_of(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def rows_of(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, object]]]:
     """The rows of a table, each with the number of its first line; of TSV and CSV every value is a string.
+
+    Args:
+        columns: those that are needed; where others cost time, they are left out. None is all.
 
     Raises:
         DataError: names the line of the first row that is not as the header says, or no object.
     """
     kind = kind_of(path)
     if is_arrow(path):
-        return arrow_rows(path)
+        return arrow_rows(path, columns)
     return _objects(path) if kind == ".jsonl" else _rows(path, kind)
 
 
