@@ -187,18 +187,24 @@ def course_of(folder: Path) -> Course:
     steps = sorted(step for step, _ in checkpoints(folder) if step % train.eval_every == 0 or step == train.steps)
     seen: dict[str, list[Seen]] = {split: [] for split in (("train", "dev") if len(steps) > 1 else ("dev",))}
     for step in steps:
+        _go_to(trained, step)
         for split, own in seen.items():
-            own.append(_seen(trained, task, split, step))
+            own.append(_seen(trained, task, split))
+    last = _seen(trained, task, "test")
     best = min(range(len(steps)), key=lambda i: seen["dev"][i].loss)
-    last = _seen(trained, task, "test", steps[-1])
-    at_best = last if best == len(steps) - 1 else _seen(trained, task, "test", steps[best])
-    return Course(steps, seen, best, {"best": at_best, "last": last})
+    if best == len(steps) - 1:
+        return Course(steps, seen, best, {"best": last, "last": last})
+    _go_to(trained, steps[best])
+    return Course(steps, seen, best, {"best": _seen(trained, task, "test"), "last": last})
 
 
-def _seen(trained: TrainedModel, task: Classification, split: str, step: int) -> Seen:
+def _go_to(trained: TrainedModel, step: int) -> None:
     saved = newest_checkpoint(trained.run.folder, step)
     assert saved is not None
     load_weights(trained.model, saved.weights)
+
+
+def _seen(trained: TrainedModel, task: Classification, split: str) -> Seen:
     true, found = labels_of(task, split), predict_split(trained, task, split)
     nats = -np.log(found[np.arange(len(true)), true])
     return Seen(float(nats.mean()), (found.argmax(axis=1) == true).astype(float))
