@@ -9,6 +9,7 @@ from pathlib import Path
 
 from windtunnel.config import override
 from windtunnel.experiments.frame import Setting
+from windtunnel.experiments.training import FIELDS
 from windtunnel.files import write_text
 from windtunnel.models.pretrained.catalogue import MINILM
 from windtunnel.runs.arms import Arm
@@ -21,7 +22,6 @@ RATE = 3e-4
 """Peak learning rate. On a quarter of the 448, held out, it was better than 1e-4 and 1e-3 (docs/classification.md)."""
 STEPS, BATCH = 112, 32
 """8 epochs of 448 expressions."""
-FIELDS = {"text": "text", "label": "label", "split": "split"}
 UNTRAINED, SOLVED, LAST_TWO, WHOLE, MISREAD = (
     f"MiniLM, {how}" for how in ("random weights", "frozen", "last two layers", "full", "wrong tokenizer")
 )
@@ -49,7 +49,6 @@ def _settled(at: Setting, run: Path, corpus: Path) -> RunConfig:
     steps = at.size(STEPS, quick=2)
     base = continue_from(run, str(corpus), columns=FIELDS)
     return base.replace(
-        text=base.text.replace(columns=FIELDS),
         optimizer=base.optimizer.replace(lr=RATE),
         schedule=base.schedule.replace(warmup=steps // 10),
         train=base.train.replace(

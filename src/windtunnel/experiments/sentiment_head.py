@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import torch
 from windtunnel.config import override
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, draw, table
 from windtunnel.experiments.sentiment_texts import Texts, read_texts
-from windtunnel.experiments.training import folders_of, trained, write_corpus
+from windtunnel.experiments.training import FIELDS, folders_of, trained, write_corpus, write_labelled
 from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
 from windtunnel.inspect.classification import Scores, classification_of, predict_split, scores_of
 from windtunnel.models import Classifier, ClassifierConfig, TransformerConfig
@@ -39,7 +37,6 @@ from windtunnel.training.schedule import ScheduleConfig
 
 SMALL, TUNED, FIXTURE = Row("001-3.3"), Row("001-4.1"), Row("001-4.2")
 E14, E15 = Row("E14"), Row("E15")
-FIELDS = {"text": "text", "label": "label", "split": "split"}
 GPT, RANDOM = "small GPT, pretrained", "small GPT, random weights"
 AS_PRINTED, FASTER = "fixture, as published", "fixture, 100 times the rate"
 FROZEN, LAST = "MiniLM, frozen", "MiniLM, last two layers"
@@ -100,7 +97,7 @@ def sentiment_head(at: Setting) -> Findings:
     yield Progress("reading texts")
     texts, minilm = read_texts(at), find_start("minilm-l6", at.out / "runs")
     corpus = at.out / "texts.csv"
-    write_corpus(corpus, _table_of(texts))
+    write_labelled(corpus, texts.parts)
     yield Given({"corpus": texts.origin, "texts": {name: len(own) for name, own in texts.parts.items()}})
     yield from _published(texts)
     arms = yield from _arms(at, texts, corpus, minilm)
@@ -341,11 +338,3 @@ def _fixture(right: Mapping[str, Floats], courses: Courses) -> Findings:
     for name, printed in ((AS_PRINTED, "66.7 against 54.2 %"), (FASTER, "")):
         statement = f"the small GPT finds more labels than the {name}, each after its last step"
         yield FIXTURE.within(statement, _beside(last[GPT], last[name]), MORE, printed=printed)
-
-
-def _table_of(texts: Texts) -> str:
-    written = io.StringIO()
-    out = csv.writer(written, lineterminator="\n")
-    out.writerow(FIELDS)
-    out.writerows((*pair, part) for part, own in texts.parts.items() for pair in own)
-    return written.getvalue()

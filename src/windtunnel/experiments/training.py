@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +36,8 @@ from windtunnel.training.run_config import RunConfig
 Says = Mapping[str, tuple[str, Sequence[str]]]
 """Of arms by their names a statement, and the words of which the verdict must be one for it to hold."""
 AS_GOOD = ("better", "no difference that matters")
+FIELDS = {"text": "text", "label": "label", "split": "split"}
+"""The columns of what `write_labelled` writes, as `text.columns` takes them."""
 
 
 def small_names(at: Setting) -> RunConfig:
@@ -65,6 +69,14 @@ def write_corpus(path: Path, text: str) -> None:
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
+
+
+def write_labelled(path: Path, parts: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Write the texts of each split with their labels as a table; raises as `write_corpus`."""
+    written = io.StringIO()
+    rows = [tuple(FIELDS), *((*pair, split) for split, own in parts.items() for pair in own)]
+    csv.writer(written, lineterminator="\n").writerows(rows)
+    write_corpus(path, written.getvalue())
 
 
 def trained(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +13,8 @@ import numpy as np
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.config import override
 from windtunnel.experiments.frame import Findings, Given, Row, Setting, Steps, draw, table
-from windtunnel.experiments.minilm_arms import FIELDS, LAST_TWO, MISREAD, SOLVED, UNTRAINED, WHOLE, minilm_arms
-from windtunnel.experiments.training import folders_of, trained, write_corpus
+from windtunnel.experiments.minilm_arms import LAST_TWO, MISREAD, SOLVED, UNTRAINED, WHOLE, minilm_arms
+from windtunnel.experiments.training import FIELDS, folders_of, trained, write_corpus, write_labelled
 from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
 from windtunnel.inspect.classification import (
     classification_of,
@@ -61,7 +59,7 @@ def verbal_arithmetic(at: Setting) -> Findings:
     parts = source_split()
     yield from _counted(parts)
     corpus = at.out / "expressions.csv"
-    write_expressions(corpus, parts)
+    write_labelled(corpus, parts)
     arms = _arms(at, corpus)
     yield Given({"expressions": {name: len(own) for name, own in parts.items()}, "asked": ASKED})
     found = yield from trained(at, "what is learned", arms, at.seeds(8), name="arms")
@@ -268,11 +266,3 @@ def _sentences(folders: Mapping[str, Path]) -> Findings:
     yield table("What is said of the handout's sentences, with its probability", ("", *ASKED), rows)
     shown = f"{sum(right)} of {len(right)} arms"
     yield SENTENCES.shows("some arm knows that three minus five is negative", any(right), shown, right=right)
-
-
-def write_expressions(path: Path, parts: Mapping[str, Sequence[Pair]]) -> None:
-    """The expressions of each split as a table."""
-    written = io.StringIO()
-    rows = [("text", "label", "split"), *((*pair, name) for name, own in parts.items() for pair in own)]
-    csv.writer(written, lineterminator="\n").writerows(rows)
-    write_corpus(path, written.getvalue())
