@@ -33,7 +33,7 @@ from windtunnel.text.features import Floats
 from windtunnel.training.imports import continue_from
 from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe, tiny
-from windtunnel.training.run import load
+from windtunnel.training.run import load, open_run
 from windtunnel.training.run_config import RunConfig
 
 HEAD, FULL, FROZEN, OTHER, SENTENCES = (Row(f"004-3.{i}") for i in range(1, 6))
@@ -202,7 +202,7 @@ def _small_arms(found: Comparison, arms: Sequence[str]) -> Steps[dict[str, Path]
     yield FROZEN.within(statement, frozen, MAJORITY_PRINTED - 0.01, printed="74.5 %; .10 and .30 in two other runs")
     gap = _gap(scores, "counting, full", "counting, other tokens")
     yield OTHER.within("another tokenizer costs accuracy, with the same pretraining", gap, 0.0)
-    labels = load(firsts[arms[0]]).run.record["labels"]
+    labels = open_run(firsts[arms[0]]).record["labels"]
     statement = "every arm's head is linear: hidden to 3"
     yield HEAD.shows(statement, len(labels) == 3, "64 to 3", "Linear(h, 3)", labels=labels)
     return firsts
