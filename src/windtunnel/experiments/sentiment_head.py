@@ -14,7 +14,7 @@ import torch
 from windtunnel.config import override
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, draw, table
 from windtunnel.experiments.sentiment_texts import Texts, read_texts
-from windtunnel.experiments.training import FIELDS, folders_of, trained, write_corpus, write_labelled
+from windtunnel.experiments.training import FIELDS, folders_of, language_model, trained, write_corpus, write_labelled
 from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
 from windtunnel.inspect.classification import Scores, classification_of, predict_split, scores_of
 from windtunnel.models import Classifier, ClassifierConfig, TransformerConfig
@@ -28,7 +28,6 @@ from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint
 from windtunnel.training.imports import continue_from
-from windtunnel.training.loop import fit
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.recipes import recipe, tiny
 from windtunnel.training.run import TrainedModel, load, open_run
@@ -129,11 +128,11 @@ def _arms(at: Setting, texts: Texts, corpus: Path, minilm: Path) -> Steps[list[A
     small = _pretrained(at, texts)
     never, tune = 10**9, at.size(900, quick=6)
     often = at.size((60, 300, 15), quick=(2, 2, 5))
-    gpt = _settled(at, continue_from(small, str(corpus), columns=FIELDS), corpus, tune, often[0])
+    gpt = _settled(at, continue_from(small, str(corpus), columns=FIELDS), tune, often[0])
     gpt = override(gpt, ["model.pool=last", "optimizer.lr=5e-4", "optimizer.beta_2=0.95", "schedule.curve=constant"])
-    base = _settled(at, recipe("classify", str(corpus)), corpus, at.size(3000, quick=4), often[1])
+    base = _settled(at, recipe("classify", str(corpus)), at.size(3000, quick=4), often[1])
     fixture = override(base.replace(model=untrained_classifier(), optimizer=TRAINER), ["text.tokenizer=gpt2"])
-    encoder = _settled(at, continue_from(minilm, str(corpus), columns=FIELDS), corpus, at.size(60, quick=2), never)
+    encoder = _settled(at, continue_from(minilm, str(corpus), columns=FIELDS), at.size(60, quick=2), never)
     tuned = ["train.freeze=4", "optimizer.lr=2e-3", "optimizer.trunk_factor=0.1", "schedule.warmup=6"]
     return [
         Arm(GPT, gpt),
@@ -145,11 +144,10 @@ def _arms(at: Setting, texts: Texts, corpus: Path, minilm: Path) -> Steps[list[A
     ]
 
 
-def _settled(at: Setting, config: RunConfig, corpus: Path, steps: int, every: int) -> RunConfig:
+def _settled(at: Setting, config: RunConfig, steps: int, every: int) -> RunConfig:
     """Batches of 16, the last checkpoint, and one in `every` steps to look at."""
     train = {"steps": steps, "batch_size": 16, "eval_every": every, "save_every": every, "keep": 100, "choose": "last"}
     return config.replace(
-        corpus=str(corpus),
         text=config.text.replace(columns=FIELDS),
         schedule=ScheduleConfig(curve="linear", warmup=0, final_fraction=0.0),
         train=config.train.replace(**train, threads=1, precision="fp32"),
@@ -162,12 +160,8 @@ def _pretrained(at: Setting, texts: Texts) -> Path:
     corpus, folder = at.out / "others.txt", at.out / "runs" / "small-gpt"
     write_corpus(corpus, "\n".join(texts.others))
     steps = at.size(1000, quick=4)
-    changes = [f"train.steps={steps}", "train.batch_size=32", "train.eval_every=1000000", "train.save_every=1000000",
-               "train.sample_tokens=0", "train.threads=1", "train.precision=fp32", "optimizer.lr=3e-3",
-               "text.unit=line", "text.tokenizer=bpe", f"seed={at.seed}"]  # fmt: skip
-    for _ in fit(override(tiny(str(corpus)).replace(model=NANO), changes), folder):
-        pass
-    return folder
+    changes = [f"train.steps={steps}", "train.batch_size=32", "optimizer.lr=3e-3", "text.tokenizer=bpe"]
+    return language_model(at, folder, tiny(str(corpus)).replace(model=NANO), changes)
 
 
 def courses_of(folders: Sequence[Path]) -> list[Course]:

@@ -15,6 +15,7 @@ from windtunnel.comparison.compare import save_comparison
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude
 from windtunnel.comparison.plan import make_plan
+from windtunnel.config import override
 from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
 from windtunnel.files import write_text
@@ -28,7 +29,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Step
-from windtunnel.training.loop import resume
+from windtunnel.training.loop import fit, resume
 from windtunnel.training.recipes import tiny
 from windtunnel.training.run import open_run
 from windtunnel.training.run_config import RunConfig
@@ -77,6 +78,15 @@ def write_labelled(path: Path, parts: Mapping[str, Sequence[tuple[str, str]]]) -
     rows = [tuple(FIELDS), *((*pair, split) for split, own in parts.items() for pair in own)]
     csv.writer(written, lineterminator="\n").writerows(rows)
     write_corpus(path, written.getvalue())
+
+
+def language_model(at: Setting, folder: Path, config: RunConfig, changes: Sequence[str]) -> Path:
+    """The folder of a model that learned a corpus of lines; nothing is evaluated, saved or written before its end."""
+    quiet = ["text.unit=line", "train.eval_every=1000000", "train.save_every=1000000", "train.sample_tokens=0",
+             "train.threads=1", "train.precision=fp32", f"seed={at.seed}"]  # fmt: skip
+    for _ in fit(override(config, [*quiet, *changes]), folder):
+        pass
+    return folder
 
 
 def trained(

@@ -14,7 +14,7 @@ from windtunnel.comparison.comparison import Comparison
 from windtunnel.config import override
 from windtunnel.experiments.frame import Findings, Given, Row, Setting, Steps, draw, table
 from windtunnel.experiments.minilm_arms import LAST_TWO, MISREAD, SOLVED, UNTRAINED, WHOLE, minilm_arms
-from windtunnel.experiments.training import FIELDS, folders_of, trained, write_corpus, write_labelled
+from windtunnel.experiments.training import FIELDS, folders_of, language_model, trained, write_corpus, write_labelled
 from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
 from windtunnel.inspect.classification import (
     classification_of,
@@ -31,7 +31,6 @@ from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.stats.proportions import wilson
 from windtunnel.text.features import Floats
 from windtunnel.training.imports import continue_from
-from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe, tiny
 from windtunnel.training.run import load, open_run
 from windtunnel.training.run_config import RunConfig
@@ -139,9 +138,9 @@ def _arms(at: Setting, corpus: Path) -> list[Arm]:
     base = recipe("classify", str(corpus))
     small = ["model.trunk.n_layers=2", "model.context_length=16", "text.tokenizer=bpe", "optimizer.lr=0.002"]
     return [
-        Arm("random weights", _settled(at, override(base, small), corpus, steps)),
-        Arm("random weights, frozen", _settled(at, override(base, [*small, "train.freeze=all"]), corpus, steps)),
-        Arm("counting, full", _settled(at, continue_from(known, str(corpus), columns=FIELDS), corpus, steps)),
+        Arm("random weights", _settled(at, override(base, small), steps)),
+        Arm("random weights, frozen", _settled(at, override(base, [*small, "train.freeze=all"]), steps)),
+        Arm("counting, full", _settled(at, continue_from(known, str(corpus), columns=FIELDS), steps)),
         Arm("counting, last layer", _from(at, known, corpus, steps, "train.freeze=1")),
         Arm("counting, frozen", _from(at, known, corpus, steps, "train.freeze=all")),
         Arm("counting, other tokens", _from(at, letters, corpus, steps)),
@@ -149,14 +148,13 @@ def _arms(at: Setting, corpus: Path) -> list[Arm]:
 
 
 def _from(at: Setting, run: Path, corpus: Path, steps: int, *changes: str) -> RunConfig:
-    return _settled(at, override(continue_from(run, str(corpus), columns=FIELDS), changes), corpus, steps)
+    return _settled(at, override(continue_from(run, str(corpus), columns=FIELDS), changes), steps)
 
 
-def _settled(at: Setting, config: RunConfig, corpus: Path, steps: int) -> RunConfig:
+def _settled(at: Setting, config: RunConfig, steps: int) -> RunConfig:
     """What all arms have in common."""
     train = {"steps": steps, "eval_every": 10**9, "save_every": 10**9, "choose": "last", "threads": 1}
     return config.replace(
-        corpus=str(corpus),
         text=config.text.replace(columns=FIELDS),
         optimizer=config.optimizer.replace(lr=2e-3),
         train=config.train.replace(**train, precision="fp32"),
@@ -168,12 +166,8 @@ def _pretrained(at: Setting, name: str, steps: int, tokenizer: str) -> Path:
     """A language model of 2 layers x 64 that was trained on counting; `name` is that of its folder."""
     corpus, folder = at.out / "counting.txt", at.out / "runs" / name.replace(", ", "-").replace(" ", "-")
     write_corpus(corpus, "\n".join(counting()))
-    changes = ["text.unit=line", f"text.tokenizer={tokenizer}", "model.n_layers=2", "model.context_length=48",
-               f"train.steps={steps}", "train.eval_every=1000000", "train.save_every=1000000", "train.sample_tokens=0",
-               "train.threads=1", "train.precision=fp32", f"seed={at.seed}"]  # fmt: skip
-    for _ in fit(override(tiny(str(corpus)), changes), folder):
-        pass
-    return folder
+    changes = [f"text.tokenizer={tokenizer}", "model.n_layers=2", "model.context_length=48", f"train.steps={steps}"]
+    return language_model(at, folder, tiny(str(corpus)), changes)
 
 
 def _scores(folders: Iterable[Path]) -> Floats:
