@@ -64,6 +64,7 @@ def test_the_arms_of_minilm_are_what_they_say(tmp_path, monkeypatch):
     (MINILM.path / "tokenizer.json").write_text(wordpiece(tmp_path / "vocab.txt").to_json())
     at, corpus = Setting(quick=True, seed=0, out=tmp_path / "out"), tmp_path / "expressions.csv"
     write_labelled(corpus, source_split())
+    (at.out / "runs" / "import-minilm-wrong-ids").mkdir(parents=True)  # as an import leaves it that was interrupted
     found = list(large_arms(at, corpus))
     claims = [claim for claim in found if isinstance(claim, Claim)]
     assert {claim.id for claim in claims} == {"004-3.2", "004-3.3", "004-3.4"}

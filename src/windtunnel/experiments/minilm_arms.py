@@ -16,6 +16,7 @@ from windtunnel.runs.arms import Arm
 from windtunnel.runs.seeds import find_start
 from windtunnel.training.disk import saving
 from windtunnel.training.imports import continue_from, import_run
+from windtunnel.training.run import is_run
 from windtunnel.training.run_config import RunConfig
 
 RATE = 3e-4
@@ -59,17 +60,17 @@ def _settled(at: Setting, run: Path, corpus: Path) -> RunConfig:
 
 
 def _with_wrong_ids(source: Path, out: Path) -> Path:
-    """A run of the encoder in `source` whose tokenizer gives every piece of a word the id of another piece."""
-    folder, run = out / "minilm-wrong-ids", out / "runs" / "import-minilm-wrong-ids"
-    if run.exists():
-        return run / "seed-0"
+    """A run of the encoder in `source` with a tokenizer that is `shuffled`."""
+    folder, run = out / "minilm-wrong-ids", out / "runs" / "import-minilm-wrong-ids" / "seed-0"
+    if is_run(run):
+        return run
     with saving(folder):
         shutil.copytree(source, folder, dirs_exist_ok=True)
         write_text(folder / "tokenizer.json", shuffled((source / "tokenizer.json").read_text(encoding="utf-8")))
-    import_run(folder, run / "seed-0", proof=False)
+    import_run(folder, run, proof=False)
     with saving(folder):
         shutil.rmtree(folder)
-    return run / "seed-0"
+    return run
 
 
 def shuffled(tokenizer: str) -> str:
