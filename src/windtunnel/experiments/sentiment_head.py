@@ -208,8 +208,7 @@ def _published(texts: Texts) -> Findings:
     """What the printed numbers are by themselves."""
     names = sorted({label for own in texts.counts.values() for label in own})
     yield table("Texts by label", ("", *names), [(part, *(n[x] for x in names)) for part, n in texts.counts.items()])
-    n = sum(row.n_parameters for row in UNTRAINED.parameter_rows())
-    yield E15.same("the parameters of the fixture are counted", n, N_UNTRAINED)
+    yield E15.same("the parameters of the fixture are counted", UNTRAINED.n_parameters(), N_UNTRAINED)
     gap, half = abs(PRINTED_LOSS - math.log(2)), f"ln 2 is {math.log(2):.5f}"
     yield E15.equal("its printed loss is that of a blind guess", gap, 0.005, f"{PRINTED_LOSS}", half)
     above = wilson(*SMALL_PRINTED)
