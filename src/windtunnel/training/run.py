@@ -286,14 +286,18 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     train = train.replace(threads=threads, precision=precision, steps=steps)
     decided = config.replace(model=model, train=train, optimizer=optimizer)
     compiled = machine.has_compiler() and compiling_pays(decided) if train.compile == "auto" else train.compile
-    corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
     return decided.replace(
-        corpus=corpus,
+        corpus=named_corpus(config.corpus),
         text=config.text.replace(unit=store.corpus.unit, tokenizer=kind),
         train=decided.train.replace(compile=compiled),
         start=start,
     )
+
+
+def named_corpus(given: str) -> str:
+    """What a resolved config calls a corpus: a path that exists is whole."""
+    return str(Path(given).resolve()) if Path(given).exists() else given
 
 
 def initial_model(config: RunConfig) -> Model:
