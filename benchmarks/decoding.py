@@ -79,16 +79,17 @@ def transformers_ways(case: Case, prompt: list[int], many: int) -> Ways:
     model: Any = transformers_model(case).eval()
     model.config.use_cache = True
     model.generation_config.eos_token_id = None
-    model.generation_config.pad_token_id = 0
+    write = partial(transformers_write, model, prompt, NEW)
+    return {TRANSFORMERS: write, f"{TRANSFORMERS}, {many} at once": partial(write, many)}
 
-    def write(copies: int) -> list[int]:
-        ids = torch.tensor([prompt] * copies)
-        settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "use_cache": True}
-        with torch.no_grad():
-            made = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
-        return made[0, PROMPT:].tolist()
 
-    return {TRANSFORMERS: partial(write, 1), f"{TRANSFORMERS}, {many} at once": partial(write, many)}
+def transformers_write(model: Any, prompt: list[int], n_tokens: int, copies: int = 1) -> list[int]:
+    """The tokens that a model of transformers writes greedily, with its cache, for so many copies of the prompt."""
+    ids = torch.tensor([prompt] * copies)
+    settings = {"max_new_tokens": n_tokens, "min_new_tokens": n_tokens, "do_sample": False, "use_cache": True}
+    with torch.no_grad():
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **settings)
+    return made[0, len(prompt) :].tolist()
 
 
 def our_ways(case: Case, prompt: list[int], kind: str, many: int) -> Ways:

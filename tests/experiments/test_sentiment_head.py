@@ -10,7 +10,6 @@ from windtunnel.errors import DataError
 from windtunnel.experiments import EXPERIMENTS
 from windtunnel.experiments.frame import Setting, collect
 from windtunnel.experiments.sentiment_head import (
-    FIELDS,
     N_UNTRAINED,
     Course,
     Seen,
@@ -19,6 +18,7 @@ from windtunnel.experiments.sentiment_head import (
     untrained_classifier,
 )
 from windtunnel.experiments.sentiment_texts import read_texts
+from windtunnel.experiments.training import FIELDS
 from windtunnel.models.pretrained.catalogue import MINILM
 from windtunnel.report.outcome import Claim
 from windtunnel.text.corpora.cache import cache_folder

@@ -5,13 +5,13 @@ from itertools import pairwise
 
 from windtunnel.experiments.frame import Claim, Setting
 from windtunnel.experiments.minilm_arms import UNTRAINED, WHOLE, minilm_arms
+from windtunnel.experiments.training import write_labelled
 from windtunnel.experiments.verbal_arithmetic import (
     NUMBERS,
     counting,
     expressions,
     large_arms,
     source_split,
-    write_expressions,
 )
 from windtunnel.models.pretrained.catalogue import MINILM
 from windtunnel.models.pretrained.encoders import wordpiece
@@ -63,7 +63,8 @@ def test_the_arms_of_minilm_are_what_they_say(tmp_path, monkeypatch):
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     (MINILM.path / "tokenizer.json").write_text(wordpiece(tmp_path / "vocab.txt").to_json())
     at, corpus = Setting(quick=True, seed=0, out=tmp_path / "out"), tmp_path / "expressions.csv"
-    write_expressions(corpus, source_split())
+    write_labelled(corpus, source_split())
+    (at.out / "runs" / "import-minilm-wrong-ids").mkdir(parents=True)  # as an import leaves it that was interrupted
     found = list(large_arms(at, corpus))
     claims = [claim for claim in found if isinstance(claim, Claim)]
     assert {claim.id for claim in claims} == {"004-3.2", "004-3.3", "004-3.4"}

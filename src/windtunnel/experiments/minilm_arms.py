@@ -9,19 +9,20 @@ from pathlib import Path
 
 from windtunnel.config import override
 from windtunnel.experiments.frame import Setting
+from windtunnel.experiments.training import FIELDS
 from windtunnel.files import write_text
 from windtunnel.models.pretrained.catalogue import MINILM
 from windtunnel.runs.arms import Arm
 from windtunnel.runs.seeds import find_start
 from windtunnel.training.disk import saving
 from windtunnel.training.imports import continue_from, import_run
+from windtunnel.training.run import is_run
 from windtunnel.training.run_config import RunConfig
 
 RATE = 3e-4
 """Peak learning rate. On a quarter of the 448, held out, it was better than 1e-4 and 1e-3 (docs/classification.md)."""
 STEPS, BATCH = 112, 32
 """8 epochs of 448 expressions."""
-FIELDS = {"text": "text", "label": "label", "split": "split"}
 UNTRAINED, SOLVED, LAST_TWO, WHOLE, MISREAD = (
     f"MiniLM, {how}" for how in ("random weights", "frozen", "last two layers", "full", "wrong tokenizer")
 )
@@ -49,7 +50,6 @@ def _settled(at: Setting, run: Path, corpus: Path) -> RunConfig:
     steps = at.size(STEPS, quick=2)
     base = continue_from(run, str(corpus), columns=FIELDS)
     return base.replace(
-        text=base.text.replace(columns=FIELDS),
         optimizer=base.optimizer.replace(lr=RATE),
         schedule=base.schedule.replace(warmup=steps // 10),
         train=base.train.replace(
@@ -60,17 +60,17 @@ def _settled(at: Setting, run: Path, corpus: Path) -> RunConfig:
 
 
 def _with_wrong_ids(source: Path, out: Path) -> Path:
-    """A run of the encoder in `source` whose tokenizer gives every piece of a word the id of another piece."""
-    folder, run = out / "minilm-wrong-ids", out / "runs" / "import-minilm-wrong-ids"
-    if run.exists():
-        return run / "seed-0"
+    """A run of the encoder in `source` with a tokenizer that is `shuffled`."""
+    folder, run = out / "minilm-wrong-ids", out / "runs" / "import-minilm-wrong-ids" / "seed-0"
+    if is_run(run):
+        return run
     with saving(folder):
         shutil.copytree(source, folder, dirs_exist_ok=True)
         write_text(folder / "tokenizer.json", shuffled((source / "tokenizer.json").read_text(encoding="utf-8")))
-    import_run(folder, run / "seed-0", proof=False)
+    import_run(folder, run, proof=False)
     with saving(folder):
         shutil.rmtree(folder)
-    return run / "seed-0"
+    return run
 
 
 def shuffled(tokenizer: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import torch
 from windtunnel.config import override
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, Steps, draw, table
 from windtunnel.experiments.sentiment_texts import Texts, read_texts
-from windtunnel.experiments.training import folders_of, trained, write_corpus
+from windtunnel.experiments.training import FIELDS, folders_of, language_model, trained, write_corpus, write_labelled
 from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
 from windtunnel.inspect.classification import Scores, classification_of, predict_split, scores_of
 from windtunnel.models import Classifier, ClassifierConfig, TransformerConfig
@@ -30,7 +28,6 @@ from windtunnel.tasks import Classification
 from windtunnel.text.features import Floats
 from windtunnel.training.checkpoint import checkpoints, load_weights, newest_checkpoint
 from windtunnel.training.imports import continue_from
-from windtunnel.training.loop import fit
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.recipes import recipe, tiny
 from windtunnel.training.run import TrainedModel, load, open_run
@@ -39,7 +36,6 @@ from windtunnel.training.schedule import ScheduleConfig
 
 SMALL, TUNED, FIXTURE = Row("001-3.3"), Row("001-4.1"), Row("001-4.2")
 E14, E15 = Row("E14"), Row("E15")
-FIELDS = {"text": "text", "label": "label", "split": "split"}
 GPT, RANDOM = "small GPT, pretrained", "small GPT, random weights"
 AS_PRINTED, FASTER = "fixture, as published", "fixture, 100 times the rate"
 FROZEN, LAST = "MiniLM, frozen", "MiniLM, last two layers"
@@ -100,7 +96,7 @@ def sentiment_head(at: Setting) -> Findings:
     yield Progress("reading texts")
     texts, minilm = read_texts(at), find_start("minilm-l6", at.out / "runs")
     corpus = at.out / "texts.csv"
-    write_corpus(corpus, _table_of(texts))
+    write_labelled(corpus, texts.parts)
     yield Given({"corpus": texts.origin, "texts": {name: len(own) for name, own in texts.parts.items()}})
     yield from _published(texts)
     arms = yield from _arms(at, texts, corpus, minilm)
@@ -132,11 +128,11 @@ def _arms(at: Setting, texts: Texts, corpus: Path, minilm: Path) -> Steps[list[A
     small = _pretrained(at, texts)
     never, tune = 10**9, at.size(900, quick=6)
     often = at.size((60, 300, 15), quick=(2, 2, 5))
-    gpt = _settled(at, continue_from(small, str(corpus), columns=FIELDS), corpus, tune, often[0])
+    gpt = _settled(at, continue_from(small, str(corpus), columns=FIELDS), tune, often[0])
     gpt = override(gpt, ["model.pool=last", "optimizer.lr=5e-4", "optimizer.beta_2=0.95", "schedule.curve=constant"])
-    base = _settled(at, recipe("classify", str(corpus)), corpus, at.size(3000, quick=4), often[1])
+    base = _settled(at, recipe("classify", str(corpus)), at.size(3000, quick=4), often[1])
     fixture = override(base.replace(model=untrained_classifier(), optimizer=TRAINER), ["text.tokenizer=gpt2"])
-    encoder = _settled(at, continue_from(minilm, str(corpus), columns=FIELDS), corpus, at.size(60, quick=2), never)
+    encoder = _settled(at, continue_from(minilm, str(corpus), columns=FIELDS), at.size(60, quick=2), never)
     tuned = ["train.freeze=4", "optimizer.lr=2e-3", "optimizer.trunk_factor=0.1", "schedule.warmup=6"]
     return [
         Arm(GPT, gpt),
@@ -148,11 +144,10 @@ def _arms(at: Setting, texts: Texts, corpus: Path, minilm: Path) -> Steps[list[A
     ]
 
 
-def _settled(at: Setting, config: RunConfig, corpus: Path, steps: int, every: int) -> RunConfig:
+def _settled(at: Setting, config: RunConfig, steps: int, every: int) -> RunConfig:
     """Batches of 16, the last checkpoint, and one in `every` steps to look at."""
     train = {"steps": steps, "batch_size": 16, "eval_every": every, "save_every": every, "keep": 100, "choose": "last"}
     return config.replace(
-        corpus=str(corpus),
         text=config.text.replace(columns=FIELDS),
         schedule=ScheduleConfig(curve="linear", warmup=0, final_fraction=0.0),
         train=config.train.replace(**train, threads=1, precision="fp32"),
@@ -165,12 +160,8 @@ def _pretrained(at: Setting, texts: Texts) -> Path:
     corpus, folder = at.out / "others.txt", at.out / "runs" / "small-gpt"
     write_corpus(corpus, "\n".join(texts.others))
     steps = at.size(1000, quick=4)
-    changes = [f"train.steps={steps}", "train.batch_size=32", "train.eval_every=1000000", "train.save_every=1000000",
-               "train.sample_tokens=0", "train.threads=1", "train.precision=fp32", "optimizer.lr=3e-3",
-               "text.unit=line", "text.tokenizer=bpe", f"seed={at.seed}"]  # fmt: skip
-    for _ in fit(override(tiny(str(corpus)).replace(model=NANO), changes), folder):
-        pass
-    return folder
+    changes = [f"train.steps={steps}", "train.batch_size=32", "optimizer.lr=3e-3", "text.tokenizer=bpe"]
+    return language_model(at, folder, tiny(str(corpus)).replace(model=NANO), changes)
 
 
 def courses_of(folders: Sequence[Path]) -> list[Course]:
@@ -187,18 +178,24 @@ def course_of(folder: Path) -> Course:
     steps = sorted(step for step, _ in checkpoints(folder) if step % train.eval_every == 0 or step == train.steps)
     seen: dict[str, list[Seen]] = {split: [] for split in (("train", "dev") if len(steps) > 1 else ("dev",))}
     for step in steps:
+        _go_to(trained, step)
         for split, own in seen.items():
-            own.append(_seen(trained, task, split, step))
+            own.append(_seen(trained, task, split))
+    last = _seen(trained, task, "test")
     best = min(range(len(steps)), key=lambda i: seen["dev"][i].loss)
-    last = _seen(trained, task, "test", steps[-1])
-    at_best = last if best == len(steps) - 1 else _seen(trained, task, "test", steps[best])
-    return Course(steps, seen, best, {"best": at_best, "last": last})
+    if best == len(steps) - 1:
+        return Course(steps, seen, best, {"best": last, "last": last})
+    _go_to(trained, steps[best])
+    return Course(steps, seen, best, {"best": _seen(trained, task, "test"), "last": last})
 
 
-def _seen(trained: TrainedModel, task: Classification, split: str, step: int) -> Seen:
+def _go_to(trained: TrainedModel, step: int) -> None:
     saved = newest_checkpoint(trained.run.folder, step)
     assert saved is not None
     load_weights(trained.model, saved.weights)
+
+
+def _seen(trained: TrainedModel, task: Classification, split: str) -> Seen:
     true, found = labels_of(task, split), predict_split(trained, task, split)
     nats = -np.log(found[np.arange(len(true)), true])
     return Seen(float(nats.mean()), (found.argmax(axis=1) == true).astype(float))
@@ -211,8 +208,7 @@ def _published(texts: Texts) -> Findings:
     """What the printed numbers are by themselves."""
     names = sorted({label for own in texts.counts.values() for label in own})
     yield table("Texts by label", ("", *names), [(part, *(n[x] for x in names)) for part, n in texts.counts.items()])
-    n = sum(row.n_parameters for row in UNTRAINED.parameter_rows())
-    yield E15.same("the parameters of the fixture are counted", n, N_UNTRAINED)
+    yield E15.same("the parameters of the fixture are counted", UNTRAINED.n_parameters(), N_UNTRAINED)
     gap, half = abs(PRINTED_LOSS - math.log(2)), f"ln 2 is {math.log(2):.5f}"
     yield E15.equal("its printed loss is that of a blind guess", gap, 0.005, f"{PRINTED_LOSS}", half)
     above = wilson(*SMALL_PRINTED)
@@ -335,11 +331,3 @@ def _fixture(right: Mapping[str, Floats], courses: Courses) -> Findings:
     for name, printed in ((AS_PRINTED, "66.7 against 54.2 %"), (FASTER, "")):
         statement = f"the small GPT finds more labels than the {name}, each after its last step"
         yield FIXTURE.within(statement, _beside(last[GPT], last[name]), MORE, printed=printed)
-
-
-def _table_of(texts: Texts) -> str:
-    written = io.StringIO()
-    out = csv.writer(written, lineterminator="\n")
-    out.writerow(FIELDS)
-    out.writerows((*pair, part) for part, own in texts.parts.items() for pair in own)
-    return written.getvalue()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +15,7 @@ from windtunnel.comparison.compare import save_comparison
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.comparison.judging import conclude
 from windtunnel.comparison.plan import make_plan
+from windtunnel.config import override
 from windtunnel.errors import NumericsError
 from windtunnel.experiments.frame import Drawing, Findings, Given, Progress, Row, Setting, Steps, Table, table
 from windtunnel.files import write_text
@@ -26,7 +29,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.disk import saving
 from windtunnel.training.events import Event, Step
-from windtunnel.training.loop import resume
+from windtunnel.training.loop import fit, resume
 from windtunnel.training.recipes import tiny
 from windtunnel.training.run import open_run
 from windtunnel.training.run_config import RunConfig
@@ -34,6 +37,8 @@ from windtunnel.training.run_config import RunConfig
 Says = Mapping[str, tuple[str, Sequence[str]]]
 """Of arms by their names a statement, and the words of which the verdict must be one for it to hold."""
 AS_GOOD = ("better", "no difference that matters")
+FIELDS = {"text": "text", "label": "label", "split": "split"}
+"""The columns of what `write_labelled` writes, as `text.columns` takes them."""
 
 
 def small_names(at: Setting) -> RunConfig:
@@ -65,6 +70,23 @@ def write_corpus(path: Path, text: str) -> None:
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
+
+
+def write_labelled(path: Path, parts: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Write the texts of each split with their labels as a table; raises as `write_corpus`."""
+    written = io.StringIO()
+    rows = [tuple(FIELDS), *((*pair, split) for split, own in parts.items() for pair in own)]
+    csv.writer(written, lineterminator="\n").writerows(rows)
+    write_corpus(path, written.getvalue())
+
+
+def language_model(at: Setting, folder: Path, config: RunConfig, changes: Sequence[str]) -> Path:
+    """The folder of a model that learned a corpus of lines; nothing is evaluated, saved or written before its end."""
+    quiet = ["text.unit=line", "train.eval_every=1000000", "train.save_every=1000000", "train.sample_tokens=0",
+             "train.threads=1", "train.precision=fp32", f"seed={at.seed}"]  # fmt: skip
+    for _ in fit(override(config, [*quiet, *changes]), folder):
+        pass
+    return folder
 
 
 def trained(

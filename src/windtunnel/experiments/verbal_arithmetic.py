@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +13,8 @@ import numpy as np
 from windtunnel.comparison.comparison import Comparison
 from windtunnel.config import override
 from windtunnel.experiments.frame import Findings, Given, Row, Setting, Steps, draw, table
-from windtunnel.experiments.minilm_arms import FIELDS, LAST_TWO, MISREAD, SOLVED, UNTRAINED, WHOLE, minilm_arms
-from windtunnel.experiments.training import folders_of, trained, write_corpus
+from windtunnel.experiments.minilm_arms import LAST_TWO, MISREAD, SOLVED, UNTRAINED, WHOLE, minilm_arms
+from windtunnel.experiments.training import FIELDS, folders_of, language_model, trained, write_corpus, write_labelled
 from windtunnel.inspect.baselines import MAJORITY, NGRAMS, baselines, labels_of
 from windtunnel.inspect.classification import (
     classification_of,
@@ -33,9 +31,8 @@ from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.stats.proportions import wilson
 from windtunnel.text.features import Floats
 from windtunnel.training.imports import continue_from
-from windtunnel.training.loop import fit
 from windtunnel.training.recipes import recipe, tiny
-from windtunnel.training.run import load
+from windtunnel.training.run import load, open_run
 from windtunnel.training.run_config import RunConfig
 
 HEAD, FULL, FROZEN, OTHER, SENTENCES = (Row(f"004-3.{i}") for i in range(1, 6))
@@ -61,7 +58,7 @@ def verbal_arithmetic(at: Setting) -> Findings:
     parts = source_split()
     yield from _counted(parts)
     corpus = at.out / "expressions.csv"
-    write_expressions(corpus, parts)
+    write_labelled(corpus, parts)
     arms = _arms(at, corpus)
     yield Given({"expressions": {name: len(own) for name, own in parts.items()}, "asked": ASKED})
     found = yield from trained(at, "what is learned", arms, at.seeds(8), name="arms")
@@ -141,9 +138,9 @@ def _arms(at: Setting, corpus: Path) -> list[Arm]:
     base = recipe("classify", str(corpus))
     small = ["model.trunk.n_layers=2", "model.context_length=16", "text.tokenizer=bpe", "optimizer.lr=0.002"]
     return [
-        Arm("random weights", _settled(at, override(base, small), corpus, steps)),
-        Arm("random weights, frozen", _settled(at, override(base, [*small, "train.freeze=all"]), corpus, steps)),
-        Arm("counting, full", _settled(at, continue_from(known, str(corpus), columns=FIELDS), corpus, steps)),
+        Arm("random weights", _settled(at, override(base, small), steps)),
+        Arm("random weights, frozen", _settled(at, override(base, [*small, "train.freeze=all"]), steps)),
+        Arm("counting, full", _settled(at, continue_from(known, str(corpus), columns=FIELDS), steps)),
         Arm("counting, last layer", _from(at, known, corpus, steps, "train.freeze=1")),
         Arm("counting, frozen", _from(at, known, corpus, steps, "train.freeze=all")),
         Arm("counting, other tokens", _from(at, letters, corpus, steps)),
@@ -151,14 +148,13 @@ def _arms(at: Setting, corpus: Path) -> list[Arm]:
 
 
 def _from(at: Setting, run: Path, corpus: Path, steps: int, *changes: str) -> RunConfig:
-    return _settled(at, override(continue_from(run, str(corpus), columns=FIELDS), changes), corpus, steps)
+    return _settled(at, override(continue_from(run, str(corpus), columns=FIELDS), changes), steps)
 
 
-def _settled(at: Setting, config: RunConfig, corpus: Path, steps: int) -> RunConfig:
+def _settled(at: Setting, config: RunConfig, steps: int) -> RunConfig:
     """What all arms have in common."""
     train = {"steps": steps, "eval_every": 10**9, "save_every": 10**9, "choose": "last", "threads": 1}
     return config.replace(
-        corpus=str(corpus),
         text=config.text.replace(columns=FIELDS),
         optimizer=config.optimizer.replace(lr=2e-3),
         train=config.train.replace(**train, precision="fp32"),
@@ -170,12 +166,8 @@ def _pretrained(at: Setting, name: str, steps: int, tokenizer: str) -> Path:
     """A language model of 2 layers x 64 that was trained on counting; `name` is that of its folder."""
     corpus, folder = at.out / "counting.txt", at.out / "runs" / name.replace(", ", "-").replace(" ", "-")
     write_corpus(corpus, "\n".join(counting()))
-    changes = ["text.unit=line", f"text.tokenizer={tokenizer}", "model.n_layers=2", "model.context_length=48",
-               f"train.steps={steps}", "train.eval_every=1000000", "train.save_every=1000000", "train.sample_tokens=0",
-               "train.threads=1", "train.precision=fp32", f"seed={at.seed}"]  # fmt: skip
-    for _ in fit(override(tiny(str(corpus)), changes), folder):
-        pass
-    return folder
+    changes = [f"text.tokenizer={tokenizer}", "model.n_layers=2", "model.context_length=48", f"train.steps={steps}"]
+    return language_model(at, folder, tiny(str(corpus)), changes)
 
 
 def _scores(folders: Iterable[Path]) -> Floats:
@@ -204,7 +196,7 @@ def _small_arms(found: Comparison, arms: Sequence[str]) -> Steps[dict[str, Path]
     yield FROZEN.within(statement, frozen, MAJORITY_PRINTED - 0.01, printed="74.5 %; .10 and .30 in two other runs")
     gap = _gap(scores, "counting, full", "counting, other tokens")
     yield OTHER.within("another tokenizer costs accuracy, with the same pretraining", gap, 0.0)
-    labels = load(firsts[arms[0]]).run.record["labels"]
+    labels = open_run(firsts[arms[0]]).record["labels"]
     statement = "every arm's head is linear: hidden to 3"
     yield HEAD.shows(statement, len(labels) == 3, "64 to 3", "Linear(h, 3)", labels=labels)
     return firsts
@@ -268,11 +260,3 @@ def _sentences(folders: Mapping[str, Path]) -> Findings:
     yield table("What is said of the handout's sentences, with its probability", ("", *ASKED), rows)
     shown = f"{sum(right)} of {len(right)} arms"
     yield SENTENCES.shows("some arm knows that three minus five is negative", any(right), shown, right=right)
-
-
-def write_expressions(path: Path, parts: Mapping[str, Sequence[Pair]]) -> None:
-    """The expressions of each split as a table."""
-    written = io.StringIO()
-    rows = [("text", "label", "split"), *((*pair, name) for name, own in parts.items() for pair in own)]
-    csv.writer(written, lineterminator="\n").writerows(rows)
-    write_corpus(path, written.getvalue())

@@ -273,8 +273,8 @@ def _timed_for_refused(base: ResolvedArm, asked: Asked, at_once: int, root: Path
     ages = {file: time.time() - file.stat().st_mtime for file in files if file.is_file()}
     for file in sorted(ages, key=ages.__getitem__):
         with suppress(ArtifactError, OSError, KeyError, TypeError, ValueError):
-            body, pace = read_sealed(file), _pace(read_sealed(file))
-            theirs = Asked(**body["asked"])
+            body = read_sealed(file)
+            pace, theirs = _pace(body), Asked(**body["asked"])
             same = body["config_sha256"] == fingerprint(base.config) and body["corpus_sha256"] == base.store.sha256
             alike = 1 / ALIKE <= theirs.minutes / asked.minutes <= ALIKE and theirs.fewest_steps == asked.fewest_steps
             if "refused" in body and same and alike and pace.at_once == at_once and ages[file] < RECENT:

@@ -51,6 +51,11 @@ class Checkpoint:
     facts: dict[str, Any]
     warnings: tuple[str, ...]
 
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file of its weights."""
+        return str(self.facts["files"][WEIGHTS]["sha256"])
+
 
 def save_checkpoint(
     run: Path,

@@ -44,6 +44,7 @@ from windtunnel.training.run import (
     corpus_facts,
     kept_marks,
     load,
+    named_corpus,
     open_run,
     resolve,
     write_run,
@@ -188,8 +189,7 @@ def continue_from(
     """
     opened = open_run(run)
     old = opened.config
-    resolved = str(Path(corpus).resolve()) if Path(corpus).exists() else corpus
-    same_corpus = resolved == old.corpus
+    same_corpus = named_corpus(corpus) == old.corpus
     columns = columns or (old.text.columns if same_corpus else None)
     read = open_corpus(corpus, columns=columns)
     if recipe_name == "classify" or (recipe_name == "auto" and is_labelled(read)):

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from windtunnel.config import differences, fingerprint, parse, to_json
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
-from windtunnel.models import Model, ModelConfig
+from windtunnel.models import Model
 from windtunnel.models.lora import adapt, merged
 from windtunnel.models.pretrained.marks import marks_of
 from windtunnel.tasks import METRICS as METRICS_BY_NAME
@@ -35,7 +35,6 @@ from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training import machine
 from windtunnel.training.change import KEPT, Named, Trial, change_for, needs_change, set_up
 from windtunnel.training.checkpoint import (
-    WEIGHTS,
     Checkpoint,
     check_finite,
     load_weights,
@@ -47,7 +46,7 @@ from windtunnel.training.data import first_weights, open_task
 from windtunnel.training.disk import MANIFEST, check, is_locked, read_files, read_manifest, saving, write_folder
 from windtunnel.training.events import Evaluation, Event, read_events
 from windtunnel.training.run_config import RunConfig, Start, check_family
-from windtunnel.training.starts import begin, check_fit
+from windtunnel.training.starts import begin, settle
 
 METRICS = "metrics.jsonl"
 
@@ -272,7 +271,7 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
         )
     model = config.task.sized(model, store)
     check_family(config)
-    start = _resolve_start(config.start, model, store.tokenizer) if config.start else None
+    start = settle(config.start, *open_start(config.start), model, store.tokenizer) if config.start else None
     threads = train.threads or (1 if side_by_side > 1 else machine.cores())
     precision = train.precision
     if precision == "auto":
@@ -287,14 +286,18 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     train = train.replace(threads=threads, precision=precision, steps=steps)
     decided = config.replace(model=model, train=train, optimizer=optimizer)
     compiled = machine.has_compiler() and compiling_pays(decided) if train.compile == "auto" else train.compile
-    corpus = str(Path(config.corpus).resolve()) if Path(config.corpus).exists() else config.corpus
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
     return decided.replace(
-        corpus=corpus,
+        corpus=named_corpus(config.corpus),
         text=config.text.replace(unit=store.corpus.unit, tokenizer=kind),
         train=decided.train.replace(compile=compiled),
         start=start,
     )
+
+
+def named_corpus(given: str) -> str:
+    """What a resolved config calls a corpus: a path that exists is whole."""
+    return str(Path(given).resolve()) if Path(given).exists() else given
 
 
 def initial_model(config: RunConfig) -> Model:
@@ -325,35 +328,12 @@ def open_start(start: Start) -> tuple[Run, Checkpoint]:
     if checkpoint is None:
         raise no_checkpoint(folder)
     check_finite(folder, checkpoint.step, checkpoint.weights)
-    sha256 = _sha256(checkpoint)
-    if start.weights_sha256 not in (None, sha256):
+    if start.weights_sha256 not in (None, checkpoint.sha256):
         raise ArtifactError(
-            f"the newest weights of {folder} have the SHA-256 {sha256[:12]}, and this run was to "
+            f"the newest weights of {folder} have the SHA-256 {checkpoint.sha256[:12]}, and this run was to "
             f"start from {str(start.weights_sha256)[:12]}; restore them, or begin a new run with --from"
         )
     return run, replace(checkpoint, weights=merged(checkpoint.weights, run.config.model, run.config.lora))
-
-
-def _sha256(checkpoint: Checkpoint) -> str:
-    return str(checkpoint.facts["files"][WEIGHTS]["sha256"])
-
-
-def _resolve_start(start: Start, model: ModelConfig, tokenizer: Tokenizer) -> Start:
-    """The start with its whole path and its weights' SHA-256.
-
-    Raises:
-        ConfigError: when the weights do not fit the model or mean other tokens.
-    """
-    run, checkpoint = open_start(start)
-    if run.altered:
-        raise ConfigError(f"the model of {start.run} was altered in Python: no settings describe it; take another")
-    check_fit(start, checkpoint.weights, model)
-    if run.tokenizer.to_json() != tokenizer.to_json():
-        raise ConfigError(
-            f"the weights of {start.run} were trained with another tokenizer; use that one, as --from does: "
-            f"--set text.tokenizer={run.folder / 'tokenizer.json'}"
-        )
-    return start.replace(run=str(run.folder.resolve()), weights_sha256=_sha256(checkpoint))
 
 
 @dataclass(frozen=True)

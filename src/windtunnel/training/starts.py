@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,8 +11,12 @@ from torch import Tensor
 from windtunnel.errors import ConfigError
 from windtunnel.models import Model, ModelConfig
 from windtunnel.models.pretrained.parts import listing
-from windtunnel.training.checkpoint import load_weights
+from windtunnel.text.tokenizers import Tokenizer
+from windtunnel.training.checkpoint import Checkpoint, load_weights
 from windtunnel.training.run_config import Start
+
+if TYPE_CHECKING:
+    from windtunnel.training.run import Run
 
 
 def begin(model: Model, start: Start, weights: Mapping[str, Tensor]) -> None:
@@ -20,7 +25,27 @@ def begin(model: Model, start: Start, weights: Mapping[str, Tensor]) -> None:
     load_weights(model, own | _taken(start, weights))
 
 
-def check_fit(start: Start, weights: Mapping[str, Tensor], model: ModelConfig) -> None:
+def settle(start: Start, run: Run, checkpoint: Checkpoint, model: ModelConfig, tokenizer: Tokenizer) -> Start:
+    """The start with its whole path and its weights' SHA-256.
+
+    Args:
+        run, checkpoint: what it begins with, as `open_start` gives them.
+
+    Raises:
+        ConfigError: when the weights do not fit the model or mean other tokens.
+    """
+    if run.altered:
+        raise ConfigError(f"the model of {start.run} was altered in Python: no settings describe it; take another")
+    _check_fit(start, checkpoint.weights, model)
+    if run.tokenizer.to_json() != tokenizer.to_json():
+        raise ConfigError(
+            f"the weights of {start.run} were trained with another tokenizer; use that one, as --from does: "
+            f"--set text.tokenizer={run.folder / 'tokenizer.json'}"
+        )
+    return start.replace(run=str(run.folder.resolve()), weights_sha256=checkpoint.sha256)
+
+
+def _check_fit(start: Start, weights: Mapping[str, Tensor], model: ModelConfig) -> None:
     """Raises ConfigError unless what a start takes of a run's weights is what a model of these settings has."""
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in model.create().state_dict().items()}
