@@ -28,6 +28,7 @@ from windtunnel.cli.terminal import (
     refuse_torchrun,
     settings,
     short_forms,
+    write_figure,
 )
 from windtunnel.errors import ConfigError
 
@@ -295,7 +296,7 @@ def _differ(names: list[str], figure: Path | None, as_json: bool) -> None:
     """In which settings two runs differ, and their curves in one figure."""
     from windtunnel.config import differences
     from windtunnel.report.runs import differences_table
-    from windtunnel.report.training import save_both_curves
+    from windtunnel.report.training import both_curves_figure
     from windtunnel.runs.seeds import find_run
     from windtunnel.training.run import open_run
 
@@ -312,5 +313,4 @@ def _differ(names: list[str], figure: Path | None, as_json: bool) -> None:
     else:
         console(stderr=False).print("no setting differs")
     if figure:
-        save_both_curves(a, b, figure)
-        console().print(f"written: {figure}", soft_wrap=True)
+        write_figure(both_curves_figure(a, b), figure)
