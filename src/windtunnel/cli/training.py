@@ -101,11 +101,8 @@ def train(
     from windtunnel.runs.seeds import create_seeds
 
     def config() -> RunConfig:
-        frozen = [] if freeze is None else [f"train.freeze={freeze}"]
-        adapted = [] if lora is None else [f"lora.rank={lora}"]
-        kept = [] if keep is None else [f"train.keep={keep}"]
-        changes = [*set, *short_forms(seed, lr, batch_size), *frozen, *adapted, *kept]
-        found = settings(corpus, recipe, start, changes, column, steps, task, file)
+        short = short_forms(seed=seed, lr=lr, batch_size=batch_size, freeze=freeze, lora=lora, keep=keep)
+        found = settings(corpus, recipe, start, [*set, *short], column, steps, task, file)
         if found.lora != type(found.lora)() and not found.lora.rank:
             raise ConfigError(
                 "lora.targets and lora.alpha say how thin matrices are trained, and with lora.rank=0 there are none: "
