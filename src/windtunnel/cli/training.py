@@ -273,7 +273,8 @@ def runs(
 ) -> None:
     """List the runs below ./runs, show one, or say in which settings two differ, with their curves in one figure."""
     from windtunnel.report.runs import run_table, runs_table
-    from windtunnel.runs.seeds import describe, describe_all, find_run, find_runs, listed
+    from windtunnel.runs.listing import describe, describe_all, listed
+    from windtunnel.runs.seeds import find_run, find_runs
 
     if len(run) > 1 or figure:
         _differ(run, figure, as_json)
