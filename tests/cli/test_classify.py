@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -124,3 +125,13 @@ def test_a_classifier_that_was_altered_in_python_is_judged_with_its_change(windt
 def test_an_option_that_would_say_nothing_is_refused(windtunnel, options, message):
     code, _, err = windtunnel("evaluate", "run", *options)
     assert (code, message in err) == (2, True), err
+
+
+@pytest.mark.parametrize("option", [["--against", "other"], ["--threshold", "0.8"]])
+def test_a_run_that_cannot_be_opened_is_not_said_to_be_no_classifier(windtunnel, option):
+    code, _, err = windtunnel("evaluate", "nowhere", *option)
+    assert (code, "nowhere does not exist; train one first" in err) == (3, True), err
+    Path("broken").mkdir()
+    Path("broken/manifest.json").write_text("{")
+    code, _, err = windtunnel("evaluate", "broken", *option)
+    assert (code, "is none" in err) == (3, False), err

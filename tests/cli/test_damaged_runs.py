@@ -9,8 +9,9 @@ from test_train import sets
 from test_train import windtunnel as in_a_process
 
 from windtunnel.runs.grid import is_done
+from windtunnel.runs.listing import describe_all
 from windtunnel.runs.measure import measure
-from windtunnel.runs.seeds import describe_all, find_runs
+from windtunnel.runs.seeds import find_runs
 from windtunnel.training.run import open_run
 
 

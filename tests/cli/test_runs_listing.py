@@ -21,9 +21,9 @@ def test_runs_are_sorted_and_chosen_and_two_are_told_apart(windtunnel):
     assert [Path(run["corpus"]).name for run in found("--corpus", "mine.txt")] == ["mine.txt"]
     a, b = (run["folder"] for run in sorted(found("--corpus", "names"), key=lambda run: -run["seed"]))
     assert found(a, b)["differences"] == {"train.steps": [1, 3], "seed": [2, 0]}
-    code, out, _ = windtunnel("runs", a, b, "--figure", "f.png")
+    code, out, _ = windtunnel("runs", a, b, "--figure", "new/f.png")
     assert (code, "train.steps" in out) == (0, True)
-    assert Path("f.png").read_bytes()[:4] == b"\x89PNG"
+    assert Path("new/f.png").read_bytes()[:4] == b"\x89PNG"
     code, _, err = windtunnel("runs", a, "--figure", "f.png")
     assert (code, "two runs are compared with each other, given 1" in err) == (2, True)
     code, _, err = windtunnel("runs", "--sort", "name")

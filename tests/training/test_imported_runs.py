@@ -17,7 +17,7 @@ from windtunnel.config import fingerprint, override
 from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
 from windtunnel.models.pretrained.alter import to_window
 from windtunnel.runs.arms import resolve_arms, vary
-from windtunnel.runs.seeds import describe
+from windtunnel.runs.listing import describe
 from windtunnel.training import disk
 from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.events import Evaluation, Saved, Step

@@ -91,7 +91,8 @@ def compare(
 
     err = console()
     with err.status("reading the corpus"):
-        base = settings(corpus, recipe, start, [*set, *short_forms(seed, lr, batch_size)], column, steps, task)
+        changes = [*set, *short_forms(seed=seed, lr=lr, batch_size=batch_size)]
+        base = settings(corpus, recipe, start, changes, column, steps, task)
         varied = arms_of(base, vary, zip) if vary else [Arm("base", base)]
         plan = make_plan(
             [*varied, *(arm_from_file(base, named) for named in arm)],

@@ -63,43 +63,50 @@ def evaluate(
         return
     if stress or figure:
         raise ConfigError(f"{'--stress' if stress else '--figure'} goes with --slices; add it, or leave both out")
-    if _classifies(run):
+    folders = _seeds(run)
+    if _classifies(folders[0], sure=bool(asked)):
         if corpus:
             raise ConfigError("a classifier is judged on its own table; leave --corpus out")
         if against and change:
             raise ConfigError("--against loads two runs, and --change names the code of one; leave one of them out")
         if against:
-            _compare(run, against, split, margin, as_json)
+            _compare(folders, _seeds(against), split, margin, as_json)
         else:
-            _judge(run, split, threshold, change, as_json)
+            _judge(folders, split, threshold, change, as_json)
         return
     if against:
         raise ConfigError(f"--against compares classifiers, and {run} is none; for other runs: windtunnel compare")
     if threshold is not None:
         raise ConfigError(f"--threshold goes with a classifier, and {run} is none; leave it out")
-    _loss(run, split, change, as_json, corpus)
+    _loss(folders, split, change, as_json, corpus)
 
 
-def _classifies(run: str) -> bool:
-    from windtunnel.runs.seeds import find_run
+def _seeds(run: str) -> list[Path]:
+    from windtunnel.runs.seeds import find_seeds
+
+    return find_seeds(run)
+
+
+def _classifies(folder: Path, sure: bool) -> bool:
+    """Whether a run is a classifier; of a damaged one, unless it has to be sure, no: another seed may be sound."""
     from windtunnel.training.run import open_run
 
     try:
-        return open_run(find_run(run)).config.task.kind == "classification"
-    except ArtifactError:  # of several seeds another may be sound
+        return open_run(folder).config.task.kind == "classification"
+    except ArtifactError:
+        if sure:
+            raise
         return False
 
 
-def _compare(run: str, other: str, split: str, margin: float | None, as_json: bool) -> None:
+def _compare(mine: list[Path], theirs: list[Path], split: str, margin: float | None, as_json: bool) -> None:
     from windtunnel.comparison.classifiers import compare_classifiers
     from windtunnel.comparison.plan import MARGIN
     from windtunnel.report.classifiers import between_dict, between_line, between_lines, between_table
-    from windtunnel.runs.seeds import find_seeds
 
     margin = MARGIN if margin is None else margin
     if not 0 < margin < 1:
         raise ConfigError(f"--margin is the share of the other's accuracy that does not matter, given {margin:g}")
-    mine, theirs = find_seeds(run), find_seeds(other)
     with console().status(f"comparing on the {split} split"):
         found = compare_classifiers(mine[0], theirs[0], split, margin)
     if as_json:
@@ -113,20 +120,18 @@ def _compare(run: str, other: str, split: str, margin: float | None, as_json: bo
         out.print(line, soft_wrap=True)
 
 
-def _judge(run: str, split: str, threshold: float | None, change: str | None, as_json: bool) -> None:
+def _judge(folders: list[Path], split: str, threshold: float | None, change: str | None, as_json: bool) -> None:
     from windtunnel.cli.classifying import judge, say
     from windtunnel.report.classification import judged_dict
-    from windtunnel.runs.seeds import find_seeds
 
-    found = judge(find_seeds(run), split, threshold, change)
+    found = judge(folders, split, threshold, change)
     print_json(judged_dict(found)) if as_json else say(found)
 
 
-def _loss(run: str, split: str, change: str | None, as_json: bool, corpus: str | None) -> None:
+def _loss(folders: list[Path], split: str, change: str | None, as_json: bool, corpus: str | None) -> None:
     from windtunnel.report.training import evaluation_lines
-    from windtunnel.runs.seeds import evaluate_seeds, find_seeds
+    from windtunnel.runs.seeds import evaluate_seeds
 
-    folders = find_seeds(run)
     with console().status(f"evaluating on {corpus if corpus and split == 'all' else f'the {split} split'}"):
         found = evaluate_seeds(folders, split, partial=True, change=change, corpus=corpus)
     if as_json:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,11 @@ Rate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; sh
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Examples per step; short for --set train.batch_size=N.")
 ]
+SHORT = {
+    "seed": "seed", "lr": "optimizer.lr", "batch_size": "train.batch_size", "freeze": "train.freeze",
+    "lora": "lora.rank", "keep": "train.keep",
+}  # fmt: skip
+"""The setting that each option is short for."""
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
 Columns = Annotated[
     list[str],
@@ -82,10 +87,9 @@ def settings(
     return config
 
 
-def short_forms(seed: int | None, lr: float | None, batch_size: int | None) -> list[str]:
-    """What the short forms of settings say, as --set takes it."""
-    given = {"seed": seed, "optimizer.lr": lr, "train.batch_size": batch_size}
-    return [f"{path}={value!r}" for path, value in given.items() if value is not None]
+def short_forms(**given: float | str | None) -> list[str]:
+    """What the options that are short for a setting say, as --set takes it; None for one that was not given."""
+    return [f"{SHORT[name]}={value}" for name, value in given.items() if value is not None]
 
 
 def columns_of(given: list[str]) -> dict[str, str]:
@@ -196,10 +200,9 @@ def console(stderr: bool = True, quiet: bool = False) -> PlainConsole:
     return terminal.console(stderr, quiet)
 
 
-def print_text(text: str, end: str = "\n", file: TextIO | None = None) -> None:
+def print_text(text: str, end: str = "\n") -> None:
     """Print a text of a user, a model or a corpus: as it is into a pipe or a file, `visible` on a terminal."""
-    file = file or sys.stdout
-    print(visible(text) if file.isatty() else text, end=end, flush=True, file=file)
+    print(visible(text) if sys.stdout.isatty() else text, end=end, flush=True)
 
 
 def warn(text: str) -> None:

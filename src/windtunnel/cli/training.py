@@ -28,6 +28,7 @@ from windtunnel.cli.terminal import (
     refuse_torchrun,
     settings,
     short_forms,
+    write_figure,
 )
 from windtunnel.errors import ConfigError
 
@@ -100,11 +101,8 @@ def train(
     from windtunnel.runs.seeds import create_seeds
 
     def config() -> RunConfig:
-        frozen = [] if freeze is None else [f"train.freeze={freeze}"]
-        adapted = [] if lora is None else [f"lora.rank={lora}"]
-        kept = [] if keep is None else [f"train.keep={keep}"]
-        changes = [*set, *short_forms(seed, lr, batch_size), *frozen, *adapted, *kept]
-        found = settings(corpus, recipe, start, changes, column, steps, task, file)
+        short = short_forms(seed=seed, lr=lr, batch_size=batch_size, freeze=freeze, lora=lora, keep=keep)
+        found = settings(corpus, recipe, start, [*set, *short], column, steps, task, file)
         if found.lora != type(found.lora)() and not found.lora.rank:
             raise ConfigError(
                 "lora.targets and lora.alpha say how thin matrices are trained, and with lora.rank=0 there are none: "
@@ -275,7 +273,8 @@ def runs(
 ) -> None:
     """List the runs below ./runs, show one, or say in which settings two differ, with their curves in one figure."""
     from windtunnel.report.runs import run_table, runs_table
-    from windtunnel.runs.seeds import describe, describe_all, find_run, find_runs, listed
+    from windtunnel.runs.listing import describe, describe_all, listed
+    from windtunnel.runs.seeds import find_run, find_runs
 
     if len(run) > 1 or figure:
         _differ(run, figure, as_json)
@@ -295,7 +294,7 @@ def _differ(names: list[str], figure: Path | None, as_json: bool) -> None:
     """In which settings two runs differ, and their curves in one figure."""
     from windtunnel.config import differences
     from windtunnel.report.runs import differences_table
-    from windtunnel.report.training import save_both_curves
+    from windtunnel.report.training import both_curves_figure
     from windtunnel.runs.seeds import find_run
     from windtunnel.training.run import open_run
 
@@ -312,5 +311,4 @@ def _differ(names: list[str], figure: Path | None, as_json: bool) -> None:
     else:
         console(stderr=False).print("no setting differs")
     if figure:
-        save_both_curves(a, b, figure)
-        console().print(f"written: {figure}", soft_wrap=True)
+        write_figure(both_curves_figure(a, b), figure)

@@ -85,7 +85,7 @@ def _span(trace: Trace, index: int, token: TokenTrace) -> str:
 
 
 def _table(trace: Trace) -> str:
-    sampled = any(token.probability is not None for token in trace.tokens)
+    sampled = len(trace.tokens) > trace.n_prompt
     names = ["token", *(["as sampled"] if sampled else []), "T = 1", "rank", "bits"]
     true = any(token.true_probability is not None for token in trace.tokens)
     names += ["true", "total variation"] if true else []

@@ -14,7 +14,7 @@ from windtunnel.text.corpora.cache import Kept
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a run, from `runs.seeds.describe_all`; in a narrow terminal its name, which ends in the seed, goes on
+    """One row a run, from `runs.listing.describe_all`; in a narrow terminal its name, which ends in the seed, goes on
     below."""
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "corpus", "step", "state", "dev loss"):

@@ -35,7 +35,7 @@ def trace_table(trace: Trace, width: int = 100) -> Table:
     true = any(token.true_probability is not None for token in trace.tokens)
     longest = max((cell_len(clip(t.text)) for t in trace.tokens), default=0)
     table.add_column("token", no_wrap=True, min_width=longest)
-    sampled = any(token.probability is not None for token in trace.tokens)
+    sampled = len(trace.tokens) > trace.n_prompt
     columns = [*(["p"] if sampled else []), "p T=1", *(["true", "off"] if true else []), "rank"]
     for name in [*columns, "bits"]:
         table.add_column(name, justify="right", no_wrap=True)
@@ -180,9 +180,8 @@ def _number(p: float | None) -> str:
 
 def _caption(trace: Trace) -> str:
     sentences = [
-        f"Sampling: {sampling_line(trace)}." if len(trace.tokens) > trace.n_prompt else "",
-        ("p: as sampled. " if any(token.probability is not None for token in trace.tokens) else "")
-        + "Alternatives at T=1"
+        f"Sampling: {sampling_line(trace)}. p: as sampled." if len(trace.tokens) > trace.n_prompt else "",
+        "Alternatives at T=1"
         + (
             " (prompt) and as sampled (continuation)."
             if trace.sampling.temperature > 0 and 0 < trace.n_prompt < len(trace.tokens)

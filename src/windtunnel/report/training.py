@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -15,6 +16,9 @@ from windtunnel.tasks import METRICS
 from windtunnel.text.corpora import truth_of
 from windtunnel.training.events import Evaluation, Step
 from windtunnel.training.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def seeds_table(summary: Summary, noun: str = "token") -> Table:
@@ -80,12 +84,8 @@ def save_curves(runs: Sequence[Run], path: Path) -> Path:
     return path
 
 
-def save_both_curves(a: Run, b: Run, path: Path) -> None:
-    """Draw the losses of two runs over their steps, each in a colour of its own: dev thick, train smoothed and thin.
-
-    Raises:
-        ConfigError: for an ending that is no picture's.
-    """
+def both_curves_figure(a: Run, b: Run) -> Figure:
+    """The losses of two runs over their steps, each in a colour of its own: dev thick, train smoothed and thin."""
     with drawing(8.0, 4.2) as figure:
         axes = figure.subplots()
         for run, color in ((a, DEV), (b, TRAIN)):
@@ -98,7 +98,7 @@ def save_both_curves(a: Run, b: Run, path: Path) -> None:
         axes.set_ylabel("loss, nats per token")
         axes.set_title("dev loss (thin: train, smoothed)", loc="left")
         axes.legend()
-    save_figure(figure, path)
+    return figure
 
 
 def _floor(run: Run) -> float | None:

@@ -66,23 +66,25 @@ def _extend(run: Run, config: RunConfig, root: Path) -> Extended:
     checkpoint = newest_checkpoint(run.folder)
     if checkpoint is None or checkpoint.step != run.config.train.steps:
         raise ArtifactError(f"the last checkpoint of {run.folder} cannot be used, so the run cannot be extended")
-    if not is_run(folder):
+    if is_run(folder):
+        longer = open_run(folder)
+    else:
         origin = {"run": str(run.folder.resolve()), "config_sha256": run.record["config_sha256"]}
         facts = {**corpus_facts(run.store()), "extends": {**origin, "steps": checkpoint.step}}
-        write_run(folder, config, run.tokenizer, facts)
+        longer = write_run(folder, config, run.tokenizer, facts)
     log = (run.folder / METRICS).read_bytes()[: checkpoint.facts["metrics_size"]]
     with saving(folder / METRICS):
         write_file(folder / METRICS, log)
     best = newest_checkpoint(run.folder, best_step(run))
     for one in (best, checkpoint) if best and best.step < checkpoint.step else (checkpoint,):
-        _copy(one, folder)
+        _copy(one, longer)
     return found
 
 
-def _copy(checkpoint: Checkpoint, folder: Path) -> None:
+def _copy(checkpoint: Checkpoint, run: Run) -> None:
     facts = {name: value for name, value in checkpoint.facts.items() if name not in ("files", "format", "sha256")}
-    facts["config_sha256"] = open_run(folder).record["config_sha256"]
-    save_checkpoint(folder, checkpoint.step, checkpoint.weights, checkpoint.optimizer, facts)
+    facts["config_sha256"] = run.record["config_sha256"]
+    save_checkpoint(run.folder, checkpoint.step, checkpoint.weights, checkpoint.optimizer, facts)
 
 
 def _said(run: Run, config: RunConfig, folder: Path) -> str:
