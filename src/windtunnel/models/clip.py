@@ -258,7 +258,7 @@ class CLIP(Model):
         """One vector of length 1 a picture, (N, D).
 
         Args:
-            pictures: (N, 3, S, S), red, green and blue from 0 to 1, of the size that the tower is for.
+            pictures: (N, 3, S, S), red, green and blue from 0 to 1, or uint8 from 0 to 255, of the tower's size.
         """
         return in_parts(lambda some: _unit(self.picture_projection(self.picture(some, attend))), pictures)
 

@@ -88,7 +88,8 @@ class PictureTower(nn.Module, ABC):
 
 
 def standard(pictures: Tensor, mean: Colour, std: Colour) -> Tensor:
-    """Pictures (N, 3, S, S) minus a mean, divided by a standard deviation, colour by colour."""
+    """Pictures (N, 3, S, S) minus a mean, divided by a standard deviation, colour by colour; uint8 is from 0 to 255."""
+    pictures = pictures / 255 if pictures.dtype == torch.uint8 else pictures
     return (pictures - pictures.new_tensor(mean)[:, None, None]) / pictures.new_tensor(std)[:, None, None]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from windtunnel.config import any_of
 from windtunnel.tasks.classification import Classification, ClassificationConfig
+from windtunnel.tasks.contrastive import Contrastive, ContrastiveConfig
 from windtunnel.tasks.language import Language, LanguageConfig
 from windtunnel.tasks.task import ACCURACY, BITS_PER_BYTE, EXACT_MATCH, LOSS, METRICS, Metric, Task, TaskConfig
 from windtunnel.tasks.translation import Translation, TranslationConfig
@@ -14,6 +15,7 @@ TASKS: dict[str, type[TaskConfig]] = {
     "language": LanguageConfig,
     "translation": TranslationConfig,
     "classification": ClassificationConfig,
+    "contrastive": ContrastiveConfig,
 }
 
 if TYPE_CHECKING:
@@ -24,6 +26,6 @@ else:
 
 __all__ = [
     "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "TASKS", "AnyTaskConfig", "Classification",
-    "ClassificationConfig", "Language", "LanguageConfig", "Metric", "Task", "TaskConfig", "Translation",
+    "ClassificationConfig", "Contrastive", "ContrastiveConfig", "Language", "LanguageConfig", "Metric", "Task", "TaskConfig", "Translation",
     "TranslationConfig",
 ]  # fmt: skip

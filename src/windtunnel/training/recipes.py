@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from windtunnel.errors import ConfigError
-from windtunnel.models import ClassifierConfig, MLPConfig, TransformerConfig, TranslatorConfig
+from windtunnel.models import ClassifierConfig, CLIPConfig, MLPConfig, TransformerConfig, TranslatorConfig
+from windtunnel.models.clip import CaptionTransformerConfig
 from windtunnel.models.translator import EncoderConfig
-from windtunnel.tasks import ClassificationConfig, TranslationConfig
+from windtunnel.models.vision import ConvolutionalConfig
+from windtunnel.tasks import ClassificationConfig, ContrastiveConfig, TranslationConfig
 from windtunnel.text.corpora import open_corpus
-from windtunnel.text.splits import is_labelled
+from windtunnel.text.splits import is_captioned, is_labelled
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.run_config import RunConfig, TrainConfig
@@ -68,6 +70,31 @@ def classify(corpus: str) -> RunConfig:
         schedule=ScheduleConfig(warmup=50, final_fraction=0.0),
         train=TrainConfig(
             steps=1000, batch_size=64, eval_every=50, save_every=500, keep=1, sample_tokens=0, choose="best"
+        ),
+    )
+
+
+def clip(corpus: str) -> RunConfig:
+    """Pictures with captions, from scratch: a small convolutional net and a small transformer, trained to agree.
+
+    The checkpoint that finds most pictures of dev by their captions is the model.
+    """
+    return RunConfig(
+        corpus=corpus,
+        text=TextConfig(dev_fraction=0.1, test_fraction=0.2),
+        task=ContrastiveConfig(),
+        model=CLIPConfig(
+            picture=ConvolutionalConfig(size=32, widths=(32, 64, 128), dropout=0.1),
+            caption=CaptionTransformerConfig(
+                trunk=TransformerConfig(
+                    n_layers=1, n_heads=4, d_model=128, activation="relu", dropout=0.1, bias=False, causal=False
+                )
+            ),
+        ),
+        optimizer=OptimizerConfig(lr=2e-3, beta_2=0.99),
+        schedule=ScheduleConfig(warmup=50, final_fraction=0.0),
+        train=TrainConfig(
+            steps=1000, batch_size=128, eval_every=100, save_every=500, keep=1, sample_tokens=0, choose="best"
         ),
     )
 
@@ -181,12 +208,13 @@ RECIPES: dict[str, Callable[[str], RunConfig]] = {
     "makemore": makemore,
     "translate": translate,
     "classify": classify,
+    "clip": clip,
 }
 
 
 def recipe(name: str, corpus: str, columns: Mapping[str, str] | None = None) -> RunConfig:
-    """The run config of a recipe; `auto` is translate for a corpus of pairs, classify for one of texts and labels, tiny
-    for one of lines and quick for running text and files.
+    """The run config of a recipe; `auto` is translate for a corpus of pairs, classify for one of texts and labels, clip
+    for one of pictures and captions, tiny for one of lines and quick for running text and files.
 
     Raises:
         ConfigError: for an unknown name.
@@ -194,7 +222,8 @@ def recipe(name: str, corpus: str, columns: Mapping[str, str] | None = None) -> 
     if name == "auto":
         read = open_corpus(corpus, columns=columns)
         by_line = "tiny" if read.unit == "line" else "quick"
-        name = "classify" if is_labelled(read) else "translate" if read.fields == ("source", "target") else by_line
+        kinds = {"clip": is_captioned(read), "classify": is_labelled(read), "translate": read.fields == ("source", "target")}
+        name = next((name for name, is_one in kinds.items() if is_one), by_line)
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
     return RECIPES[name](corpus)
