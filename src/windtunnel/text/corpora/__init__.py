@@ -13,6 +13,7 @@ from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.corpus import Corpus, Truth, Unit
+from windtunnel.text.corpora.emoji import EMOJI, fetch_emoji
 from windtunnel.text.corpora.labelled import LABELLED
 from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
@@ -80,7 +81,8 @@ def _named(name: str, unit: Unit | Literal["auto"]) -> Corpus:
     if unit in ("auto", corpus.unit):
         return corpus
     if len(corpus.fields) > 1:
-        raise DataError(f"{name} is pairs, one a line, which unit={unit} cannot hold; use unit=line or leave it out")
+        kind = " and ".join(corpus.fields[:2])
+        raise DataError(f"{name} is {kind}, one a line, which unit={unit} cannot hold; use unit=line or leave it out")
     if unit == "text" and corpus.unit == "file":
         raise DataError(f"{name} is many files, and the unit text is one running text; use unit=file or unit=line")
     if unit == "file":
@@ -110,6 +112,7 @@ FETCHED: dict[str, Callable[[], Path]] = {
     "shakespeare": fetch_shakespeare,
     "pronunciations": fetch_pronunciations,
     **{name: one.fetch for name, one in LABELLED.items()},
+    **dict.fromkeys(EMOJI, fetch_emoji),
 }
 
 CORPORA: dict[str, Callable[..., Corpus]] = {
@@ -120,4 +123,5 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
     **PIG_LATIN,
     "pronunciations": pronunciations_corpus,
     **{name: one.corpus for name, one in LABELLED.items()},
+    **EMOJI,
 }
