@@ -8,7 +8,7 @@ from windtunnel.config import any_of
 from windtunnel.tasks.classification import Classification, ClassificationConfig
 from windtunnel.tasks.contrastive import Contrastive, ContrastiveConfig
 from windtunnel.tasks.language import Language, LanguageConfig
-from windtunnel.tasks.task import ACCURACY, BITS_PER_BYTE, EXACT_MATCH, LOSS, METRICS, Metric, Task, TaskConfig
+from windtunnel.tasks.task import ACCURACY, BITS_PER_BYTE, EXACT_MATCH, LOSS, METRICS, RECALLS, Metric, Task, TaskConfig
 from windtunnel.tasks.translation import Translation, TranslationConfig
 
 TASKS: dict[str, type[TaskConfig]] = {
@@ -25,7 +25,7 @@ else:
 """The type of a setting that is the config of any task, told apart by `kind`."""
 
 __all__ = [
-    "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "TASKS", "AnyTaskConfig", "Classification",
-    "ClassificationConfig", "Contrastive", "ContrastiveConfig", "Language", "LanguageConfig", "Metric", "Task", "TaskConfig", "Translation",
-    "TranslationConfig",
+    "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "RECALLS", "TASKS", "AnyTaskConfig",
+    "Classification", "ClassificationConfig", "Contrastive", "ContrastiveConfig", "Language", "LanguageConfig",
+    "Metric", "Task", "TaskConfig", "Translation", "TranslationConfig",
 ]  # fmt: skip

@@ -56,7 +56,7 @@ def check_pictures(store: TokenStore) -> None:
     if not store.pictures:
         raise ConfigError(
             f"task.kind=contrastive needs a corpus with the fields picture and caption, and {store.corpus.name} has "
-            f"{', '.join(store.corpus.fields)}; give emoji, or a folder with pictures and a captions.csv of these columns"
+            f"{', '.join(store.corpus.fields)}; give emoji, or a folder of pictures with a captions.csv"
         )
 
 
@@ -101,7 +101,7 @@ class CaptionedPictures:
         return Batch({"pictures": seen, **self.read(chosen)}, torch.arange(len(indices))[:, None])
 
     def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
-        """One batch: the main captions, or a sample of max_tokens of them, and all pictures of the split as they are."""
+        """One batch: the main captions, or a sample of max_tokens of them, and all pictures of the split, unchanged."""
         chosen = sample(np.ones(len(self), np.int64), max_tokens)
         units = torch.from_numpy(chosen)[:, None]
         yield Batch({"pictures": self.seen(np.arange(len(self))), **self.read(self.main[chosen])}, units, units)

@@ -38,8 +38,8 @@ class LanguageConfig(TaskConfig):
             )
         if model.reads == "captioned":
             raise ConfigError(
-                f"the family {model.family} finds the picture of a caption, and task.kind=language predicts tokens; give "
-                "a corpus of pictures and captions and --recipe clip, or --set model.family=transformer"
+                f"the family {model.family} finds the picture of a caption, and task.kind=language predicts tokens; "
+                "give a corpus of pictures and captions and --recipe clip, or --set model.family=transformer"
             )
         return model
 

@@ -87,8 +87,7 @@ def _needs(metrics: Sequence[Metric], column: str) -> bool:
 
 
 def _hits(metrics: Sequence[Metric], logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """The columns `right`, `exact` and `top/K`, (B, T') bool, where a metric needs one: finding the largest logits takes
-    time.
+    """The columns `right`, `exact` and `top/K`, (B, T') bool, where a metric needs one: finding them takes time.
 
     right: whether the largest logit of a target is its own; exact: True at the first target of each row all of whose
     targets are right; and the columns of each label, see `macro_f1`. All are False where the target is IGNORED.

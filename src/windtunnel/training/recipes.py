@@ -222,7 +222,11 @@ def recipe(name: str, corpus: str, columns: Mapping[str, str] | None = None) -> 
     if name == "auto":
         read = open_corpus(corpus, columns=columns)
         by_line = "tiny" if read.unit == "line" else "quick"
-        kinds = {"clip": is_captioned(read), "classify": is_labelled(read), "translate": read.fields == ("source", "target")}
+        kinds = {
+            "clip": is_captioned(read),
+            "classify": is_labelled(read),
+            "translate": read.fields == ("source", "target"),
+        }
         name = next((name for name, is_one in kinds.items() if is_one), by_line)
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
