@@ -250,6 +250,8 @@ def _next(run: Run) -> str:
         return f"windtunnel classify {run.folder} 'a text'"
     if run.config.task.kind == "translation":
         return f"windtunnel translate {run.folder} 'a text', or windtunnel evaluate {run.folder} --slices"
+    if run.config.task.kind == "contrastive":
+        return f"windtunnel search {run.folder} 'a caption', or windtunnel evaluate {run.folder}"
     prompt = "'your prompt'" if run.config.text.unit == "text" else "''"
     return f"windtunnel generate {run.folder} {prompt}"
 
