@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -17,10 +16,11 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from windtunnel.config import any_of
-from windtunnel.models.encoder import Pool, pool
+from windtunnel.models.captions import CaptionConfig, CaptionTransformer, CaptionTransformerConfig
+from windtunnel.models.efficientnet import EfficientNetConfig
 from windtunnel.models.family import Model, ModelConfig, ParameterRow, Reads
-from windtunnel.models.transformer import Transformer, TransformerConfig, spread
-from windtunnel.models.vision import ConvolutionalConfig, PictureConfig, TowerConfig, ViTConfig
+from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
+from windtunnel.models.vision import ConvolutionalConfig, PictureConfig, ViTConfig
 from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.init import initialise
 from windtunnel.nn.linear import Linear
@@ -29,74 +29,16 @@ AT_ONCE = 64
 """Pictures or captions that are read at once where no gradient is wanted."""
 
 
-class CaptionConfig(TowerConfig):
-    """What reads a caption."""
-
-    net: ClassVar[str] = ""
-    """The frozen net whose vectors are read in place of captions; empty where captions are read."""
-
-    @abstractmethod
-    def create(self, vocab_size: int, context_length: int) -> nn.Module:
-        """A tower, `forward(ids, kept, attend) -> (M, D)`, whose weights are still to be filled."""
-
-    @abstractmethod
-    def sized(self, vocab_size: int, context_length: int) -> Self:
-        """These settings with the vocabulary and the context of the model."""
-
-    @abstractmethod
-    def flops_by_part(self, length: int) -> dict[str, int]:
-        """Matrix-multiply FLOPs of one caption of `length` tokens, a multiply and an add counted as two."""
-
-
-class CaptionTransformerConfig(CaptionConfig):
-    """A transformer that reads a whole caption, its tokens pooled to one vector."""
-
-    kind: Literal["transformer"] = "transformer"
-    has_blocks: ClassVar[bool] = True
-    pool: Pool = "mean"
-    """Which vector stands for a caption: the mean of its tokens', its last token's as in CLIP, or its first token's."""
-    trunk: TransformerConfig = TransformerConfig(
-        n_layers=2, n_heads=4, d_model=128, activation="relu", dropout=0.0, bias=False, causal=False
-    )
-    """The blocks; causal in CLIP. Its own vocab_size, context_length, tie_embeddings and head_bias are not used."""
-
-    @property
-    def width(self) -> int:
-        return self.trunk.d_model
-
-    def sized(self, vocab_size: int, context_length: int) -> Self:
-        own = {"vocab_size": vocab_size, "context_length": context_length, "tie_embeddings": True, "head_bias": False}
-        return self.model_copy(update={"trunk": self.trunk.replace(**own)})
-
-    def create(self, vocab_size: int, context_length: int) -> CaptionTransformer:
-        return CaptionTransformer(self.sized(vocab_size, context_length))
-
-    def parameter_rows(self) -> list[ParameterRow]:
-        return self.trunk.parameter_rows()
-
-    def formula_names(self) -> dict[str, int]:
-        return self.trunk.formula_names()
-
-    def flops_by_part(self, length: int) -> dict[str, int]:
-        return {part: n for part, n in self.trunk.flops_by_part(length).items() if part != "head"}
-
-    def std(self, name: str, parameter: Tensor) -> float | None:
-        return spread(self.trunk, name, parameter, 2 * self.trunk.n_layers)
-
-
-class CaptionTransformer(nn.Module):
-    """A transformer without its head, pooled."""
-
-    def __init__(self, config: CaptionTransformerConfig) -> None:
-        super().__init__()
-        self.trunk, self.how = Transformer(config.trunk), config.pool
-
-    def forward(self, ids: Tensor, kept: Tensor | None, attend: Attend) -> Tensor:
-        return pool(self.trunk.hidden(ids, attend=attend, kept=kept), kept, self.how)
-
-
-PICTURE_TOWERS: dict[str, type[PictureConfig]] = {"vit": ViTConfig, "convolutional": ConvolutionalConfig}
-CAPTION_TOWERS: dict[str, type[CaptionConfig]] = {"transformer": CaptionTransformerConfig}
+PICTURE_TOWERS: dict[str, type[PictureConfig]] = {
+    "vit": ViTConfig,
+    "convolutional": ConvolutionalConfig,
+    "efficientnet": EfficientNetConfig,
+    "vectors": PictureVectorsConfig,
+}
+CAPTION_TOWERS: dict[str, type[CaptionConfig]] = {
+    "transformer": CaptionTransformerConfig,
+    "vectors": CaptionVectorsConfig,
+}
 
 if TYPE_CHECKING:
     AnyPictureConfig = PictureConfig
@@ -116,9 +58,9 @@ class CLIPConfig(ModelConfig):
     context_length: PositiveInt = 32
     """The most tokens of a caption, with its marks."""
     picture: AnyPictureConfig = ViTConfig()
-    """What reads pictures: vit or convolutional."""
+    """What reads pictures: vit, convolutional, efficientnet (trained before) or vectors (of a frozen net)."""
     caption: AnyCaptionConfig = CaptionTransformerConfig()
-    """What reads captions: transformer."""
+    """What reads captions: transformer or vectors (of a frozen net)."""
     d_shared: PositiveInt = 128
     """Width of the space in which pictures and captions are compared."""
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
@@ -167,8 +109,12 @@ class CLIPConfig(ModelConfig):
 
     def example(self, n_rows: int, length: int, source: int | None = None) -> dict[str, Tensor]:
         """As many pictures as captions of `length` tokens, all zeros."""
-        ids = torch.zeros(n_rows, length, dtype=torch.int64)
-        return {"pictures": self.picture.example(n_rows), "ids": ids, "kept": torch.ones_like(ids, dtype=torch.bool)}
+        return {"pictures": self.picture.example(n_rows), **self.caption.example(n_rows, length)}
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Whether a tower has a batch norm."""
+        return self.picture.needs_whole_batch or self.caption.needs_whole_batch
 
     def create(self) -> CLIP:
         return CLIP(self)
@@ -185,6 +131,8 @@ class CLIPConfig(ModelConfig):
             return float(parameter.shape[1] ** -0.5) if parameter.dim() == 2 else None
 
         initialise(model, seed, std)
+        self.picture.begin(model.picture)
+        self.caption.begin(model.caption)
         return model
 
     def parameter_rows(self) -> list[ParameterRow]:
@@ -258,7 +206,8 @@ class CLIP(Model):
         """One vector of length 1 a picture, (N, D).
 
         Args:
-            pictures: (N, 3, S, S), red, green and blue from 0 to 1, or uint8 from 0 to 255, of the tower's size.
+            pictures: (N, 3, S, S) of the tower's size, red, green and blue from 0 to 1, or uint8 from 0 to 255; for a
+                tower of vectors these, (N, V).
         """
         return in_parts(lambda some: _unit(self.picture_projection(self.picture(some, attend))), pictures)
 
@@ -266,7 +215,7 @@ class CLIP(Model):
         """One vector of length 1 a caption, (M, D).
 
         Args:
-            ids: (M, T) token ids.
+            ids: (M, T) token ids; for a tower of vectors these, (M, V).
             kept: (M, T) bool, False where a token is padding, of which nothing depends; None is no padding.
             attend: the attention function; inspection passes one that keeps its weights.
         """

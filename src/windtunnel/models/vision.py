@@ -39,6 +39,8 @@ class TowerConfig(Tagged, ABC):
     """The kind of tower; it decides which other settings there are."""
     has_blocks: ClassVar[bool] = False
     """Whether the tower is made of `Blocks`."""
+    needs_whole_batch: ClassVar[bool] = False
+    """Whether what it makes of one depends on the others of a batch, in training."""
 
     @property
     @abstractmethod
@@ -53,6 +55,9 @@ class TowerConfig(Tagged, ABC):
     def formula_names(self) -> dict[str, int]:
         """The values of the names in the formulas."""
 
+    def begin(self, tower: nn.Module) -> None:
+        """Put what was trained before into a tower that has random weights, where there is something."""
+
     @abstractmethod
     def std(self, name: str, parameter: Tensor) -> float | None:
         """The standard deviation that a parameter is drawn with, by its name; None leaves it as it was built."""
@@ -61,8 +66,6 @@ class TowerConfig(Tagged, ABC):
 class PictureConfig(TowerConfig):
     """What reads a picture."""
 
-    net: ClassVar[str] = ""
-    """The frozen net whose vectors are read in place of pictures; empty where pictures are read."""
     size: PositiveInt
     """Pixels of a side of the square that pictures are drawn in."""
 

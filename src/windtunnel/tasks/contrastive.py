@@ -15,9 +15,11 @@ from torch import Tensor
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.models import ModelConfig
 from windtunnel.models.clip import CLIPConfig
+from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
 from windtunnel.tasks.augment import AugmentConfig, augmented, uniform
 from windtunnel.tasks.classification import text_rows
 from windtunnel.tasks.task import LOSS, RECALLS, Metric, TaskConfig
+from windtunnel.tasks.vectors import caption_vectors, picture_vectors
 from windtunnel.text.batches import IGNORED, Batch, sample
 from windtunnel.text.pictures import pixels
 from windtunnel.text.store import TokenStore
@@ -87,7 +89,14 @@ class CaptionedPictures:
                 f"the {split} split holds {len(self)} pictures, and one is found among others; give more pictures or "
                 "larger fractions of them"
             )
-        self.pixels = pixels(store, model.picture.size)
+        self.pixels = self.vectors = None
+        if isinstance(model.picture, PictureVectorsConfig):
+            self.vectors = torch.from_numpy(picture_vectors(store, model))
+        else:
+            self.pixels = pixels(store, model.picture.size)
+        self.of_captions = None
+        if isinstance(model.caption, CaptionVectorsConfig):
+            self.of_captions = torch.from_numpy(caption_vectors(list(store.documents(split)), model))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -97,7 +106,9 @@ class CaptionedPictures:
         places, first = self.places[indices], self.starts[indices]
         n_captions = self.starts[indices + 1] - first
         chosen = self.captions[first + (uniform(~key & 0xFFFFFFFF, places, 1)[:, 0] * n_captions).astype(np.int64)]
-        seen = augmented(self.seen(indices).float() / 255, self.augment, key, places)
+        seen = self.seen(indices)
+        if self.vectors is None:
+            seen = augmented(seen.float() / 255, self.augment, key, places)
         return Batch({"pictures": seen, **self.read(chosen)}, torch.arange(len(indices))[:, None])
 
     def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
@@ -107,11 +118,16 @@ class CaptionedPictures:
         yield Batch({"pictures": self.seen(np.arange(len(self))), **self.read(self.main[chosen])}, units, units)
 
     def seen(self, indices: np.ndarray) -> Tensor:
-        """These pictures as they are, (n, 3, S, S) uint8."""
+        """These pictures as they are, (n, 3, S, S) uint8, or their vectors (n, V)."""
+        if self.vectors is not None:
+            return self.vectors[self.places[indices]]
+        assert self.pixels is not None
         return torch.from_numpy(self.pixels[self.places[indices]]).permute(0, 3, 1, 2)
 
     def read(self, captions: np.ndarray) -> dict[str, Tensor]:
         """What a model reads of captions."""
+        if self.of_captions is not None:
+            return {"ids": self.of_captions[captions]}
         first, last = self.offsets[captions].tolist(), self.offsets[captions + 1].tolist()
         texts = [self.ids[a:b] for a, b in zip(first, last, strict=True)]
         return text_rows(texts, self.tokenizer, self.context_length)

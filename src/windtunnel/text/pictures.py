@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -63,8 +63,7 @@ def pixels(
     pictures, names = store.corpus.pictures, store.pictures
     if pictures is None or not names:
         raise ValueError(f"{store.corpus.name} has no pictures; expected a store of captions")
-    contents = [pictures.sha256(name) for name in names]
-    key = hashlib.sha256(json.dumps([DRAWING, PIL.__version__, size, contents]).encode()).hexdigest()[:32]
+    key = drawing_key(pictures, names, size)
     folder = (cache or cache_folder()).expanduser() / "pictures" / key
     shape = (len(names), size, size, 3)
     try:
@@ -72,6 +71,12 @@ def pixels(
     except ArtifactError:
         _draw(folder, pictures, names, size, progress)
     return _opened(folder, shape)
+
+
+def drawing_key(pictures: Pictures, names: Sequence[str], size: int) -> str:
+    """What decides the pixels of these pictures, hashed; raises DataError as `Pictures.sha256` does."""
+    parts = [DRAWING, PIL.__version__, size, [pictures.sha256(name) for name in names]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _opened(folder: Path, shape: tuple[int, ...]) -> np.ndarray:

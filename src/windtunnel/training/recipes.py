@@ -8,6 +8,7 @@ from windtunnel.errors import ConfigError
 from windtunnel.models import ClassifierConfig, CLIPConfig, MLPConfig, TransformerConfig, TranslatorConfig
 from windtunnel.models.clip import CaptionTransformerConfig
 from windtunnel.models.translator import EncoderConfig
+from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
 from windtunnel.models.vision import ConvolutionalConfig
 from windtunnel.tasks import ClassificationConfig, ContrastiveConfig, TranslationConfig
 from windtunnel.text.corpora import open_corpus
@@ -96,6 +97,19 @@ def clip(corpus: str) -> RunConfig:
         train=TrainConfig(
             steps=1000, batch_size=128, eval_every=100, save_every=500, keep=1, sample_tokens=0, choose="best"
         ),
+    )
+
+
+def clip_frozen(corpus: str) -> RunConfig:
+    """`clip` on two frozen nets, EfficientNet-Lite0 and MiniLM, whose vectors are computed once: two linear maps learn.
+
+    The nets are fetched first: windtunnel models get efficientnet-lite0, windtunnel models get minilm-l6.
+    """
+    config = clip(corpus)
+    return config.replace(
+        model=CLIPConfig(picture=PictureVectorsConfig(), caption=CaptionVectorsConfig(), d_shared=256),
+        optimizer=OptimizerConfig(lr=1e-3, beta_2=0.98, weight_decay=1.0),
+        train=config.train.replace(steps=300, batch_size=256, eval_every=50),
     )
 
 
@@ -209,6 +223,7 @@ RECIPES: dict[str, Callable[[str], RunConfig]] = {
     "translate": translate,
     "classify": classify,
     "clip": clip,
+    "clip-frozen": clip_frozen,
 }
 
 
