@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import ClassifierConfig, CLIPConfig, MLPConfig, TransformerConfig, TranslatorConfig
-from windtunnel.models.clip import CaptionTransformerConfig
+from windtunnel.models.captions import CaptionTransformerConfig
 from windtunnel.models.translator import EncoderConfig
 from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
 from windtunnel.models.vision import ConvolutionalConfig
