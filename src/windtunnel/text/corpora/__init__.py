@@ -33,8 +33,9 @@ def open_corpus(
     """The corpus with that name, or of that file, folder or glob; a name wins (write ./names for a file).
 
     `auto` takes the corpus's own unit: for a path `text` when it is one file and `file` when there are
-    several. A .tsv, .csv or .jsonl file with the columns `source` and `target` is a corpus of pairs, by line. The first
-    document is read, so that a corpus that is empty or not there is told here.
+    several. A .tsv, .csv or .jsonl file with the columns `source` and `target` is a corpus of pairs, by line. A folder
+    of pictures with captions.csv, or with captions as file names, is a corpus of captions. The first document is read,
+    so that a corpus that is empty or not there is told here.
 
     Args:
         columns: the column of each field of such a file, where they have other names: {"source": "en", "target":
