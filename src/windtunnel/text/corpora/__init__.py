@@ -14,6 +14,7 @@ from typing import Literal
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.corpus import Corpus, Truth, Unit
 from windtunnel.text.corpora.emoji import EMOJI, fetch_emoji
+from windtunnel.text.corpora.emoji_keywords import keywords_corpus, make_keywords
 from windtunnel.text.corpora.labelled import LABELLED
 from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
@@ -109,6 +110,9 @@ def _nearest(given: str) -> str:
     return f"; known are {', '.join(CORPORA)}, and the path of any file, folder or glob of UTF-8 text"
 
 
+MADE_FROM_FILE: dict[str, Callable[[Path], Path]] = {"emoji-keywords": make_keywords}
+"""Corpora that are made once from a file that the user has, with `windtunnel corpora get NAME --file PATH`."""
+
 FETCHED: dict[str, Callable[[], Path]] = {
     "shakespeare": fetch_shakespeare,
     "pronunciations": fetch_pronunciations,
@@ -125,4 +129,5 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
     "pronunciations": pronunciations_corpus,
     **{name: one.corpus for name, one in LABELLED.items()},
     **EMOJI,
+    "emoji-keywords": keywords_corpus,
 }
