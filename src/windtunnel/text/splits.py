@@ -120,10 +120,10 @@ def split_captioned(
 
 
 def _by_field(documents: Sequence[str], corpus: Corpus) -> dict[str, list[str]]:
-    """The documents by their last field, which names the split. Raises DataError where it names none."""
+    """The documents by their field `split`. Raises DataError where it names none."""
     parts: dict[str, list[str]] = {name: [] for name in SPLITS}
     for document in documents:
-        name = corpus.split(document)[-1]
+        name = corpus.split(document)[corpus.fields.index("split")]
         if name not in parts:
             raise DataError(f"{corpus.name}: the split of {document[:80]!r} is {name!r}, expected {', '.join(SPLITS)}")
         parts[name].append(document)

@@ -94,11 +94,12 @@ class Digest:
 
     def sha256(self) -> str:
         """Of everything that was added. Raises DataError when a picture cannot be read."""
-        if self._corpus.pictures is None:
+        pictures = self._corpus.pictures if self._captioned else None
+        if pictures is None:
             return self._hash.hexdigest()
         whole = self._hash.copy()
         for name in sorted(self._pictures):
-            whole.update(bytes.fromhex(self._corpus.pictures.sha256(name)))
+            whole.update(bytes.fromhex(pictures.sha256(name)))
         return whole.hexdigest()
 
     def content(self) -> Content:

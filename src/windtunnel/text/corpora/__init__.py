@@ -14,6 +14,7 @@ from typing import Literal
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.corpus import Corpus, Truth, Unit
 from windtunnel.text.corpora.emoji import EMOJI, fetch_emoji
+from windtunnel.text.corpora.emoji_keywords import keywords_corpus, make_keywords
 from windtunnel.text.corpora.labelled import LABELLED
 from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
@@ -33,8 +34,9 @@ def open_corpus(
     """The corpus with that name, or of that file, folder or glob; a name wins (write ./names for a file).
 
     `auto` takes the corpus's own unit: for a path `text` when it is one file and `file` when there are
-    several. A .tsv, .csv or .jsonl file with the columns `source` and `target` is a corpus of pairs, by line. The first
-    document is read, so that a corpus that is empty or not there is told here.
+    several. A .tsv, .csv or .jsonl file with the columns `source` and `target` is a corpus of pairs, by line. A folder
+    of pictures with captions.csv, or with captions as file names, is a corpus of captions. The first document is read,
+    so that a corpus that is empty or not there is told here.
 
     Args:
         columns: the column of each field of such a file, where they have other names: {"source": "en", "target":
@@ -108,6 +110,9 @@ def _nearest(given: str) -> str:
     return f"; known are {', '.join(CORPORA)}, and the path of any file, folder or glob of UTF-8 text"
 
 
+MADE_FROM_FILE: dict[str, Callable[[Path], Path]] = {"emoji-keywords": make_keywords}
+"""Corpora that are made once from a file that the user has, with `windtunnel corpora get NAME --file PATH`."""
+
 FETCHED: dict[str, Callable[[], Path]] = {
     "shakespeare": fetch_shakespeare,
     "pronunciations": fetch_pronunciations,
@@ -124,4 +129,5 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
     "pronunciations": pronunciations_corpus,
     **{name: one.corpus for name, one in LABELLED.items()},
     **EMOJI,
+    "emoji-keywords": keywords_corpus,
 }

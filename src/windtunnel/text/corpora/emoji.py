@@ -3,15 +3,15 @@
 The pictures are glyphs of OpenMoji's colour font, the captions the names that Unicode's CLDR gives them. Both are data
 files inside Python packages; nothing of the packages is imported or run.
 
-Left out are skin tones (2,040), emoji that the font has no glyph for (9), and of those that look the same all but the
-one of the fewest characters (30, such as the flags of France and of Clipperton Island).
+Left out are skin tones (2,040), emoji that the font has no glyph for (9), and of those that look the same all but one
+(21, such as the flag of Clipperton Island, which is that of France).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ NAMES_SHA256 = "c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330
 NAMES_BYTES = 531_550
 """The size of the largest file of names."""
 LANGUAGES = ("de", "es", "fr", "it", "pt")
-FONT, CAPTIONS, ALL_CAPTIONS = "openmoji-17.0.0.ttf", "emoji-2.16.0.captions.txt", "emoji-2.16.0.all-captions.txt"
+FONT = "openmoji-17.0.0.ttf"
+CAPTIONS = "emoji-2.16.0-openmoji-17.captions.txt"
+ALL_CAPTIONS = "emoji-2.16.0-openmoji-17.all-captions.txt"
 CREDIT = "OpenMoji 17 (openmoji.org), CC BY-SA 4.0"
 
 FULL = 2
@@ -138,14 +140,22 @@ def captions(archive: bytes, glyphs: Glyphs) -> tuple[str, str]:
         own = caption_of(one, english[one]["en"])
         aliases = [caption_of(one, alias) for alias in english[one].get("alias", ())]
         names = [own, *aliases, *(words(other[one]) for other in others if other.get(one))]
-        different = {name.casefold(): name for name in reversed(names)}
-        own_lines = [_line(one, name, group_of(own)) for name in reversed(different.values())]
+        own_lines = [caption_line(one, name, group_of(own)) for name in unlike(names)]
         main.append(own_lines[0])
         more += own_lines
     return "".join(main), "".join(more)
 
 
-def _line(picture: str, caption: str, group: str) -> str:
+def unlike(names: Iterable[str]) -> list[str]:
+    """The names in their order, without those that differ from an earlier one in capitals alone."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(name.casefold(), name)
+    return list(first.values())
+
+
+def caption_line(picture: str, caption: str, group: str) -> str:
+    """A document with the line break that ends it; DataError where a value holds a TAB."""
     return join_fields({"picture": picture, "caption": caption, "group": group}, picture) + "\n"
 
 
@@ -154,9 +164,14 @@ def _names(archive: bytes, name: str) -> dict[str, Any]:
 
 
 def distinct(emoji: list[str], english: Mapping[str, Mapping[str, Any]], glyphs: Glyphs) -> list[str]:
-    """Those without skin tones that the font has, in the order of their characters; of the same glyph one alone."""
+    """Those without skin tones that the font has, in the order of their characters; of the same glyph the simplest."""
     first: dict[bytes, str] = {}
-    for one in sorted(emoji, key=lambda one: (len(one), "person" not in english[one]["en"], one)):
+
+    def rank(one: str) -> tuple[int, bool, int, str]:
+        name = english[one]["en"]
+        return len(one), "person" not in name, len(name), one
+
+    for one in sorted(emoji, key=rank):
         if not TONES & {*one} and glyphs.has(one):
             first.setdefault(glyphs.draw(one, 96).tobytes(), one)
     return sorted(first.values())

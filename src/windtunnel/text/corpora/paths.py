@@ -12,9 +12,10 @@ from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.arrow import is_dataset
+from windtunnel.text.corpora.captions import caption_table, is_captioned_table, is_picture, pictures_corpus
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import read_chunks, skipped_as
-from windtunnel.text.corpora.tables import find_table, is_arrow
+from windtunnel.text.corpora.tables import CAPTIONED, find_table, is_arrow
 
 REASONS = (
     "binary", "UTF-16", "git-LFS pointer", "hidden", "empty", "dead link", "folder read already", "pipe or device",
@@ -61,6 +62,11 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
         DataError: when there is no text file in it, the unit does not fit the number of files, or the columns are not
             there.
     """
+    pictures = find_pictures(given, columns)
+    if pictures and unit not in ("auto", "line"):
+        raise DataError(f"{given} is pictures with captions, which are read by line; leave unit={unit} out")
+    if pictures:
+        return pictures
     found = find(given)
     table = find_table(found.files, columns) if _may_be_table(found.files, unit) or columns else None
     if table and unit == "auto":
@@ -96,6 +102,31 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
         read=table.documents if table else reader(parts, unit),
         fields=tuple(table.columns) if table else ("text",),
     )
+
+
+def find_pictures(given: str, columns: Mapping[str, str] | None) -> Corpus | None:
+    """The corpus of a folder that holds pictures and captions, or pictures and no text, or of a table of captions.
+
+    Raises:
+        DataError: a table named captions has other columns.
+    """
+    path = expand(given)
+    name = path.absolute().name or given
+    wanted = columns is None or {*CAPTIONED} <= {*columns}
+    if not wanted or not path.exists() or (path.is_dir() and is_dataset(path)):
+        return None
+    if path.is_file():
+        table = find_table((path,), columns) if columns or is_captioned_table(path) else None
+        return pictures_corpus(name, path.parent, [], table, "pictures") if table else None
+    if not path.is_dir():
+        return None
+    paths, skipped = _walk(path)
+    n_pictures = sum(map(is_picture, paths))
+    table = caption_table(paths, path, columns)
+    if not table and not (n_pictures and all(is_picture(one) or _skipped_as(one) for one in paths)):
+        return None
+    hidden = f" ({skipped['hidden']} hidden skipped)" if skipped["hidden"] else ""
+    return pictures_corpus(name, path, paths, table, f"{n_pictures} picture{'' if n_pictures == 1 else 's'}{hidden}")
 
 
 def _named(field: str, column: str) -> str:
