@@ -204,8 +204,10 @@ def override(config: C, assignments: Iterable[str]) -> C:
             raise ConfigError(f"--set {path}: there is no such setting{nearest(path, known)}")
         *parents, leaf = path.split(".")
         node = data
-        for parent in parents:
-            node = node.setdefault(parent, {})
+        part: Any = config
+        for parent in parents:  # one that was not given keeps what its default says of itself
+            part = getattr(part, parent, None)
+            node = node.setdefault(parent, part.model_dump(exclude_unset=True) if isinstance(part, Config) else {})
         node[leaf] = _value(text, known[path])
     return parse(type(config), data)
 

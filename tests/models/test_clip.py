@@ -142,6 +142,12 @@ def test_a_tower_of_another_kind_is_one_setting():
     assert override(config, ["model.caption.trunk.n_layers=3"]).model.caption.trunk.n_layers == 3
 
 
+def test_a_setting_inside_of_a_default_part_leaves_the_rest_of_it():
+    """A trunk that is not causal by default stays so when its width is set."""
+    changed = override(RunConfig(corpus="emoji", model=CLIPConfig()), ["model.picture.trunk.d_model=64"]).model
+    assert changed.picture.trunk == ViTConfig().trunk.replace(d_model=64)
+
+
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
