@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -27,6 +28,10 @@ STAGES = (
     (320, 3, 1, 6, 1),
 )  # fmt: skip
 """Of each stage: channels, side of the kernels, stride of the first block, expansion, and blocks."""
+ENDS = tuple(accumulate(n for *_, n in STAGES))
+DEEP = {end - 1 for end in ENDS[-3:]}
+"""The last blocks of the last three stages."""
+DEEP_WIDTH = sum(width for width, *_ in STAGES[-3:]) + HEAD
 MEAN: Colour = (127 / 255, 127 / 255, 127 / 255)
 DEVIATION: Colour = (128 / 255, 128 / 255, 128 / 255)
 """Pictures go in as (value - 127) / 128, as the original program has it."""
@@ -122,6 +127,15 @@ class EfficientNet(PictureTower):
         x_NCSS = self.stem(standard(pictures, MEAN, DEVIATION))
         vectors: Tensor = self.dropout(self.head(self.blocks(x_NCSS)).mean((2, 3)))
         return vectors
+
+    def deep(self, pictures: Tensor) -> Tensor:
+        """The means over all places of the last three stages and of the last convolution, side by side: (N, 1904)."""
+        x_NCSS, found = self.stem(standard(pictures, MEAN, DEVIATION)), []
+        for number, block in enumerate(self.blocks):
+            x_NCSS = block(x_NCSS)
+            if number in DEEP:
+                found.append(x_NCSS.mean((2, 3)))
+        return torch.cat([*found, self.head(x_NCSS).mean((2, 3))], dim=1)
 
 
 class Inverted(nn.Module):

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from windtunnel.models.captions import CaptionConfig
+from windtunnel.models.efficientnet import DEEP_WIDTH
 from windtunnel.models.family import ParameterRow
 from windtunnel.models.vision import PictureConfig, PictureTower, TowerConfig
 from windtunnel.nn.attention import Attend
@@ -16,7 +17,7 @@ from windtunnel.nn.dropout import Dropout
 from windtunnel.nn.linear import Linear
 from windtunnel.nn.norms import BatchNorm
 
-WIDTHS = {"efficientnet-lite0": 1280, "minilm-l6": 384}
+WIDTHS = {"efficientnet-lite0": DEEP_WIDTH, "minilm-l6": 384}
 """How many numbers each frozen net makes of a picture or a caption."""
 
 

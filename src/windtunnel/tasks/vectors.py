@@ -18,7 +18,6 @@ from windtunnel.models.pretrained.catalogue import LITE0, MINILM, Listed, find_m
 from windtunnel.models.pretrained.huggingface import to_model
 from windtunnel.models.pretrained.read import read_pretrained
 from windtunnel.models.vectors import WIDTHS, CaptionVectorsConfig, PictureVectorsConfig
-from windtunnel.nn.attention import attend
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.classification import text_rows
 from windtunnel.text.kept import Vectors, kept_vectors
@@ -73,9 +72,7 @@ def pictures_of(model: CLIPConfig, drawn: np.ndarray) -> Tensor:
         return _channels_first(drawn)
     net = _lite0()
     with torch.no_grad():
-        return torch.cat(
-            [net(_channels_first(drawn[at : at + AT_ONCE]), attend) for at in range(0, len(drawn), AT_ONCE)]
-        )
+        return torch.cat([net.deep(_channels_first(drawn[at : at + AT_ONCE])) for at in range(0, len(drawn), AT_ONCE)])
 
 
 def _channels_first(drawn: np.ndarray) -> Tensor:
@@ -103,7 +100,9 @@ def picture_vectors(store: TokenStore, model: CLIPConfig) -> Vectors:
     size, n = model.picture.size, len(store.pictures)
     key = drawing_key(store.corpus.pictures, store.pictures, size)
     width = WIDTHS[model.picture.net]
-    return kept_vectors([*_files(LITE0), key], (n, width), lambda: pictures_of(model, pixels(store, size)).numpy())
+    return kept_vectors(
+        [*_files(LITE0), "deep", key], (n, width), lambda: pictures_of(model, pixels(store, size)).numpy()
+    )
 
 
 def caption_vectors(texts: Sequence[str], model: CLIPConfig) -> Vectors:
