@@ -10,9 +10,10 @@ import torch
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.inspect.cost import count_forward_flops
 from windtunnel.models import CLIPConfig, build
-from windtunnel.models.efficientnet import DEEP_WIDTH, EfficientNetConfig, convolutions
+from windtunnel.models.efficientnet import LAST_BLOCKS, STAGES, EfficientNetConfig, convolutions
 from windtunnel.models.pretrained.catalogue import LITE0
 from windtunnel.models.pretrained.efficientnet import lite0_file, lite0_weights
+from windtunnel.models.vectors import WIDTHS
 from windtunnel.nn.attention import attend
 from windtunnel.text.corpora import open_corpus
 
@@ -53,10 +54,30 @@ def test_a_picture_does_not_depend_on_those_beside_it_and_every_weight_is_traine
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
     together.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.picture.parameters())
+
+
+def test_stages_are_the_means_of_what_the_last_three_end_with_and_the_vector():
+    config = EfficientNetConfig(size=32, pretrained=False)
+    net, draw = config.create(), torch.Generator().manual_seed(0)
+    for name, parameter in net.named_parameters():
+        std = config.std(name, parameter)
+        if std is not None:
+            torch.nn.init.normal_(parameter, std=std, generator=draw)
+    for module in net.modules():
+        if hasattr(module, "variance"):
+            module.variance.fill_(1.0)
+    seen = []
+    for block in net.blocks:
+        block.register_forward_hook(lambda module, given, made: seen.append(made))
     with torch.no_grad():
-        deep = model.picture.deep(seen)
-    assert deep.shape == (3, DEEP_WIDTH)
-    torch.testing.assert_close(deep[:, -1280:], together.detach())
+        found = net.stages(torch.rand(2, 3, 32, 32, generator=draw))
+        assert [len(one[0]) for one in (seen[i - 1] for i in LAST_BLOCKS)] == [stage[0] for stage in STAGES[-3:]]
+        assert LAST_BLOCKS[-1] == len(net.blocks)
+        assert found.shape == (2, WIDTHS["efficientnet-lite0-stages"])
+        ends = torch.cat([seen[i - 1].mean((2, 3)) for i in LAST_BLOCKS], 1)
+        torch.testing.assert_close(found[:, : ends.shape[1]], ends)
+        pictures = torch.rand(2, 3, 32, 32, generator=draw)
+        torch.testing.assert_close(net.stages(pictures)[:, ends.shape[1] :], net(pictures, attend))
 
 
 def test_its_weights_are_those_of_the_file(fetched):

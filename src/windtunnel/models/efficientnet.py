@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -28,10 +27,8 @@ STAGES = (
     (320, 3, 1, 6, 1),
 )  # fmt: skip
 """Of each stage: channels, side of the kernels, stride of the first block, expansion, and blocks."""
-ENDS = tuple(accumulate(n for *_, n in STAGES))
-DEEP = {end - 1 for end in ENDS[-3:]}
-"""The last blocks of the last three stages."""
-DEEP_WIDTH = sum(width for width, *_ in STAGES[-3:]) + HEAD
+LAST_BLOCKS = tuple(sum(stage[-1] for stage in STAGES[:n]) for n in (5, 6, 7))
+"""The blocks, counted from 1, with which the last three stages end."""
 MEAN: Colour = (127 / 255, 127 / 255, 127 / 255)
 DEVIATION: Colour = (128 / 255, 128 / 255, 128 / 255)
 """Pictures go in as (value - 127) / 128, as the original program has it."""
@@ -128,14 +125,13 @@ class EfficientNet(PictureTower):
         vectors: Tensor = self.dropout(self.head(self.blocks(x_NCSS)).mean((2, 3)))
         return vectors
 
-    def deep(self, pictures: Tensor) -> Tensor:
-        """The means over all places of the last three stages and of the last convolution, side by side: (N, 1904)."""
+    def stages(self, pictures: Tensor) -> Tensor:
+        """The means over all places of what the last three stages end with, and then the vector: (N, 1904)."""
         x_NCSS, found = self.stem(standard(pictures, MEAN, DEVIATION)), []
-        for number, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks, start=1):
             x_NCSS = block(x_NCSS)
-            if number in DEEP:
-                found.append(x_NCSS.mean((2, 3)))
-        return torch.cat([*found, self.head(x_NCSS).mean((2, 3))], dim=1)
+            found += [x_NCSS.mean((2, 3))] if i in LAST_BLOCKS else []
+        return torch.cat([*found, self.head(x_NCSS).mean((2, 3))], 1)
 
 
 class Inverted(nn.Module):

@@ -9,7 +9,6 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from windtunnel.models.captions import CaptionConfig
-from windtunnel.models.efficientnet import DEEP_WIDTH
 from windtunnel.models.family import ParameterRow
 from windtunnel.models.vision import PictureConfig, PictureTower, TowerConfig
 from windtunnel.nn.attention import Attend
@@ -17,7 +16,7 @@ from windtunnel.nn.dropout import Dropout
 from windtunnel.nn.linear import Linear
 from windtunnel.nn.norms import BatchNorm
 
-WIDTHS = {"efficientnet-lite0": DEEP_WIDTH, "minilm-l6": 384}
+WIDTHS = {"efficientnet-lite0": 1280, "efficientnet-lite0-stages": 1904, "minilm-l6": 384}
 """How many numbers each frozen net makes of a picture or a caption."""
 
 
@@ -61,7 +60,8 @@ class PictureVectorsConfig(VectorsConfig, PictureConfig):
     """Pictures as a frozen net sees them; they are not changed in training."""
 
     kind: Literal["vectors"] = "vectors"
-    net: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    net: Literal["efficientnet-lite0", "efficientnet-lite0-stages"] = "efficientnet-lite0"
+    """Its vector as it was trained; `-stages` has the ends of its last three stages before it."""
     size: PositiveInt = 224
 
     def create(self) -> PictureVectors:

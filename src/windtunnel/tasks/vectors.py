@@ -18,6 +18,7 @@ from windtunnel.models.pretrained.catalogue import LITE0, MINILM, Listed, find_m
 from windtunnel.models.pretrained.huggingface import to_model
 from windtunnel.models.pretrained.read import read_pretrained
 from windtunnel.models.vectors import WIDTHS, CaptionVectorsConfig, PictureVectorsConfig
+from windtunnel.nn.attention import attend
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.classification import text_rows
 from windtunnel.text.kept import Vectors, kept_vectors
@@ -70,9 +71,10 @@ def pictures_of(model: CLIPConfig, drawn: np.ndarray) -> Tensor:
     """
     if not isinstance(model.picture, PictureVectorsConfig):
         return _channels_first(drawn)
-    net = _lite0()
+    net, some = _lite0(), (_channels_first(drawn[at : at + AT_ONCE]) for at in range(0, len(drawn), AT_ONCE))
+    by_stage = model.picture.net.endswith("-stages")
     with torch.no_grad():
-        return torch.cat([net.deep(_channels_first(drawn[at : at + AT_ONCE])) for at in range(0, len(drawn), AT_ONCE)])
+        return torch.cat([net.stages(one) if by_stage else net(one, attend) for one in some])
 
 
 def _channels_first(drawn: np.ndarray) -> Tensor:
@@ -97,12 +99,10 @@ def picture_vectors(store: TokenStore, model: CLIPConfig) -> Vectors:
     raises as `pictures_of` and `pixels`."""
     assert isinstance(model.picture, PictureVectorsConfig)
     assert store.corpus.pictures is not None
-    size, n = model.picture.size, len(store.pictures)
-    key = drawing_key(store.corpus.pictures, store.pictures, size)
-    width = WIDTHS[model.picture.net]
-    return kept_vectors(
-        [*_files(LITE0), "deep", key], (n, width), lambda: pictures_of(model, pixels(store, size)).numpy()
-    )
+    size, n, net = model.picture.size, len(store.pictures), model.picture.net
+    of = [*_files(LITE0), drawing_key(store.corpus.pictures, store.pictures, size)]
+    of += [net] if net != LITE0.name else []
+    return kept_vectors(of, (n, WIDTHS[net]), lambda: pictures_of(model, pixels(store, size)).numpy())
 
 
 def caption_vectors(texts: Sequence[str], model: CLIPConfig) -> Vectors:

@@ -105,7 +105,11 @@ def clip_frozen(corpus: str) -> RunConfig:
     """
     config = clip(corpus)
     return config.replace(
-        model=CLIPConfig(picture=PictureVectorsConfig(), caption=CaptionVectorsConfig(hidden=512), d_shared=256),
+        model=CLIPConfig(
+            picture=PictureVectorsConfig(net="efficientnet-lite0-stages"),
+            caption=CaptionVectorsConfig(hidden=512),
+            d_shared=256,
+        ),
         optimizer=OptimizerConfig(lr=1e-3, beta_2=0.98, weight_decay=1.0),
         train=config.train.replace(steps=300, batch_size=256, eval_every=50),
     )
