@@ -1,6 +1,8 @@
 """Training on pictures and captions: from scratch, as recipes and folders say it, resumed, compared, and refused."""
 
 import csv
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ from PIL import Image
 
 from shapes import COLOURS, FORMS, NAMES, Shapes
 from windtunnel.config import override
-from windtunnel.errors import ConfigError
-from windtunnel.inspect.retrieval import judge_retrieval
+from windtunnel.errors import ConfigError, DataError
+from windtunnel.inspect.retrieval import RIDGE, judge_retrieval
+from windtunnel.models.pretrained.catalogue import LITE0, MINILM
+from windtunnel.models.pretrained.efficientnet import lite0_file
+from windtunnel.tasks import vectors
 from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
@@ -108,6 +113,40 @@ def _until(events, step):
             if event.step > step:
                 events.close()
                 return
+
+
+def test_frozen_nets_are_read_once_and_ridge_stands_beside(photos, tmp_path, monkeypatch):
+    """EfficientNet and MiniLM where they were fetched: their vectors go into the cache, and come from there again."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache") / "windtunnel" / "models"
+    if not all((base / listed.name).exists() for listed in (LITE0, MINILM)):
+        pytest.skip("the frozen nets are not on this machine; get them: windtunnel models get efficientnet-lite0")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "models").symlink_to(base)
+    changes = [
+        "train.threads=1",
+        "train.steps=60",
+        "train.batch_size=64",
+        "train.eval_every=60",
+        "train.precision=fp32",
+    ]
+    config = override(recipe("clip-frozen", photos), changes)
+    losses = [e.loss for e in train(config, tmp_path / "run") if isinstance(e, Step)]
+    assert losses[-1] < 0.7 * losses[0]
+    monkeypatch.setattr(vectors, "_lite0", lambda: pytest.fail("read again"))
+    again = [e.loss for e in train(config, tmp_path / "again") if isinstance(e, Step)]
+    assert again == losses
+    found = judge_retrieval([tmp_path / "run"], "test")
+    assert found.by_caption.recall[1].low > 1 / 16
+    ridge = next(one for one in found.against if one.name == RIDGE)
+    assert ridge.ranks.recall[5].low > 5 / 16
+    assert ridge.p is not None
+
+
+def test_frozen_nets_that_are_missing_are_said_with_the_command(photos, tmp_path):
+    for kept in (vectors._lite0, vectors._minilm, lite0_file):
+        kept.cache_clear()
+    with pytest.raises(DataError, match="the model efficientnet-lite0 is not on this machine; get it: windtunnel mod"):
+        list(train(override(recipe("clip-frozen", photos), ["train.steps=2"]), tmp_path / "run"))
 
 
 def test_auto_is_clip_for_captions_and_every_part_of_it_fits(photos):
