@@ -45,7 +45,12 @@ class ContrastiveConfig(TaskConfig):
 
     def sized(self, model: ModelConfig, store: TokenStore) -> ModelConfig:
         check_pictures(store)
-        return model
+        assert isinstance(model, CLIPConfig)
+        picture, of_train = model.picture, store.splits["train"].pictures
+        if not isinstance(picture, PictureVectorsConfig) or picture.centres is None or of_train is None:
+            return model
+        n = len(np.unique(of_train))
+        return model.replace(picture=picture.replace(centres=min(picture.centres, max(n, 1))))
 
     def make(self, model: ModelConfig, store: TokenStore) -> Contrastive:
         assert isinstance(model, CLIPConfig)

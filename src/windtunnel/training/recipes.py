@@ -99,19 +99,18 @@ def clip(corpus: str) -> RunConfig:
 
 
 def clip_frozen(corpus: str) -> RunConfig:
-    """`clip` on two frozen nets, EfficientNet-Lite0 and MiniLM, whose vectors are computed once: a map of each learns.
+    """`clip` on two frozen nets, EfficientNet-Lite0 and MiniLM, whose vectors are computed once.
 
-    The nets are fetched first: windtunnel models get efficientnet-lite0, windtunnel models get minilm-l6.
+    Pictures are compared with those of training by a kernel, and the map of that to the captions is solved; the steps
+    that follow change it little (docs/pictures.md). The nets are fetched first: windtunnel models get
+    efficientnet-lite0, windtunnel models get minilm-l6.
     """
-    config = clip(corpus)
+    config, seen = clip(corpus), PictureVectorsConfig(net="efficientnet-lite0-stages", centres=4096)
     return config.replace(
-        model=CLIPConfig(
-            picture=PictureVectorsConfig(net="efficientnet-lite0-stages"),
-            caption=CaptionVectorsConfig(hidden=512),
-            d_shared=256,
-        ),
-        optimizer=OptimizerConfig(lr=1e-3, beta_2=0.98, weight_decay=1.0),
-        train=config.train.replace(steps=300, batch_size=256, eval_every=50),
+        model=CLIPConfig(picture=seen, caption=CaptionVectorsConfig(dropout=0.0), d_shared=384, scale=20.0),
+        optimizer=OptimizerConfig(lr=3e-5, beta_2=0.98, weight_decay=0.0),
+        schedule=ScheduleConfig(warmup=20, final_fraction=0.0),
+        train=config.train.replace(steps=60, batch_size=512, eval_every=20, choose="last"),
     )
 
 
