@@ -1,6 +1,7 @@
 """Training on pictures and captions: from scratch, as recipes and folders say it, resumed, compared, and refused."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import windtunnel as wt
 from shapes import COLOURS, FORMS, NAMES, Shapes
 from windtunnel.config import override
 from windtunnel.errors import ConfigError, DataError
@@ -27,7 +29,7 @@ from windtunnel.training.run import load, open_run
 
 QUICK = [
     "train.threads=1", "train.precision=fp32", "text.tokenizer=bpe", "model.picture.size=16",
-    "model.picture.widths=[16, 32]", "model.caption.trunk.d_model=32", "model.caption.trunk.n_heads=2",
+    "model.picture.widths=[16, 32]", "model.caption.d_model=32",
     "model.d_shared=32", "train.batch_size=32", "train.eval_every=50", "optimizer.lr=0.005",
 ]  # fmt: skip
 
@@ -189,3 +191,23 @@ def test_captions_alone_train_a_language_model(photos, tmp_path):
 def test_the_shapes_are_apart():
     """The pictures of the tests differ where their names do."""
     assert len({Shapes().draw(name, 16).tobytes() for name in NAMES}) == len(NAMES) == 2 * len(COLOURS) * len(FORMS)
+
+
+def test_a_verdict_is_on_recall_at_1_and_more_is_better(photos, tmp_path):
+    """One shared dimension tells two kinds of pictures apart at most; twenty-four tell them all."""
+    settings = dict(change.split("=", 1) for change in [*QUICK, "train.eval_every=60"])
+    settings = {path.replace(".", "__"): parsed(text) for path, text in settings.items()}
+    found = wt.compare(
+        photos, vary={"model.d_shared": [1, 24]}, steps=60, seeds=3, out=tmp_path / "arms", progress=False, **settings
+    )
+    (judgement,) = found.judgements
+    assert "recall_at_1" in judgement.sentence
+    assert judgement.verdict.word == "better"
+    assert judgement.verdict.difference.estimate > 0.2
+
+
+def parsed(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
