@@ -133,7 +133,7 @@ def test_frozen_nets_are_read_once_and_ridge_stands_beside(photos, tmp_path, mon
     ]
     config = override(recipe("clip-frozen", photos), changes)
     losses = [e.loss for e in train(config, tmp_path / "run") if isinstance(e, Step)]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     monkeypatch.setattr(vectors, "_lite0", lambda: pytest.fail("read again"))
     again = [e.loss for e in train(config, tmp_path / "again") if isinstance(e, Step)]
     assert again == losses

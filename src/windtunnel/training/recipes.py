@@ -104,7 +104,7 @@ def clip_frozen(corpus: str) -> RunConfig:
     config, seen = clip(corpus), PictureVectorsConfig(net="efficientnet-lite0-stages", centres=4096)
     return config.replace(
         model=CLIPConfig(picture=seen, caption=CaptionVectorsConfig(dropout=0.0), d_shared=384, scale=20.0),
-        optimizer=OptimizerConfig(lr=3e-5, beta_2=0.98, weight_decay=0.0),
+        optimizer=OptimizerConfig(lr=1e-5, beta_2=0.98, weight_decay=0.0),
         schedule=ScheduleConfig(warmup=20, final_fraction=0.0),
         train=config.train.replace(steps=60, batch_size=512, eval_every=20, choose="last"),
     )
