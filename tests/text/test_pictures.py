@@ -209,8 +209,9 @@ def test_a_changed_picture_gives_another_store(tmp_path):
 def test_a_store_whose_pictures_were_altered_is_built_again(tmp_path, caplog):
     corpus = open_corpus(folder_of(tmp_path / "p"))
     store = prepare(corpus, TextConfig(), tmp_path)
-    for name, data in (("train.pictures.bin", bytes(4)), ("pictures.json", b"[]")):
-        (store.folder / name).write_bytes(data)
+    for name in ("train.pictures.bin", "dev.pictures.bin", "pictures.json"):
+        data = (store.folder / name).read_bytes()
+        (store.folder / name).write_bytes(data[-4:] + data[4:])
         with pytest.raises(ArtifactError, match=name):
             open_store(store.folder, corpus)
         with caplog.at_level(logging.WARNING):
