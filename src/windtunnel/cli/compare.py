@@ -72,7 +72,7 @@ def compare(
     out: RunsFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Compare ways to train, paired over seeds, and say which differences hold.
+    """Compare ways to train, paired over seeds, and judge them.
 
     Runs that exist are used again, interrupted ones go on: the same command continues where it was stopped.
     """

@@ -13,9 +13,7 @@ from windtunnel.cli.terminal import Json, console, load_model, print_json, write
 if TYPE_CHECKING:
     from windtunnel.report.explain import Part
 
-explain_app = typer.Typer(
-    no_args_is_help=True, help="Shapes, parameters, embeddings, losses and attention, step by step with their numbers."
-)
+explain_app = typer.Typer(no_args_is_help=True, help="Explain shapes, parameters, losses and attention in numbers.")
 NEGATIVE = {"ignore_unknown_options": True}  # so that -1 is a value
 Html = Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Also write a self-contained page.")]
 Seed = Annotated[int, typer.Option(help="What torch.manual_seed is given.")]
@@ -30,7 +28,7 @@ def shapes(
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Follow a shape through operations, or solve the unknown sizes of a product."""
+    """Follow a shape through operations, or solve a product."""
     from windtunnel.inspect.explain_products import explain_product
     from windtunnel.inspect.explain_shapes import explain_chain
     from windtunnel.report.explain import shape_parts
@@ -48,7 +46,7 @@ def parameters(
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Count what a model learns, term by term, and list what is chosen."""
+    """Count parameters term by term, and list what is chosen."""
     from windtunnel.errors import ConfigError
     from windtunnel.inspect.explain_parameters import network_parameters, parse_widths, run_parameters
     from windtunnel.report.explain import parameter_parts
@@ -87,7 +85,10 @@ def loss(
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Softmax and cross-entropy of each row, and what a second softmax does."""
+    """Softmax and cross-entropy, row by row.
+
+    What a second softmax does to them is shown, too.
+    """
     from windtunnel.inspect.explain_loss import explain_loss, explain_row_network, parse_logits, parse_targets
     from windtunnel.report.explain import loss_parts
 
@@ -110,7 +111,7 @@ def attention(
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Every matrix of an attention head, one weight with its numbers."""
+    """Every matrix of an attention head, and one weight in full."""
     from windtunnel.errors import ConfigError
     from windtunnel.generation.opening import opening
     from windtunnel.generation.prompt import token_text
@@ -146,7 +147,7 @@ def replay(
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """How many models after the seed a printed number lies from a clean run."""
+    """Find how many models were built before a number was printed."""
     from windtunnel.inspect.explain_replay import row_replay
     from windtunnel.report.explain import replay_parts
 

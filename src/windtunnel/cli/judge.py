@@ -86,7 +86,9 @@ def judge(
     out: RunsFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Judge programs, paired over seeds: any command is an arm, and so are results that exist.
+    """Judge programs or their results, paired over seeds.
+
+    An arm is any command, or results that exist.
 
     Exit status with one arm beside the baseline: 0 better, 10 no difference that matters, 11 undecided, 12 worse, 1 an
     arm failed. Runs that exist are used again: the same command continues where it was stopped.

@@ -49,9 +49,10 @@ def label(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which texts to label next, each with its reason, and which labels to check again.
+    """Say which texts to label next, and which labels to check.
 
-    It writes a table to fill in and a page to read. Give the filled-in tables back: --labels FOLDER.
+    Each comes with its reason. The command writes a table to fill in and a page to read. Give the filled-in tables
+    back: --labels FOLDER.
     """
     from windtunnel.labelling.examples import Columns
 

@@ -129,7 +129,10 @@ def look(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show a text's surprise in a model, and its attention or, of a recurrent network, how far each state reaches."""
+    """Show a text's surprise in a model, and its attention.
+
+    Of a recurrent network it shows how far each state reaches.
+    """
     from windtunnel.inspect.sites import ablated
     from windtunnel.report.look import Look, look_at, look_folder
     from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table

@@ -86,9 +86,10 @@ def scale(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the best model for a budget of FLOPs, with its band; refuse what the runs do not show.
+    """Find the best model for a budget of FLOPs, with its band.
 
-    CORPUS: plan runs for the minutes, train what is missing, fit. FOLDER or fit POINTS: fit what is there.
+    Given a CORPUS it plans runs for the minutes, trains what is missing and fits. Given a FOLDER, or `fit POINTS`, it
+    fits what is there. It refuses to say what the runs do not show.
     """
     from windtunnel.errors import ConfigError
 

@@ -94,8 +94,9 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a language model on a corpus, a translator on pairs, or a classifier on texts with labels.
+    """Train a language model, a translator or a classifier.
 
+    A language model learns from any corpus, a translator from pairs, a classifier from texts with labels.
     The same command again continues where it was stopped, or shows the result.
     """
     from windtunnel.runs.seeds import create_seeds
@@ -146,10 +147,11 @@ def resume(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Continue stopped runs to their last step, or finished ones to a later one.
+    """Continue stopped runs, or extend finished ones.
 
-    A run that is extended stays as it is: the longer one begins with its newest checkpoint and its log, in a folder
-    named by all settings, `schedule.ends` among them.
+    A stopped run goes on to its last step, a finished one to the step that --steps names. A run that is extended
+    stays as it is: the longer one begins with its newest checkpoint and its log, in a folder named by all settings,
+    `schedule.ends` among them.
     """
     from windtunnel.runs.extend import extend_seeds
     from windtunnel.runs.seeds import find_seeds
@@ -271,7 +273,10 @@ def runs(
     figure: FigurePath = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs below ./runs, show one, or say in which settings two differ, with their curves in one figure."""
+    """List the runs below ./runs, show one, or compare settings.
+
+    Of two or more runs it says in which settings they differ; --figure draws their curves together.
+    """
     from windtunnel.report.runs import run_table, runs_table
     from windtunnel.runs.listing import describe, describe_all, listed
     from windtunnel.runs.seeds import find_run, find_runs

@@ -48,11 +48,11 @@ def translate(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Translate a text with a run that was trained on pairs (`train pig-latin`).
+    """Translate a text with a run that was trained on pairs.
 
-    Each line by itself, and a blank line stays blank; where the run's tokenizer knows no space, word by word. Greedy:
-    the most probable token at each step; with --beam the best of several targets. --attention shows from inside how the
-    best target of each source was written.
+    `windtunnel train pig-latin` trains one. Each line is translated by itself, and a blank line stays blank; where
+    the run's tokenizer knows no space, word by word. The most probable token is taken at each step; with --beam the
+    best of several targets. --attention shows from inside how the best target of each source was written.
     """
     from windtunnel.errors import ConfigError
     from windtunnel.generation.translate import translate_lines
