@@ -1,6 +1,6 @@
 """lm-eval's own command, over an export and two tasks in local YAML files, says what windtunnel says of the run.
 
-It brings some thirty packages: `pip install -c constraints.txt '.[interop]'`; .ci/run does. No hub is asked.
+As docs/pretrained.md says. lm-eval brings thirty packages: `pip install -c constraints.txt '.[interop]'`; .ci/run does.
 """
 
 import json
