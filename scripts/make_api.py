@@ -35,8 +35,8 @@ that are written: [files](files.md).
 def page() -> str:
     """The whole page."""
     public = {f"wt.{name}": getattr(wt, name) for name in wt.__all__ if name not in ("__version__", "stats")}
-    given = {kind.__name__: kind for kind in given_back(list(public.values()))}
-    stats = {f"wt.stats.{name}": getattr(wt.stats, name) for name in wt.stats.__all__ if name not in given}
+    stats = {f"wt.stats.{name}": getattr(wt.stats, name) for name in wt.stats.__all__ if name != "Estimate"}
+    given = {kind.__name__: kind for kind in given_back([*public.values(), *stats.values()])}
     parts = [
         HEAD.strip(),
         "## windtunnel",
@@ -149,7 +149,9 @@ def given_back(public: list[Any]) -> set[type]:
 
 def annotated(what: Any) -> Iterator[type]:
     """The classes of windtunnel in what is given by a function, or by a class's members."""
-    members = [getattr(one, "fget", one) for one in vars(what).values()] if inspect.isclass(what) else [what]
+    members = (
+        [getattr(one, "fget", one) for one in vars(what).values()] if inspect.isclass(what) else [inspect.unwrap(what)]
+    )
     texts = [str(one.__annotations__.get("return", "")) for one in members if inspect.isfunction(one)]
     texts += fields_of(what).values() if inspect.isclass(what) else []
     for name in re.findall(r"\w+", " ".join(texts)):

@@ -28,7 +28,7 @@ HERE = {
     "tutorial": "",
     "howto": "",
     "classification": TEXT
-    + """printf 'review\\ngood fun\\ndull number\\n' > texts.csv
+    + """printf 'text\\ngood fun\\ndull number\\n' > texts.csv
 seq 1 400 | awk 'BEGIN { print "review,stars" } { print ($1 % 3 ? "good fun " $1 ",pos" : "dull slow " $1 ",neg") }' \\
     > reviews.csv
 """,
