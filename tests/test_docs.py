@@ -60,7 +60,8 @@ END
 
 SHORT = """windtunnel() {
     case $1 in
-        train|compare) command windtunnel "$@" --steps 12 --set train.threads=1 ;;
+        train) command windtunnel "$@" --steps 12 --set train.threads=1 ;;
+        compare) command windtunnel "$@" --steps 12 --set train.threads=1 --seeds 2 ;;
         *) command windtunnel "$@" ;;
     esac
 }

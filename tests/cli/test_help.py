@@ -5,6 +5,7 @@ import shlex
 import pytest
 from typer.main import get_command
 
+import windtunnel as wt
 from windtunnel import cli
 from windtunnel.cli.groups import EXAMPLES, GROUPS
 
@@ -19,6 +20,8 @@ def below(group, before=""):
 
 TOP = get_command(cli.app)
 COMMANDS = dict(below(TOP))
+OF_A_RUN = [words for own in EXAMPLES.values() for words in own if " last" in words and words.split()[0] not in (
+    "classify", "translate", "resume", "check")]  # fmt: skip
 PLAIN = [
     words for name in EXAMPLES if name.startswith(("stats ", "explain ")) for words in EXAMPLES[name]
     if not {"last", "losses.csv"} & set(words.split())
@@ -53,6 +56,23 @@ def test_a_command_has_examples_whose_options_it_has(name, command_line):
 def test_an_example_that_needs_no_run_works(words, windtunnel):
     code, out, err = windtunnel(*shlex.split(words))
     assert (code, err) == (0, "")
+    assert out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        wt.train("names", recipe="tiny", steps=20, model__n_layers=1, train__threads=1, progress=False)
+    return folder
+
+
+@pytest.mark.parametrize("words", OF_A_RUN)
+def test_an_example_on_the_last_run_works(words, trained, windtunnel, monkeypatch):
+    monkeypatch.chdir(trained)
+    code, out, err = windtunnel(*shlex.split(words))
+    assert code == 0, err
     assert out
 
 

@@ -17,7 +17,7 @@ def check(
     ] = None,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
-    steps: Annotated[int, typer.Option(min=20, help="Steps for which copies of the model are trained.")] = 120,
+    steps: Annotated[int, typer.Option(min=20, help="How many steps to train copies of the model.")] = 120,
     out: Annotated[Path | None, typer.Option(help="Folder for figures and page; by default below ./checks.")] = None,
     as_json: Json = False,
 ) -> None:

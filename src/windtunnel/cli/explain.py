@@ -42,7 +42,9 @@ def shapes(
 @explain_app.command()
 def parameters(
     what: Annotated[str, typer.Argument(metavar="WIDTHS|RECIPE|RUN", help="E.g. 236-472-472-10, tiny, last.")],
-    bias: Annotated[bool, typer.Option("--bias/--no-bias", help="Of a network given by its widths.")] = True,
+    bias: Annotated[
+        bool, typer.Option("--bias/--no-bias", help="Whether a network given by its widths has biases.")
+    ] = True,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
@@ -81,7 +83,7 @@ def loss(
     targets: Annotated[str, typer.Option(help="The right column of each row, from 0, e.g. 0,2.")] = "0",
     network: Annotated[str | None, typer.Option(help="Logits of this network instead: 002-3.")] = None,
     seed: Seed = 42,
-    model: Annotated[int, typer.Option(help="Which model built since the seed; 1 is a clean run.")] = 1,
+    model: Annotated[int, typer.Option(help="Which model built after the seed; 1 is a clean run.")] = 1,
     html: Html = None,
     as_json: Json = False,
 ) -> None:

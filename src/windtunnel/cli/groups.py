@@ -26,7 +26,7 @@ EXAMPLES = {
     "generate": ("generate last mar --tokens 8",),
     "translate": ("translate last 'the air'",),
     "classify": ("classify last 'a text'",),
-    "look": ("look last anna", "look last --ablate 0.1 --judge"),
+    "look": ("look last anna", "look last --ablate 1.2 --judge"),
     "cost": ("cost small",),
     "label": ("label stories.csv --budget 100",),
     "import": ("import FOLDER --corpus names",),

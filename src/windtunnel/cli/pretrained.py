@@ -73,7 +73,7 @@ def export(
 def alter(
     run: RunName,
     out: Annotated[Path, typer.Option(help="Folder for the altered run.")],
-    kv_heads: Annotated[int | None, typer.Option(min=1, help="Pool the key and value heads into so many.")] = None,
+    kv_heads: Annotated[int | None, typer.Option(min=1, help="Pool the key and value heads into this many.")] = None,
     rotary: Annotated[bool, typer.Option("--rotary", help="Rotary positions in place of the present ones.")] = False,
     window: Annotated[
         int | None, typer.Option(min=1, help="How many tokens a token attends to, itself included.")

@@ -34,12 +34,12 @@ def translate(
     run: RunName,
     text: Annotated[str, typer.Argument(help="What to translate: words, or lines.")] = "",
     file: Annotated[Path | None, typer.Option(help="Translate the lines of this file.")] = None,
-    beam: Annotated[int, typer.Option(help="Hypotheses that are followed at a time; 1 is greedy.")] = 1,
+    beam: Annotated[int, typer.Option(help="How many hypotheses to follow; 1 is greedy.")] = 1,
     alternatives: Annotated[
-        int | None, typer.Option(help="Show so many targets of each source, the best first; at most the beam.")
+        int | None, typer.Option(help="How many targets to show of each source, the best first; at most the beam.")
     ] = None,
     length_penalty: Annotated[
-        float, typer.Option(help="Exponent of Wu et al. 2016: above 0, longer targets are held less against.")
+        float, typer.Option(help="Exponent of Wu et al. 2016; the higher, the longer the targets.")
     ] = 0.6,
     attention: Annotated[
         Path | None,
