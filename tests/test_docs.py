@@ -67,7 +67,7 @@ SHORT = """windtunnel() {
 }
 torchrun() {
     case " $* " in
-        *" train "*) seed=$((${seed:-0} + 1)); command torchrun "$@" --steps 12 --seed $seed ;;
+        *" train "*) steps=$((${steps:-11} + 1)); command torchrun "$@" --steps $steps ;;
         *) command torchrun "$@" ;;
     esac
 }
