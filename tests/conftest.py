@@ -11,6 +11,7 @@ import torch  # noqa: E402
 
 from windtunnel.errors import SaveError  # noqa: E402
 from windtunnel.text.corpora.cache import private_folder  # noqa: E402
+from windtunnel.training import speed  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -24,6 +25,7 @@ def session_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     before = os.environ.get("WINDTUNNEL_CACHE")
     os.environ["WINDTUNNEL_CACHE"] = str(folder)
+    speed.keep({})  # nothing was measured, so precision, threads and compiling are decided by the rules
     yield folder
     if before is None:
         del os.environ["WINDTUNNEL_CACHE"]
