@@ -8,12 +8,16 @@ for name, value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from windtunnel.errors import SaveError  # noqa: E402
 from windtunnel.text.corpora.cache import private_folder  # noqa: E402
 from windtunnel.training import speed  # noqa: E402
 
 torch.set_num_threads(1)
+# Hypothesis ends an example after 0.2 s, and a test whose examples are slow to draw: on a loaded machine any may be.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -58,6 +58,8 @@ def test_an_explicit_setting_wins_and_runs_side_by_side_have_one_thread():
 def test_a_narrow_model_is_decided_by_the_rule_and_nothing_is_measured(own_cache):
     assert decide(config(width=48)) == Way("fp32", CORES)
     assert not own_cache.exists()
+    keep_times(64, {Way("fp32", CORES): 9.0, Way("bf16", CORES): 1.0})
+    assert decide(config(width=48)) == Way("fp32", CORES)
 
 
 def test_a_measurement_is_made_once_and_leaves_the_process_as_it_was():
