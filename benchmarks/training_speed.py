@@ -291,7 +291,6 @@ def compare(
     shape: str, case: Case, settings: Sequence[str], nanogpt: Path | None, repeats: int, seconds: float
 ) -> dict[str, Any]:
     begin, names = time.perf_counter(), (OURS, THEIRS, *([NANO] if nanogpt else []))
-    case = case.within(seconds, len(names))
     print(f"{case}, {case.precision}: about {seconds:.0f} s", file=sys.stderr)
     with ExitStack() as running:
         settle = begin + seconds * (1 - STEPS_SHARE)
@@ -358,7 +357,7 @@ def table(results: list[dict[str, Any]]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--batch-size", type=int, help="another than the shape's own")
+    parser.add_argument("--batch-size", type=int, help="instead of the shape's own, and never halved")
     parser.add_argument("--precision", choices=list(DTYPES), help="another than train.precision=auto picks")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS, help="of which the best is timed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -376,6 +375,8 @@ def main() -> None:
     results, end = [], time.perf_counter() + 60 * given.minutes
     for index, (shape, case) in enumerate(cases_of(given).items()):
         seconds = max(0.0, end - time.perf_counter()) / (len(given.shapes) - index)
+        if not given.batch_size:
+            case = case.within(seconds, 3 if given.nanogpt else 2)
         results.append(compare(shape, case, given.settings, given.nanogpt, given.repeats, seconds))
     Console(file=sys.stderr).print(table(results))
     document = report(CLAIM, results, given.repeats)
