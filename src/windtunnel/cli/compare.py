@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from windtunnel.cli.terminal import (
+    CORPUS_HELP,
     RECIPES,
     Baseline,
     BatchSize,
@@ -29,11 +30,12 @@ from windtunnel.cli.terminal import (
 
 
 def compare(
-    corpus: Annotated[
-        str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
-    ],
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP)],
     vary: Annotated[
-        list[str], typer.Option(metavar="PATH=A,B", help="A setting and its values; several make a grid.")
+        list[str],
+        typer.Option(
+            metavar="PATH=A,B", help="A setting and its values, or A;B where they hold commas; several make a grid."
+        ),
     ] = [],  # noqa: B006
     zip: Annotated[bool, typer.Option("--zip", help="Vary several settings together, not as a grid.")] = False,
     arm: Annotated[
@@ -66,7 +68,11 @@ def compare(
     batch_size: BatchSize = None,
     task: TaskName = None,
     slices: Annotated[
-        bool, typer.Option("--slices", help="Judge arms that translate by kinds of sources as well.")
+        bool,
+        typer.Option(
+            "--slices",
+            help="Judge arms that translate by kinds of sources too; mixes always are, by corpus.",
+        ),
     ] = False,
     executor: ExecutorName = "local",
     out: RunsFolder = None,
@@ -77,9 +83,8 @@ def compare(
     Runs that exist are used again, interrupted ones go on: the same command continues where it was stopped.
     """
     from windtunnel.comparison.compare import save_comparison, train_arms
-    from windtunnel.comparison.judging import conclude
     from windtunnel.comparison.plan import make_plan
-    from windtunnel.comparison.slices import check_slices, with_slices
+    from windtunnel.comparison.slices import check_slices, conclude_all
     from windtunnel.report.comparison import print_comparison, save_report
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.runs.arms import Arm, arm_from_file
@@ -116,7 +121,7 @@ def compare(
     ):
         for name, seed, event in train_arms(plan, workers, lambda: bool(asked)):
             progress.show(f"{name}, seed {seed}", event)
-    found = with_slices(plan) if slices else conclude(plan)
+    found = conclude_all(plan, slices)
     save_comparison(found)
     files = save_report(found, plan.folder)
     if as_json:

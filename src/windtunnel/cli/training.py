@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from windtunnel.cli.terminal import (
+    CORPUS_HELP,
     RECIPES,
     BatchSize,
     ChangeOption,
@@ -46,9 +47,7 @@ Parallel = Annotated[
 
 
 def train(
-    corpus: Annotated[
-        str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
-    ] = "",
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP)] = "",
     recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
     start: Annotated[
         str | None,

@@ -66,6 +66,7 @@ class Corpus:
         "label"), is a line with one TAB between them; documents whose first fields are equal land in one split, or in
         the one that a field `split` names.
     judging: of a corpus of pairs, what helps to judge the answers.
+    parts, weights: of a mix, its corpora, and what share of the training tokens each gives; none of another corpus.
     """
 
     name: str
@@ -77,6 +78,8 @@ class Corpus:
     fields: tuple[str, ...] = ("text",)
     truth: Truth | None = None
     judging: Judging = Judging()
+    parts: tuple[Corpus, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def split(self, document: str) -> tuple[str, ...]:
         """The fields of a document, as many as `fields`.

@@ -37,8 +37,13 @@ class Found:
 
 def is_path(text: str) -> bool:
     """Whether `text` names a file or folder that exists, or is a glob pattern."""
+    return glob.has_magic(text) or exists(text)
+
+
+def exists(text: str) -> bool:
+    """Whether `text` names a file or folder that exists."""
     try:
-        return glob.has_magic(text) or (bool(text) and expand(text).exists())
+        return bool(text) and expand(text).exists()
     except OSError:  # longer than a path can be, or below a folder that may not be entered
         return False
 
