@@ -115,12 +115,11 @@ def _say_plain_tables(config: RunConfig) -> None:
 
 
 def _say_plain_table(corpus: str) -> None:
-    from windtunnel.text.corpora import open_corpus
-    from windtunnel.text.corpora.arrow import is_dataset
+    from windtunnel.text.corpora import CORPORA, open_corpus
     from windtunnel.text.corpora.tables import KINDS
 
-    path = Path(corpus)
-    if not corpus.removesuffix(".gz").endswith((*KINDS, ".json")) and not (path.is_dir() and is_dataset(path)):
+    path, looks_like_data = Path(corpus), corpus.removesuffix(".gz").endswith((*KINDS, ".json"))
+    if corpus in CORPORA or (path.is_file() and not looks_like_data):
         return
     read = open_corpus(corpus)
     if read.description.startswith("a table of"):

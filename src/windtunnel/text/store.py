@@ -111,8 +111,9 @@ class TokenStore:
 
     @property
     def unit(self) -> Literal["auto", "text", "file", "line"]:
-        """The unit of the corpus; `auto` where those of a mix have different ones."""
-        return "auto" if len({part.corpus.unit for part in self.parts}) > 1 else self.corpus.unit
+        """The unit that a run records; of a mix `auto` where its corpora have different ones, or are of files."""
+        units = {part.corpus.unit for part in self.parts}
+        return "auto" if len(units) > 1 or "file" in units else self.corpus.unit
 
     def documents(self, split: str) -> Iterator[str]:
         """The texts of a split's documents, in its order; not for running text, which has none."""

@@ -290,7 +290,7 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
     return decided.replace(
         corpus=named_corpus(config.corpus),
-        text=config.text.replace(unit=store.unit, tokenizer=kind),
+        text=config.text.replace(unit=store.unit, tokenizer=kind, **store.corpus.to_record),
         train=decided.train.replace(compile=compiled),
         start=start,
     )
