@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import (
     CORPUS_HELP,
-    RECIPES,
     Baseline,
     BatchSize,
     Columns,
     ExecutorName,
     Json,
     Rate,
+    RecipeName,
     RunsFolder,
     SeedNumber,
     Set,
@@ -30,11 +31,13 @@ from windtunnel.cli.terminal import (
 
 
 def compare(
-    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP)],
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP, autocompletion=completing.corpora)],
     vary: Annotated[
         list[str],
         typer.Option(
-            metavar="PATH=A,B", help="A setting and its values, or A;B where they hold commas; several make a grid."
+            metavar="PATH=A,B",
+            autocompletion=completing.settings,
+            help="A setting and its values, or A;B where they hold commas; several make a grid.",
         ),
     ] = [],  # noqa: B006
     zip: Annotated[bool, typer.Option("--zip", help="Vary several settings together, not as a grid.")] = False,
@@ -56,9 +59,15 @@ def compare(
     ] = 0.005,
     alpha: Annotated[float, typer.Option(help="The chance of a wrong winner among all arms.")] = 0.05,
     correction: Annotated[str, typer.Option(help="holm, dunnett, bonferroni or none.")] = "holm",
-    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
+    recipe: RecipeName = "auto",
     start: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="Begin every arm with the weights of this run.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            autocompletion=completing.runs,
+            help="Begin every arm with the weights of this run.",
+        ),
     ] = None,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006

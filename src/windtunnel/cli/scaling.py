@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import RECIPES, Columns, ExecutorName, Json, Set, console, given_options, print_json
 
 if TYPE_CHECKING:
@@ -50,14 +51,20 @@ def scale(
     context: typer.Context,
     what: Annotated[
         str,
-        typer.Argument(metavar="CORPUS|FOLDER|fit", help="A corpus, the folder of a study, or `fit` and points."),
+        typer.Argument(
+            metavar="CORPUS|FOLDER|fit",
+            help="A corpus, the folder of a study, or `fit` and points.",
+            autocompletion=completing.corpora,
+        ),
     ],
     points: Annotated[
         Path | None,
         typer.Argument(metavar="[POINTS]", help="After `fit`: a CSV with N, D or C, loss and seed."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Of the clock, for all runs of a study; its budgets follow.")] = 30,
-    recipe: Annotated[str, typer.Option(help=f"Of a study: {RECIPES}, with its sizes changed.")] = "small",
+    recipe: Annotated[
+        str, typer.Option(help=f"Of a study: {RECIPES}, with its sizes changed.", autocompletion=completing.recipes)
+    ] = "small",
     seeds: Annotated[int, typer.Option(min=1, help="At the two lowest budgets; one at the others.")] = 3,
     budgets: Annotated[int, typer.Option(min=3, help="A factor of sqrt(10) apart.")] = 4,
     set: Set = [],  # noqa: B006

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.errors import ConfigError
 from windtunnel.text.visible import STEERING, visible
 
@@ -30,7 +31,18 @@ TaskName = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate or classify"
 
-Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a setting, e.g. model.n_layers=6.",
+        autocompletion=completing.settings,
+    ),
+]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help=f"{RECIPES}; by default one that fits.", autocompletion=completing.recipes)
+]
 FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
 SeedNumber = Annotated[int | None, typer.Option("--seed", min=0, help="The first seed; short for --set seed=N.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; short for --set optimizer.lr=X.")]
@@ -43,7 +55,12 @@ SHORT = {
 }  # fmt: skip
 """The setting that each option is short for."""
 CORPUS_HELP = "A name from `windtunnel corpora`, or a file, folder or glob; a mix: a.txt:0.7,b.txt:0.3."
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run folder, its name below ./runs, or `last`.", autocompletion=completing.runs
+    ),
+]
 Columns = Annotated[
     list[str],
     typer.Option(

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import (
     CORPUS_HELP,
-    RECIPES,
     BatchSize,
     ChangeOption,
     Columns,
     FigurePath,
     Json,
     Rate,
+    RecipeName,
     RunName,
     SeedNumber,
     Set,
@@ -50,12 +51,15 @@ Parallel = Annotated[
 
 
 def train(
-    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP)] = "",
-    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP, autocompletion=completing.corpora)] = "",
+    recipe: RecipeName = "auto",
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN", help="Begin with the weights and settings of a run, or of a name of `models`."
+            "--from",
+            metavar="RUN",
+            help="Begin with the weights and settings of a run, or of a name of `models`.",
+            autocompletion=completing.runs,
         ),
     ] = None,
     set: Set = [],  # noqa: B006
@@ -266,10 +270,15 @@ def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
 
 def runs(
     run: Annotated[
-        list[str], typer.Argument(metavar="[RUN]...", help="Show this one in full, or how two differ.")
+        list[str],
+        typer.Argument(
+            metavar="[RUN]...", autocompletion=completing.runs, help="Show this one in full, or how two differ."
+        ),
     ] = [],  # noqa: B006
     sort: Annotated[str, typer.Option(metavar="loss|time", help="The best first, or the newest.")] = "time",
-    corpus: Annotated[str | None, typer.Option(help="Only runs on this corpus.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Only runs on this corpus.", autocompletion=completing.corpora)
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the list as it changes, until Ctrl-C.")] = False,
     figure: FigurePath = None,
     as_json: Json = False,
