@@ -144,11 +144,11 @@ def test_a_corpus_gives_the_examples_that_it_gives_alone_each_once_an_epoch(text
 def test_after_a_whole_cycle_the_sources_go_on_where_they_were(texts, monkeypatch):
     monkeypatch.chdir(texts)
     source = task_of("a.txt:0.3,c.jsonl:0.7").examples("train")
-    total, start = len(source.cycle), len(source.cycle) - 6
-    across = source.draw(0, start, total + 6)
+    total, start = len(source.cycle), 2 * len(source.cycle) - 6
+    across = source.draw(0, start, start + 12)
     for i, part in enumerate(source.sources):
-        mine = (source.cycle[np.arange(start, total + 6) % total] == i).nonzero()[0]
-        before = int((source.cycle[:start] == i).sum())
+        mine = (source.cycle[np.arange(start, start + 12) % total] == i).nonzero()[0]
+        before = int((np.tile(source.cycle, 2)[:start] == i).sum())
         assert across.targets[mine].equal(in_epochs(part, 0, before, before + len(mine)).targets)
 
 
