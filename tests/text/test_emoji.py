@@ -213,7 +213,7 @@ def test_names_and_groups():
 def test_keywords_of_a_file_are_further_captions(got, tmp_path):
     file = tmp_path / "data.json"
     entries = [
-        {"emoji": "🐟", "tags": ["Pisces", "fish", "sea  food"]},
+        {"emoji": "🐟\ufe0f", "tags": ["Pisces", "fish", "sea  food"]},
         {"emoji": "👨‍🚀"},
         {"emoji": "🦄", "tags": ["x"]},
     ]

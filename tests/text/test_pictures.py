@@ -129,6 +129,18 @@ def test_columns_of_other_names_and_other_tables(tmp_path):
         assert list(open_corpus(given).read()) == expected
 
 
+def test_tables_in_one_folder_are_one_and_those_in_several_are_refused(tmp_path):
+    rows = [(f"a_{i}-dog.png", f"dog {i}") for i in range(4)]
+    folder_of(tmp_path / "p", 4, rows[:2], file="one.csv")
+    folder_of(tmp_path / "p", 4, rows[2:], file="two.csv")
+    corpus = open_corpus(f"{tmp_path}/p/*.csv")
+    assert [tuple(document.split("\t")) for document in corpus.read()] == sorted(rows)
+    assert corpus.pictures.draw("a_3-dog.png", 8).shape == (8, 8, 3)
+    folder_of(tmp_path / "q", 4, rows, file="one.csv")
+    with pytest.raises(DataError, match="tables of captions in several folders"):
+        open_corpus(f"{tmp_path}/?/*.csv")
+
+
 def test_a_folder_with_text_beside_its_pictures_is_text(tmp_path):
     folder_of(tmp_path, 3)
     (tmp_path / "one.txt").write_text("one\n")
