@@ -75,25 +75,25 @@ def _eight(at: Setting, held: Held) -> Findings:
     yield ROW.within(
         f"{statement} than by chance", of_captions, 1 / side + MORE, shown=f"{{}}; by chance {1 / side:.3f}"
     )
-    names = [_short(held.texts[i]) for i in first]
-    cosines = heat(matrix, [""] * side, names, label="cosine", title="cosines of captions and pictures")
-    yield draw("matrix", _strip(held, first), cosines, size=(7.4, 7.6), columns=1)
+    yield draw("matrix", _matrix(held, first, matrix), size=(8.0, 6.4))
+
+
+def _matrix(held: Held, places: Ints, cosines: Floats) -> Panel:
+    """The cosines of captions (rows) and pictures, which stand above their columns."""
+    side = len(places)
+    plain = heat(cosines, [""] * side, [_short(held.texts[i]) for i in places], "cosine", float(cosines.max()))
+
+    def panel(axes: Axes) -> None:
+        plain(axes)
+        for column, place in enumerate(places.tolist()):
+            axes.imshow(held.draw(place), extent=(column - 0.45, column + 0.45, -0.6, -1.5))
+        axes.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -1.6), title=f"cosines; pictures: {held.credit}")
+
+    return panel
 
 
 def _short(text: str, most: int = 26) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _strip(held: Held, places: Ints) -> Panel:
-    """Pictures side by side, with their credit."""
-    credit = held.task.store.corpus.pictures.credit if held.task.store.corpus.pictures else ""
-
-    def panel(axes: Axes) -> None:
-        axes.imshow(np.hstack([held.draw(int(i)) for i in places]))
-        axes.set_axis_off()
-        axes.set_title(f"the pictures of the columns{credit and f' ({credit})'}")
-
-    return panel
 
 
 # ------------------------------------------------------------------------------------------------------------- classes
@@ -197,6 +197,7 @@ def _picture(held: Held, place: int) -> Panel:
         axes.imshow(held.draw(place))
         axes.set_axis_off()
         axes.set_title(_short(held.texts[place], 40))
+        axes.text(0.5, -0.04, held.credit, transform=axes.transAxes, ha="center", va="top", fontsize=5)
 
     return panel
 

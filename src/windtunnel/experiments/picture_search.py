@@ -91,6 +91,12 @@ class Held:
         found = aliases_of(MANY_CAPTIONS.get(corpus, corpus), self.task)
         return {place[name]: text for name, text in found.items() if name in place}
 
+    @property
+    def credit(self) -> str:
+        """Whose pictures they are, shown wherever one is shown."""
+        pictures = self.task.store.corpus.pictures
+        return pictures.credit if pictures and pictures.credit else "the user's own"
+
     def draw(self, place: int, size: int = 96) -> np.ndarray:
         """A picture, (size, size, 3) uint8."""
         pictures = self.task.store.corpus.pictures
@@ -117,12 +123,10 @@ def held_out(at: Setting) -> Steps[tuple[Held, Held | None]]:
     grid = Grid(tuple(resolve_grid(arms)), tuple(at.seeds(5, quick=1)), at.out / "runs")
     yield from train(at, "pictures and captions", grid)
     both = [_opened([grid.folders[arm.name, seed] for seed in grid.seeds], frozen) for arm in arms]
-    pictures = both[0].task.store.corpus.pictures
-    assert pictures is not None
     yield Given({
         "corpus": corpus, "pictures": {name: both[0].task.n_units(name) for name in ("train", "dev", "test")},
         "recipe": "clip-frozen" if frozen else "clip", "seeds": len(grid.seeds),
-        "pictures by": pictures.credit or "the user",
+        "pictures by": both[0].credit,
     })  # fmt: skip
     return both[0], both[1] if other else None
 
