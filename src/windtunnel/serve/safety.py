@@ -1,0 +1,138 @@
+"""What every request must satisfy before a route sees it, and what every answer says to a browser.
+
+A page elsewhere can make a browser send requests to this machine. So the name in `Host` must be one that this server
+answers to (against DNS rebinding), a request that comes from a page must come from this server's own (`Origin`), a body
+must be JSON (a form cannot send that without asking first) and small, and no answer allows another origin to read it.
+A server that other machines reach wants a token with every request; what starts or stops something wants it always.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LARGEST_BODY = 1 << 20
+"""Bytes of a request; a larger one is refused before it is read to its end."""
+READING = ("GET", "HEAD")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Said of every answer that does not say something else."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may ask what.
+
+    hosts: the names that this server answers to.
+    token: what a request that changes something must bring, as `Authorization: Bearer TOKEN`.
+    always: whether every request must bring it.
+    guarded: paths below which a request changes something; below other paths a POST computes, and changes nothing.
+    """
+
+    hosts: frozenset[str]
+    token: str
+    always: bool = False
+    guarded: tuple[str, ...] = ("/page/",)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that is bound to a host."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware: refuses what the policy does not allow, and adds HEADERS."""
+
+    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+        self.app, self.policy = app, policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = self.refusal(scope["method"], scope["path"], Headers(scope=scope))
+        if refusal is not None:
+            status, reason = refusal
+            await error(status, reason)(scope, receive, answer)
+            return
+        await self.app(scope, _limited(receive), answer)
+
+    def refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
+        """The status and the reason with which a request is refused; None where it is not."""
+        host = headers.get("host", "")
+        if _name(host) not in self.policy.hosts:
+            return 421, f"this server does not answer to the name {host[:200]!r}; allow it with --allow-host"
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, f"a request from another page is refused, Origin is {origin[:200]!r}"
+        if self._wants_token(method, path) and not self._has_token(headers):
+            return 401, "this request needs the token that windtunnel serve printed: Authorization: Bearer TOKEN"
+        if method in READING:
+            return None
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return 415, "expected a body of Content-Type: application/json"
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length[:20]) > LARGEST_BODY:
+            return 413, f"expected a body of at most {LARGEST_BODY:,} bytes"
+        return None
+
+    def _wants_token(self, method: str, path: str) -> bool:
+        return self.policy.always or (method not in READING and path.startswith(self.policy.guarded))
+
+    def _has_token(self, headers: Headers) -> bool:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.policy.token.encode())
+
+
+class TooLarge(Exception):
+    """A body without a length that turned out too large."""
+
+
+def _limited(receive: Receive) -> Receive:
+    """The same messages, until their bodies together are too large."""
+    size = 0
+
+    async def limited() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > LARGEST_BODY:
+            raise TooLarge
+        return message
+
+    return limited
+
+
+def error(status: int, reason: str, kind: str = "invalid_request_error", **headers: str) -> JSONResponse:
+    """An error in the form that OpenAI's clients read."""
+    about = {"message": reason, "type": kind, "param": None, "code": None}
+    return JSONResponse({"error": about}, status_code=status, headers=headers)
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    return (urlsplit(f"//{host}").hostname or "") if host.isprintable() and "@" not in host else ""
