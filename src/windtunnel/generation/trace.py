@@ -131,7 +131,11 @@ class Trace:
 
 
 def generate(
-    trained: TrainedModel, request: Request, truth: Truth | None = None, steps: Steps | None = None
+    trained: TrainedModel,
+    request: Request,
+    truth: Truth | None = None,
+    steps: Steps | None = None,
+    begin: Opening | None = None,
 ) -> Iterator[TokenTrace]:
     """The tokens of the prompt, then those of the continuation as they are made.
 
@@ -140,11 +144,12 @@ def generate(
     Args:
         truth: the source's own distribution, where it is known.
         steps: the compiled steps of this model; None looks for one on disk.
+        begin: the ids that are read in place of the prompt.
 
     Raises:
         DataError: for an empty prompt without an end mark to begin from, or a character without a token.
     """
-    return _generate(trained, request, opening(trained, request), truth, steps or Steps(trained.model))
+    return _generate(trained, request, begin or opening(trained, request), truth, steps or Steps(trained.model))
 
 
 def _generate(
