@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     "lazy", "errors", "files", "config", "stats", "text", "nn", "models", "tasks", "training", "generation", "inspect",
     "runs",
-    "comparison", "programs", "scaling", "labelling", "report", "serve", "experiments", "library", "cli",
+    "comparison", "programs", "scaling", "labelling", "report", "experiments", "library", "serve", "cli",
 ]  # fmt: skip
 HEAVY = ["torch", "numpy", "scipy", "matplotlib", "transformers", "safetensors", "tokenizers"]
 

@@ -20,15 +20,16 @@ from windtunnel.serve.worker import Worker
 def create_app(root: Path, policy: Policy) -> Starlette:
     """The application for the runs below a folder.
 
-    `app.state` has `root`, `policy` and, while it runs, `worker`.
+    `app.state` has `root`, `policy` and, while it runs, `worker` and `page`.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.worker = Worker(root)
+        app.state.worker, app.state.page = Worker(root), pages.Page(root)
         try:
             yield
         finally:
+            app.state.page.close()
             app.state.worker.close()
 
     handlers = {WindtunnelError: _refused, TooLarge: _too_large}

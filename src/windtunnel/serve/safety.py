@@ -40,12 +40,14 @@ class Policy:
     token: what a request that changes something must bring, as `Authorization: Bearer TOKEN`.
     always: whether every request must bring it.
     guarded: paths below which a request changes something; below other paths a POST computes, and changes nothing.
+    public: what anybody may read: the page without any data, which asks its user for the token.
     """
 
     hosts: frozenset[str]
     token: str
     always: bool = False
     guarded: tuple[str, ...] = ("/page/",)
+    public: tuple[str, ...] = ("/static/",)
 
 
 def is_loopback(host: str) -> bool:
@@ -101,7 +103,9 @@ class Guard:
         return None
 
     def _wants_token(self, method: str, path: str) -> bool:
-        return self.policy.always or (method not in READING and path.startswith(self.policy.guarded))
+        if method in READING:
+            return self.policy.always and path != "/" and not path.startswith(self.policy.public)
+        return self.policy.always or path.startswith(self.policy.guarded)
 
     def _has_token(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
