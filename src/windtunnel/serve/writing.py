@@ -72,10 +72,10 @@ class Writing:
     model: str
     prompts: Sequence[str | list[int] | Opening]
     request: Request
-    put: Put
     n: int = 1
     echo: bool = False
     logprobs: int | None = None
+    put: Put = print
     cancelled: bool = False
     n_prompt: int = 0
     """Tokens of all prompts, once the first piece has come."""
