@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 GROUPS = {
     "Train": ("train", "resume", "check", "runs", "settings", "corpora"),
     "Compare and measure": ("compare", "judge", "evaluate", "scale", "stats", "experiment"),
-    "Use and look inside": ("generate", "translate", "classify", "look", "explain", "cost", "label"),
+    "Use and look inside": ("generate", "translate", "classify", "look", "explain", "cost", "label", "serve"),
     "Models from elsewhere": ("models", "import", "export", "alter", "fold", "cache"),
 }
 EXAMPLES = {
@@ -29,6 +29,7 @@ EXAMPLES = {
     "look": ("look last anna", "look last --ablate 0.1 --judge"),
     "cost": ("cost small",),
     "label": ("label stories.csv --budget 100",),
+    "serve": ("serve", "serve runs --port 0 --memory 4"),
     "import": ("import FOLDER --corpus names",),
     "export": ("export last exported",),
     "alter": ("alter RUN --kv-heads 2 --out FOLDER",),

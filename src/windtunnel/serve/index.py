@@ -17,7 +17,7 @@ from windtunnel.runs.seeds import find_runs, result_of
 from windtunnel.stats.intervals import mean_interval
 from windtunnel.training.disk import MANIFEST, is_locked
 from windtunnel.training.events import Event, Started, Step, from_line
-from windtunnel.training.run import METRICS, Run, open_run
+from windtunnel.training.run import METRICS, Run, is_run, open_run
 
 FRESH = 1.0
 """Seconds for which an answer stands before the folder is looked at again."""
@@ -69,7 +69,7 @@ class Index:
         try:
             if time.monotonic() - self.looked < FRESH:
                 return
-            folders = {identity(name): (name, folder) for name, folder in named(find_runs(self.root), self.root)}
+            folders = {identity(name): (name, folder) for name, folder in self._folders()}
             self.n_unread = len(folders.keys() - self.known.keys())
             self.known = {id: self.known[id] for id in folders if id in self.known}
             for id, (name, folder) in folders.items():
@@ -81,6 +81,13 @@ class Index:
             self.looked = time.monotonic()
         finally:
             self.looking.release()
+
+    def _folders(self) -> Iterator[tuple[str, Path]]:
+        """Runs with the names that they may be shown by, which the API calls them too; the folder may be a run."""
+        if is_run(self.root):
+            yield self.root.name, self.root
+        else:
+            yield from named(find_runs(self.root), self.root)
 
     def run(self, id: str) -> Run:
         """The sound run of an identity that the table gave.

@@ -310,19 +310,10 @@ def computing(kind: type[C], function: Callable[[TrainedModel, C], dict[str, Any
     async def route(request: Request) -> Response:
         wanted = await body(request, kind)
         name = await run_in_threadpool(page_of(request).index.name, wanted.run)  # type: ignore[attr-defined]
-        found = await compute(request, lambda trained: function(trained, wanted), name)
+        found = await request.app.state.worker.run(lambda trained: function(trained, wanted), name)
         return JSONResponse(plain(found))
 
     return route
-
-
-async def compute(request: Request, function: Callable[[TrainedModel], dict[str, Any]], name: str) -> dict[str, Any]:
-    """What a function of a loaded model gives."""
-    from windtunnel.runs.seeds import find_run
-    from windtunnel.training.run import load
-
-    root = page_of(request).root
-    return await run_in_threadpool(lambda: function(load(find_run(name, root))))
 
 
 ROUTES: list[Route] = [

@@ -107,9 +107,7 @@ def entries(folder: Path) -> list[str]:
     """The files of a result that may be shown: regular, of a known kind, and not those of anything below it."""
     try:
         with os.scandir(folder) as found:
-            return sorted(
-                one.name for one in found if Path(one.name).suffix in KINDS and one.is_file(follow_symlinks=False)
-            )
+            names = [one.name for one in found if one.is_file(follow_symlinks=False)]
     except OSError:
         return []
     return sorted(name for name in names if Path(name).suffix in KINDS)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LARGEST_BODY = 1 << 20
 """Bytes of a request; a larger one is refused before it is read to its end."""
 READING = ("GET", "HEAD")
+LONGEST_REASON = 1000
+"""Characters of what an error says; it may quote what it was given."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -76,7 +81,8 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self.refusal(scope["method"], scope["path"], Headers(scope=scope))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        refusal = self.refusal(scope["method"], path, Headers(scope=scope))
         if refusal is not None:
             status, reason = refusal
             await error(status, reason)(scope, receive, answer)
@@ -86,10 +92,11 @@ class Guard:
     def refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         """The status and the reason with which a request is refused; None where it is not."""
         host = headers.get("host", "")
-        if _name(host) not in self.policy.hosts:
+        name, address = _parts(host)
+        if name not in self.policy.hosts:
             return 421, f"this server does not answer to the name {host[:200]!r}; allow it with --allow-host"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _parts(origin)[1] != address:
             return 403, f"a request from another page is refused, Origin is {origin[:200]!r}"
         if self._wants_token(method, path) and not self._has_token(headers):
             return 401, "this request needs the token that windtunnel serve printed: Authorization: Bearer TOKEN"
@@ -131,12 +138,31 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-def error(status: int, reason: str, kind: str = "invalid_request_error", **headers: str) -> JSONResponse:
+def error(
+    status: int,
+    reason: str,
+    kind: str = "invalid_request_error",
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
     """An error in the form that OpenAI's clients read."""
-    about = {"message": reason, "type": kind, "param": None, "code": None}
-    return JSONResponse({"error": about}, status_code=status, headers=headers)
+    shown = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
+    about = {"message": shown, "type": kind, "param": None, "code": code}
+    return Json({"error": about}, status_code=status, headers={**HEADERS, **(headers or {})})
 
 
-def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    return (urlsplit(f"//{host}").hostname or "") if host.isprintable() and "@" not in host else ""
+class Json(JSONResponse):
+    """JSON in ASCII: half of a surrogate pair, which a client may have sent, has no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def _parts(host: str) -> tuple[str, str]:
+    """The name and the address NAME:PORT in a Host header or behind // in a URL; nothing where it is not one."""
+    try:
+        found = urlsplit(host if "://" in host else f"//{host}")
+        return (found.hostname or "", found.netloc.lower()) if host.isprintable() and "@" not in host else ("", "")
+    except ValueError:
+        return "", ""
