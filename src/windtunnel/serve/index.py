@@ -101,6 +101,10 @@ class Index:
         """The name of a sound run below the folder; raises as `run` does."""
         return str(self._sound(id)[0].row["name"])
 
+    def group(self, id: str) -> str:
+        """The name of the seeds that a sound run belongs to; raises as `run` does."""
+        return str(self._sound(id)[0].row["group"])
+
     def _sound(self, id: str) -> tuple[Known, Run]:
         known = self.known.get(id)
         if known is None:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from windtunnel.config import Config, differences, flatten, parse, plain
+from windtunnel.config import Config, differences, fingerprint, flatten, parse, plain
 from windtunnel.errors import ConfigError
 from windtunnel.experiments import find_experiment, listing
 from windtunnel.inspect.doctor.checks import of_history, underfitting
@@ -188,8 +188,8 @@ def logs(page: Page, ids: str) -> list[tuple[str, list[tuple[str, Log]]]]:
         raise ConfigError(f"expected 1 to {MOST_RUNS} runs, given {len(chosen)}")
     found: dict[str, list[tuple[str, Log]]] = {}
     for id in chosen:
-        run, name = page.index.run(id), page.index.name(id)
-        found.setdefault(page.index.known[id].row["group"], []).append((name, page.logs.of(run)))
+        log = page.logs.of(page.index.run(id))
+        found.setdefault(page.index.group(id), []).append((page.index.name(id), log))
     return list(found.items())
 
 
@@ -222,14 +222,17 @@ async def about(request: Request) -> Response:
 
     def make(page: Page) -> Any:
         ids = [id for id in request.query_params.get("runs", "").split(",")[:MOST_RUNS] if id]
-        found = [page.index.run(id) for id in ids]
-        paths = {path for other in found[1:] for path in differences(found[0].config, other.config)} - {"seed"}
-        flat = [flatten(run.config) for run in found]
+        found = [(id, page.index.name(id), page.index.run(id)) for id in ids]
+        columns = {fingerprint(run.config, exclude=["seed"]): (page.index.group(id), run) for id, _, run in found}
+        configs = [run.config for _, run in columns.values()]
+        paths = {path for other in configs[1:] for path in differences(configs[0], other)} - {"seed"}
+        flat = [flatten(config) for config in configs]
         return {
+            "columns": [name for name, _ in columns.values()],
             "differ": {path: [one.get(path) for one in flat] for path in sorted(paths)},
             "runs": [
-                {"id": id, "name": page.index.name(id), "findings": _findings(run), "settings": settings}
-                for id, run, settings in zip(ids, found, flat, strict=True)
+                {"id": id, "name": name, "findings": _findings(run), "settings": flatten(run.config)}
+                for id, name, run in found
             ],
         }
 

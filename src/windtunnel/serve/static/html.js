@@ -65,15 +65,17 @@ function askToken() {
   return asking;
 }
 
+export class Refused extends Error {}
+
 async function send(path, options = {}) {
   const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-  const answer = await fetch(address(path), { ...options, headers, cache: "no-store" });
+  const answer = await fetch(address(path), { ...options, headers, cache: "no-store" }).catch((error) => {
+    throw new Refused(`the server does not answer: ${error.message}`);
+  });
   if (answer.status !== 401 || isLocal) return answer;
   await askToken();
   return send(path, options);
 }
-
-export class Refused extends Error {}
 
 async function refuse(answer) {
   let message = `the server answered ${answer.status}`;
@@ -118,10 +120,9 @@ export function file(id, entry, text = entry) {
 export function complain(error) {
   const box = document.getElementById("problem");
   if (box === null) return;
-  const message = error instanceof TypeError ? `the server does not answer (${error.message})` : error.message;
-  box.replaceChildren(h("p", { class: "problem" }, message, " ",
+  box.replaceChildren(h("p", { class: "problem" }, error.message, " ",
     h("button", { type: "button", onclick: () => box.replaceChildren() }, "dismiss")));
-  if (!(error instanceof Refused || error instanceof TypeError)) throw error;
+  if (!(error instanceof Refused)) console.error(error);
 }
 
 // Calls a function again and again while the view is there; a hidden tab waits.

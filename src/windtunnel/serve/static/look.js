@@ -1,5 +1,5 @@
 // A text in a model: surprise and alternatives, attention, the lens, and what could have been written instead.
-import { complain, get, h, number, option, own, post, say } from "./html.js";
+import { complain, get, h, number, option, own, post, Refused, say } from "./html.js";
 import { showAttention } from "./attention.js";
 import { showTrace } from "./trace.js";
 import { showTranslations } from "./translation.js";
@@ -41,7 +41,7 @@ class Look {
       const runs = found.groups.flatMap((group) => group.runs).filter((run) => run.state !== "damaged");
       const chosen = params.get("run") ?? this.run.value;
       this.run.replaceChildren(...runs.map((run) => option(run.id, run.name, run.id === chosen)));
-      if (!runs.length) complain(new Error("there is no run to look into; train one: windtunnel train names"));
+      if (!runs.length) complain(new Refused("there is no run to look into; train one: windtunnel train names"));
       if (params.has("text")) this.text.value = params.get("text");
     } catch (error) {
       complain(error);

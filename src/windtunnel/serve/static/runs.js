@@ -1,6 +1,6 @@
 // The table of runs, live, and below it the curves, settings and findings of those that are chosen.
 import { Chart } from "./chart.js";
-import { complain, download, estimate, file, get, h, number, option, own, poll, post, say } from "./html.js";
+import { complain, download, estimate, file, get, h, number, option, own, poll, post, Refused, say } from "./html.js";
 
 const MOST = 64;
 const COLUMNS = [
@@ -114,8 +114,7 @@ class Runs {
     if (!row) {
       const box = h("input", { type: "checkbox", "aria-label": `choose ${name}` });
       const cells = COLUMNS.map((_, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }));
-      row = h("tr", { class: isSeed && "seed" }, h("td", {}, box), cells);
-      Object.assign(row, { box, cells, alone: group === null });
+      row = { element: h("tr", { class: isSeed && "seed" }, h("td", {}, box), cells), box, cells, alone: group === null };
       box.addEventListener("change", () => this.toggle(row.runs, box.checked));
       if (group !== null) {
         row.opener = h("button", { type: "button", class: "plain", "aria-expanded": "false", onclick: () => this.open(group) });
@@ -132,11 +131,11 @@ class Runs {
     const chosen = runs.filter((run) => this.chosen.has(run.id)).length;
     row.box.checked = chosen === runs.length;
     row.box.indeterminate = chosen > 0 && chosen < runs.length;
-    row.classList.toggle("chosen", chosen > 0);
-    row.classList.toggle("moves", now.isTraining);
+    row.element.classList.toggle("chosen", chosen > 0);
+    row.element.classList.toggle("moves", now.isTraining);
     put(row.cells[1], now.state, now.message);
     for (let i = 2; i < COLUMNS.length; i++) put(row.cells[i], now.cells[i]);
-    return row;
+    return row.element;
   }
 
   open(group) {
@@ -158,12 +157,13 @@ class Runs {
     for (const run of runs) isOn ? next.add(run.id) : next.delete(run.id);
     if (next.size > MOST) {
       this.list();
-      return complain(new Error(`at most ${MOST} runs can be drawn at a time`));
+      return complain(new Refused(`at most ${MOST} runs can be drawn at a time`));
     }
     this.go([...next]);
   }
 
   go(ids) {
+    this.chosen = new Set(ids);
     location.hash = ids.length ? `#/runs?s=${ids.join(",")}` : "#/runs";
   }
 
@@ -183,7 +183,7 @@ class Runs {
     if (stamp === this.stamp || !runs.length) return;
     this.stamp = stamp;
     this.sound = runs.filter((run) => run.state !== "damaged");
-    for (const run of runs) if (run.state === "damaged") complain(new Error(`${run.name}: ${run.message}`));
+    for (const run of runs) if (run.state === "damaged") complain(new Refused(`${run.name}: ${run.message}`));
     if (!this.sound.length) return;
     this.draw().catch(complain);
     this.tell().catch(complain);
@@ -266,17 +266,21 @@ class Runs {
     const found = await get(`page/about?runs=${this.ids}`);
     if (this.view.closed) return;
     const differ = Object.entries(found.differ);
-    const names = found.runs.map((run) => h("th", { scope: "col" }, own(run.name)));
+    const names = found.columns.map((name) => h("th", { scope: "col" }, own(name)));
+    const [ill, well] = [found.runs.filter((run) => run.findings.length), found.runs.filter((run) => !run.findings.length)];
     const value = (one) => (one === null || one === undefined ? "–" : typeof one === "object" ? JSON.stringify(one) : String(one));
     this.notes.replaceChildren(
       h("h2", {}, "What differs"),
       differ.length ? h("div", { class: "scroll words", tabindex: "0", role: "region", "aria-label": "settings that differ" },
         h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "setting"), names)), h("tbody", {}, differ.map(([path, values]) =>
           h("tr", {}, h("th", { scope: "row" }, path), values.map((one) => h("td", {}, own(value(one)))))))))
-        : h("p", {}, found.runs.length > 1 ? "These runs differ in their seed alone." : "Choose a second run to see what differs."),
+        : h("p", {}, found.runs.length > 1 ? "These runs differ in nothing but their seeds." : "Choose a second run to see what differs."),
       h("h2", {}, "The doctor"),
       h("p", { class: "quiet" }, "What the history of each run says. A whole examination also trains copies of the model for a short while."),
-      found.runs.map((run) => this.findings(run)));
+      ...ill.map((run) => this.findings(run)),
+      well.length < 2 ? well.map((run) => this.findings(run))[0] ?? ""
+        : h("details", { class: "run" }, h("summary", {}, `${well.length} runs in whose history nothing was found`),
+          well.map((run) => this.findings(run))));
   }
 
   findings(run) {
