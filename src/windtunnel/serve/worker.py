@@ -161,7 +161,7 @@ class Worker:
             size = min(BATCH, max(1, SCORED // logits)) if texts[0].writing.is_scored else BATCH
             for begin in range(0, len(texts), size):
                 some = texts[begin : begin + size]
-                yield Batch(some, written(some[0].trained, some))
+                yield Batch(some, written(some[0].trained, tuple(some)))
 
     def _prepare(self, writing: Writing) -> None:
         if not writing.is_prepared:
@@ -181,7 +181,7 @@ class Worker:
         for text in [text for text in batch.texts if text.is_done]:
             batch.texts.remove(text)
             text.writing.n_active -= 1
-        return goes_on
+        return goes_on and bool(batch.texts)
 
     def _end(self, writing: Writing, problem: Exception | None) -> None:
         """Nothing more comes of it; its place is free."""

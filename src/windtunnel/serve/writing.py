@@ -130,18 +130,15 @@ class Text:
         self.continuation = Continuation(trained.tokenizer, begin.ids, begin.ends, request.n_tokens, request.stop)
         self.n_new, self.length, self.is_begun = 0, 0, False
         self.tokens: deque[Scored] = deque()
+        config = trained.run.config.model
+        n_tokens = min(len(begin.ids) + request.n_tokens, config.context_length)
+        self.n_bytes = 4 * (n_tokens * config.cache_elements_per_token() + config.vocab_size)
+        """What its keys and values take, and its logits."""
 
     @property
     def key(self) -> tuple[int, int, bool]:
         """Texts of equal keys can be read together."""
         return id(self.trained), len(self.ids), self.writing.is_scored
-
-    @property
-    def n_bytes(self) -> int:
-        """What its keys and values take."""
-        config = self.trained.run.config.model
-        n_tokens = min(len(self.ids) + self.continuation.n_left, config.context_length)
-        return 4 * (n_tokens * config.cache_elements_per_token() + config.vocab_size)
 
     @property
     def is_alive(self) -> bool:
