@@ -52,8 +52,8 @@ def make_folder(root):
     """three/seed-0 to 2 and prose have histories; hurt is damaged; compare-one and experiments/coin are judged."""
     letters = characters_tokenizer("abcdefghijklmnopqrstuvwxyz", end=True)
     for seed in range(3):
-        write_log(make_run(root / f"three/seed-{seed}", letters, seed=seed), 100, seed)
-    write_log(make_run(root / "prose", bytes_tokenizer(end=False), unit="text", seed=5), 50, 5)
+        write_log(make_run(root / f"three/seed-{seed}", letters, seed=seed, made=None), 100, seed)
+    write_log(make_run(root / "prose", bytes_tokenizer(end=False), unit="text", seed=5, made=None), 50, 5)
     hurt = make_run(root / "hurt", letters)
     (hurt.folder / "config.json").write_text("{}")
     save(root / "compare-one", "comparison.json", comparison())

@@ -194,7 +194,7 @@ def test_a_continuation_goes_on_from_an_alternative(page, name, text):
     ids = [token["id"] for token in first["tokens"][:2]] + [first["tokens"][2]["alternatives"][1]["id"]]
     second = page("/page/look", {**asked, "ids": ids}).json()
     assert [token["id"] for token in second["tokens"][:3]] == ids
-    assert [t["probability_1"] for t in second["tokens"][:2]] == [t["probability_1"] for t in first["tokens"][:2]]
+    assert second["tokens"][1]["probability_1"] == pytest.approx(first["tokens"][1]["probability_1"], rel=1e-5)
     assert second["tokens"][2]["probability_1"] == pytest.approx(
         first["tokens"][2]["alternatives"][1]["probability_1"], abs=1e-6
     )
@@ -311,11 +311,12 @@ def test_the_token_is_in_the_page_only_where_no_other_machine_reads_it(page):
     assert page("/static/nothing.js").status_code == 404
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_says_its_claims_and_can_be_stopped(tmp_path):
     async def run():
         async with asking(tmp_path) as client:
             post = lambda path, body: client.post(path, content=json.dumps(body), headers=HEADERS)  # noqa: E731
-            begun = await post("/page/experiments/start", {"name": "sigmoid-recurrence"})
+            begun = await post("/page/experiments/start", {"name": "attention-by-hand"})
             assert begun.json()["running"]
             second = await post("/page/experiments/start", {"name": "coin-estimators"})
             assert "is running" in second.json()["error"]["message"]
@@ -326,7 +327,7 @@ def test_an_experiment_runs_says_its_claims_and_can_be_stopped(tmp_path):
             assert state["code"] == 0, state["lines"]
             assert any(line.startswith("holds: ") for line in state["lines"])
             [result] = (await client.get("/page/results")).json()
-            assert result["name"] == "experiments/sigmoid-recurrence-quick"
+            assert result["name"] == "experiments/attention-by-hand-quick"
             await post("/page/experiments/start", {"name": "what-to-label", "quick": False})
             await post("/page/job/stop", {})
             while (state := (await client.get("/page/job")).json())["running"]:

@@ -153,7 +153,7 @@ def _facts(run: Run) -> dict[str, Any]:
     seconds = sum(step.seconds for step in steps)
     config = run.config
     return {
-        "state": run.record.get("made", result.reason),
+        "state": run.record.get("made") or result.reason,
         "message": result.message,
         "step": result.step,
         "steps": config.train.steps,
