@@ -18,7 +18,7 @@ from windtunnel.serve.shelf import LAST
 TEXTS = 128
 """Texts of one request: prompts times `n`."""
 CHARACTERS = 1 << 18
-"""Characters of all prompts of a request together, or ids."""
+"""Characters of the prompts of all texts of a request together, or ids."""
 TOKENS = 16_384
 """Tokens of one text."""
 STOPS = 4
@@ -36,8 +36,6 @@ def _prompts(given: Any) -> tuple[Prompt, ...]:
         raise ValueError(f"at most {TEXTS} prompts, given {len(prompts):,}")
     if not all(isinstance(prompt, str) or _are_ids(prompt) for prompt in prompts):
         raise ValueError("expected a text, a list of texts, a list of token ids, or a list of lists of token ids")
-    if (size := sum(map(len, prompts))) > CHARACTERS:
-        raise ValueError(f"prompts are at most {CHARACTERS:,} characters or ids together, given {size:,}")
     return tuple(prompts)
 
 
@@ -120,6 +118,8 @@ class Completion(Writes):
     def _not_too_many(self) -> Completion:
         if (asked := len(self.prompt) * self.n) > TEXTS:
             raise ValueError(f"prompts times n is at most {TEXTS}, given {asked}")
+        if (size := sum(map(len, self.prompt)) * self.n) > CHARACTERS:
+            raise ValueError(f"prompts times n are at most {CHARACTERS:,} characters or ids together, given {size:,}")
         return self
 
 
