@@ -100,6 +100,13 @@ def test_without_the_extra_it_says_what_to_install(command, root, monkeypatch):
     assert command(root) == (1, f"windtunnel: {cure}")
 
 
+def test_no_packet_of_an_answer_waits_for_the_one_before():
+    with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_listener_takes_version_6_of_the_protocol_where_the_machine_has_it(root):
     try:
         with listening("::1", 0) as listener:
