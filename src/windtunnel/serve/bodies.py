@@ -52,6 +52,13 @@ def _stops(given: Any) -> tuple[str, ...]:
     return tuple(stops)
 
 
+def _name(given: Any) -> str:
+    """As it is: a folder's name may hold half of a surrogate pair, in place of a byte that is not UTF-8."""
+    if not isinstance(given, str) or len(given) > 1024:
+        raise ValueError("expected a name of GET /v1/models")
+    return given
+
+
 def _text_of(given: Any) -> Any:
     """The text of a message that comes in parts."""
     if not isinstance(given, list) or not all(isinstance(part, dict) and part.get("type") == "text" for part in given):
@@ -65,7 +72,7 @@ class Body(Config):
     model_config = ConfigDict(extra="ignore")
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Settings that are not supported, with the values at which they ask for nothing."""
-    model: Annotated[str, Field(max_length=1024)] = LAST
+    model: Annotated[str, PlainValidator(_name)] = LAST
 
     @model_validator(mode="before")
     @classmethod
