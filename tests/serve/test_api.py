@@ -168,6 +168,8 @@ def test_no_tokens_give_the_prompt_alone(ask):
         ({"max_tokens": 10**6}, 400, "max_tokens: input should be less than or equal to 16384"),
         ({"prompt": "a" * 300_000}, 400, "prompts times n are at most 262,144 characters"),
         ({"prompt": "a" * 3000, "n": 128}, 400, "prompts times n are at most 262,144 characters"),
+        ({"max_tokens": 16_384, "n": 17}, 400, "texts times max_tokens are at most 262,144 tokens"),
+        ({"max_tokens": 16_384, "n": 2, "logprobs": 20}, 400, "an answer has at most 524,288 logarithms"),
         ({"prompt": ["a"] * 129}, 400, "at most 128 prompts"),
         ({"model": "prose", "prompt": "\ud800"}, 400, "half of a surrogate pair"),
         ({"stop": list("abcde")}, 400, "stop: at most 4 texts"),
@@ -223,6 +225,8 @@ def test_a_conversation_is_what_the_template_makes_of_it(ask, root):
     assert found["usage"] == plain["usage"]
     refusal = ask("/v1/chat/completions", {"model": "names", "messages": turns}, 400)
     assert "names/seed-0 has no chat template" in refusal["error"]["message"]
+    refusal = ask("/v1/chat/completions", {**ask_for, "messages": turns, "max_tokens": 9000, "n": 30}, 400)
+    assert "at most 262,144 tokens" in refusal["error"]["message"]
 
 
 def test_the_openai_client_completes_streams_and_reads_logarithms(server, root):

@@ -21,6 +21,10 @@ CHARACTERS = 1 << 18
 """Characters of the prompts of all texts of a request together, or ids."""
 TOKENS = 16_384
 """Tokens of one text."""
+ALL_TOKENS = 1 << 18
+"""Tokens of all texts of a request together."""
+LOGARITHMS = 1 << 19
+"""Logarithms in one answer, which is held in memory until it is whole."""
 STOPS = 4
 MESSAGES = 256
 
@@ -109,6 +113,14 @@ class Writes(Body):
         return self.stream_options.get("include_usage") is True
 
 
+def _bounded(n_tokens: int, logprobs: int | None) -> None:
+    """Raises ValueError for an answer that would be too large."""
+    if n_tokens > ALL_TOKENS:
+        raise ValueError(f"texts times max_tokens are at most {ALL_TOKENS:,} tokens, given {n_tokens:,}")
+    if logprobs is not None and (n := n_tokens * (logprobs + 1)) > LOGARITHMS:
+        raise ValueError(f"an answer has at most {LOGARITHMS:,} logarithms, given {n:,}; ask for fewer at a time")
+
+
 PENALTIES = {"presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},)}
 
 
@@ -127,6 +139,7 @@ class Completion(Writes):
             raise ValueError(f"prompts times n is at most {TEXTS}, given {asked}")
         if (size := sum(map(len, self.prompt)) * self.n) > CHARACTERS:
             raise ValueError(f"prompts times n are at most {CHARACTERS:,} characters or ids together, given {size:,}")
+        _bounded(asked * self.max_tokens + size * self.echo, self.logprobs)
         return self
 
 
@@ -155,6 +168,11 @@ class Chat(Writes):
     def n_tokens(self) -> int:
         """Tokens of the answer, at most."""
         return self.max_completion_tokens or self.max_tokens or 256
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Chat:
+        _bounded(self.n * self.n_tokens, self.top_logprobs if self.logprobs else None)
+        return self
 
 
 class Tokenize(Body):
