@@ -6,16 +6,18 @@ import pytest
 from served import SIZES, TEMPLATE, asking, chat_tokenizer, make_run, post, running
 
 from windtunnel.models.mlp import MLPConfig
+from windtunnel.models.rnn import RNNConfig
 from windtunnel.models.translator import TranslatorConfig
 from windtunnel.text.tokenizers import bytes_tokenizer, characters_tokenizer
 
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory):
-    """names/seed-0 and seed-1 write lines; prose runs on; mlp has no cache; talk converses; pairs cannot write."""
+    """names/seed-0 and 1 write lines; prose runs on; mlp has no cache, rnn a state; talk chats; pairs cannot write."""
     folder = tmp_path_factory.mktemp("runs")
     letters = characters_tokenizer("abcdefghijklmnopqrstuvwxyz", end=True)
     make_run(folder / "mlp", letters, kind=MLPConfig, sizes={"context_length": 3})
+    make_run(folder / "rnn", letters, kind=RNNConfig, sizes={"context_length": 24, "d_model": 16})
     make_run(folder / "prose", bytes_tokenizer(end=False), unit="text", sizes={**SIZES, "position": "rope"})
     chat = {"chat_template": TEMPLATE, "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     make_run(folder / "talk", chat_tokenizer(), chat=chat, marks={}, generation={})

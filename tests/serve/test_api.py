@@ -10,6 +10,7 @@ import torch
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig, log_softmax
 from windtunnel.generation.trace import trace
+from windtunnel.serve import writing
 from windtunnel.training.run import load
 
 GREEDY = {"temperature": 0}
@@ -27,7 +28,10 @@ def text_of(root, run, prompt, n_tokens, seed=0, stop=(), **sampling):
     return made.text[len(prompt) :], made.finish
 
 
-def test_echoed_logarithms_are_those_of_a_forward_pass(ask, root):
+@pytest.mark.parametrize("most_logits", [1 << 26, 60])
+def test_echoed_logarithms_are_those_of_a_forward_pass(ask, root, monkeypatch, most_logits):
+    """In one pass, or in several of two positions each."""
+    monkeypatch.setattr(writing, "MOST_LOGITS", most_logits)
     body = {"model": "names", "prompt": "anna", "echo": True, "logprobs": 3, "max_tokens": 1, **GREEDY}
     [choice] = ask("/v1/completions", body)["choices"]
     found, tokenizer = choice["logprobs"], load(root / "names/seed-0").tokenizer
@@ -60,7 +64,7 @@ def test_a_prompt_of_ids_is_scored_as_it_is(ask, root):
         assert len(rest) == len(own)  # one token always comes back
 
 
-@pytest.mark.parametrize("run", ["prose", "mlp"])
+@pytest.mark.parametrize("run", ["prose", "mlp", "rnn"])
 def test_beyond_the_context_the_logarithms_are_those_of_a_trace(ask, root, run):
     prompt = "abcabcxyz" * 4
     body = {"model": run, "prompt": prompt, "echo": True, "logprobs": 0, "max_tokens": 2, **GREEDY}
@@ -71,7 +75,7 @@ def test_beyond_the_context_the_logarithms_are_those_of_a_trace(ask, root, run):
     assert found["top_logprobs"] is None
 
 
-@pytest.mark.parametrize("run", ["names/seed-0", "prose", "mlp"])
+@pytest.mark.parametrize("run", ["names/seed-0", "prose", "mlp", "rnn"])
 @pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.9, "top_p": 0.8}, {"top_k": 3}])
 def test_a_text_is_that_of_the_command_line(ask, root, run, sampling):
     body = {"model": run, "prompt": "ab", "max_tokens": 30, "seed": 7, "n": 3, **sampling}
@@ -86,6 +90,14 @@ def test_what_shares_a_pass_does_not_change_a_text(ask, root):
     body = {"model": "prose", "prompt": prompts, "max_tokens": 25, "seed": 3, "n": 2}
     texts = [one["text"] for one in ask("/v1/completions", body)["choices"]]
     assert texts == [text_of(root, "prose", prompt, 25, 3 + i)[0] for prompt in prompts for i in range(2)]
+
+
+def test_a_long_prompt_comes_back_as_it_was_and_its_end_tells_how_the_text_goes_on(ask, root):
+    ids = list("naïve 東京 ".encode()) * 100
+    whole = ask("/v1/completions", {"model": "prose", "prompt": ids, "max_tokens": 2, "n": 9, "echo": True, "seed": 1})
+    prompt = bytes(ids).decode()
+    expected = [text_of(root, "prose", prompt[-40:], 2, 1 + i)[0] for i in range(9)]
+    assert [choice["text"] for choice in whole["choices"]] == [prompt + text for text in expected]
 
 
 def test_without_a_seed_texts_differ_and_can_be_had_again(ask):
@@ -154,7 +166,10 @@ def test_no_tokens_give_the_prompt_alone(ask):
         ({"logit_bias": {"3": 5}}, 400, "logit_bias is not supported"),
         ({"presence_penalty": 0.5}, 400, "presence_penalty is not supported"),
         ({"max_tokens": 10**6}, 400, "max_tokens: input should be less than or equal to 16384"),
-        ({"prompt": "a" * 300_000}, 400, "prompts are at most 262,144 characters"),
+        ({"prompt": "a" * 300_000}, 400, "prompts times n are at most 262,144 characters"),
+        ({"prompt": "a" * 3000, "n": 128}, 400, "prompts times n are at most 262,144 characters"),
+        ({"max_tokens": 16_384, "n": 17}, 400, "texts times max_tokens are at most 262,144 tokens"),
+        ({"max_tokens": 16_384, "n": 2, "logprobs": 20}, 400, "an answer has at most 524,288 logarithms"),
         ({"prompt": ["a"] * 129}, 400, "at most 128 prompts"),
         ({"model": "prose", "prompt": "\ud800"}, 400, "half of a surrogate pair"),
         ({"stop": list("abcde")}, 400, "stop: at most 4 texts"),
@@ -176,7 +191,7 @@ def test_what_changes_nothing_is_ignored(ask):
 
 def test_models_have_the_names_that_a_request_may_say(ask):
     listed = [one["id"] for one in ask("/v1/models")["data"]]
-    assert sorted(listed) == ["mlp", "names/seed-0", "names/seed-1", "pairs", "prose", "talk"]
+    assert sorted(listed) == ["mlp", "names/seed-0", "names/seed-1", "pairs", "prose", "rnn", "talk"]
     assert ask("/v1/models/names/seed-1")["id"] == "names/seed-1"
     assert ask("/v1/models/nothing", status=404)["error"]["code"] == "model_not_found"
 
@@ -210,6 +225,8 @@ def test_a_conversation_is_what_the_template_makes_of_it(ask, root):
     assert found["usage"] == plain["usage"]
     refusal = ask("/v1/chat/completions", {"model": "names", "messages": turns}, 400)
     assert "names/seed-0 has no chat template" in refusal["error"]["message"]
+    refusal = ask("/v1/chat/completions", {**ask_for, "messages": turns, "max_tokens": 9000, "n": 30}, 400)
+    assert "at most 262,144 tokens" in refusal["error"]["message"]
 
 
 def test_the_openai_client_completes_streams_and_reads_logarithms(server, root):

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import os
 import random
 import re
 
 import pytest
-from served import POLICY, TOKEN, asking, post
+from served import POLICY, TOKEN, asking, make_run, post
 
 from windtunnel.serve.app import create_app
 from windtunnel.serve.safety import HEADERS, LARGEST_BODY, READING, Policy, is_loopback
+from windtunnel.text.tokenizers import bytes_tokenizer
 
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 READ, POST = frozenset({"GET", "HEAD"}), frozenset({"POST"})
@@ -206,6 +208,22 @@ def test_a_name_is_never_a_path(root):
         ("POST", "/tokenize", {"headers": JSON, "content": json.dumps({"prompt": "a", "model": n})}) for n in names
     ]
     assert {answer.status_code for answer in several(root, POLICY, asked)} == {404}
+
+
+def test_a_folder_whose_name_is_not_utf8_is_a_name_like_any_other(tmp_path):
+    try:
+        make_run(tmp_path / os.fsdecode(b"n\xff"), bytes_tokenizer(end=True))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    [listed, answered] = several(
+        tmp_path,
+        POLICY,
+        [
+            ("GET", "/v1/models", {}),
+            ("POST", "/v1/completions", {"headers": JSON, "content": json.dumps({"model": "n\udcff", "prompt": "a"})}),
+        ],
+    )
+    assert listed.json()["data"][0]["id"] == answered.json()["model"] == "n\udcff"
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,13 @@ from windtunnel.serve.shelf import LAST
 TEXTS = 128
 """Texts of one request: prompts times `n`."""
 CHARACTERS = 1 << 18
-"""Characters of all prompts of a request together, or ids."""
+"""Characters of the prompts of all texts of a request together, or ids."""
 TOKENS = 16_384
 """Tokens of one text."""
+ALL_TOKENS = 1 << 18
+"""Tokens of all texts of a request together."""
+LOGARITHMS = 1 << 19
+"""Logarithms in one answer, which is held in memory until it is whole."""
 STOPS = 4
 MESSAGES = 256
 
@@ -36,8 +40,6 @@ def _prompts(given: Any) -> tuple[Prompt, ...]:
         raise ValueError(f"at most {TEXTS} prompts, given {len(prompts):,}")
     if not all(isinstance(prompt, str) or _are_ids(prompt) for prompt in prompts):
         raise ValueError("expected a text, a list of texts, a list of token ids, or a list of lists of token ids")
-    if (size := sum(map(len, prompts))) > CHARACTERS:
-        raise ValueError(f"prompts are at most {CHARACTERS:,} characters or ids together, given {size:,}")
     return tuple(prompts)
 
 
@@ -54,6 +56,13 @@ def _stops(given: Any) -> tuple[str, ...]:
     return tuple(stops)
 
 
+def _name(given: Any) -> str:
+    """As it is: a folder's name may hold half of a surrogate pair, in place of a byte that is not UTF-8."""
+    if not isinstance(given, str) or len(given) > 1024:
+        raise ValueError("expected a name of GET /v1/models")
+    return given
+
+
 def _text_of(given: Any) -> Any:
     """The text of a message that comes in parts."""
     if not isinstance(given, list) or not all(isinstance(part, dict) and part.get("type") == "text" for part in given):
@@ -67,7 +76,7 @@ class Body(Config):
     model_config = ConfigDict(extra="ignore")
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Settings that are not supported, with the values at which they ask for nothing."""
-    model: Annotated[str, Field(max_length=1024)] = LAST
+    model: Annotated[str, PlainValidator(_name)] = LAST
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +113,14 @@ class Writes(Body):
         return self.stream_options.get("include_usage") is True
 
 
+def _bounded(n_tokens: int, logprobs: int | None) -> None:
+    """Raises ValueError for an answer that would be too large."""
+    if n_tokens > ALL_TOKENS:
+        raise ValueError(f"texts times max_tokens are at most {ALL_TOKENS:,} tokens, given {n_tokens:,}")
+    if logprobs is not None and (n := n_tokens * (logprobs + 1)) > LOGARITHMS:
+        raise ValueError(f"an answer has at most {LOGARITHMS:,} logarithms, given {n:,}; ask for fewer at a time")
+
+
 PENALTIES = {"presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},)}
 
 
@@ -120,6 +137,9 @@ class Completion(Writes):
     def _not_too_many(self) -> Completion:
         if (asked := len(self.prompt) * self.n) > TEXTS:
             raise ValueError(f"prompts times n is at most {TEXTS}, given {asked}")
+        if (size := sum(map(len, self.prompt)) * self.n) > CHARACTERS:
+            raise ValueError(f"prompts times n are at most {CHARACTERS:,} characters or ids together, given {size:,}")
+        _bounded(asked * self.max_tokens + size * self.echo, self.logprobs)
         return self
 
 
@@ -148,6 +168,11 @@ class Chat(Writes):
     def n_tokens(self) -> int:
         """Tokens of the answer, at most."""
         return self.max_completion_tokens or self.max_tokens or 256
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Chat:
+        _bounded(self.n * self.n_tokens, self.top_logprobs if self.logprobs else None)
+        return self
 
 
 class Tokenize(Body):

@@ -26,9 +26,6 @@ ROWS = 16
 """Texts of one request that are written at a time."""
 BATCH = 32
 """Texts that share a pass."""
-SCORED = 1 << 26
-"""Logits of one pass over prompts whose probabilities are asked for: 256 MB."""
-
 ENDED = object()
 
 
@@ -157,10 +154,8 @@ class Worker:
                 writing.n_active += 1
                 alike.setdefault(text.key, []).append(text)
         for texts in alike.values():
-            logits = len(texts[0].ids) * texts[0].trained.run.config.model.vocab_size
-            size = min(BATCH, max(1, SCORED // logits)) if texts[0].writing.is_scored else BATCH
-            for begin in range(0, len(texts), size):
-                some = texts[begin : begin + size]
+            for begin in range(0, len(texts), BATCH):
+                some = texts[begin : begin + BATCH]
                 yield Batch(some, written(some[0].trained, tuple(some)))
 
     def _prepare(self, writing: Writing) -> None:

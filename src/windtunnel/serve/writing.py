@@ -17,14 +17,20 @@ from windtunnel.errors import ConfigError
 from windtunnel.generation.compiled import Steps
 from windtunnel.generation.decode import Finish, Reader, as_floats, forbid
 from windtunnel.generation.opening import Opening, ends_of, opening
-from windtunnel.generation.prompt import Continuation
+from windtunnel.generation.prompt import Continuation, Spelling
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import Floats, adjust, best, choose, log_softmax, uniform
+from windtunnel.models import Model
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training.run import TrainedModel
 
 CHUNK = 64
 """Positions of a prompt whose probabilities are computed in one turn: each holds a vocabulary of numbers."""
+MOST_LOGITS = 1 << 26
+"""Logits of one pass over prompts whose probabilities are asked for: 256 MB."""
+TAIL = 64
+"""Tokens of a prompt that can tell how the next one is spelled: it may be spaced by the one before, or go on with its
+bytes."""
 LONGEST_SCORED = 4096
 """Tokens of a prompt whose probabilities are asked for, where the model's context is shorter: beyond the context each
 costs a pass of its own."""
@@ -127,9 +133,12 @@ class Text:
         self.ids, request = begin.ids, writing.request
         self.n_hidden = int(begin.is_marked)
         self.seed, self.sampling = request.seed + place, request.sampling
-        self.continuation = Continuation(trained.tokenizer, begin.ids, begin.ends, request.n_tokens, request.stop)
+        tokenizer, tail = trained.tokenizer, begin.ids[-TAIL:]
+        self.continuation = Continuation(tokenizer, tail, begin.ends, request.n_tokens, request.stop)
+        self.spelling = Spelling(tokenizer)
         self.n_new, self.length, self.is_begun = 0, 0, False
         self.tokens: deque[Scored] = deque()
+        self.echoed: list[str] = []
         config = trained.run.config.model
         n_tokens = min(len(begin.ids) + request.n_tokens, config.context_length)
         self.n_bytes = 4 * (n_tokens * config.cache_elements_per_token() + config.vocab_size)
@@ -152,18 +161,31 @@ class Text:
 
     def score(self, first: int, logits_NV: Floats) -> None:
         """Note the prompt's tokens from number `first` on, given the logits before each."""
-        for id, piece, log_V in zip(
-            self.ids[first:], self.continuation.prompt[first:], log_softmax(logits_NV), strict=False
-        ):
-            self._note(id, log_V, len(piece))
+        for place, (id, log_V) in enumerate(zip(self.ids[first:], log_softmax(logits_NV), strict=False), start=first):
+            self._note(id, log_V)
+            self._echo(place)
+
+    def note_first(self) -> None:
+        """A prompt that begins without a mark: its first token has no probability."""
+        if not self.n_hidden:
+            self._note(self.ids[0], None)
+        self._echo(0)
+
+    def _echo(self, place: int) -> None:
+        piece = self.spelling.add(self.ids[place])
+        if place == len(self.ids) - 1:
+            piece += self.spelling.rest()
+        self.echoed.append(piece)
+        self.length += len(piece)
 
     def begin(self) -> None:
         """Hand on the prompt, where the client wants it back; a text of no tokens ends here."""
         self.is_begun = True
-        echoed = "".join(self.continuation.prompt) if self.writing.echo else ""
-        if not self.writing.is_scored:
-            self.length += len(echoed)
-        tokens = tuple(self.tokens)
+        if self.writing.echo and not self.writing.is_scored:
+            shown = [id for id in self.ids if id not in self.spelling.unshown]
+            self.echoed.append(self.trained.tokenizer.decode(shown))
+            self.length += len(self.echoed[0])
+        tokens, echoed = tuple(self.tokens), "".join(self.echoed)
         self.tokens.clear()
         if echoed or tokens or not self.is_alive:
             self._put(echoed, tokens)
@@ -174,18 +196,13 @@ class Text:
         id = choose(p_V, uniform(self.seed, self.n_new)) if self.sampling.temperature else int(p_V.argmax())
         self.n_new += 1
         if self.writing.logprobs is not None:
-            self._note(id, log_softmax(logits_V), 0)
+            self._note(id, log_softmax(logits_V))
         pieces = self.continuation.add(id)
         if pieces:
             self._put("".join(pieces), tuple(self._placed(pieces)))
         return id
 
-    def note_first(self) -> None:
-        """A prompt that begins without a mark: its first token has no probability."""
-        if not self.n_hidden:
-            self._note(self.ids[0], None, len(self.continuation.prompt[0]))
-
-    def _note(self, id: int, log_V: Floats | None, n_characters: int) -> None:
+    def _note(self, id: int, log_V: Floats | None) -> None:
         names, k = Names(self.trained.tokenizer), self.writing.logprobs or 0
         if log_V is None:
             self.tokens.append(Scored(names.of(id), self.length, None, None))
@@ -193,7 +210,6 @@ class Text:
             shown = best(log_V, k).tolist() if k else []
             top = {names.of(one): float(log_V[one]) for one in [*shown, *([] if id in shown else [id])]}
             self.tokens.append(Scored(names.of(id), self.length, top[names.of(id)], top if k else None))
-        self.length += n_characters
 
     def _placed(self, pieces: Sequence[str]) -> Iterator[Scored]:
         """The tokens of these pieces, each where its piece begins."""
@@ -258,21 +274,31 @@ def scored(reader: Reader, texts: Sequence[Text]) -> Generator[None, None, Float
     for text in texts:
         text.note_first()
     if model.config.is_causal and model.config.reads != "context" and length <= model.config.context_length:
-        with torch.no_grad():
-            ids_BT = torch.tensor([text.ids for text in texts], device=next(model.parameters()).device)
-            logits_BTV = model(ids_BT)
-        for text, logits_TV in zip(texts, logits_BTV, strict=True):
-            for begin in range(0, length - 1, CHUNK):
-                text.score(begin + 1, as_floats(logits_TV[begin : begin + CHUNK]))
-                yield
-        return as_floats(logits_BTV[:, -1])
+        return (yield from _scored_together(model, texts))
     last = []
     for text in texts:
         for place, logits_V in enumerate(reader.next_logits(text.ids), start=1):
             if text.writing.cancelled:
                 break
             text.score(place, logits_V[None])
-            if place % CHUNK == 0:
-                yield
+            yield
         last.append(logits_V)
     return np.stack(last)
+
+
+def _scored_together(model: Model, texts: Sequence[Text]) -> Generator[None, None, Floats]:
+    """`scored` for prompts within the context: in one pass, or several where their logits would take much memory."""
+    ids_BT = torch.tensor([text.ids for text in texts], device=next(model.parameters()).device)
+    n_rows, length = ids_BT.shape
+    size = max(1, MOST_LOGITS // (n_rows * model.config.vocab_size))
+    given = {} if length <= size else {"cache": model.new_cache(n_rows, length)}
+    for first in range(0, length, size):
+        with torch.no_grad():
+            logits_BTV = model(ids_BT[:, first : first + size], **given)
+        for text, logits_TV in zip(texts, logits_BTV, strict=True):
+            for begin in range(0, len(logits_TV), CHUNK):
+                if text.is_done:
+                    break
+                text.score(first + begin + 1, as_floats(logits_TV[begin : begin + CHUNK]))
+                yield
+    return as_floats(logits_BTV[:, -1])
