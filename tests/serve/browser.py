@@ -22,7 +22,10 @@ os.dup2(int(sys.argv[1]), 3)
 os.dup2(int(sys.argv[2]), 4)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
-PATIENCE = 30.0
+CODES = {
+    "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
+PATIENCE = 20.0
 """Seconds that anything may take."""
 
 
@@ -138,11 +141,11 @@ class Tab:
         return found["result"].get("value")
 
     def wait(self, script, seconds=PATIENCE):
-        """The value of an expression as soon as it is true."""
+        """Until an expression is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if found := self.run(script):
-                return found
+            if self.run(f"Boolean({script})"):
+                return
             time.sleep(0.05)
         text = self.run("document.body.innerText")
         raise AssertionError(f"never true: {script}; problems: {self.problems}; the page says: {text[:2000]}")
@@ -166,19 +169,9 @@ class Tab:
 
     def press(self, *keys):
         """Keys by name, such as Tab or ArrowRight, or a character each."""
-        codes = {
-            "Tab": 9,
-            "Enter": 13,
-            "Escape": 27,
-            " ": 32,
-            "ArrowLeft": 37,
-            "ArrowUp": 38,
-            "ArrowRight": 39,
-            "ArrowDown": 40,
-        }
         for key in keys:
             text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
-            about = {"key": key, "windowsVirtualKeyCode": codes.get(key, ord(key[0]) if len(key) == 1 else 0)}
+            about = {"key": key, "windowsVirtualKeyCode": CODES.get(key, ord(key[0]) if len(key) == 1 else 0)}
             self.call("Input.dispatchKeyEvent", type="keyDown", **about, **text)
             self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 

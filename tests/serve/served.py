@@ -89,6 +89,8 @@ def running(root, policy=POLICY, **settings):
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app)
-        server.should_exit = True
-        thread.join()
+        try:
+            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app)
+        finally:
+            server.should_exit = True
+            thread.join()

