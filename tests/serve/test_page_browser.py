@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import CHROMIUM, Browser
-from served import POLICY, TOKEN, make_run, running
+from served import POLICY, SIZES, TOKEN, make_run, running
 from shown import comparison, copy_run, loss, make_folder, outcome, save, write_log
 
 from patience import wait_for
@@ -24,7 +24,7 @@ from windtunnel.text.tokenizers import Tokenizer, bytes_tokenizer, characters_to
 from windtunnel.training.disk import locked
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")]
-SIZES = [(360, False), (360, True), (800, False), (800, True), (1920, False), (1920, True)]
+WINDOWS = [(360, False), (360, True), (800, False), (800, True), (1920, False), (1920, True)]
 AXE = "axe-core-4.14.1"
 PICTURES = os.environ.get("WINDTUNNEL_PICTURES")
 """A folder that the photographs are kept in; else they go with the test's."""
@@ -129,7 +129,7 @@ USES = {"runs": use_runs, "look": use_look, "comparisons": use_comparisons, "exp
 
 @pytest.mark.parametrize("view", list(USES))
 def test_each_view_fits_and_can_be_read_by_everybody(view, tab, site, axe, tmp_path):
-    for width, dark in SIZES:
+    for width, dark in WINDOWS:
         page = tab(f"{site}/#/{view}", width, dark)
         USES[view](page)
         folder = Path(PICTURES) if PICTURES else tmp_path
@@ -261,21 +261,60 @@ def test_an_experiment_is_started_and_stopped(tab, tmp_path):
         page.wait("document.querySelector('p[role=status]').innerText.endsWith('was stopped')")
 
 
-RTL, ISOLATE = "\u202e", "\u2067"
 EVIL = [
-    "<script>ran()</script>", "</script><script>ran()</script>", "<img src=x onerror=ran()>", "<svg onload=ran()>",
-    '"><img src=x onerror=ran()>', "'><svg/onload=ran()>", "<iframe srcdoc='<script>parent.ran()</script>'>",
-    "javascript:ran()", "JaVaScRiPt:ran()", "data:text/html,<script>ran()</script>", "{{ran()}}", "${ran()}",
-    "{{constructor.constructor('ran()')()}}", "<%= ran() %>", "#{ran()}", "`${ran()}`", "</textarea><script>ran()</script>",
-    "</title><script>ran()</script>", "</style><script>ran()</script>", "<math><mtext><script>ran()</script>",
-    "<details open ontoggle=ran()>", "<body onload=ran()>", "<input autofocus onfocus=ran()>", "<a href=javascript:ran()>x</a>",
-    "<object data=javascript:ran()>", "<embed src=javascript:ran()>", "<link rel=stylesheet href=javascript:ran()>",
-    "<base href=//evil.example>", "<meta http-equiv=refresh content='0;url=javascript:ran()'>", "<!--<script>ran()</script>-->",
-    "<x style=animation-name:x onanimationstart=ran()>", "&lt;script&gt;ran()&lt;/script&gt;", "\\u003cscript\\u003eran()",
-    f"{RTL}<script>ran()</script>", f"abc{RTL}def", f"{ISOLATE}<img src=x onerror=ran()>", "\u200b\u200d\ufeff", "a\u0300" * 9,
-    "__proto__", "constructor", "toString", "hasOwnProperty", "%3Cscript%3Eran()%3C/script%3E", "=ran()", "@import 'x'",
-    "'; ran(); //", '"; ran(); //', "\\'; ran(); //", "onerror=ran()", "url(javascript:ran())",
-]  # fmt: skip
+    *r"""
+<script>ran()</script>
+</script><script>ran()</script>
+<img src=x onerror=ran()>
+<svg onload=ran()>
+"><img src=x onerror=ran()>
+'><svg/onload=ran()>
+<iframe srcdoc='<script>parent.ran()</script>'>
+javascript:ran()
+JaVaScRiPt:ran()
+data:text/html,<script>ran()</script>
+{{ran()}}
+${ran()}
+{{constructor.constructor('ran()')()}}
+<%= ran() %>
+#{ran()}
+`${ran()}`
+</textarea><script>ran()</script>
+</title><script>ran()</script>
+</style><script>ran()</script>
+<math><mtext><script>ran()</script>
+<details open ontoggle=ran()>
+<body onload=ran()>
+<input autofocus onfocus=ran()>
+<a href=javascript:ran()>x</a>
+<object data=javascript:ran()>
+<embed src=javascript:ran()>
+<link rel=stylesheet href=javascript:ran()>
+<base href=//evil.example>
+<meta http-equiv=refresh content='0;url=javascript:ran()'>
+<!--<script>ran()</script>-->
+<x style=animation-name:x onanimationstart=ran()>
+&lt;script&gt;ran()&lt;/script&gt;
+\u003cscript\u003eran()
+__proto__
+constructor
+toString
+hasOwnProperty
+%3Cscript%3Eran()%3C/script%3E
+=ran()
+@import 'x'
+'; ran(); //
+"; ran(); //
+\'; ran(); //
+onerror=ran()
+url(javascript:ran())
+""".strip().splitlines(),
+    "\u202e<script>ran()</script>",
+    "abc\u202edef",
+    "\u2067<img src=x onerror=ran()>",
+    "\u200b\u200d\ufeff",
+    "a\u0300" * 9,
+]
 PAYLOADS = [*EVIL, *(f"n{place} {text}" for place, text in enumerate(EVIL))]
 WATCH = "window.ran = () => { window.hasRun = true; }"
 
@@ -292,7 +331,7 @@ def evil_tokenizer():
 def evil(tmp_path_factory):
     """Payloads as names of runs, tokens, arms, claims and titles."""
     root = tmp_path_factory.mktemp("evil")
-    first = make_run(root / "tokens", evil_tokenizer(), unit="text")
+    first = make_run(root / "tokens", evil_tokenizer(), unit="text", sizes={**SIZES, "context_length": 256})
     write_log(first, 20)
     for text in PAYLOADS:
         if "/" not in text:
@@ -306,14 +345,6 @@ def evil(tmp_path_factory):
     return root
 
 
-def watched(tab, url):
-    page = tab("data:,")
-    page.addresses.clear()
-    page.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
-    page.go(url)
-    return page
-
-
 @pytest.fixture
 def hostile(browser, evil):
     with running(evil) as server:
@@ -323,15 +354,10 @@ def hostile(browser, evil):
         assert page.run("window.hasRun") is None
         assert page.dialogs == []
         assert page.problems == []
-        assert {urlsplit(one).netloc for one in page.addresses if not one.startswith("data:")} == {
-            urlsplit(server.url).netloc
-        }
-        assert (
-            page.run(
-                "document.querySelectorAll('main :is(script, iframe, img, svg, object, embed, base, link, meta)').length"
-            )
-            == 0
-        )
+        hosts = {urlsplit(one).netloc for one in page.addresses if not one.startswith("data:")}
+        assert hosts == {urlsplit(server.url).netloc}
+        kinds = "main :is(script, iframe, img, svg, object, embed, base, link, meta)"
+        assert page.run(f"document.querySelectorAll('{kinds}').length") == 0
         page.close()
 
 
@@ -361,6 +387,7 @@ def test_prompts_and_tokens_are_texts(hostile):
         shown = page.run("[...document.querySelectorAll('.text .token')].map((one) => one.textContent).join('')")
         assert "ran()" in shown
         page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        page.wait("document.querySelector('.lens td') && document.querySelector('.heads canvas')")
     page.run(f"location.hash = '#/look?text=' + encodeURIComponent({json.dumps(PAYLOADS[1])})")
     page.wait(f"document.querySelector('#text').value === {json.dumps(PAYLOADS[1])}")
 
