@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -411,15 +410,3 @@ def test_a_report_runs_its_script_where_it_reaches_nothing(browser, evil):
         asked = f"fetch('{server.url}/page/runs').then(() => 'reached', () => 'refused')"
         assert page.run(asked) == "refused"
         page.close()
-
-
-def test_the_page_asks_for_the_first_500_runs_at_once(tab, tmp_path):
-    first = make_run(tmp_path / "run-0", characters_tokenizer("abc", end=True), made=None)
-    write_log(first, 25)
-    for number in range(1, 500):
-        copy_run(first.folder, f"run-{number}")
-    with running(tmp_path) as server:
-        page = tab(f"{server.url}/")
-        begun = time.monotonic()
-        page.wait("document.querySelectorAll('.runs tbody tr').length === 500")
-        print(f"500 runs after {time.monotonic() - begun:.2f} s")

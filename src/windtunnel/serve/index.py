@@ -23,6 +23,8 @@ FRESH = 1.0
 """Seconds for which an answer stands before the folder is looked at again."""
 PATIENCE = 0.3
 """Seconds that a question waits for runs that have not been read yet; the page asks again for the others."""
+BREATH = 0.001
+"""Seconds after each run that is read, in which the server may answer others."""
 TAIL = 1 << 14
 """Bytes of the end of a log, in which its last steps stand."""
 WATCHED = ("config.json", "record.json", "tokenizer.json", MANIFEST, METRICS)
@@ -77,6 +79,7 @@ class Index:
                 if is_new or self.known[id].stamp != stamp:
                     self.known = {**self.known, id: Known(folder, stamp, *_read(id, name, folder))}
                     self.n_unread -= is_new
+                    time.sleep(BREATH)
             self.known = {id: self.known[id] for id in folders}
             self.looked = time.monotonic()
         finally:

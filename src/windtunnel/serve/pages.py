@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import sha256
@@ -75,6 +76,7 @@ class Page:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.index, self.results, self.logs, self.job = Index(self.root), Results(self.root), Logs(), Job()
+        threading.Thread(target=self.index.refresh, daemon=True).start()  # before anybody asks
 
     def close(self) -> None:
         """Stop what was started."""
