@@ -20,10 +20,10 @@ from typing import Any
 import httpx
 from rich.console import Console
 from rich.table import Table
-
-from benchmarks.timing import report
 from tests.serve.browser import Browser, Tab
 from tests.serve.served import make_run, running
+
+from benchmarks.timing import report
 from windtunnel.serve.index import identity
 from windtunnel.text.tokenizers import characters_tokenizer
 from windtunnel.training.events import Evaluation, Step, Stopped, to_line
