@@ -29,6 +29,10 @@ def process(root, *words):
             made.kill()
 
 
+def get(url, **more):
+    return httpx.get(url, timeout=PATIENCE, **more)
+
+
 @pytest.mark.parametrize("asked_to_stop", [signal.SIGTERM, signal.SIGINT])
 def test_when_asked_to_stop_it_finishes_its_streams_and_exits_with_zero(root, asked_to_stop):
     body = {"model": "prose", "prompt": "a", "max_tokens": 400, "seed": 1, "stream": True}
@@ -50,18 +54,18 @@ def test_another_host_wants_the_token_of_every_request(root):
         assert said["token"] == "given-token (every request needs it)"
         port = said["API"].split(":")[2].removesuffix("/v1")
         url = f"http://127.0.0.1:{port}/v1/models"
-        assert httpx.get(url).status_code == 401
+        assert get(url).status_code == 401
         token = {"Authorization": "Bearer given-token"}
-        assert httpx.get(url, headers=token).status_code == 200
-        assert httpx.get(url, headers={**token, "Host": "model.example"}).status_code == 200
-        assert httpx.get(url, headers={**token, "Host": "other.example"}).status_code == 421
+        assert get(url, headers=token).status_code == 200
+        assert get(url, headers={**token, "Host": "model.example"}).status_code == 200
+        assert get(url, headers={**token, "Host": "other.example"}).status_code == 421
 
 
 def test_behind_a_proxy_the_url_has_its_prefix(root):
     with process(root, "--root-path", "/models") as (_, said):
         assert said["page"].endswith("/models/")
         direct = said["page"].removesuffix("models/")
-        assert httpx.get(f"{direct}health").json()["status"] == "ok"  # as a proxy that takes the prefix off asks
+        assert get(f"{direct}health").json()["status"] == "ok"  # as a proxy that takes the prefix off asks
 
 
 @pytest.fixture
