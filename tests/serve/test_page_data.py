@@ -19,7 +19,8 @@ from windtunnel.generation.sampling import SamplingConfig
 from windtunnel.generation.trace import trace
 from windtunnel.inspect.attention import attention
 from windtunnel.inspect.lens import lens
-from windtunnel.serve.curves import Log, series, thinned
+from windtunnel.runs.history import Log
+from windtunnel.serve.curves import series, thinned
 from windtunnel.serve.index import Index, identity
 from windtunnel.serve.safety import Policy
 from windtunnel.text.tokenizers import characters_tokenizer

@@ -64,9 +64,13 @@ class Index:
         rows = [known.row for known in list(self.known.values())]
         return {"folder": str(self.root), "groups": list(groups(rows)), "unread": self.n_unread}
 
-    def refresh(self) -> None:
-        """Look at the folder again, unless somebody does, or just did."""
-        if not self.looking.acquire(blocking=False):
+    def refresh(self, wait: bool = False) -> None:
+        """Look at the folder again, unless somebody does, or just did.
+
+        Args:
+            wait: for somebody who does.
+        """
+        if not self.looking.acquire(blocking=wait):
             return
         try:
             if time.monotonic() - self.looked < FRESH:
@@ -111,7 +115,7 @@ class Index:
     def _sound(self, id: str) -> tuple[Known, Run]:
         known = self.known.get(id)
         if known is None:
-            self.refresh()
+            self.refresh(wait=True)
             known = self.known.get(id)
         if known is None:
             raise ArtifactError(f"there is no run {id[:40]!r} in the list; look at the list again")

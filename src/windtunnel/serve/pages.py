@@ -23,8 +23,9 @@ from windtunnel.errors import ConfigError
 from windtunnel.experiments import find_experiment, listing
 from windtunnel.inspect.doctor.checks import of_history, underfitting
 from windtunnel.inspect.doctor.history import history
+from windtunnel.runs.history import Log, as_csv
 from windtunnel.serve import looking
-from windtunnel.serve.curves import Log, Logs, as_csv, series
+from windtunnel.serve.curves import Logs, series
 from windtunnel.serve.index import Index
 from windtunnel.serve.job import Job
 from windtunnel.serve.results import Results, artefact
