@@ -6,6 +6,7 @@ import io
 import json
 import math
 import time
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from windtunnel.inspect.lens import lens
 from windtunnel.runs.history import Log
 from windtunnel.serve.curves import series, thinned
 from windtunnel.serve.index import Index, identity
+from windtunnel.serve.pages import OWN, STATIC
 from windtunnel.serve.safety import Policy
 from windtunnel.text.tokenizers import characters_tokenizer
 from windtunnel.training.disk import locked
@@ -349,3 +351,15 @@ def test_many_runs_are_listed_before_all_are_read(tmp_path, monkeypatch):
     assert index.table()["unread"] >= 0
     wait_for(lambda: len(index.table()["groups"]) == 31, "reading 31 runs")
     assert open_run(first).folder == index.run(identity("a")).folder
+
+
+def test_what_is_vendored_is_as_it_was_released():
+    stated = dict(reversed(line.split()) for line in (OWN / "VENDORED").read_text().splitlines()[2:])
+    assert set(stated) == {path.name for path in OWN.iterdir() if path.name.startswith("uPlot")}
+    for name, digest in stated.items():
+        assert sha256((OWN / name).read_bytes()).hexdigest() == digest
+
+
+def test_every_file_of_the_page_is_served(page):
+    for name in STATIC:
+        assert page(f"/static/{name}").status_code == 200, name

@@ -16,7 +16,7 @@ EXAMPLES = {
     "train": ("train names --recipe tiny --seeds 4", "train mine.csv --column text=body --lr 0.003"),
     "resume": ("resume last", "resume last --steps 4000"),
     "check": ("check tiny --corpus names", "check last"),
-    "runs": ("runs --sort loss --corpus names", "runs A B --figure both.png"),
+    "runs": ("runs --sort loss --corpus names", "runs A B --figure both.png", "runs A --export tensorboard"),
     "settings": ("settings schedule", "settings lr"),
     "compare": ("compare names --vary model.norm=layer,rms --seeds 6",),
     "judge": ("judge --arm 'a=python a.py {seed}' --arm 'b=python b.py {seed}' --metric 'loss ([0-9.]+)'",),
