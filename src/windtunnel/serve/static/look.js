@@ -106,6 +106,7 @@ class Look {
       this.tree(), this.table(data),
       this.later("Attention", "page/attention", (found) => attention(found)),
       this.later("What each layer would say", "page/lens", (found) => lens(found)));
+    panel.classList.toggle("follows", text.offsetHeight > innerHeight / 2);
     this.trace = showTrace(looked, data, (index, other) => this.goOn(index, other));
   }
 
