@@ -244,6 +244,8 @@ def test_a_translator_shows_its_target_and_where_it_looked(page, root):
         ("/page/look", {"run": "RUN", "text": "ANNA"}, "'A'"),
         ("/page/again", {"run": "RUN", "text": "a", "ids": [0], "shown": [[99]], "temperature": 1}, "27"),
         ("/page/attention", {"run": "RUN", "text": "a" * 99}, "context"),
+        ("/page/attention", {"run": "MLP", "text": "a"}, "attention needs a transformer"),
+        ("/page/lens", {"run": "MLP", "text": "a"}, "the lens needs a transformer"),
         ("/page/lens", {"run": "RUN", "text": "a" * 99}, "24 tokens"),
         ("/page/experiments/start", {"name": "no-such"}, "there is no experiment"),
         ("/page/curves?runs=", None, "no run"),
@@ -251,10 +253,10 @@ def test_a_translator_shows_its_target_and_where_it_looked(page, root):
         ("/page/curves?runs=RUN&width=1e9", None, "width"),
     ],
 )
-def test_a_mistake_is_said(page, path, body, said):
-    run = identity("three/seed-0")
-    given = body and {key: run if value == "RUN" else value for key, value in body.items()}
-    answer = page(path.replace("RUN", run), given)
+def test_a_mistake_is_said(page, path, body, said, root, shown):
+    run, mlp = identity("three/seed-0"), identity("mlp")
+    given = body and {key: {"RUN": run, "MLP": mlp}.get(str(value), value) for key, value in body.items()}
+    answer = page(path.replace("RUN", run), given, root=root if mlp in (given or {}).values() else shown)
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
 

@@ -20,6 +20,7 @@ from windtunnel.generation.translate import translate
 from windtunnel.inspect.attention import attention
 from windtunnel.inspect.lens import lens
 from windtunnel.inspect.translation_attention import translation_attention
+from windtunnel.models import as_transformer
 from windtunnel.report.page import attention_data
 from windtunnel.report.tables import surprise_share, totals_line
 from windtunnel.report.translation import heads_data
@@ -40,7 +41,8 @@ class Look(Config):
     text: Text
     ids: Ids | None = None
     """The tokens that are shown, in place of the text's: those up to an alternative, and it."""
-    tokens: Annotated[int, Field(ge=0, le=1000)] = 0
+    tokens: Annotated[int, Field(ge=0, le=300)] = 0
+    """The worker makes them at a stretch, and others wait."""
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
     top_k: PositiveInt | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -112,9 +114,8 @@ def attended(trained: TrainedModel, asked: Look) -> dict[str, Any]:
         ConfigError: for a model without attention.
         DataError: for a text that is longer than the context, or has too many weights to send.
     """
-    ids = asked.opening(trained).ids
-    config = trained.run.config.model
-    n = getattr(config, "n_layers", 1) * getattr(config, "n_heads", 1) * len(ids) ** 2
+    config, ids = as_transformer(trained.model, "attention").config, asked.opening(trained).ids
+    n = config.n_layers * config.n_heads * len(ids) ** 2
     if n > MOST_WEIGHTS:
         raise DataError(
             f"the attention on {len(ids)} tokens is {n:,} weights, and at most {MOST_WEIGHTS:,} are shown; "
@@ -131,8 +132,8 @@ def guessed(trained: TrainedModel, asked: Look) -> dict[str, Any]:
         ConfigError: for a model without blocks.
         DataError: for a text that is longer than the context, or has too many logits.
     """
-    ids, config = asked.opening(trained).ids, trained.run.config.model
-    n = (getattr(config, "n_layers", 1) + 1) * len(ids) * config.vocab_size
+    config, ids = as_transformer(trained.model, "the lens").config, asked.opening(trained).ids
+    n = (config.n_layers + 1) * len(ids) * config.vocab_size
     if n > MOST_LOGITS or len(ids) > config.context_length:
         raise DataError(f"the lens shows up to {config.context_length} tokens and {MOST_LOGITS:,} logits; "
                         f"{len(ids)} tokens have {n:,}; give a shorter text")  # fmt: skip

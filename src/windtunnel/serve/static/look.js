@@ -20,7 +20,7 @@ class Look {
     this.view = view;
     this.run = h("select", { id: "run", required: true });
     this.text = h("textarea", { id: "text", rows: "3", maxlength: "20000", spellcheck: "false" });
-    const [tokens, boxTokens] = field("tokens", "tokens to add", { type: "number", min: "0", max: "1000", value: "20", required: true });
+    const [tokens, boxTokens] = field("tokens", "tokens to add", { type: "number", min: "0", max: "300", value: "20", required: true });
     const [warm, boxWarm] = field("temperature", "temperature", { type: "number", min: "0", max: "100", step: "any", value: "0.8", required: true });
     const [k, boxK] = field("topk", "top-k", { type: "number", min: "1" });
     const [p, boxP] = field("topp", "top-p", { type: "number", min: "0.001", max: "1", step: "any" });
