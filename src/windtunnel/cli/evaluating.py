@@ -44,9 +44,10 @@ def evaluate(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the loss of a run, or of all its seeds, on a split; of a classifier, judge it beside its baselines.
+    """Measure the loss of a run, or of all its seeds, on a split.
 
-    --slices is for a run that translates; of several seeds it takes the first.
+    A classifier is judged beside its baselines. --slices is for a run that translates; of several seeds it takes the
+    first.
     """
     if slices and corpus:
         raise ConfigError("--slices judges a run on its own pairs; leave --corpus out")

@@ -53,13 +53,13 @@ Columns = Annotated[
 ]
 Baseline = Annotated[str | None, typer.Option(help="The arm that the others are compared with; else the first.")]
 UntilDecided = Annotated[
-    bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate holds.")
+    bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate stays at --alpha.")
 ]
 ExecutorName = Annotated[str, typer.Option("--executor", help="local, dask, or dask=ADDRESS of a scheduler.")]
 RunsFolder = Annotated[Path | None, typer.Option("--out", help="Where runs are found and made; by default ./runs.")]
 ChangeOption = Annotated[
     str | None,
-    typer.Option("--change", metavar="FILE:FUNCTION", help="The function that the run is changed by; executed."),
+    typer.Option("--change", metavar="FILE:FUNCTION", help="A function that changes the run; it is executed."),
 ]
 
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 Parallel = Annotated[
     str | None,
-    typer.Option(metavar="ddp|fsdp", help="Share the run among the processes of torchrun: whole copies, or shards."),
+    typer.Option(
+        metavar="ddp|fsdp", help="Share the run among torchrun's processes: ddp copies the model, fsdp shards it."
+    ),
 ]
 
 
@@ -49,7 +51,7 @@ def train(
     corpus: Annotated[
         str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
     ] = "",
-    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
+    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits the corpus.")] = "auto",
     start: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +68,9 @@ def train(
     task: TaskName = None,
     freeze: Annotated[
         str | None,
-        typer.Option(metavar="all|embeddings|N|none", help="What is not trained; N is the embeddings and N layers."),
+        typer.Option(
+            metavar="all|embeddings|N|none", help="Leave these weights as they are; N: the embeddings and N layers."
+        ),
     ] = None,
     lora: Annotated[
         int | None,
@@ -75,7 +79,7 @@ def train(
     keep: Annotated[
         str | None,
         typer.Option(
-            metavar="N|best", help="Checkpoints on disk; best keeps and takes the best on dev beside the newest."
+            metavar="N|best", help="How many checkpoints to keep; best: the newest and the best on dev, which is used."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
@@ -86,7 +90,7 @@ def train(
         typer.Option(
             "--config",
             metavar="FILE",
-            help="Settings in .toml or .json, e.g. a run's config.json; options go first.",
+            help="A .toml or .json of settings, e.g. a run's config.json; options override it.",
         ),
     ] = None,
     show: Annotated[
@@ -94,8 +98,9 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a language model on a corpus, a translator on pairs, or a classifier on texts with labels.
+    """Train a language model, a translator or a classifier.
 
+    A language model learns from any corpus, a translator from pairs, a classifier from texts with labels.
     The same command again continues where it was stopped, or shows the result.
     """
     from windtunnel.runs.seeds import create_seeds
@@ -143,16 +148,17 @@ def _show(config: RunConfig, seeds: int, change: str | None, as_json: bool) -> N
 def resume(
     run: RunName,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Extend finished runs to so many steps, in a folder of their own.")
+        int | None, typer.Option(min=1, help="Extend finished runs to this many steps, in a new folder.")
     ] = None,
     parallel: Parallel = None,
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Continue stopped runs to their last step, or finished ones to a later one.
+    """Continue stopped runs, or extend finished ones.
 
-    A run that is extended stays as it is: the longer one begins with its newest checkpoint and its log, in a folder
-    named by all settings, `schedule.ends` among them.
+    A stopped run goes on to its last step, a finished one to the step that --steps names. A run that is extended
+    stays as it is: the longer one begins with its newest checkpoint and its log, in a folder named by all settings,
+    `schedule.ends` among them.
     """
     from windtunnel.runs.extend import extend_seeds
     from windtunnel.runs.seeds import find_seeds
@@ -267,14 +273,17 @@ def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
 
 def runs(
     run: Annotated[
-        list[str], typer.Argument(metavar="[RUN]...", help="Show this one in full, or how two differ.")
+        list[str], typer.Argument(metavar="[RUN]...", help="Show this run in full; of two, how they differ.")
     ] = [],  # noqa: B006
     sort: Annotated[str, typer.Option(metavar="loss|time", help="The best first, or the newest.")] = "time",
     corpus: Annotated[str | None, typer.Option(help="Only runs on this corpus.")] = None,
     figure: FigurePath = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs below ./runs, show one, or say in which settings two differ, with their curves in one figure."""
+    """List the runs below ./runs, show one, or compare settings.
+
+    Of two or more runs it says in which settings they differ; --figure draws their curves together.
+    """
     from windtunnel.report.runs import run_table, runs_table
     from windtunnel.runs.listing import describe, describe_all, listed
     from windtunnel.runs.seeds import find_run, find_runs

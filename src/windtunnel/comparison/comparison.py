@@ -41,6 +41,7 @@ class ArmResult:
     tokens, flops: of a whole run, by formula; flops_per_token: of training, forward and backward.
     tokens_per_second, seconds: medians over its runs, of training steps only, as they ran (side by side or not).
     peak_memory: bytes that training added to the process, the most of all runs; None when it was not measured.
+
     What is not known, as of a program, is NaN or None.
     """
 
