@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import Json, console, print_json
 
 corpora_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
@@ -24,7 +25,10 @@ def corpora(context: typer.Context, as_json: Json = False) -> None:
 
 @corpora_app.command()
 def get(
-    name: Annotated[str, typer.Argument(help="A corpus that has to be fetched, e.g. shakespeare.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A corpus that has to be fetched, e.g. shakespeare.", autocompletion=completing.fetched),
+    ],
 ) -> None:
     """Fetch a corpus, and check its SHA-256.
 

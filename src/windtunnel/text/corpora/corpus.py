@@ -66,6 +66,8 @@ class Corpus:
         "label"), is a line with one TAB between them; documents whose first fields are equal land in one split, or in
         the one that a field `split` names.
     judging: of a corpus of pairs, what helps to judge the answers.
+    guessed: of a table in several files the columns that were guessed, for a run to record; else None.
+    parts, weights: of a mix, its corpora, and what share of the training tokens each gives; none of another corpus.
     """
 
     name: str
@@ -77,6 +79,14 @@ class Corpus:
     fields: tuple[str, ...] = ("text",)
     truth: Truth | None = None
     judging: Judging = Judging()
+    guessed: Mapping[str, str] | None = None
+    parts: tuple[Corpus, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @property
+    def to_record(self) -> dict[str, dict[str, str]]:
+        """The settings of its text that a run records as if they had been given: the columns that were guessed."""
+        return {} if self.guessed is None else {"columns": dict(self.guessed)}
 
     def split(self, document: str) -> tuple[str, ...]:
         """The fields of a document, as many as `fields`.
