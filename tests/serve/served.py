@@ -39,7 +39,7 @@ def chat_tokenizer():
     return Tokenizer.from_json(json.dumps(data))
 
 
-def make_run(folder, tokenizer, unit="line", seed=0, kind=TransformerConfig, sizes=SIZES, **facts):
+def make_run(folder, tokenizer, unit="line", seed=0, kind=TransformerConfig, sizes=SIZES, scale=8.0, **facts):
     """A run of random weights."""
     model = parse(kind, {"vocab_size": tokenizer.vocab_size, **sizes})
     config = RunConfig(
@@ -51,7 +51,7 @@ def make_run(folder, tokenizer, unit="line", seed=0, kind=TransformerConfig, siz
         **({"task": {"kind": "translation"}} if kind is TranslatorConfig else {}),
     )
     network = build(model, seed)
-    weights = {name: tensor * (8 if tensor.dim() > 1 else 1) for name, tensor in network.state_dict().items()}
+    weights = {name: tensor * (scale if tensor.dim() > 1 else 1) for name, tensor in network.state_dict().items()}
     return create_with_weights(folder, config, weights, tokenizer, None, {"made": "random", **facts})
 
 

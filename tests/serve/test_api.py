@@ -1,16 +1,19 @@
 """The API tells the truth: its numbers are those of a forward pass, its texts those of the command line."""
 
+import asyncio
 import json
 
 import numpy as np
 import openai
 import pytest
 import torch
+from served import asking, make_run, post
 
 from windtunnel.generation.request import Request
 from windtunnel.generation.sampling import SamplingConfig, log_softmax
 from windtunnel.generation.trace import trace
 from windtunnel.serve import writing
+from windtunnel.text.tokenizers import bytes_tokenizer
 from windtunnel.training.run import load
 
 GREEDY = {"temperature": 0}
@@ -187,6 +190,22 @@ def test_what_changes_nothing_is_ignored(ask):
     more = {"best_of": 1, "user": "x", "suffix": None, "logit_bias": {}, "frequency_penalty": 0.0, "stop": None}
     body = {"model": "names", "prompt": "none", **GREEDY}
     assert ask("/v1/completions", {**body, **more})["choices"] == ask("/v1/completions", body)["choices"]
+
+
+def test_what_overflows_has_no_number(tmp_path):
+    """JSON has neither infinity nor NaN, and a client that asks is no reason to fail."""
+    make_run(tmp_path / "wild", bytes_tokenizer(end=True), scale=1e30)
+
+    async def run():
+        async with asking(tmp_path) as client:
+            body = {"prompt": "ab", "logprobs": 2, "echo": True, "max_tokens": 2}
+            chosen = await post(client, "/v1/completions", body)
+            streamed = await post(client, "/v1/completions", {**body, "stream": True})
+            return chosen, streamed
+
+    chosen, streamed = asyncio.run(run())
+    assert set(chosen.json()["choices"][0]["logprobs"]["token_logprobs"]) == {None}
+    assert streamed.text.endswith("data: [DONE]\n\n")
 
 
 def test_models_have_the_names_that_a_request_may_say(ask):

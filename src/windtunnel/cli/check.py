@@ -7,13 +7,21 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import RECIPES, Columns, Json, Set, console, print_json, settings
 
 
 def check(
-    what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help=f"{RECIPES}; or a run.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|RUN", help=f"{RECIPES}; or a run.", autocompletion=completing.recipes_and_runs),
+    ],
     corpus: Annotated[
-        str | None, typer.Option(help="For a recipe: a corpus name, file, folder or glob; by default names.")
+        str | None,
+        typer.Option(
+            help="For a recipe: a corpus name, file, folder or glob; by default names.",
+            autocompletion=completing.corpora,
+        ),
     ] = None,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006

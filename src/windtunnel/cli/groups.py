@@ -16,9 +16,17 @@ EXAMPLES = {
     "train": ("train names --recipe tiny --seeds 4", "train mine.csv --column text=body --lr 0.003"),
     "resume": ("resume last", "resume last --steps 4000"),
     "check": ("check tiny --corpus names", "check last"),
-    "runs": ("runs --sort loss --corpus names", "runs A B --figure both.png", "runs A --export tensorboard"),
+    "runs": (
+        "runs --sort loss --corpus names",
+        "runs --watch",
+        "runs A B --figure both.png",
+        "runs A --export tensorboard",
+    ),  # fmt: skip
     "settings": ("settings schedule", "settings lr"),
-    "compare": ("compare names --vary model.norm=layer,rms --seeds 6",),
+    "compare": (
+        "compare names --vary model.norm=layer,rms --seeds 6",
+        "compare a.txt:0.7,b.txt:0.3 --vary 'corpus=a.txt:0.7,b.txt:0.3;a.txt:0.5,b.txt:0.5'",
+    ),
     "judge": ("judge --arm 'a=python a.py {seed}' --arm 'b=python b.py {seed}' --metric 'loss ([0-9.]+)'",),
     "evaluate": ("evaluate last --split test",),
     "scale": ("scale names --minutes 60 --hold-out",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import (
     RECIPES,
     ChangeOption,
@@ -198,7 +199,7 @@ def _judge_ablations(run: str, text: str, sites: dict[str, str], as_json: bool) 
 
 
 def cost(
-    recipe: Annotated[str, typer.Argument(help=f"{RECIPES}; or a run.")],
+    recipe: Annotated[str, typer.Argument(help=f"{RECIPES}; or a run.", autocompletion=completing.recipes_and_runs)],
     corpus: Annotated[str | None, typer.Option(help="Take the vocabulary of this corpus; else GPT-2's 50,257.")] = None,
     set: Set = [],  # noqa: B006
     as_json: Json = False,

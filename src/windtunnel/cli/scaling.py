@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import RECIPES, Columns, ExecutorName, Json, Set, console, given_options, print_json
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def scale(
     context: typer.Context,
     what: Annotated[
         str,
-        typer.Argument(metavar="CORPUS|FOLDER|fit", help="A corpus, the folder of a study, or `fit` and points."),
+        typer.Argument(
+            metavar="CORPUS|FOLDER|fit",
+            help="A corpus, the folder of a study, or `fit` and points.",
+            autocompletion=completing.corpora,
+        ),
     ],
     points: Annotated[
         Path | None,
@@ -59,7 +64,10 @@ def scale(
     minutes: Annotated[
         float, typer.Option(help="Minutes that all runs of a study may take; they decide its budgets.")
     ] = 30,
-    recipe: Annotated[str, typer.Option(help=f"The recipe whose sizes a study changes: {RECIPES}.")] = "small",
+    recipe: Annotated[
+        str,
+        typer.Option(help=f"The recipe whose sizes a study changes: {RECIPES}.", autocompletion=completing.recipes),
+    ] = "small",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds at the two lowest budgets; the others have one.")] = 3,
     budgets: Annotated[int, typer.Option(min=3, help="How many budgets, a factor of sqrt(10) apart.")] = 4,
     set: Set = [],  # noqa: B006

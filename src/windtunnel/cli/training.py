@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import (
-    RECIPES,
+    CORPUS_HELP,
     BatchSize,
     ChangeOption,
     Columns,
     FigurePath,
     Json,
     Rate,
+    RecipeName,
     RunName,
     SeedNumber,
     Set,
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from windtunnel.training.run import Run
     from windtunnel.training.run_config import RunConfig
 
+NO_RUNS = "no runs below ./runs yet; train one: windtunnel train names"
 Parallel = Annotated[
     str | None,
     typer.Option(
@@ -48,14 +53,15 @@ Parallel = Annotated[
 
 
 def train(
-    corpus: Annotated[
-        str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
-    ] = "",
-    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits the corpus.")] = "auto",
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP, autocompletion=completing.corpora)] = "",
+    recipe: RecipeName = "auto",
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN", help="Begin with the weights and settings of a run, or of a name of `models`."
+            "--from",
+            metavar="RUN",
+            help="Begin with the weights and settings of a run, or of a name of `models`.",
+            autocompletion=completing.runs,
         ),
     ] = None,
     set: Set = [],  # noqa: B006
@@ -273,10 +279,18 @@ def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
 
 def runs(
     run: Annotated[
-        list[str], typer.Argument(metavar="[RUN]...", help="Show this run in full; of two, how they differ.")
+        list[str],
+        typer.Argument(
+            metavar="[RUN]...",
+            autocompletion=completing.runs,
+            help="Show this run in full; of two, how they differ.",
+        ),
     ] = [],  # noqa: B006
     sort: Annotated[str, typer.Option(metavar="loss|time", help="The best first, or the newest.")] = "time",
-    corpus: Annotated[str | None, typer.Option(help="Only runs on this corpus.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Only runs on this corpus.", autocompletion=completing.corpora)
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the list as it changes, until Ctrl-C.")] = False,
     figure: FigurePath = None,
     export: Annotated[
         str | None, typer.Option(metavar="tensorboard|csv|json", help="Give the history in this form.")
@@ -298,6 +312,9 @@ def runs(
     from windtunnel.runs.listing import describe, describe_all, listed
     from windtunnel.runs.seeds import find_run, find_runs
 
+    if watch:
+        _watch(run, sort, corpus, figure, as_json)
+        return
     if len(run) > 1 or figure:
         _differ(run, figure, as_json)
         return
@@ -305,7 +322,7 @@ def runs(
     if as_json:
         print_json(found[0] if run else found)
     elif not found:
-        console().print("no runs below ./runs yet; train one: windtunnel train names")
+        console().print(NO_RUNS)
     else:
         console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
         for damaged in (entry for entry in found if entry["state"] == "damaged"):
@@ -328,6 +345,28 @@ def _export(names: list[str], form: str | None, out: Path | None) -> None:
     else:
         for path in made:
             console().print(f"written: {path}", soft_wrap=True)
+
+
+def _watch(run: list[str], sort: str, corpus: str | None, figure: Path | None, as_json: bool) -> None:
+    """Draw the list again whenever it changes; Ctrl-C leaves the last one."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from windtunnel.report.runs import runs_table
+    from windtunnel.runs.listing import listed
+    from windtunnel.runs.watching import watch_runs
+
+    others = {"RUN": bool(run), "--figure": figure is not None, "--json": as_json}
+    if given := [name for name, there in others.items() if there]:
+        raise ConfigError(f"--watch shows the list of runs as it changes, and nothing else; leave {given[0]} out")
+    if not sys.stdout.isatty():
+        raise ConfigError("--watch draws on a terminal, and stdout is none; leave it out, or give --json instead")
+    listed([], sort)
+    out = console(stderr=False)
+    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+        for found in watch_runs():
+            chosen = listed(found, sort, corpus)
+            live.update(runs_table(chosen) if chosen else Text(NO_RUNS), refresh=True)
 
 
 def _differ(names: list[str], figure: Path | None, as_json: bool) -> None:

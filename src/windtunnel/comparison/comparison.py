@@ -98,10 +98,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the dev split's pairs, by what their sources are: the arms' scores on them, and the judgements.
+    """Some of the dev split's pairs, by what their sources are, or of a mix the units of one corpus: scores of the arms
+    on them, and the judgements.
 
-    n: the pairs. scores: of each arm, as in `ArmResult`. margin: in the comparison's unit, the same share of the
-        baseline's score on these pairs.
+    n: the pairs, or units. scores: of each arm, as in `ArmResult`. margin: in the comparison's unit, the same share of
+        the baseline's score on these pairs.
     judgements: their levels are corrected for all slices and arms together; none where there are too few pairs.
     """
 
@@ -124,7 +125,8 @@ class Comparison:
     metric: what the verdicts are of, in this unit: the task's first, or where arms have other tokenizers one that does
         not count tokens. margin: in this unit. pairing: what the arms share, in sentences. notes: what to bear in mind.
     n_documents, n_tokens: of the dev split on which all runs were judged; 0 of programs, which may read anything.
-    slices: where they were asked for.
+    slices: where they were asked for, and of mixes: their corpora. slices_of: what they are of, pairs or documents
+        (blocks of running text are documents here).
     """
 
     corpus: str
@@ -141,6 +143,7 @@ class Comparison:
     signature: str
     folder: str
     slices: tuple[Slice, ...] = ()
+    slices_of: Literal["pairs", "documents"] = "pairs"
 
     @property
     def baseline(self) -> ArmResult:

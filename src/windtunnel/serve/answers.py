@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
@@ -109,7 +110,7 @@ class ChatForm(Form):
 
 
 def _in_chat(token: Scored) -> Answer:
-    top = sorted((token.top or {}).items(), key=lambda one: -one[1])
+    top = sorted((token.top or {}).items(), key=lambda one: -math.inf if one[1] is None else one[1], reverse=True)
     return {**_named(token.text, token.logprob), "top_logprobs": [_named(*one) for one in top]}
 
 

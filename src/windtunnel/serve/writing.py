@@ -6,6 +6,7 @@ rounding only.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,8 +46,8 @@ class Scored:
     offset: int
     """Where its text begins in the answer, in characters."""
     logprob: float | None
-    """Its natural logarithm; None of a first token, which has nothing before it."""
-    top: dict[str, float] | None
+    """Its natural logarithm; None of a first token, which has nothing before it, and of what overflowed."""
+    top: dict[str, float | None] | None
     """The most probable tokens of the position, and this one."""
 
 
@@ -81,7 +82,7 @@ class Writing:
     n: int = 1
     echo: bool = False
     logprobs: int | None = None
-    put: Put = print
+    put: Put = field(default=lambda _: None)
     cancelled: bool = False
     n_prompt: int = 0
     """Tokens of all prompts, once the first piece has come."""
@@ -208,7 +209,7 @@ class Text:
             self.tokens.append(Scored(names.of(id), self.length, None, None))
         else:
             shown = best(log_V, k).tolist() if k else []
-            top = {names.of(one): float(log_V[one]) for one in [*shown, *([] if id in shown else [id])]}
+            top = {names.of(one): finite(log_V[one]) for one in [*shown, *([] if id in shown else [id])]}
             self.tokens.append(Scored(names.of(id), self.length, top[names.of(id)], top if k else None))
 
     def _placed(self, pieces: Sequence[str]) -> Iterator[Scored]:
@@ -237,6 +238,11 @@ class Names:
         if "\ufffd" in text:
             text = f"bytes:{tokenizer.token(id)}"
         return text if text and self.ids.setdefault(text, id) == id else f"token_id:{id}"
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON has it, which knows neither infinity nor NaN."""
+    return float(value) if math.isfinite(value) else None
 
 
 def written(trained: TrainedModel, texts: Sequence[Text]) -> Iterator[None]:

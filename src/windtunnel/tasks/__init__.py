@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from windtunnel.config import any_of
 from windtunnel.tasks.classification import Classification, ClassificationConfig
 from windtunnel.tasks.language import Language, LanguageConfig
+from windtunnel.tasks.mixed_language import MixedLanguage
 from windtunnel.tasks.task import ACCURACY, BITS_PER_BYTE, EXACT_MATCH, LOSS, METRICS, Metric, Task, TaskConfig
 from windtunnel.tasks.translation import Translation, TranslationConfig
 
@@ -24,6 +25,6 @@ else:
 
 __all__ = [
     "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "TASKS", "AnyTaskConfig", "Classification",
-    "ClassificationConfig", "Language", "LanguageConfig", "Metric", "Task", "TaskConfig", "Translation",
-    "TranslationConfig",
+    "ClassificationConfig", "Language", "LanguageConfig", "Metric", "MixedLanguage", "Task", "TaskConfig",
+    "Translation", "TranslationConfig",
 ]  # fmt: skip
