@@ -21,7 +21,7 @@ EXAMPLES = {
         "runs --watch",
         "runs A B --figure both.png",
         "runs A --export tensorboard",
-    ),  # fmt: skip
+    ),
     "settings": ("settings schedule", "settings lr"),
     "compare": (
         "compare names --vary model.norm=layer,rms --seeds 6",
