@@ -48,6 +48,9 @@ def save(folder, name, data, page="<h1>report</h1>"):
     (folder / "report.html").write_text(page)
 
 
+DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect width="40" height="20"/></svg>'
+
+
 def make_folder(root):
     """three/seed-0 to 2 and prose have histories; hurt is damaged; compare-one and experiments/coin are judged."""
     letters = characters_tokenizer("abcdefghijklmnopqrstuvwxyz", end=True)
@@ -57,6 +60,7 @@ def make_folder(root):
     hurt = make_run(root / "hurt", letters)
     (hurt.folder / "config.json").write_text("{}")
     save(root / "compare-one", "comparison.json", comparison())
+    (root / "compare-one/comparison.svg").write_text(DRAWING)
     save(root / "experiments/coin", "outcome.json", outcome())
     return root
 

@@ -117,6 +117,7 @@ def use_look(page):
 def use_comparisons(page):
     page.wait("document.querySelector('.verdict.better')")
     page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.wait("document.querySelector('.figures img').naturalWidth === 40")
 
 
 def use_experiments(page):
@@ -195,7 +196,7 @@ def test_a_run_that_is_trained_moves_under_ones_eyes(tab, tmp_path):
     with running(tmp_path) as server, locked(run.folder):
         page = tab(f"{server.url}/#/runs?s={identity('moves')}")
         page.wait("document.querySelector('.runs tbody')?.innerText.includes('10/0')")
-        assert "training" in page.run("document.querySelector('.runs tbody').innerText")
+        page.wait("document.querySelector('.runs tbody').innerText.includes('training')")
         page.run("document.querySelector('.runs tbody input').focus()")
         write_log(run, 30, steps=40, end=False)
         page.wait("document.querySelector('.runs tbody').innerText.includes('30/0')")

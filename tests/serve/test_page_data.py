@@ -267,7 +267,7 @@ def test_results_are_listed_with_their_files(page):
         {"word": "better", "sentence": "arm against base: better: -0.1 [-0.2, -0.05]"}
     ]
     assert found["experiments/coin"]["claims"][0]["verdict"] == "holds"
-    assert found["compare-one"]["files"] == ["comparison.json", "report.html"]
+    assert found["compare-one"]["files"] == ["comparison.json", "comparison.svg", "report.html"]
 
 
 def test_a_result_that_cannot_be_read_is_named(tmp_path, page):

@@ -110,9 +110,12 @@ export async function download(path, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
+const place = (id, entry) => `page/artefact/${encodeURIComponent(id)}/${encodeURIComponent(entry)}`;
+export const artefact = (id, entry) => address(place(id, entry));
+
 // A file of a run or a result: a link where the browser may ask for it by itself, else a download.
 export function file(id, entry, text = entry) {
-  const path = `page/artefact/${encodeURIComponent(id)}/${encodeURIComponent(entry)}`;
+  const path = place(id, entry);
   if (isLocal) return h("a", { href: address(path), target: "_blank", rel: "noopener noreferrer" }, own(text));
   return h("button", { type: "button", class: "link", onclick: () => download(path, entry).catch(complain) }, own(text));
 }

@@ -1,5 +1,5 @@
 // What was compared and what experiments found; one experiment at a time is started and stopped here.
-import { complain, file, get, h, option, own, poll, post, say } from "./html.js";
+import { artefact, complain, file, get, h, isLocal, option, own, poll, post, say } from "./html.js";
 
 const WORDS = { better: "better", worse: "worse", "no difference that matters": "same", undecided: "undecided",
   holds: "holds", "does not hold": "not" };
@@ -8,9 +8,16 @@ const VERDICT = /^(holds|does not hold|undecided): /;
 const files = (one) => h("p", { class: "files" }, one.files.includes("report.html") && [file(one.id, "report.html", "the whole report"), " · "],
   one.files.filter((name) => name !== "report.html").map((name) => [file(one.id, name), " "]));
 
+// A picture is asked for when it is opened, and only where the browser may ask by itself.
+const figures = (one) => {
+  const drawn = isLocal ? one.files.filter((name) => name.endsWith(".svg")) : [];
+  return drawn.length > 0 && h("details", { class: "figures" }, h("summary", {}, drawn.length > 1 ? `${drawn.length} figures` : "figure"),
+    drawn.map((name) => h("img", { src: artefact(one.id, name), alt: `${name.replace(/\.svg$/, "")}: the report has its numbers`, loading: "lazy" })));
+};
+
 const about = (one, ...inside) => h("article", { class: "result" },
   h("h2", {}, own(one.title ?? one.name), one.quick && h("small", {}, " quick")), h("p", { class: "quiet" }, own(one.name)),
-  one.damaged ? h("p", { class: "problem" }, one.damaged) : inside, files(one),
+  one.damaged ? h("p", { class: "problem" }, one.damaged) : inside, figures(one), files(one),
   one.signature && h("details", {}, h("summary", {}, "signature"), h("pre", {}, one.signature)));
 
 const comparison = (one) => about(one, one.verdicts
