@@ -81,6 +81,7 @@ ELSEWHERE = {
     "ideas": "tests/cli/test_change_command.py",
     "judge": "tests/test_judge_page.py",
     "library": "tests/test_library.py",
+    "serve#Ask it": "tests/serve/test_doc.py",
     "pretrained#lm-eval": "tests/interop/test_lm_eval.py",
 }
 """What another file runs."""

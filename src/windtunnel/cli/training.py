@@ -295,12 +295,22 @@ def runs(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the list as it changes, until Ctrl-C.")] = False,
     figure: FigurePath = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="tensorboard|csv|json", help="Give the history in this form.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of --export, for tensorboard a folder; else printed, or ./tensorboard.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the runs below ./runs, show one, or compare settings.
 
-    Of two or more runs it says in which settings they differ; --figure draws their curves together.
+    Of two or more runs it says in which settings they differ; --figure draws their curves together. --export gives the
+    losses of each step and evaluation, of all seeds where a folder of several is named.
     """
+    if export is not None or out is not None:
+        _export(run, export, out)
+        return
     from windtunnel.report.runs import run_table, runs_table
     from windtunnel.runs.listing import describe, describe_all, listed
     from windtunnel.runs.seeds import find_run, find_runs
@@ -320,6 +330,24 @@ def runs(
         console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
         for damaged in (entry for entry in found if entry["state"] == "damaged"):
             console().print(damaged["message"], soft_wrap=True)
+
+
+def _export(names: list[str], form: str | None, out: Path | None) -> None:
+    """The history of runs as other trackers read it."""
+    from windtunnel.report.tracking import export_history
+    from windtunnel.runs.seeds import find_seeds
+    from windtunnel.training.run import open_run
+
+    if form is None or not names:
+        given = "--out has no --export" if form is None else "--export names no run"
+        raise ConfigError(f"{given}; give both: windtunnel runs RUN --export csv --out FILE")
+    folders = dict.fromkeys(folder for name in names for folder in find_seeds(name))
+    made = export_history([open_run(folder) for folder in folders], form, out)
+    if isinstance(made, str):
+        print_text(made, end="")
+    else:
+        for path in made:
+            console().print(f"written: {path}", soft_wrap=True)
 
 
 def _watch(run: list[str], sort: str, corpus: str | None, figure: Path | None, as_json: bool) -> None:
