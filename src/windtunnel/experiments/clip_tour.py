@@ -81,10 +81,11 @@ def _eight(at: Setting, held: Held) -> Findings:
 def _matrix(held: Held, places: Ints, cosines: Floats) -> Panel:
     """The cosines of captions (rows) and pictures, which stand above their columns."""
     side = len(places)
-    plain = heat(cosines, [""] * side, [_short(held.texts[i]) for i in places], "cosine", float(cosines.max()))
+    plain = heat(cosines, [""] * side, [_short(held.texts[i]) for i in places], "cosine")
 
     def panel(axes: Axes) -> None:
         plain(axes)
+        axes.collections[0].set_clim(0, float(cosines.max()))
         for column, place in enumerate(places.tolist()):
             axes.imshow(held.draw(place), extent=(column - 0.45, column + 0.45, -0.6, -1.5))
         axes.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -1.6), title=f"cosines; pictures: {held.credit}")

@@ -186,10 +186,9 @@ def heat(
     labels: Sequence[str],
     rows: Sequence[str] | None = None,
     label: str = "share",
-    most: float = 1.0,
     **settings: Any,
 ) -> Panel:
-    """A matrix of numbers from 0 to `most`, below which all have one colour; rows from top to bottom.
+    """A matrix of numbers from 0 to 1, below which all have one colour; rows from top to bottom.
 
     Args:
         labels: of the columns, and of the rows where they have no others.
@@ -200,7 +199,7 @@ def heat(
     def panel(axes: Axes) -> None:
         values, below = np.asarray(matrix), labels if rows is None else rows
         across, down = (np.arange(len(names) + 1) - 0.5 for names in (labels, below))
-        image = axes.pcolormesh(across, down, values, cmap="cividis", vmin=0, vmax=most)
+        image = axes.pcolormesh(across, down, values, cmap="cividis", vmin=0, vmax=1)
         if rows is not None:
             _scale(axes, image, label)
         for (i, j), value in np.ndenumerate(values) if rows is None else ():
