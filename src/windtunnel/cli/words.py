@@ -18,8 +18,8 @@ EXPERIMENTS = """
     larger-corpus sentiment-head gpt2-report training-on-many-devices tensor-shapes seed-42 attention-by-hand
     descent learning-rate weight-decay-groups gpt2-source gpt2-positions gpt2-kv-heads gpt2-windows makemore-ladder
     initial-loss direct-connections zero-init quick-recipe fold-batch-norm recurrent-gradients
-    attention-as-convolution attention-pieces translation-grid translate-sentence verbal-arithmetic decoder-only
-    published-isoflop isoflop-translators
+    attention-as-convolution attention-pieces translation-grid translate-sentence verbal-arithmetic clip-tour
+    caption-hunt decoder-only published-isoflop isoflop-translators
 """
 ROWS = """
     000-Q1 E1 000-Q2 E2 000-Q3 E3 000-Q4 E4 000-Q5 001-1.2.1 001-1.2.2 001-1.2.3 001-1.2.4 001-1.2.5 001-1.2.6
@@ -28,7 +28,8 @@ ROWS = """
     002-3.1 002-3.2 E16 E18 002-4 E17 002-5.1 002-5.2 E35 000-T1 E5 000-T2a 000-T2b 000-T2c 003-1.E01 E19 003-1.E02
     E20 003-1.E03 E21 003-2.E01 E23 time-to-loss 003-2.E02 E22 E24 004-1.1.1 004-1.1.2 004-1.2.1 E25 004-1.3.1
     004-1.3.2 E26 E27 004-2.1.1 004-2.1.2 004-2.1.3 004-2.1.4 E28 E29 004-2.1.v 004-3.1 004-3.2 004-3.3 004-3.4
-    004-3.5 E33 004-2.2.1 004-2.2.2 004-2.2.3 E30 004-2.3.p E31 004-2.3.1 004-2.3.2 004-2.3.3 004-2.3.4 E32
+    004-3.5 E33 004-4.1 004-4.2 004-2.2.1 004-2.2.2 004-2.2.3 E30 004-2.3.p E31 004-2.3.1 004-2.3.2 004-2.3.3
+    004-2.3.4 E32
 """
 SETTINGS = """
     corpus text.unit text.tokenizer text.vocab_size text.dev_fraction text.test_fraction text.shuffle_seed
@@ -47,14 +48,14 @@ SETTINGS = """
     model.pooler model.picture.kind model.picture.size model.picture.patch model.picture.patch_bias
     model.picture.pool model.picture.mean model.picture.deviation model.picture.trunk model.picture.widths
     model.picture.depth model.picture.dropout model.picture.pretrained model.picture.net model.picture.hidden
-    model.caption.kind model.caption.pool model.caption.trunk model.caption.vocab_size model.caption.d_model
-    model.caption.dropout model.caption.net model.caption.hidden model.d_shared model.scale model.least_scale
-    model.most_scale optimizer.name optimizer.lr optimizer.matrix_lr optimizer.beta_1 optimizer.beta_2
-    optimizer.epsilon optimizer.momentum optimizer.weight_decay optimizer.decay_vectors optimizer.trunk_factor
-    optimizer.layer_decay schedule.curve schedule.warmup schedule.final_fraction schedule.drops schedule.ends
-    train.steps train.batch_size train.n_examples train.grad_accumulation train.clip train.precision train.compile
-    train.recompute train.threads train.eval_every train.eval_tokens train.save_every train.keep train.choose
-    train.freeze train.sample_tokens train.explode seed task.kind task.class_weights task.label_smoothing
-    task.augment.shift task.augment.scale task.augment.rotate task.augment.colour task.augment.flip start generator
-    lora.rank lora.alpha lora.targets change
+    model.picture.centres model.caption.kind model.caption.pool model.caption.trunk model.caption.vocab_size
+    model.caption.d_model model.caption.dropout model.caption.net model.caption.hidden model.d_shared model.scale
+    model.least_scale model.most_scale optimizer.name optimizer.lr optimizer.matrix_lr optimizer.beta_1
+    optimizer.beta_2 optimizer.epsilon optimizer.momentum optimizer.weight_decay optimizer.decay_vectors
+    optimizer.trunk_factor optimizer.layer_decay schedule.curve schedule.warmup schedule.final_fraction
+    schedule.drops schedule.ends train.steps train.batch_size train.n_examples train.grad_accumulation train.clip
+    train.precision train.compile train.recompute train.threads train.eval_every train.eval_tokens train.save_every
+    train.keep train.choose train.freeze train.sample_tokens train.explode seed task.kind task.class_weights
+    task.label_smoothing task.augment.shift task.augment.scale task.augment.rotate task.augment.colour
+    task.augment.flip start generator lora.rank lora.alpha lora.targets change
 """
