@@ -65,8 +65,9 @@ class TextConfig(Config):
     together)."""
     columns: dict[str, str] | None = None
     """Of a .tsv, .csv, .jsonl or .parquet file the column of each field, where they have other names than the fields:
-    {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}; {"text": "body"} alone makes each row a
-    document. A third field, split, is the column that says train, dev or test of each labelled text."""
+    {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}, {"picture": "file", "caption": "title"};
+    {"text": "body"} alone makes each row a document. A third field, split, is the column that says train, dev or test
+    of each labelled text or caption; pictures of one group, a further field of captions, stay together."""
 
     @model_validator(mode="after")
     def _leave_some(self) -> Self:

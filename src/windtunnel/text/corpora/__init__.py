@@ -65,17 +65,24 @@ def truth_of(name_or_path: str, unit: Unit | Literal["auto"]) -> Truth | None:
 
 
 def listing() -> list[dict[str, str]]:
-    """Every corpus that has a name, with its size in characters, licence and origin."""
+    """Every corpus that has a name, with its size in characters or pictures, licence and origin."""
     return [_listed(make()) for make in CORPORA.values()]
 
 
 def _listed(corpus: Corpus) -> dict[str, str]:
     try:
-        size = f"{sum(len(piece) for piece in corpus.read()) / 1e6:.2f} M characters"
+        size = _size(corpus)
     except DataError:
         size = f"not fetched yet: windtunnel corpora get {corpus.name}"
     facts = {"unit": corpus.unit, "size": size, "licence": corpus.licence}
     return {"name": corpus.name, **facts, "description": corpus.description, "origin": corpus.origin}
+
+
+def _size(corpus: Corpus) -> str:
+    if corpus.pictures is None:
+        return f"{sum(len(piece) for piece in corpus.read()) / 1e6:.2f} M characters"
+    names = [document.partition("\t")[0] for document in corpus.read()]
+    return f"{len({*names}):,} pictures, {len(names):,} captions"
 
 
 def _named(name: str, unit: Unit | Literal["auto"]) -> Corpus:

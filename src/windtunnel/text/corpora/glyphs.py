@@ -17,6 +17,7 @@ MARGIN = 0.04
 """White on each side of a picture, as a share of it."""
 SHARP = 192
 """Pixels: a glyph is drawn at this size, or at 5/4 of the picture's where that is more, and then reduced."""
+CURE = "use a font that has this character"
 JOINERS = {0x200D, 0xFE0F}
 USUAL, WIDE = "😀", 1.5
 """An emoji of the usual width, and from which multiple of it on characters are drawn side by side, not as one."""
@@ -37,13 +38,10 @@ class Glyphs:
             DataError: the font cannot be read or draws nothing, or Pillow cannot join characters to one glyph.
         """
         font = _font(self.path, self.strike or max(SHARP, size + size // 4))
-        width, height = (math.ceil(font.getbbox(name)[2] + font.size / 2), math.ceil(2 * font.size))
-        page = Image.new("RGB", (width, height), "white")
-        start = (font.size / 4, font.size / 2)
-        ImageDraw.Draw(page).text(start, name, fill="black", font=font, embedded_color=True)
+        page = _page(font, name, self.path)
         box = page.convert("L").point(lambda value: 255 * (value < 255)).getbbox()
         if box is None:
-            raise DataError(f"{self.path} draws nothing for {name!r}; use a font that has this character")
+            raise DataError(f"{self.path} draws nothing for {name!r}; {CURE}")
         left, top, right, bottom = box
         side = round(max(right - left, bottom - top) / (1 - 2 * MARGIN))
         square = Image.new("RGB", (side, side), "white")
@@ -62,6 +60,18 @@ class Glyphs:
             raise DataError(f"{self.path}: cannot be read ({error.strerror})") from None
         font = _file_sha256(self.path, stamp.st_size, stamp.st_mtime_ns)
         return hashlib.sha256(f"{font} {name}".encode()).hexdigest()
+
+
+def _page(font: ImageFont.FreeTypeFont, name: str, path: Path) -> Image.Image:
+    """The glyph in the middle of a white page; Pillow's refusal of a text that is all joiners is a DataError."""
+    try:
+        width = math.ceil(font.getbbox(name)[2] + font.size / 2)
+        page = Image.new("RGB", (width, math.ceil(2 * font.size)), "white")
+        start = (font.size / 4, font.size / 2)
+        ImageDraw.Draw(page).text(start, name, fill="black", font=font, embedded_color=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot draw {name!r} ({error}); {CURE}") from None
+    return page
 
 
 @lru_cache(maxsize=8)
