@@ -1,6 +1,7 @@
 """Claim: most of a training step of GPT-2's size is matrix products, which every rival computes with the same library.
 
-    python -m benchmarks.step_profile [--shapes 4x128 6x384 124M] [--threads N] [--repeats N]
+    python -m benchmarks.step_profile [--shapes 4x128 6x384 124M] [--batch-size N] [--precision fp32]
+                                     [--threads N] [--repeats N]
 
 torch's profiler over compiled steps of the shapes of `benchmarks.training_speed`: milliseconds by what was computed. It
 makes each call some microseconds longer, so the rest, which is calls more than work, is less than shown.
@@ -20,8 +21,9 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import report
-from benchmarks.training_speed import CASES, our_rival, tokens_of
+from benchmarks.training_speed import CASES, Case, cases_of, our_rival, tokens_of
 from windtunnel.training import machine
+from windtunnel.training.machine import DTYPES
 
 CLAIM = "of a step of 124M parameters, products with weights are more than half"
 KINDS = {
@@ -41,8 +43,8 @@ def kind_of(name: str) -> str:
     return next((kind for kind, names in KINDS.items() if bare.startswith(names)), "rest")
 
 
-def measure(shape: str, repeats: int) -> list[dict[str, Any]]:
-    step = our_rival(CASES[shape], True, *tokens_of(CASES[shape]))
+def measure(case: Case, repeats: int) -> list[dict[str, Any]]:
+    step = our_rival(case, True, *tokens_of(case))
     for _ in range(3):
         step()
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -52,7 +54,7 @@ def measure(shape: str, repeats: int) -> list[dict[str, Any]]:
     for event in profiled.key_averages():
         spent[kind_of(event.key)] += event.self_cpu_time_total / 1e3 / repeats
     return [
-        {"case": str(CASES[shape]), "what": kind, "milliseconds": spent[kind], "share": spent[kind] / spent.total()}
+        {"case": str(case), "what": kind, "milliseconds": spent[kind], "share": spent[kind] / spent.total()}
         for kind in (*KINDS, "rest")
     ]
 
@@ -60,12 +62,14 @@ def measure(shape: str, repeats: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--batch-size", type=int, help="another than the shape's own")
+    parser.add_argument("--precision", choices=list(DTYPES), help="another than train.precision=auto picks")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     machine.keep_memory()
-    results = [row for shape in given.shapes for row in measure(shape, given.repeats)]
+    results = [row for case in cases_of(given).values() for row in measure(case, given.repeats)]
     shown = Table("model, batch x context", "what", "ms", "share", title="a compiled training step")
     for row in results:
         shown.add_row(row["case"], row["what"], f"{row['milliseconds']:.1f}", f"{row['share']:.0%}")

@@ -15,9 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
+
+FEWEST = 3
+"""So many turns are taken however long they last."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,22 @@ class Ratio:
     method: str
 
 
-def alternate(rivals: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Seconds of each call; each turn calls every rival once, and every other turn in reverse order."""
+def alternate(
+    rivals: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warmup: int = 2,
+    until: float = math.inf,
+    fewest: int = FEWEST,
+) -> dict[str, list[float]]:
+    """Seconds of each call; each turn calls every rival once, and every other turn in reverse order.
+
+    Args:
+        until: no turn begins after this moment (`time.perf_counter`), but the `fewest` first ones.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in range(warmup + repeats):
+        if turn >= warmup + fewest and time.perf_counter() > until:
+            break
         order = list(rivals) if turn % 2 == 0 else list(rivals)[::-1]
         for name in order:
             begin = time.perf_counter()
@@ -65,16 +81,25 @@ class Apart:
 
     Args:
         python: that of another environment, where a rival lives in one.
+        wait: whether to wait until it is ready; else the first look at its `greeting` does, so that several get ready
+            at once.
     """
 
-    def __init__(self, module: str, *words: str, python: str = sys.executable) -> None:
+    def __init__(self, module: str, *words: str, python: str = sys.executable, wait: bool = True) -> None:
         self.process = subprocess.Popen(
             [python, "-m", f"benchmarks.{module}", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.greeting = self._answer()
+        if wait:
+            self.greeting  # noqa: B018
+
+    @cached_property
+    def greeting(self) -> Any:
+        """What it says when it is ready."""
+        return self._answer()
 
     def __call__(self, wish: str) -> Any:
+        assert self.greeting is not None
         assert self.process.stdin
         self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(f"{wish}\n")

@@ -8,11 +8,16 @@ for name, value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from windtunnel.errors import SaveError  # noqa: E402
 from windtunnel.text.corpora.cache import private_folder  # noqa: E402
+from windtunnel.training import speed  # noqa: E402
 
 torch.set_num_threads(1)
+# Hypothesis ends an example after 0.2 s, and a test whose examples are slow to draw: on a loaded machine any may be.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +29,7 @@ def session_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     before = os.environ.get("WINDTUNNEL_CACHE")
     os.environ["WINDTUNNEL_CACHE"] = str(folder)
+    speed.keep({})  # nothing was measured, so precision, threads and compiling are decided by the rules
     yield folder
     if before is None:
         del os.environ["WINDTUNNEL_CACHE"]

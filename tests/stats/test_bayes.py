@@ -91,7 +91,7 @@ def test_two_sparse_posteriors(prior):
 EXPONENTS = st.one_of(st.floats(-12, 12), st.integers(-12, 12))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(EXPONENTS, EXPONENTS)
 def test_equal_posteriors_of_any_size(alpha, beta):
     found = coin(0, 0, (min(1e12, max(1e-12, 10.0**alpha)), min(1e12, max(1e-12, 10.0**beta))))
@@ -115,7 +115,7 @@ def test_huge_counts_are_normal(n, deviations):
     assert (ends.low - 0.5, ends.high - 0.5) == pytest.approx((-half, half), rel=1e-4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(COINS, COINS, st.sampled_from([(1.0, 1.0), (0.5, 0.5)]))
 def test_one_of_the_two_is_better(first, second, prior):
     a, b = coin(*first, prior), coin(*second, prior)

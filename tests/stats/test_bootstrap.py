@@ -48,7 +48,7 @@ def test_equal_lengths_make_the_ratio_a_mean():
     assert (found.low, found.high) == pytest.approx((mean.low, mean.high), rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-100, 100))
 def test_moves_and_scales_with_the_values(seed, factor, shift):
     row = np.random.default_rng(seed).normal(0, 1, 12)

@@ -111,7 +111,7 @@ def test_batches_are_those_of_before():
 FIRST_IDS = [62, 32, 82, 22]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(0, 2**48 - 1))
 def test_shuffled_is_a_permutation(n, key):
     assert sorted(shuffled(np.arange(n), n, key).tolist()) == list(range(n))
@@ -135,7 +135,7 @@ def test_shuffled_knows_billions_without_a_table():
     assert n - n // 50 < drawn.max() < n
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 200), st.integers(1, 9), st.integers(0, 9))
 def test_each_window_once_an_epoch(context_length, extra, size, seed):
     source = windows(context_length + extra, context_length)
@@ -170,7 +170,7 @@ def test_another_order_each_epoch_and_seed():
     assert len(starts) > 8  # windows also start elsewhere
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 25), min_size=1, max_size=20), st.integers(1, 9), st.integers(1, 7))
 def test_each_token_of_each_document_once(lengths, context_length, size):
     source = documents(lengths, context_length)
@@ -189,14 +189,14 @@ def test_a_long_document_continues_where_it_was_cut():
     assert swept(documents([4], 4)) == [[0, 1, 2, 3, 4], [4, 0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 100), st.integers(1, 5))
 def test_a_sweep_over_running_text_predicts_each_token_once(context_length, extra, size):
     source = windows(context_length + extra, context_length)
     assert sorted(predicted(list(source.sweep(size)))) == list(range(1, context_length + extra))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(1, 300))
 def test_a_sample_is_a_part_of_the_sweep(lengths, max_tokens):
     for source in (documents(lengths, 5), windows(sum(lengths) + 6, 5)):
@@ -231,7 +231,7 @@ def test_a_position_is_predicted_from_the_tokens_before_it():
     assert (drawn.ids.tolist(), drawn.targets.tolist()) == ([[6, 7], [5, 5]], [[8], [6]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 25), min_size=1, max_size=20), st.integers(1, 9), st.integers(1, 7))
 def test_positions_are_the_targets_of_documents(lengths, context_length, size):
     """In the same order in a sweep, which is what losses by document rest on; each once an epoch."""

@@ -106,7 +106,7 @@ def test_running_text_is_cut_by_position(tokenizer: str, tmp_path: Path) -> None
     assert store.sha256 == hashlib.sha256(PROSE.encode()).hexdigest()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     text=st.text(min_size=1, max_size=60),
     step=st.integers(1, 9),

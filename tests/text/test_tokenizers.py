@@ -37,7 +37,7 @@ from windtunnel.text.tokenizers import (
 PROSE = "The cat sat on the mat.\n\nIt's a cat's life, they'll say: 1234 mats!  Señor Gómez 你好 😀\r\n\tend" * 20
 SPIKY = st.text(alphabet="ab'sAé1 .\n\r\t\x1c\x1f\x85\xa0\u2028\u3000你😀<|>", max_size=60)
 ANY = st.one_of(st.text(max_size=60), SPIKY, st.sampled_from(["", END, f"a{END}b", "\x00", "e\u0301"]))
-settings.register_profile("text", max_examples=60, deadline=None)
+settings.register_profile("text", max_examples=60)
 settings.load_profile("text")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import config_of, final_hashes, finish, names_file, stop_after, store_of
 
+from patience import PATIENCE
 from windtunnel import files
 from windtunnel.errors import BusyError, ConfigError, SaveError
 from windtunnel.training import disk, loop
@@ -201,7 +202,7 @@ def test_two_writers(short, tmp_path):
     holder = context.Process(target=hold)
     holder.start()
     try:
-        assert held.wait(20)
+        assert held.wait(PATIENCE)
         with pytest.raises(BusyError, match=r"run is being written by another process; wait for it, or .*--out"):
             list(resume(tmp_path / "run"))
         assert load(tmp_path / "run").step == 2  # reading is always possible

@@ -130,9 +130,12 @@ def train(
 def _show(config: RunConfig, seeds: int, change: str | None, as_json: bool) -> None:
     from windtunnel.config import to_toml
     from windtunnel.runs.seeds import RUNS, config_folder, resolve_seeds
+    from windtunnel.training import speed
 
     resolved = resolve_seeds(config, seeds, change).config
     print_json(resolved.model_dump(mode="json")) if as_json else print_text(to_toml(resolved), end="")
+    if said := speed.said(resolved):
+        console().print(said, soft_wrap=True)
     where = RUNS / config_folder(resolved) / f"seed-{resolved.seed}"
     console().print(f"nothing is trained; the run's folder is {where} unless --out says another", soft_wrap=True)
 

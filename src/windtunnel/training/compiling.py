@@ -16,12 +16,15 @@ from windtunnel.nn.linear import two_cores_with_tiles
 from windtunnel.tasks import Task
 from windtunnel.tasks.task import LossOf, LossSum
 from windtunnel.text.batches import Batch
-from windtunnel.training import machine
+from windtunnel.training import machine, speed
 from windtunnel.training.run_config import RunConfig
 
 COMPILE_SECONDS = 180.0
 """Runs that would take longer than this are compiled when `train.compile` is auto: compiling takes 10 to 40 seconds
 and saves a tenth to a quarter of the time (benchmarks/training_speed.py)."""
+USUAL_RATE, UNSURE = 3e10, 10
+"""FLOP/s of a thread where it was not measured (`windtunnel.training.speed`); no machine is thought to be UNSURE times
+as fast or as slow."""
 TINY, TINY_STEPS = 5e7, 100_000
 """A step of less than TINY FLOPs, about a millisecond of arithmetic, is nearly all overhead. Such runs are compiled
 from TINY_STEPS steps on."""
@@ -56,8 +59,16 @@ def compiling_pays(config: RunConfig) -> bool:
     """Whether a run whose threads are decided is so long that compiling it saves more time than it takes."""
     if config.task.ragged:
         return False
-    seconds = _training_flops(config) / (3e10 * (config.train.threads or machine.cores()))
-    return seconds > COMPILE_SECONDS or (is_tiny(config) and config.train.steps >= TINY_STEPS)
+    if is_tiny(config) and config.train.steps >= TINY_STEPS:
+        return True
+    threads, flops = config.train.threads or machine.cores(), _training_flops(config)
+    seconds = flops / (USUAL_RATE * threads)
+    rule = seconds > COMPILE_SECONDS
+    if config.train.precision == "auto" or not COMPILE_SECONDS / UNSURE < seconds < COMPILE_SECONDS * UNSURE:
+        return rule
+    rate = speed.flops_per_second(config.model.widest, speed.Way(config.train.precision, threads))
+    clear = 1 / speed.CLEAR if rule else speed.CLEAR
+    return flops / rate > COMPILE_SECONDS * clear if rate else rule
 
 
 def is_tiny(config: RunConfig) -> bool:

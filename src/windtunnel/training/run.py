@@ -32,7 +32,7 @@ from windtunnel.text.corpora import open_corpus
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
-from windtunnel.training import machine
+from windtunnel.training import machine, speed
 from windtunnel.training.change import KEPT, Named, Trial, change_for, needs_change, set_up
 from windtunnel.training.checkpoint import (
     Checkpoint,
@@ -187,6 +187,7 @@ def create_run(folder: Path, config: RunConfig, store: TokenStore, change: Trial
             begun = config.start and Path(config.start.run)
             marks = kept_marks(open_run(begun)) if begun and is_run(begun) else {}
             facts = marks | corpus_facts(store) | ({"change": change.facts()} if change else {})
+            facts |= {"speed": said} if (said := speed.said(config)) else {}
             kept = {KEPT: change.change.source.encode()} if change else {}
             return write_run(folder, config, store.tokenizer, facts, kept)
         except SaveError as error:
@@ -272,18 +273,14 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     model = config.task.sized(model, store)
     check_family(config)
     start = settle(config.start, *open_start(config.start), model, store.tokenizer) if config.start else None
-    threads = train.threads or (1 if side_by_side > 1 else machine.cores())
-    precision = train.precision
-    if precision == "auto":
-        # Below this width the casts cost more than bfloat16 saves; measured by benchmarks/training_speed.py.
-        precision = "bf16" if machine.has_fast_bf16() and model.widest >= 128 else "fp32"
+    way = speed.decide(config.replace(model=model), side_by_side)
     if train.compile is True and not machine.has_compiler():
         raise ConfigError("train.compile=true needs a C++ compiler (c++, g++ or clang++); install one or leave it out")
     steps = 0 if train.freeze == "all" else train.steps  # its head is solved
     # Muon is for the whole matrices of the blocks, which LoRA freezes; it leaves all others to AdamW.
     by_adamw = config.lora.rank and config.optimizer.name == "muon"
     optimizer = config.optimizer.replace(name="adamw") if by_adamw else config.optimizer
-    train = train.replace(threads=threads, precision=precision, steps=steps)
+    train = train.replace(threads=way.threads, precision=way.precision, steps=steps)
     decided = config.replace(model=model, train=train, optimizer=optimizer)
     compiled = machine.has_compiler() and compiling_pays(decided) if train.compile == "auto" else train.compile
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer

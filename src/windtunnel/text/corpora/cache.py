@@ -74,6 +74,7 @@ KEPT = {
     "features": "what frozen trunks made of texts",
     "decoding": "compiled steps of decoding",
     "compiler": "what torch's compiler made",
+    "speed": "what this machine was measured to be fastest with",
     "dask": "files of workers on many machines",
 }
 """What the cache holds, by the name of its folder; all of it can be made or fetched again."""
