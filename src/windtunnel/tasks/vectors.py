@@ -22,7 +22,7 @@ from windtunnel.nn.attention import attend
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.classification import text_rows
 from windtunnel.text.kept import Vectors, kept_vectors
-from windtunnel.text.pictures import drawing_key, pixels
+from windtunnel.text.pictures import drawing_key, drawn_as, pixels
 from windtunnel.text.store import TokenStore
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -100,10 +100,12 @@ def picture_vectors(store: TokenStore, model: CLIPConfig) -> Vectors:
     raises as `pictures_of` and `pixels`."""
     assert isinstance(model.picture, PictureVectorsConfig)
     assert store.corpus.pictures is not None
-    size, n = model.picture.size, len(store.pictures)
-    key = drawing_key(store.corpus.pictures, store.pictures, size)
+    size, cropped, n = model.picture.size, model.picture.cropped, len(store.pictures)
+    key = drawing_key(drawn_as(store.corpus.pictures, cropped), store.pictures, size)
     width = WIDTHS[model.picture.net]
-    return kept_vectors([*_files(LITE0), key], (n, width), lambda: pictures_of(model, pixels(store, size)).numpy())
+    return kept_vectors(
+        [*_files(LITE0), key], (n, width), lambda: pictures_of(model, pixels(store, size, cropped=cropped)).numpy()
+    )
 
 
 def caption_vectors(texts: Sequence[str], model: CLIPConfig) -> Vectors:
