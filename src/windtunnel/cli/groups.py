@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 GROUPS = {
     "Train": ("train", "resume", "check", "runs", "settings", "corpora"),
     "Compare and measure": ("compare", "judge", "evaluate", "scale", "stats", "experiment"),
-    "Use and look inside": ("generate", "translate", "classify", "look", "explain", "cost", "label"),
+    "Use and look inside": ("generate", "translate", "classify", "look", "explain", "cost", "label", "search"),
     "Models from elsewhere": ("models", "import", "export", "alter", "fold", "cache"),
 }
 EXAMPLES = {
@@ -26,6 +26,7 @@ EXAMPLES = {
     "generate": ("generate last mar --tokens 8",),
     "translate": ("translate last 'the air'",),
     "classify": ("classify last 'a text'",),
+    "search": ("search last 'three fish'", "search last 'a red fish' --pictures photos --html found.html"),
     "look": ("look last anna", "look last --ablate 0.1 --judge"),
     "cost": ("cost small",),
     "label": ("label stories.csv --budget 100",),
