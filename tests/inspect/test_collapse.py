@@ -16,8 +16,8 @@ from windtunnel.models import TransformerConfig, build
 from windtunnel.training.recipes import recipe
 
 SMALL = [
-    "model.picture.size=16", "model.picture.widths=[16, 32]", "model.caption.trunk.d_model=32", "train.threads=1",
-    "model.caption.trunk.n_heads=2", "model.d_shared=32", "train.batch_size=32", "optimizer.lr=0.003",
+    "model.picture.size=16", "model.picture.widths=[16, 32]", "model.caption.d_model=32", "train.threads=1",
+    "model.d_shared=32", "train.batch_size=32", "optimizer.lr=0.003",
 ]  # fmt: skip
 
 

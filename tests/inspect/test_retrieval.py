@@ -8,8 +8,9 @@ import pytest
 from shapes import NAMES, shapes_corpus
 from windtunnel.config import plain
 from windtunnel.errors import DataError
-from windtunnel.inspect import retrieval
-from windtunnel.inspect.retrieval import RIDGE, TEXTS, against, baselines, ranks_of, summarised, words
+from windtunnel.inspect import closed_form, retrieval
+from windtunnel.inspect.closed_form import FORMS, KERNEL, RIDGE, RIDGE_STAGES, Seen, gaussian, solve
+from windtunnel.inspect.retrieval import TEXTS, against, baselines, ranks_of, summarised, words
 from windtunnel.models import CLIPConfig
 from windtunnel.models.vision import ConvolutionalConfig
 from windtunnel.report.retrieval import first_lines, ranks_table, retrieval_dict, retrieval_lines
@@ -63,7 +64,7 @@ def test_a_baseline_is_compared_caption_by_caption():
 
 def test_text_only_asks_with_second_captions(monkeypatch):
     """Second captions that say the same find nearly all of them; ones about other things find no more than chance."""
-    monkeypatch.setattr(retrieval, "_vectors", no_nets)
+    nets(monkeypatch, no_nets)
     for second, low, high in ((lambda name: f"a {name}!", 0.9, 1.0), (lambda name: "xyz", 0.0, 0.3)):
         task = task_of(captions=lambda name, second=second: [name, second(name)])
         found = {name: (how, scores) for name, how, scores, _ in baselines(task, task, "test")}
@@ -79,25 +80,64 @@ def no_nets(task, split):
     raise DataError("the model efficientnet-lite0 is not on this machine; get it")
 
 
+def nets(monkeypatch, vectors):
+    for module in (closed_form, retrieval):
+        monkeypatch.setattr(module, "frozen_vectors", vectors)
+
+
+def made(n, bent, seed=0):
+    """Vectors of captions that are a linear map of those of pictures, or of their squares, with noise."""
+    maps, draw = np.random.default_rng(1).normal(size=(12, 6)), np.random.default_rng(seed)
+    seen = closed_form.unit(draw.normal(size=(n, 12 if not bent else 4)))
+    read = seen @ maps if not bent else 9 * seen**2 @ maps[:4]
+    return Seen(seen, closed_form.unit(read + 0.03 * draw.normal(size=(n, 6))))
+
+
+def recall_at_1(scores):
+    return (ranks_of(scores).ranks <= 1).mean()
+
+
 def test_ridge_finds_what_is_linear_and_says_where_it_cannot(monkeypatch):
-    """Vectors of captions that are a linear map of those of pictures, with noise: ridge finds them, held out."""
-    draw = np.random.default_rng(0)
-    maps, task = draw.normal(size=(12, 6)), task_of()
-
-    def vectors(task, split):
-        places = task.examples(split).places
-        seen = np.stack([np.random.default_rng(place).normal(size=12) for place in places])
-        return seen, seen @ maps + 0.1 * np.random.default_rng(len(places)).normal(size=(len(places), 6))
-
-    monkeypatch.setattr(retrieval, "_vectors", vectors)
-    (name, how, scores, paired), _ = baselines(task, task, "test")
-    assert (name, paired) == (RIDGE, True)
-    assert "chosen on dev" in how
-    assert (ranks_of(scores).ranks <= 1).mean() > 0.9
-    monkeypatch.setattr(retrieval, "_vectors", no_nets)
+    task = task_of()
+    parts = {name: made(task.n_units(name), False, seed) for seed, name in enumerate(("train", "dev", "test"))}
+    nets(monkeypatch, lambda task, split: parts[split])
+    *forms, _ = baselines(task, task, "test")
+    assert [(name, paired) for name, _, _, paired in forms] == [(name, True) for name in FORMS]
+    assert all("chosen on dev" in how for _, how, _, _ in forms)
+    assert recall_at_1(forms[0][2]) > 0.9
+    nets(monkeypatch, no_nets)
     (_, how, scores, _), _ = baselines(task, task, "test")
     assert scores is None
     assert "efficientnet-lite0 is not on this machine" in how
+
+
+def test_a_kernel_finds_what_is_not_linear():
+    """Captions by the squares of what pictures hold: no linear map can follow."""
+    train, dev, test = (made(n, True, seed) for seed, n in enumerate((600, 100, 60)))
+    linear, bent = (solve(name, train, dev) for name in (RIDGE_STAGES, KERNEL))
+    assert recall_at_1(linear.scores(test)) < 0.1
+    assert recall_at_1(bent.scores(test)) > 0.3
+
+
+def test_dev_chooses_the_penalty():
+    """Of more numbers than pictures, most of them noise, the smallest penalty fits the noise."""
+    train, dev = (made(60, False, seed) for seed in range(2))
+    noisy = [Seen(np.hstack([one.pictures, np.random.default_rng(i).normal(size=(60, 90))]), one.captions) for i, one in
+             enumerate((train, dev))]  # fmt: skip
+    clean, fitted = solve(RIDGE, train, dev), solve(RIDGE, *noisy)
+    assert clean.penalty < fitted.penalty
+    assert solve(RIDGE, noisy[0], None).penalty == closed_form.NO_DEV
+
+
+def test_ridge_is_the_solution_of_its_equations():
+    """X^T X w + penalty w = X^T y, with X standardised and y centred; a Gaussian of equal rows is 1."""
+    train = made(50, False)
+    form = solve(RIDGE_STAGES, train, None)
+    x = closed_form.standardised(train.pictures, train.pictures)
+    w = x.T @ form.weights
+    penalty = form.penalty * (x**2).sum() / len(x)
+    np.testing.assert_allclose(x.T @ x @ w + penalty * w, x.T @ (train.captions - train.captions.mean(0)), atol=1e-9)
+    assert gaussian(np.eye(2), np.eye(2)) == pytest.approx(np.array([[1, np.exp(-2)], [np.exp(-2), 1]]))
 
 
 def test_kinds_of_captions_are_told_by_the_words_of_training():

@@ -25,7 +25,7 @@ from windtunnel.training.run import load
 
 SETTINGS = [
     "train.threads=1", "train.precision=fp32", "train.compile=false", "text.tokenizer=bpe", "model.picture.size=16",
-    "model.picture.widths=[16, 32]", "model.caption.trunk.d_model=32", "model.caption.trunk.n_heads=2",
+    "model.picture.widths=[16, 32]", "model.caption.d_model=32",
     "model.d_shared=32", "train.batch_size=32", "train.eval_every=150", "optimizer.lr=0.005", "train.steps=150",
 ]  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_the_right_pictures_of_a_folder_come_first(trained, tmp_path):
 def test_words_that_training_never_had_are_said_to_be_so(trained):
     found = search(trained, "Red coral, red SQUARE coral", open_gallery(trained))
     assert found.new_words == ("coral",)
-    assert any("in no caption that the model was trained on: coral;" in line for line in about_lines(found))
+    assert any("in no caption that this run was trained on: coral;" in line for line in about_lines(found))
     assert search(trained, "Red square", open_gallery(trained)).new_words == ()
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from windtunnel.config import ConfigError, fingerprint, flatten, parse, to_json
 from windtunnel.inspect.cost import count_forward_flops
 from windtunnel.models import FAMILIES, ClassifierConfig, MLPConfig, Model, ModelConfig, RNNConfig, TransformerConfig
-from windtunnel.models.clip import CaptionTransformerConfig, CLIPConfig
+from windtunnel.models.captions import BagConfig, CaptionTransformerConfig
+from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.encoder import BERT
 from windtunnel.models.encoder import EncoderConfig as TextEncoderConfig
 from windtunnel.models.translator import EncoderConfig, TranslatorConfig
@@ -83,6 +84,12 @@ TINY: dict[str, ModelConfig] = {
         context_length=LENGTH,
         picture=ConvolutionalConfig(size=8, widths=(4, 8)),
         caption=CaptionTransformerConfig(trunk=TransformerConfig(**TRUNK, causal=False)),
+    ),
+    "clip, bag": CLIPConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        picture=ViTConfig(size=8, trunk=TransformerConfig(**TRUNK, causal=False)),
+        caption=BagConfig(d_model=16, dropout=0.0),
     ),
     "rnn, pairs": RNNConfig(vocab_size=V, context_length=LENGTH, n_layers=2, d_model=16, encoder=True),
 }

@@ -1,16 +1,23 @@
 """Training on pictures and captions: from scratch, as recipes and folders say it, resumed, compared, and refused."""
 
 import csv
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import windtunnel as wt
 from shapes import COLOURS, FORMS, NAMES, Shapes
 from windtunnel.config import override
-from windtunnel.errors import ConfigError
-from windtunnel.inspect.retrieval import judge_retrieval
+from windtunnel.errors import ConfigError, DataError
+from windtunnel.inspect.retrieval import RIDGE, judge_retrieval
+from windtunnel.models.pretrained.catalogue import LITE0, MINILM
+from windtunnel.models.pretrained.efficientnet import lite0_file
+from windtunnel.tasks import vectors
 from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.data import open_task
 from windtunnel.training.evaluate import evaluate
@@ -22,7 +29,7 @@ from windtunnel.training.run import load, open_run
 
 QUICK = [
     "train.threads=1", "train.precision=fp32", "text.tokenizer=bpe", "model.picture.size=16",
-    "model.picture.widths=[16, 32]", "model.caption.trunk.d_model=32", "model.caption.trunk.n_heads=2",
+    "model.picture.widths=[16, 32]", "model.caption.d_model=32",
     "model.d_shared=32", "train.batch_size=32", "train.eval_every=50", "optimizer.lr=0.005",
 ]  # fmt: skip
 
@@ -110,6 +117,40 @@ def _until(events, step):
                 return
 
 
+def test_frozen_nets_are_read_once_and_ridge_stands_beside(photos, tmp_path, monkeypatch):
+    """EfficientNet and MiniLM where they were fetched: their vectors go into the cache, and come from there again."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache") / "windtunnel" / "models"
+    if not all((base / listed.name).exists() for listed in (LITE0, MINILM)):
+        pytest.skip("the frozen nets are not on this machine; get them: windtunnel models get efficientnet-lite0")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "models").symlink_to(base)
+    changes = [
+        "train.threads=1",
+        "train.steps=60",
+        "train.batch_size=64",
+        "train.eval_every=60",
+        "train.precision=fp32",
+    ]
+    config = override(recipe("clip-frozen", photos), changes)
+    losses = [e.loss for e in train(config, tmp_path / "run") if isinstance(e, Step)]
+    assert losses[-1] < 0.7 * losses[0]
+    monkeypatch.setattr(vectors, "_lite0", lambda: pytest.fail("read again"))
+    again = [e.loss for e in train(config, tmp_path / "again") if isinstance(e, Step)]
+    assert again == losses
+    found = judge_retrieval([tmp_path / "run"], "test")
+    assert found.by_caption.recall[1].low > 1 / 16
+    ridge = next(one for one in found.against if one.name == RIDGE)
+    assert ridge.ranks.recall[5].low > 5 / 16
+    assert ridge.p is not None
+
+
+def test_frozen_nets_that_are_missing_are_said_with_the_command(photos, tmp_path):
+    for kept in (vectors._lite0, vectors._minilm, lite0_file):
+        kept.cache_clear()
+    with pytest.raises(DataError, match="the model efficientnet-lite0 is not on this machine; get it: windtunnel mod"):
+        list(train(override(recipe("clip-frozen", photos), ["train.steps=2"]), tmp_path / "run"))
+
+
 def test_auto_is_clip_for_captions_and_every_part_of_it_fits(photos):
     config = recipe("auto", photos)
     assert (config.task.kind, config.model.family) == ("contrastive", "clip")
@@ -150,3 +191,23 @@ def test_captions_alone_train_a_language_model(photos, tmp_path):
 def test_the_shapes_are_apart():
     """The pictures of the tests differ where their names do."""
     assert len({Shapes().draw(name, 16).tobytes() for name in NAMES}) == len(NAMES) == 2 * len(COLOURS) * len(FORMS)
+
+
+def test_a_verdict_is_on_recall_at_1_and_more_is_better(photos, tmp_path):
+    """One shared dimension tells two kinds of pictures apart at most; twenty-four tell them all."""
+    settings = dict(change.split("=", 1) for change in [*QUICK, "train.eval_every=60"])
+    settings = {path.replace(".", "__"): parsed(text) for path, text in settings.items()}
+    found = wt.compare(
+        photos, vary={"model.d_shared": [1, 24]}, steps=60, seeds=3, out=tmp_path / "arms", progress=False, **settings
+    )
+    (judgement,) = found.judgements
+    assert "recall_at_1" in judgement.sentence
+    assert judgement.verdict.word == "better"
+    assert judgement.verdict.difference.estimate > 0.2
+
+
+def parsed(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

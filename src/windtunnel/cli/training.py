@@ -94,7 +94,7 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a language model on a corpus, a translator on pairs, or a classifier on texts with labels.
+    """Train a language model on a corpus, a translator on pairs, a classifier on labels, or CLIP on captions.
 
     The same command again continues where it was stopped, or shows the result.
     """

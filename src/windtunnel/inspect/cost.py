@@ -174,7 +174,8 @@ def _kept_bytes(config: ModelConfig, batch_size: int, length: int, precision: st
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 logits_BTV = model(**inputs)
-            loss_sum(logits_BTV, torch.zeros(logits_BTV.shape[:2], dtype=torch.int64))
+            ids_BT = inputs["ids"] if config.reads != "captioned" else torch.zeros(batch_size, 1, dtype=torch.int64)
+            loss_sum(logits_BTV, ids_BT[:, -logits_BTV.shape[1] :])
         return sum(storage.nbytes() for storage in kept.values())
 
 

@@ -10,15 +10,13 @@ import numpy as np
 import torch
 
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.models.clip import CLIPConfig
-from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
+from windtunnel.inspect.closed_form import RIDGE, frozen_vectors, solved_forms
 from windtunnel.nn.mode import evaluating
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.stats.paired import mcnemar
 from windtunnel.stats.proportions import paired_proportions, wilson
 from windtunnel.tasks import Contrastive
-from windtunnel.tasks.vectors import caption_vectors, picture_vectors
 from windtunnel.text.features import Floats, Ints, weigh, weigher
 from windtunnel.text.store import TokenStore
 from windtunnel.training.change import Named
@@ -29,9 +27,7 @@ AT = (1, 5, 10)
 """Recall is counted among so many that are found first."""
 TESTED = 5
 """Among so many a model is compared with a baseline: more captions find something there than at the first place."""
-RIDGE, TEXTS = "ridge, frozen nets", "text only"
-PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""Of ridge regression, times the mean of the kernel's diagonal; dev chooses."""
+TEXTS = "text only"
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,12 @@ def against(own: Ranks, name: str, how: str, scores: Floats | None, paired: bool
 def baselines(own: Contrastive, task: Contrastive, split: str) -> Iterator[tuple[str, str, Floats | None, bool]]:
     """(name, how it came about, its similarities (n, n), whether its queries are those of the model) of each."""
     try:
-        yield RIDGE, *_ridge(own, task, split), True
+        forms, held = list(solved_forms(own)), frozen_vectors(task, split)
+        for form in forms:
+            how = f"EfficientNet-Lite0 to MiniLM, penalty {form.penalty:g}" + " chosen on dev" * (
+                own.n_units("dev") > 1
+            )
+            yield form.name, how, form.scores(held), True
     except DataError as error:  # a net that has not been fetched
         yield RIDGE, f"not computed, {error}", None, True
     texts = _texts(task, split)
@@ -182,42 +183,6 @@ def baselines(own: Contrastive, task: Contrastive, split: str) -> Iterator[tuple
     gallery = weigh(counter, [first for first, _ in pairs])
     scores = (counter.transform([second for _, second in pairs]) @ gallery.T).toarray()
     yield TEXTS, f"{len(pairs):,} second captions among first ones, which it reads: no picture is seen", scores, False
-
-
-def _ridge(own: Contrastive, task: Contrastive, split: str) -> tuple[str, Floats]:
-    """Ridge regression in closed form from vectors of pictures to vectors of captions; both nets are frozen."""
-    (seen, read), (seen_dev, read_dev) = _vectors(own, "train"), (None, None)
-    if own.n_units("dev") > 1:
-        seen_dev, read_dev = _vectors(own, "dev")
-    mean, scale, middle = seen.mean(0), seen.std(0) + 1e-6, read.mean(0)
-    x, y = (seen - mean) / scale, read - middle
-    kernel = x @ x.T
-    best, chosen, weights = -1.0, 1.0, x.T
-    for penalty in PENALTIES if seen_dev is not None else (0.3,):
-        tried = x.T @ np.linalg.solve(kernel + penalty * np.trace(kernel) / len(x) * np.eye(len(x)), y)
-        found = 0.0
-        if seen_dev is not None and read_dev is not None:
-            ranks = ranks_of(_cosines(read_dev - middle, (seen_dev - mean) / scale @ tried)).ranks
-            found = float((ranks <= TESTED).mean())
-        if found > best:
-            best, chosen, weights = found, penalty, tried
-    seen, read = _vectors(task, split)
-    how = f"EfficientNet-Lite0 to MiniLM, penalty {chosen:g}" + " chosen on dev" * (seen_dev is not None)
-    return how, _cosines(read - middle, (seen - mean) / scale @ weights)
-
-
-def _cosines(a: Floats, b: Floats) -> Floats:
-    lengths = [np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30) for x in (a, b)]
-    return (a / lengths[0]) @ (b / lengths[1]).T
-
-
-def _vectors(task: Contrastive, split: str) -> tuple[Floats, Floats]:
-    """What the frozen nets make of a split's pictures and of their main captions, these of length 1: (n, V) each."""
-    config = CLIPConfig(picture=PictureVectorsConfig(), caption=CaptionVectorsConfig())
-    examples, store = task.examples(split), task.store
-    read = caption_vectors(list(store.documents(split)), config)[examples.main].astype(np.float64)
-    read /= np.linalg.norm(read, axis=1, keepdims=True)
-    return picture_vectors(store, config)[examples.places].astype(np.float64), read
 
 
 def _texts(task: Contrastive, split: str) -> list[list[str]]:

@@ -12,8 +12,8 @@ import torch
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.picture_index import Progress, clip_of, encoded, index_folder
 from windtunnel.inspect.retrieval import retrieval_of, words
-from windtunnel.models.captions import CaptionTransformerConfig
 from windtunnel.models.clip import CLIP
+from windtunnel.models.vectors import CaptionVectorsConfig
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.vectors import captions_of
 from windtunnel.text.corpora.picture_files import PictureFiles
@@ -164,6 +164,6 @@ def _new(trained: TrainedModel, text: str) -> tuple[str, ...] | None:
 
 
 def _is_cut(trained: TrainedModel, model: CLIP, text: str) -> bool:
-    if not isinstance(model.config.caption, CaptionTransformerConfig):
+    if isinstance(model.config.caption, CaptionVectorsConfig):
         return False
     return len(trained.tokenizer.encode(" ".join(text.split()))) + 2 > model.config.context_length

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from windtunnel.models.encoder import Pool, pool
@@ -13,6 +14,7 @@ from windtunnel.models.family import ParameterRow
 from windtunnel.models.transformer import Transformer, TransformerConfig, spread
 from windtunnel.models.vision import TowerConfig
 from windtunnel.nn.attention import Attend
+from windtunnel.nn.dropout import Dropout
 
 
 class CaptionConfig(TowerConfig):
@@ -81,3 +83,52 @@ class CaptionTransformer(nn.Module):
 
     def forward(self, ids: Tensor, kept: Tensor | None, attend: Attend) -> Tensor:
         return pool(self.trunk.hidden(ids, attend=attend, kept=kept), kept, self.how)
+
+
+class BagConfig(CaptionConfig):
+    """The mean of the vectors of a caption's tokens, whatever their order: of few captions it learns most."""
+
+    kind: Literal["bag"] = "bag"
+    vocab_size: PositiveInt = 1
+    """Set by the model's own."""
+    d_model: PositiveInt = 128
+    """Width of a token's vector."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """The share of tokens, and of the elements of the mean, that training sets to 0."""
+
+    @property
+    def width(self) -> int:
+        return self.d_model
+
+    def sized(self, vocab_size: int, context_length: int) -> Self:
+        return self.model_copy(update={"vocab_size": vocab_size})
+
+    def create(self, vocab_size: int, context_length: int) -> Bag:
+        return Bag(self.sized(vocab_size, context_length))
+
+    def parameter_rows(self) -> list[ParameterRow]:
+        return [ParameterRow("embedding", "vocab_size * d_model", self.vocab_size * self.d_model, True)]
+
+    def formula_names(self) -> dict[str, int]:
+        return {"vocab_size": self.vocab_size, "d_model": self.d_model}
+
+    def flops_by_part(self, length: int) -> dict[str, int]:
+        return {}
+
+    def std(self, name: str, parameter: Tensor) -> float | None:
+        return 1.0
+
+
+class Bag(nn.Module):
+    """Ids (M, T) -> the mean of their vectors (M, D)."""
+
+    def __init__(self, config: BagConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, ids: Tensor, kept: Tensor | None, attend: Attend) -> Tensor:
+        kept_MT = torch.ones_like(ids, dtype=torch.bool) if kept is None else kept
+        weights_MT1 = self.dropout(kept_MT.float())[..., None]
+        total_MD = (self.embedding(ids) * weights_MT1).sum(1) / kept_MT.sum(1, keepdim=True)
+        return self.dropout(total_MD)

@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from windtunnel.config import any_of
-from windtunnel.models.captions import CaptionConfig, CaptionTransformer, CaptionTransformerConfig
+from windtunnel.models.captions import Bag, BagConfig, CaptionConfig, CaptionTransformer, CaptionTransformerConfig
 from windtunnel.models.efficientnet import EfficientNetConfig
 from windtunnel.models.family import Model, ModelConfig, ParameterRow, Reads
 from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
@@ -37,6 +37,7 @@ PICTURE_TOWERS: dict[str, type[PictureConfig]] = {
 }
 CAPTION_TOWERS: dict[str, type[CaptionConfig]] = {
     "transformer": CaptionTransformerConfig,
+    "bag": BagConfig,
     "vectors": CaptionVectorsConfig,
 }
 
@@ -53,14 +54,13 @@ class CLIPConfig(ModelConfig):
 
     family: Literal["clip"] = "clip"
     reads: ClassVar[Reads] = "captioned"
-    bias_setting: ClassVar[str] = "caption.trunk.bias"
     vocab_size: PositiveInt = 4096
     context_length: PositiveInt = 32
     """The most tokens of a caption, with its marks."""
     picture: AnyPictureConfig = ViTConfig()
     """What reads pictures: vit, convolutional, efficientnet (trained before) or vectors (of a frozen net)."""
     caption: AnyCaptionConfig = CaptionTransformerConfig()
-    """What reads captions: transformer or vectors (of a frozen net)."""
+    """What reads captions: transformer, bag (the mean of its tokens) or vectors (of a frozen net)."""
     d_shared: PositiveInt = 128
     """Width of the space in which pictures and captions are compared."""
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
@@ -83,6 +83,13 @@ class CLIPConfig(ModelConfig):
     def has_blocks(self) -> bool:  # type: ignore[override]
         """Whether one of its towers is made of blocks."""
         return self.picture.has_blocks or self.caption.has_blocks
+
+    @property
+    def bias_setting(self) -> str:  # type: ignore[override]
+        """That of the tower that is a transformer; of the bias of patches where there is none."""
+        sides = {"caption": self.caption, "picture": self.picture}
+        found = (f"{side}.trunk.bias" for side, tower in sides.items() if "trunk" in type(tower).model_fields)
+        return next(found, "picture.patch_bias")
 
     @property
     def attends(self) -> bool:  # type: ignore[override]
@@ -185,6 +192,8 @@ class CLIP(Model):
     @property
     def embedding(self) -> nn.Embedding:  # type: ignore[override]
         """The captions' table."""
+        if isinstance(self.caption, Bag):
+            return self.caption.embedding
         assert isinstance(self.caption, CaptionTransformer)
         return self.caption.trunk.embedding
 

@@ -27,6 +27,8 @@ STAGES = (
     (320, 3, 1, 6, 1),
 )  # fmt: skip
 """Of each stage: channels, side of the kernels, stride of the first block, expansion, and blocks."""
+LAST_BLOCKS = tuple(sum(stage[-1] for stage in STAGES[:n]) for n in (5, 6, 7))
+"""The blocks, counted from 1, with which the last three stages end."""
 MEAN: Colour = (127 / 255, 127 / 255, 127 / 255)
 DEVIATION: Colour = (128 / 255, 128 / 255, 128 / 255)
 """Pictures go in as (value - 127) / 128, as the original program has it."""
@@ -122,6 +124,14 @@ class EfficientNet(PictureTower):
         x_NCSS = self.stem(standard(pictures, MEAN, DEVIATION))
         vectors: Tensor = self.dropout(self.head(self.blocks(x_NCSS)).mean((2, 3)))
         return vectors
+
+    def stages(self, pictures: Tensor) -> Tensor:
+        """The means over all places of what the last three stages end with, and then the vector: (N, 1904)."""
+        x_NCSS, found = self.stem(standard(pictures, MEAN, DEVIATION)), []
+        for i, block in enumerate(self.blocks, start=1):
+            x_NCSS = block(x_NCSS)
+            found += [x_NCSS.mean((2, 3))] if i in LAST_BLOCKS else []
+        return torch.cat([*found, self.head(x_NCSS).mean((2, 3))], 1)
 
 
 class Inverted(nn.Module):

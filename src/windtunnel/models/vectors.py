@@ -16,7 +16,7 @@ from windtunnel.nn.dropout import Dropout
 from windtunnel.nn.linear import Linear
 from windtunnel.nn.norms import BatchNorm
 
-WIDTHS = {"efficientnet-lite0": 1280, "minilm-l6": 384}
+WIDTHS = {"efficientnet-lite0": 1280, "efficientnet-lite0-stages": 1904, "minilm-l6": 384}
 """How many numbers each frozen net makes of a picture or a caption."""
 
 
@@ -60,7 +60,8 @@ class PictureVectorsConfig(VectorsConfig, PictureConfig):
     """Pictures as a frozen net sees them; they are not changed in training."""
 
     kind: Literal["vectors"] = "vectors"
-    net: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    net: Literal["efficientnet-lite0", "efficientnet-lite0-stages"] = "efficientnet-lite0"
+    """Its vector as it was trained; `-stages` has the ends of its last three stages before it."""
     size: PositiveInt = 224
 
     def create(self) -> PictureVectors:

@@ -211,7 +211,8 @@ def patches(pictures: Tensor, side: int) -> Tensor:
 
 
 class ConvolutionalConfig(PictureConfig):
-    """A small convolutional net: each stage halves the sides, then adds residual layers; the mean of all places."""
+    """A small convolutional net: each stage halves the sides, then adds residual layers. A picture's vector is the mean
+    over all places and the largest value at any, side by side."""
 
     kind: Literal["convolutional"] = "convolutional"
     size: PositiveInt = 32
@@ -233,7 +234,7 @@ class ConvolutionalConfig(PictureConfig):
 
     @property
     def width(self) -> int:
-        return self.widths[-1]
+        return 2 * self.widths[-1]
 
     def create(self) -> Convolutional:
         return Convolutional(self)
@@ -278,7 +279,7 @@ class Convolutional(PictureTower):
 
     def forward(self, pictures: Tensor, attend: Attend) -> Tensor:
         x_NCSS: Tensor = self.stages(standard(pictures, HALF, HALF))
-        return self.dropout(x_NCSS.mean((2, 3)))
+        return self.dropout(torch.cat([x_NCSS.mean((2, 3)), x_NCSS.amax((2, 3))], dim=1))
 
 
 class Convolution(nn.Module):

@@ -41,8 +41,8 @@ def about_lines(found: Search) -> list[str]:
     gallery, told = found.gallery, []
     if found.new_words:
         told.append(
-            f"in no caption that the model was trained on: {', '.join(found.new_words)}; the answer does not rest on "
-            "what was learned of such a word"
+            f"in no caption that this run was trained on: {', '.join(found.new_words)}; captions with a new word find "
+            "their picture less often (windtunnel evaluate says how often)"
         )
     if found.cut:
         told.append("the text is longer than the model reads: its end was left out")

@@ -71,11 +71,10 @@ def pictures_of(model: CLIPConfig, drawn: np.ndarray) -> Tensor:
     """
     if not isinstance(model.picture, PictureVectorsConfig):
         return _channels_first(drawn)
-    net = _lite0()
+    net, some = _lite0(), (_channels_first(drawn[at : at + AT_ONCE]) for at in range(0, len(drawn), AT_ONCE))
+    by_stage = model.picture.net.endswith("-stages")
     with torch.no_grad():
-        return torch.cat(
-            [net(_channels_first(drawn[at : at + AT_ONCE]), attend) for at in range(0, len(drawn), AT_ONCE)]
-        )
+        return torch.cat([net.stages(one) if by_stage else net(one, attend) for one in some])
 
 
 def _channels_first(drawn: np.ndarray) -> Tensor:
@@ -100,12 +99,15 @@ def picture_vectors(store: TokenStore, model: CLIPConfig) -> Vectors:
     raises as `pictures_of` and `pixels`."""
     assert isinstance(model.picture, PictureVectorsConfig)
     assert store.corpus.pictures is not None
-    size, cropped, n = model.picture.size, model.picture.cropped, len(store.pictures)
-    key = drawing_key(drawn_as(store.corpus.pictures, cropped), store.pictures, size)
-    width = WIDTHS[model.picture.net]
-    return kept_vectors(
-        [*_files(LITE0), key], (n, width), lambda: pictures_of(model, pixels(store, size, cropped=cropped)).numpy()
-    )
+    size, cropped = model.picture.size, model.picture.cropped
+    net, n = model.picture.net, len(store.pictures)
+    of = [*_files(LITE0), drawing_key(drawn_as(store.corpus.pictures, cropped), store.pictures, size)]
+    of += [net] if net != LITE0.name else []
+
+    def computed() -> Vectors:
+        return pictures_of(model, pixels(store, size, cropped=cropped)).numpy()
+
+    return kept_vectors(of, (n, WIDTHS[net]), computed)
 
 
 def caption_vectors(texts: Sequence[str], model: CLIPConfig) -> Vectors:
