@@ -19,8 +19,9 @@ STYLE = """
 .pictures img { display: block; width: 100%; max-width: 14rem; aspect-ratio: 1; background: #fff;
   border: 1px solid var(--line); border-radius: 6px; }
 .pictures figcaption { font-size: .9rem; overflow-wrap: anywhere; margin-top: .25rem; }
-.sheet { overflow-x: auto; } .sheet td, .sheet th { padding: .2rem; text-align: left; }
-.sheet img { display: block; width: 6rem; max-width: none; aspect-ratio: 1; background: #fff;
+.sheet td, .sheet th { padding: .2rem; text-align: left; vertical-align: top; }
+.sheet td:first-child { font: .85rem/1.3 system-ui, sans-serif; white-space: normal; max-width: 6.4rem; }
+.sheet img { display: block; width: 6rem; aspect-ratio: 1; background: #fff;
   border: 1px solid var(--line); }
 """
 

@@ -264,7 +264,7 @@ def in_epochs(source: Examples, seed: int, start: int, end: int) -> Batch:
     epochs, places = np.divmod(np.arange(start, end), len(source))
     parts = []
     for epoch in range(epochs[0], epochs[-1] + 1):
-        key, own = _key(seed, epoch), places[epochs == epoch]
+        key, own = epoch_key(seed, epoch), places[epochs == epoch]
         known = len(source) <= LONGEST_ORDER
         parts.append(source.take(order(len(source), key)[own] if known else shuffled(own, len(source), key), key))
     return parts[0] if len(parts) == 1 else join(parts)
@@ -382,6 +382,7 @@ def mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def _key(seed: int, epoch: int) -> int:
+def epoch_key(seed: int, epoch: int) -> int:
+    """What decides the order and the changes of an epoch, counted from 0."""
     digest = hashlib.blake2b(f"{seed}/epoch/{epoch}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "little")
