@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +100,15 @@ def test_words_that_training_never_had_are_said_to_be_so(trained):
     assert found.new_words == ("coral",)
     assert any("in no caption that this run was trained on: coral;" in line for line in about_lines(found))
     assert search(trained, "Red square", open_gallery(trained)).new_words == ()
+
+
+def test_a_folder_is_searched_without_the_captions_of_training(trained, tmp_path):
+    """They may be elsewhere by now, and an imported run has none."""
+    folder = draw_all(tmp_path / "mine", NAMES[:2])
+    away = replace(trained, run=replace(trained.run, config=trained.run.config.replace(corpus=str(tmp_path / "gone"))))
+    found = search(away, "red", open_gallery(away, folder))
+    assert found.new_words is None
+    assert any("whether training had these words is not known" in line for line in about_lines(found))
 
 
 def test_a_long_text_is_said_to_be_cut(trained):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from windtunnel.errors import ConfigError
+from windtunnel.errors import ConfigError, WindtunnelError
 from windtunnel.inspect.picture_index import Progress, clip_of, encoded, index_folder
 from windtunnel.inspect.retrieval import retrieval_of, words
 from windtunnel.models.clip import CLIP
@@ -20,6 +21,7 @@ from windtunnel.text.corpora.picture_files import PictureFiles
 from windtunnel.text.features import Floats
 from windtunnel.text.kept import Vectors, kept_vectors
 from windtunnel.text.pictures import Pictures, drawing_key, drawn_as
+from windtunnel.text.store import TokenStore
 from windtunnel.training.checkpoint import weights_sha256
 from windtunnel.training.data import check_split
 from windtunnel.training.run import TrainedModel
@@ -31,6 +33,7 @@ class Gallery:
 
     of: where they are from. captions: the main caption of each, "" where there is none.
     vectors: (N, D), of length 1. n_new, seconds, left_out: as in `Indexed`.
+    known: the words of all captions of the run's train split; None where they are not here.
     """
 
     of: str
@@ -38,6 +41,7 @@ class Gallery:
     captions: tuple[str, ...]
     vectors: Vectors = field(repr=False)
     pictures: Pictures = field(repr=False)
+    known: frozenset[str] | None = field(default=None, repr=False)
     n_new: int = 0
     seconds: float = 0.0
     left_out: tuple[str, ...] = ()
@@ -59,7 +63,7 @@ class Search:
     """What words found, the best first.
 
     words: of each word by how much the score of the first picture falls without it; none of a single word.
-    new_words: those that no caption in training had; None where the run has no captions of its own.
+    new_words: those that no caption in training had; None where these captions are not here.
     cut: whether the text is longer than the model reads, and its end was left out.
     """
 
@@ -90,8 +94,13 @@ def open_gallery(
     if folder is not None:
         found = index_folder(trained, folder, progress)
         files = PictureFiles(folder, cropped=model.config.picture.cropped)
+        known = None
+        with suppress(WindtunnelError):  # of an imported run there is no corpus, of another one it may be elsewhere now
+            known = _known(trained.run.store())
         none = ("",) * len(found.names)
-        return Gallery(str(folder), found.names, none, found.vectors, files, found.n_new, found.seconds, found.left_out)
+        return Gallery(
+            str(folder), found.names, none, found.vectors, files, known, found.n_new, found.seconds, found.left_out
+        )
     if not trained.run.config.corpus:
         raise ConfigError(f"{trained.run.folder} has no pictures of its own; say in which to search: --pictures FOLDER")
     task = retrieval_of(trained)
@@ -107,7 +116,8 @@ def open_gallery(
     shape = (len(names), model.config.d_shared)
     vectors = kept_vectors(of, shape, lambda: encoded(model, examples.seen(np.arange(len(names)))))
     captions = tuple(texts[i] for i in examples.main)
-    return Gallery(f"the {split} split of {store.corpus.name}", tuple(names), captions, vectors, pictures)
+    title = f"the {split} split of {store.corpus.name}"
+    return Gallery(title, tuple(names), captions, vectors, pictures, _known(store))
 
 
 def search(trained: TrainedModel, text: str, gallery: Gallery, top: int = 8) -> Search:
@@ -140,7 +150,7 @@ def search(trained: TrainedModel, text: str, gallery: Gallery, top: int = 8) -> 
         scale=scale,
         hits=tuple(hits),
         words=falls,
-        new_words=_new(trained, text),
+        new_words=None if gallery.known is None else _new(gallery.known, text),
         cut=_is_cut(trained, model, text),
         gallery=gallery,
     )
@@ -155,11 +165,13 @@ def _captions(trained: TrainedModel, model: CLIP, texts: Sequence[str]) -> Float
     return vectors
 
 
-def _new(trained: TrainedModel, text: str) -> tuple[str, ...] | None:
-    """The words of a text that no caption of the run's train split has."""
-    if not trained.run.config.corpus:
-        return None
-    known = {word for caption in trained.run.store().documents("train") for word in words(caption)}
+def _known(store: TokenStore) -> frozenset[str]:
+    """The words of the captions that are trained on."""
+    return frozenset(word for caption in store.documents("train") for word in words(caption))
+
+
+def _new(known: frozenset[str], text: str) -> tuple[str, ...]:
+    """The words of a text that are not known, each once."""
     return tuple(dict.fromkeys(word for word in words(text) if word and word not in known))
 
 

@@ -44,6 +44,8 @@ def about_lines(found: Search) -> list[str]:
             f"in no caption that this run was trained on: {', '.join(found.new_words)}; captions with a new word find "
             "their picture less often (windtunnel evaluate says how often)"
         )
+    if found.new_words is None:
+        told.append("whether training had these words is not known: its captions are not here")
     if found.cut:
         told.append("the text is longer than the model reads: its end was left out")
     told.append(
