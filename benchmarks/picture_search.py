@@ -2,9 +2,10 @@
 
     python -m benchmarks.picture_search RUN [--threads N] [--repeats N] [--pictures N]
 
-The index is made up: random vectors of the width of a run that finds pictures, and, for the cost of a large tower of
-captions, of CLIP ViT-B/32's size with random weights. An answer is the text's vector, all cosines, their softmax, the
-best eight, and each of its seven words left out. Beside it the cosines and the softmax alone.
+The index is made up: random vectors of the width of the run. An answer is the text's vector, all cosines, their
+softmax, the best eight, and each of its seven words left out; beside it the cosines and the softmax alone. The claim is
+about the run that is given, of the recipe `clip`; a tower of captions as large as CLIP ViT-B/32's, with random weights,
+is timed too, and one word, of which nothing is left out.
 """
 
 from __future__ import annotations
@@ -58,14 +59,18 @@ def main() -> None:
         gallery = Gallery("made up", names, ("",) * asked.pictures, made, PictureFiles(Path()), known)
         rivals = {
             "search": lambda trained=trained, gallery=gallery: search(trained, TEXT, gallery),
+            "search for one word": lambda trained=trained, gallery=gallery: search(trained, "fish", gallery),
             "cosines alone": lambda made=made: (scores := np.exp(made @ made[0])) / scores.sum(),
         }
         times = alternate(rivals, asked.repeats)
         results.append(
-            {"what": f"{asked.pictures:,} pictures, {what}", **as_dict(times, ratio(times, "search", "cosines alone"))}
+            {
+                "what": f"{asked.pictures:,} pictures, {what}",
+                **as_dict(times, *(ratio(times, one, "cosines alone") for one in list(rivals)[:2])),
+            }
         )
     document = report(CLAIM, results, asked.repeats)
-    document["holds"] = all(one["milliseconds"]["search"]["median"] < 1e3 * MOST for one in results)
+    document["holds"] = results[0]["milliseconds"]["search"]["median"] < 1e3 * MOST
     print(json.dumps(document, indent=2))
 
 

@@ -132,7 +132,7 @@ def search(trained: TrainedModel, text: str, gallery: Gallery, top: int = 8) -> 
         raise ConfigError("the text to search for is empty; expected a few words, e.g. 'a red fish'")
     without = [" ".join(said[:i] + said[i + 1 :]) for i in range(len(said))] if len(said) > 1 else []
     vectors = _captions(trained, model, [" ".join(said), *without])
-    cosines = gallery.vectors.astype(np.float64) @ vectors[0]
+    cosines = (gallery.vectors @ vectors[0].astype(np.float32)).astype(np.float64)
     scale = model.scale.item()
     shares = np.exp(scale * (cosines - cosines.max()))
     shares /= shares.sum()
