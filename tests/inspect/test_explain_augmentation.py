@@ -33,7 +33,8 @@ def photos(tmp_path):
 @pytest.mark.parametrize("more", [[], ["train.n_examples=20"]])
 @pytest.mark.parametrize("step", [1, 4])
 def test_the_pictures_are_those_of_the_batch_of_a_step(photos, step, more):
-    config = run_or_corpus(photos, [*QUICK, *more])
+    config, run = run_or_corpus(photos, [*QUICK, *more])
+    assert run is None
     found = explain_augmentation(config, pictures=3, draws=2, step=step, seed=5)
     store = open_store(config)
     config = resolve(config, store)
@@ -51,13 +52,13 @@ def test_the_pictures_are_those_of_the_batch_of_a_step(photos, step, more):
 
 def test_without_augmentation_nothing_changes(photos):
     off = [f"task.augment.{name}=0" for name in ("shift", "scale", "rotate", "colour")]
-    found = explain_augmentation(run_or_corpus(photos, [*QUICK, *off]), pictures=2, draws=3)
+    found = explain_augmentation(*run_or_corpus(photos, [*QUICK, *off]), pictures=2, draws=3)
     assert all(np.array_equal(found.changed[:, i], found.plain) for i in range(3))
     assert [row[1] for row in augmentation_parts(found)[1].rows] == ["0.0 %"] * 2
 
 
 def test_the_page_and_the_figure_show_every_picture(photos):
-    found = explain_augmentation(run_or_corpus(photos, QUICK), pictures=2, draws=3)
+    found = explain_augmentation(*run_or_corpus(photos, QUICK), pictures=2, draws=3)
     page = augmentation_page(found)
     assert page.count('src="data:image/png;base64,') == 2 * (1 + 3)
     assert "img-src data:" in page
@@ -67,8 +68,8 @@ def test_the_page_and_the_figure_show_every_picture(photos):
 
 def test_what_changes_no_picture_is_refused_with_its_cure(photos):
     with pytest.raises(ConfigError, match=r"task.kind=language reads no pictures; give emoji"):
-        explain_augmentation(run_or_corpus("names"))
+        explain_augmentation(*run_or_corpus("names"))
     with pytest.raises(ConfigError, match=r"computed once.*--set model.picture.kind=convolutional"):
-        explain_augmentation(run_or_corpus(photos, ["model.picture.kind=vectors"]))
+        explain_augmentation(*run_or_corpus(photos, ["model.picture.kind=vectors"]))
     with pytest.raises(DataError, match="no corpus or path 'nowhere'"):
         run_or_corpus("nowhere")

@@ -11,7 +11,12 @@ from transformers import CLIPConfig as TheirConfig
 from transformers import CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from shapes import NAMES, Shapes
+from windtunnel.config import override
 from windtunnel.errors import ArtifactError, DataError
+from windtunnel.inspect.explain_augmentation import explain_augmentation
+from windtunnel.inspect.retrieval import judge_retrieval
+from windtunnel.inspect.search import open_gallery, search
 from windtunnel.models.pretrained.clip_proof import compare_clip
 from windtunnel.models.pretrained.huggingface import to_model
 from windtunnel.models.pretrained.read import read_pretrained
@@ -20,7 +25,9 @@ from windtunnel.tasks.vectors import captions_of, pictures_of
 from windtunnel.text.corpora.picture_files import PictureFiles
 from windtunnel.text.tokenizer_json import byte_characters
 from windtunnel.text.tokenizers import Tokenizer
-from windtunnel.training.imports import import_run
+from windtunnel.training.events import Step
+from windtunnel.training.imports import continue_from, import_run
+from windtunnel.training.loop import fit
 from windtunnel.training.run import load
 
 MERGES = [("r", "e"), ("re", "d</w>"), ("s", "q"), ("sq", "u"), ("b", "l"), ("bl", "u"), ("blu", "e</w>")]
@@ -126,6 +133,29 @@ def test_it_is_a_run_of_the_family_clip(tmp_path):
     assert "3 layers x 32 and 2 layers x 32, context 20" in lines[0]
     assert any(line.startswith("  logits: largest difference") for line in lines)
     assert lines[-1].startswith("next: windtunnel search ")
+
+
+def test_it_searches_and_is_judged_on_a_corpus_and_trained_further(tmp_path, monkeypatch):
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "photos").mkdir()
+    saved(tmp_path / "model")
+    for name in NAMES:
+        Image.fromarray(Shapes().draw(name, 40)).save(tmp_path / "photos" / f"{name.replace(' ', '_')}.png")
+    photos = str(tmp_path / "photos")
+    trained = load(import_run(tmp_path / "model", tmp_path / "run", photos, proof=False).run.folder)
+    judged = judge_retrieval([trained.run.folder], "test")
+    found = search(trained, "Red square coral", open_gallery(trained))
+    assert len(found.gallery.names) == judged.n
+    assert found.new_words == ("coral",)
+    away = open_gallery(trained, tmp_path / "photos")
+    same = [away.vectors[away.names.index(name)] for name in found.gallery.names]
+    assert np.allclose(same, found.gallery.vectors, atol=1e-5)  # the middle square in both
+    shown = explain_augmentation(trained.run.config, trained.run, pictures=2, draws=1)
+    assert shown.plain.shape == (2, SIZE, SIZE, 3)
+    further = override(continue_from(trained.run.folder, photos), ["train.steps=2", "train.threads=1"])
+    steps = [event for event in fit(further, tmp_path / "further") if isinstance(event, Step)]
+    assert [event.step for event in steps] == [1, 2]
 
 
 def test_captions_come_back_from_their_ids_in_small_letters(tmp_path):

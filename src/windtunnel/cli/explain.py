@@ -191,7 +191,7 @@ def augmentation(
 
     if figure:
         check_ending(figure)
-    found = explain_augmentation(run_or_corpus(what, changes), pictures, draws, step, seed)
+    found = explain_augmentation(*run_or_corpus(what, changes), pictures, draws, step, seed)
     if html:
         write_text(html, augmentation_page(found))
     if figure:

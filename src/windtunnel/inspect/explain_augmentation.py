@@ -14,7 +14,7 @@ from windtunnel.tasks import Contrastive
 from windtunnel.tasks.augment import AugmentConfig
 from windtunnel.text.batches import Subset, epoch_key, shuffled
 from windtunnel.training.data import open_store, open_task, train_examples
-from windtunnel.training.run import resolve
+from windtunnel.training.run import Run, resolve
 from windtunnel.training.run_config import RunConfig
 
 
@@ -38,11 +38,12 @@ class Augmentation:
 
 
 def explain_augmentation(
-    config: RunConfig, pictures: int = 6, draws: int = 6, step: int = 1, seed: int | None = None
+    config: RunConfig, run: Run | None = None, pictures: int = 6, draws: int = 6, step: int = 1, seed: int | None = None
 ) -> Augmentation:
     """The pictures that the batch of a step begins with, as that epoch and those after it change them.
 
     Args:
+        run: whose settings these are, perhaps with changes; None is a run that is not begun yet.
         pictures, draws: how many pictures, and how many epochs of each.
         step: of training, from 1.
         seed: None is the config's own.
@@ -61,8 +62,12 @@ def explain_augmentation(
             "model.picture.kind=vectors reads vectors that were computed once, so no picture is changed in training; "
             "see what it would be with another tower: --set model.picture.kind=convolutional"
         )
-    store = open_store(config)
-    task = open_task(resolve(config, store), store)
+    if run is not None and not config.corpus:
+        raise ConfigError(
+            f"{run.folder} has no pictures of its own; give a corpus: windtunnel explain augmentation emoji"
+        )
+    store = open_store(config) if run is None else run.store()
+    task = open_task(resolve(config, store) if run is None else config, store)
     assert isinstance(task, Contrastive)
     source, examples = train_examples(config, task), task.examples("train")
     seed, n = config.seed if seed is None else seed, len(source)

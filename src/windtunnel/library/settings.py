@@ -14,7 +14,7 @@ from windtunnel.runs.seeds import find_run, find_start
 from windtunnel.text.corpora import CORPORA
 from windtunnel.training import recipes
 from windtunnel.training.imports import continue_from
-from windtunnel.training.run import open_run
+from windtunnel.training.run import Run, open_run
 from windtunnel.training.run_config import RunConfig
 
 TASK_RECIPES = {
@@ -94,12 +94,13 @@ def config_for(
     return override(base, [*changes, *more, *([] if steps is None else [f"train.steps={steps}"])])
 
 
-def run_or_corpus(name: str, changes: Sequence[str] = ()) -> RunConfig:
+def run_or_corpus(name: str, changes: Sequence[str] = ()) -> tuple[RunConfig, Run | None]:
     """The settings of a run, or those that a corpus is trained with; a corpus that has a name wins."""
     if name not in CORPORA:
         with suppress(ArtifactError):
-            return override(open_run(find_run(name)).config, changes)
-    return config_for(name, changes=changes)
+            run = open_run(find_run(name))
+            return override(run.config, changes), run
+    return config_for(name, changes=changes), None
 
 
 def _laid_over(base: RunConfig, data: Mapping[str, Any]) -> RunConfig:
