@@ -17,9 +17,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     "lazy", "errors", "files", "config", "stats", "text", "nn", "models", "tasks", "training", "generation", "inspect",
     "runs",
-    "comparison", "programs", "scaling", "labelling", "report", "serve", "experiments", "library", "cli",
+    "comparison", "programs", "scaling", "labelling", "report", "experiments", "library", "serve", "cli",
 ]  # fmt: skip
-HEAVY = ["torch", "numpy", "scipy", "matplotlib", "transformers", "safetensors", "tokenizers"]
+HEAVY = ["torch", "starlette", "uvicorn", "numpy", "scipy", "matplotlib", "transformers", "safetensors", "tokenizers"]
 
 
 def room_of(module):
@@ -123,7 +123,7 @@ def modules_after(code):
     return json.loads(done.stdout.splitlines()[-1]), done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["serve", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
     code = f"""
 import runpy

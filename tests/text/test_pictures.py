@@ -129,6 +129,18 @@ def test_columns_of_other_names_and_other_tables(tmp_path):
         assert list(open_corpus(given).read()) == expected
 
 
+def test_tables_in_one_folder_are_one_and_those_in_several_are_refused(tmp_path):
+    rows = [(f"a_{i}-dog.png", f"dog {i}") for i in range(4)]
+    folder_of(tmp_path / "p", 4, rows[:2], file="one.csv")
+    folder_of(tmp_path / "p", 4, rows[2:], file="two.csv")
+    corpus = open_corpus(f"{tmp_path}/p/*.csv")
+    assert [tuple(document.split("\t")) for document in corpus.read()] == sorted(rows)
+    assert corpus.pictures.draw("a_3-dog.png", 8).shape == (8, 8, 3)
+    folder_of(tmp_path / "q", 4, rows, file="one.csv")
+    with pytest.raises(DataError, match="tables of captions in several folders"):
+        open_corpus(f"{tmp_path}/?/*.csv")
+
+
 def test_a_folder_with_text_beside_its_pictures_is_text(tmp_path):
     folder_of(tmp_path, 3)
     (tmp_path / "one.txt").write_text("one\n")
@@ -209,8 +221,9 @@ def test_a_changed_picture_gives_another_store(tmp_path):
 def test_a_store_whose_pictures_were_altered_is_built_again(tmp_path, caplog):
     corpus = open_corpus(folder_of(tmp_path / "p"))
     store = prepare(corpus, TextConfig(), tmp_path)
-    for name, data in (("train.pictures.bin", bytes(4)), ("pictures.json", b"[]")):
-        (store.folder / name).write_bytes(data)
+    for name in ("train.pictures.bin", "dev.pictures.bin", "pictures.json"):
+        data = (store.folder / name).read_bytes()
+        (store.folder / name).write_bytes(data[-4:] + data[4:])
         with pytest.raises(ArtifactError, match=name):
             open_store(store.folder, corpus)
         with caplog.at_level(logging.WARNING):

@@ -45,6 +45,7 @@ class Corpus:
     licence: str = "none"
     origin: str = "here"
     fields: tuple[str, ...] = ("text",)
+    parts: tuple[()] = ()
 
     def read(self) -> Iterator[str]:
         self.passes["read"] += 1

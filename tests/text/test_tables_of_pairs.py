@@ -75,7 +75,7 @@ def test_columns_need_a_table(tmp_path):
     assert open_corpus(str(text)).unit == "text"
     refused(text, ".tsv, .csv, .jsonl", "a.txt", columns=columns)
     write(tmp_path / "b.tsv", PAIRS)
-    refused(tmp_path, "one file", "2 files", columns=columns)
+    refused(tmp_path, "files of one kind", "a.txt", columns=columns)
     with pytest.raises(DataError, match=r"of a file: \.tsv, \.csv, \.jsonl"):
         open_corpus("names", columns=columns)
 

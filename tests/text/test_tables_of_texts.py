@@ -7,9 +7,13 @@ from datetime import date
 
 import pytest
 
+from windtunnel.config import override
 from windtunnel.errors import DataError, MissingExtra
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.corpora.tables import rows_of
+from windtunnel.training.data import open_store
+from windtunnel.training.recipes import recipe
+from windtunnel.training.run import resolve
 
 TEXTS = ["one, two", 'a "quoted" line\nand another', "ä€"]
 
@@ -139,3 +143,96 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match="pip install pyarrow"):
         open_corpus(str(tmp_path / "a.parquet"))
+
+
+def shards(folder, kind, columns=("n", "body")):
+    """Two shards of a kind, the first of two rows and the second of one."""
+    folder.mkdir(parents=True)
+    for number, rows in enumerate((["one", "two"], ["three"])):
+        table = [dict(zip(columns, (n, text), strict=True)) for n, text in enumerate(rows)]
+        path = folder / f"part-{number}.{kind}"
+        if kind == "parquet":
+            pyarrow = pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(table), path)
+        elif kind == "jsonl.gz":
+            path.write_bytes(gzip.compress("\n".join(map(json.dumps, table)).encode()))
+        else:
+            between = "\t" if kind == "tsv" else ","
+            path.write_text(
+                "\n".join([between.join(columns), *(between.join(map(str, one.values())) for one in table)])
+            )
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize("glob", ["", "/*", "/part-*"])
+def test_a_folder_or_a_glob_of_shards_is_one_table(kind, glob, tmp_path):
+    shards(tmp_path / "data", kind)
+    given = f"{tmp_path}/data{glob}"
+    corpus = open_corpus(given)
+    assert (list(corpus.read()), corpus.unit) == (["one", "two", "three"], "file")
+    assert corpus.description == "a table of text (column body) in 2 files"
+    assert corpus.to_record == {"columns": {"text": "body"}}
+    asked = open_corpus(given, "file", corpus.guessed)  # as a run records it
+    assert (list(asked.read()), asked.to_record) == (["one", "two", "three"], {})
+
+
+def test_shards_whose_column_is_not_plain_are_documents_until_it_is_said(tmp_path):
+    shards(tmp_path / "data", "jsonl.gz", ("n", "said"))
+    given = str(tmp_path / "data")
+    assert len(list(open_corpus(given).read())) == 2
+    assert list(open_corpus(given, columns={"text": "said"}).read()) == ["one", "two", "three"]
+    shards(tmp_path / "other", "parquet", ("n", "said"))
+    with pytest.raises(DataError, match=r"which column holds the texts\? It has n, said"):
+        open_corpus(str(tmp_path / "other"))
+
+
+def test_runs_of_before_read_shards_as_they_did(tmp_path):
+    shards(tmp_path / "data", "csv")
+    assert list(open_corpus(str(tmp_path / "data"), "file").read()) == ["n,body\n0,one\n1,two", "n,body\n0,three"]
+    assert len(list(open_corpus(str(tmp_path / "data"), "line").read())) == 5
+
+
+def test_shards_of_pairs_and_of_labelled_texts_are_read_too(tmp_path):
+    shards(tmp_path / "pairs", "tsv", ("target", "source"))
+    pairs = open_corpus(str(tmp_path / "pairs"))
+    assert (pairs.fields, list(pairs.read())) == (("source", "target"), ["one\t0", "two\t1", "three\t0"])
+    shards(tmp_path / "labels", "csv", ("stars", "review"))
+    labels = open_corpus(str(tmp_path / "labels"), columns={"text": "review", "label": "stars"})
+    assert list(labels.read()) == ["one\t0", "two\t1", "three\t0"]
+
+
+def test_a_shard_that_is_not_as_the_others_is_named(tmp_path):
+    shards(tmp_path / "data", "csv")
+    (tmp_path / "data" / "part-2.csv").write_text("n,text\n1,four\n")
+    with pytest.raises(DataError, match=r"part-2\.csv: no column 'body'"):
+        open_corpus(str(tmp_path / "data"))
+    (tmp_path / "data" / "part-2.csv").write_text("n,body\n1,four,five\n")
+    with pytest.raises(DataError, match=r"part-2\.csv, line 2: expected 2 columns"):
+        list(open_corpus(str(tmp_path / "data")).read())
+    (tmp_path / "data" / "part-2.csv").rename(tmp_path / "data" / "README.md")
+    assert len(list(open_corpus(str(tmp_path / "data")).read())) == 3  # files of text
+    with pytest.raises(DataError, match=r"files of one kind, .*; got .*README\.md; .*'data/\*\.jsonl' in quotes"):
+        open_corpus(str(tmp_path / "data"), columns={"text": "body"})
+
+
+def test_parquet_files_beside_a_readme_are_not_passed_over_in_silence(tmp_path):
+    shards(tmp_path / "data", "parquet")
+    (tmp_path / "data" / "README.md").write_text("# A data set")
+    with pytest.raises(
+        DataError, match=r"2 Parquet files and 1 text files such as README\.md; .*'.*/data/\*\.parquet'"
+    ):
+        open_corpus(str(tmp_path / "data"))
+    assert list(open_corpus(f"{tmp_path}/data/*.parquet").read()) == ["one", "two", "three"]
+    assert list(open_corpus(str(tmp_path / "data"), "text").read()) == ["# A data set"]  # as a run of before recorded
+
+
+def test_a_run_on_shards_records_the_columns_that_were_guessed(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(2):
+        rows = (json.dumps({"body": f"text {n} of {number} with some words"}) for n in range(200))
+        (folder / f"{number}.jsonl").write_text("\n".join(rows))
+    config = override(recipe("tiny", str(folder)), ["train.steps=1", "train.threads=1", "train.compile=false"])
+    resolved = resolve(config, open_store(config))
+    assert resolved.text.columns == {"text": "body"}
+    assert open_store(resolved).sha256 == open_store(config).sha256

@@ -26,6 +26,7 @@ from windtunnel.cli.models import models_app
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.scaling import scale
 from windtunnel.cli.searching import search
+from windtunnel.cli.serving import serve
 from windtunnel.cli.settings import settings
 from windtunnel.cli.stats import stats_app
 from windtunnel.cli.terminal import warn
@@ -60,16 +61,18 @@ def options(
 
 COMMANDS = (
     train, resume, check, compare, judge, scale, generate, translate, classify, look, cost, evaluate, label, search,
-    runs, settings, experiment, export, alter, fold,
+    runs, settings, experiment, serve, export, alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(epilog=epilog(command.__name__))(command)
 app.command("import", epilog=epilog("import"))(import_)
-app.add_typer(corpora_app, name="corpora")
-app.add_typer(models_app, name="models")
-app.add_typer(cache_app, name="cache")
-app.add_typer(explain_app, name="explain")
-app.add_typer(stats_app, name="stats")
+SUBJECTS = {
+    "corpora": corpora_app, "models": models_app, "cache": cache_app, "explain": explain_app, "stats": stats_app,
+}  # fmt: skip
+for name, subject in SUBJECTS.items():
+    for part in subject.registered_commands:
+        part.epilog = epilog(f"{name} {part.callback.__name__}" if part.callback else name)
+    app.add_typer(subject, name=name, epilog=epilog(name))
 
 
 def main() -> None:

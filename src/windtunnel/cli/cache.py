@@ -32,7 +32,10 @@ def cache(context: typer.Context, as_json: Json = False) -> None:
 def clear(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Folders of the list, e.g. models features.")],
 ) -> None:
-    """Delete folders of the cache; what they held is made or fetched again when it is needed."""
+    """Delete folders of the cache.
+
+    What they held is made or fetched again when it is needed.
+    """
     from windtunnel.text.corpora.cache import clear as delete
 
     for name in names:

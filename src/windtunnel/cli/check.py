@@ -7,21 +7,29 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import RECIPES, Columns, Json, Set, console, print_json, settings
 
 
 def check(
-    what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help=f"{RECIPES}; or a run.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|RUN", help=f"{RECIPES}; or a run.", autocompletion=completing.recipes_and_runs),
+    ],
     corpus: Annotated[
-        str | None, typer.Option(help="For a recipe: a corpus name, file, folder or glob; by default names.")
+        str | None,
+        typer.Option(
+            help="For a recipe: a corpus name, file, folder or glob; by default names.",
+            autocompletion=completing.corpora,
+        ),
     ] = None,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
-    steps: Annotated[int, typer.Option(min=20, help="Steps for which copies of the model are trained.")] = 120,
+    steps: Annotated[int, typer.Option(min=20, help="How many steps to train copies of the model.")] = 120,
     out: Annotated[Path | None, typer.Option(help="Folder for figures and page; by default below ./checks.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with a training: a recipe before it is run, or a run.
+    """Find what is wrong with a recipe before it runs, or with a run.
 
     Copies of the model are trained for a short while; a run's history and newest checkpoint are read, too. Each
     finding comes with its evidence, its severity and a cure.

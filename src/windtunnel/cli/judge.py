@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 def judge(
     context: typer.Context,
     plan: Annotated[
-        Path | None, typer.Argument(metavar="[PLAN.toml]", help="A file with the same settings; options go before it.")
+        Path | None,
+        typer.Argument(metavar="[PLAN.toml]", help="A .toml file of these options; those given here override it."),
     ] = None,
     arm: Annotated[
         list[str],
-        typer.Option(metavar="NAME=COMMAND", help="A shell command with {seed}; {out} is a place of its own."),
+        typer.Option(metavar="NAME=COMMAND", help="A shell command with {seed}; {out} is a folder of the run's own."),
     ] = [],  # noqa: B006
     results: Annotated[
         list[str], typer.Option(metavar="NAME=PATH", help="Runs that exist: CSV, JSONL, logs, TensorBoard, trackio.")
@@ -45,20 +46,28 @@ def judge(
         str | None, typer.Option(metavar="FILE", help="Where the program writes it: '{out}/log.csv'; else its output.")
     ] = None,
     higher: Annotated[
-        bool | None, typer.Option("--higher/--lower", help="Which is better; lower if not given.", show_default=False)
+        bool | None,
+        typer.Option(
+            "--higher/--lower", help="Whether higher or lower is better; lower if not given.", show_default=False
+        ),
     ] = None,
-    best: Annotated[bool, typer.Option("--best", help="The best value that the output has, not the last.")] = False,
-    pair: Annotated[str | None, typer.Option(help="What tells the seed in --results: a column, or `order`.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="Take the best value in the output, not the last.")] = False,
+    pair: Annotated[
+        str | None, typer.Option(help="How --results are paired: the column of the seeds, or `order`.")
+    ] = None,
     baseline: Baseline = None,
     baseline_from: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="The folder of an arm of before, as baseline: it is not run.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Take the runs in this arm's folder as the baseline; run none of them again."
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Paired seeds of every arm; 6 if not given.")] = None,
     first_seed: Annotated[int | None, typer.Option(min=0, help="The first seed; 0 if not given.")] = None,
     until_decided: UntilDecided = False,
     max_seeds: Annotated[int | None, typer.Option(min=1, help="The most seeds with --until-decided; 16.")] = None,
     repeat: Annotated[
-        int | None, typer.Option(min=1, help="Runs of every arm at every seed: the noise at one seed.")
+        int | None, typer.Option(min=1, help="How often to run each arm at each seed: shows the noise at one seed.")
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Share of the baseline below which a difference does not matter; .005.")
@@ -67,26 +76,36 @@ def judge(
     alpha: Annotated[float | None, typer.Option(help="The chance of a wrong winner among all arms; .05.")] = None,
     correction: Annotated[str | None, typer.Option(help="holm (if not given), dunnett, bonferroni or none.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side; 1 if not given.")] = None,
-    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="After which a run is ended.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds after which a run is ended.")
+    ] = None,
     output_limit: Annotated[
-        float | None, typer.Option(metavar="MB", help="Of the output of a run that is kept; 16.")
+        float | None, typer.Option(metavar="MB", help="Megabytes to keep of a run's output; 16.")
     ] = None,
     own_folder: Annotated[bool, typer.Option("--own-folder", help="Run each in an empty folder of its own.")] = False,
     track: Annotated[
-        list[str], typer.Option(metavar="FILE", help="A file or folder whose content is a part of the arms.")
+        list[str],
+        typer.Option(
+            metavar="FILE", help="A file or folder that is part of the arms: when it changes, they run again."
+        ),
     ] = [],  # noqa: B006
     power: Annotated[
-        bool, typer.Option("--plan", help="Run two seeds (or --seeds); say how many the margin takes.")
+        bool, typer.Option("--plan", help="Run two seeds (or --seeds), and say how many the margin takes.")
     ] = False,
     ledger: Annotated[
-        Path | None, typer.Option(metavar="FILE.jsonl", help="Keep each verdict; the false discovery rate over all.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl", help="Keep each verdict in this file; say the false discovery rate over all."
+        ),
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Run those once more that failed.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run again what failed.")] = False,
     executor: ExecutorName = "local",
     out: RunsFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Judge programs, paired over seeds: any command is an arm, and so are results that exist.
+    """Judge programs or their results, paired over seeds.
+
+    An arm is any command, or results that exist.
 
     Exit status with one arm beside the baseline: 0 better, 10 no difference that matters, 11 undecided, 12 worse, 1 an
     arm failed. Runs that exist are used again: the same command continues where it was stopped.

@@ -24,7 +24,7 @@ def label(
         list[Path], typer.Option("--labels", metavar="FILE", help="A table of ids and labels, or a folder of them.")
     ] = [],  # noqa: B006
     budget: Annotated[
-        int | None, typer.Option(min=1, help="How many to label next (50); of --simulate, in all rounds.")
+        int | None, typer.Option(min=1, help="How many to label next (50); with --simulate, in all rounds together.")
     ] = None,
     strategy: Annotated[
         str, typer.Option(help="auto, random, entropy, margin, least-confidence, diverse or cluster-margin.")
@@ -38,7 +38,9 @@ def label(
     checks: Annotated[int, typer.Option(min=0, help="How many labels to check again at most.")] = 20,
     text: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the texts.")] = "text",
     label: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the labels.")] = "label",
-    id: Annotated[str, typer.Option(metavar="COLUMN", help="The column of the ids; rows are numbered else.")] = "id",
+    id: Annotated[
+        str, typer.Option(metavar="COLUMN", help="The column of the ids; by default rows are numbered.")
+    ] = "id",
     annotator: Annotated[str, typer.Option(metavar="COLUMN", help="The column of who answered.")] = "annotator",
     features: Annotated[
         str, typer.Option(metavar="WHAT", help="words, characters, auto, or a model: a run, or a name as minilm-l6.")
@@ -49,9 +51,10 @@ def label(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which texts to label next, each with its reason, and which labels to check again.
+    """Say which texts to label next, and which labels to check.
 
-    It writes a table to fill in and a page to read. Give the filled-in tables back: --labels FOLDER.
+    Each comes with its reason. The command writes a table to fill in and a page to read. Give the filled-in tables
+    back: --labels FOLDER.
     """
     from windtunnel.labelling.examples import Columns
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import (
     RECIPES,
     ChangeOption,
@@ -38,15 +39,19 @@ def generate(
     alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown; 0 is the text alone.")] = 6,
     columns: Annotated[bool, typer.Option("--columns", help="Show the steps as columns.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a page: hover a token to see its alternatives.")] = None,
-    stop: Annotated[list[str], typer.Option(help="End the text before this one; may be given several times.")] = [],  # noqa: B006
+    stop: Annotated[list[str], typer.Option(help="End before this text; may be given several times.")] = [],  # noqa: B006
     chat: Annotated[
         bool, typer.Option("--chat", help="The prompt is a message: put it into the model's own chat template.")
     ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Several texts at once, of this seed and those after it.")] = 1,
-    weights: Annotated[str, typer.Option(help="fp32, bf16 or int8: less to read a token, and rounded.")] = "fp32",
+    weights: Annotated[
+        str, typer.Option(help="fp32; or bf16 or int8, which round the weights and read less memory.")
+    ] = "fp32",
     compile: Annotated[
         bool | None,
-        typer.Option("--compile/--eager", help="Compile now (half a minute, once a shape); by default when it pays."),
+        typer.Option(
+            "--compile/--eager", help="Compile now (half a minute, once a shape); by default when that saves time."
+        ),
     ] = None,
     change: ChangeOption = None,
     as_json: Json = False,
@@ -117,7 +122,7 @@ def look(
     alternatives: Annotated[int, typer.Option(min=0, help="Most probable tokens shown at each position.")] = 6,
     ablate: Annotated[
         list[str],
-        typer.Option(metavar="LAYER.HEAD|SITE", help="Do without this head (both from 1) or site."),
+        typer.Option(metavar="LAYER.HEAD|SITE", help="Set this head (LAYER.HEAD, from 1) or site to zero."),
     ] = [],  # noqa: B006
     judge: Annotated[
         bool, typer.Option("--judge", help="Judge each --ablate by the dev loss of all seeds, in place of a text.")
@@ -129,7 +134,10 @@ def look(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show a text's surprise in a model, and its attention or, of a recurrent network, how far each state reaches."""
+    """Show a text's surprise in a model, and its attention.
+
+    Of a recurrent network it shows how far each state reaches.
+    """
     from windtunnel.inspect.sites import ablated
     from windtunnel.report.look import Look, look_at, look_folder
     from windtunnel.report.tables import surprise_legend, surprise_text, totals_line, trace_table
@@ -191,7 +199,7 @@ def _judge_ablations(run: str, text: str, sites: dict[str, str], as_json: bool) 
 
 
 def cost(
-    recipe: Annotated[str, typer.Argument(help=f"{RECIPES}; or a run.")],
+    recipe: Annotated[str, typer.Argument(help=f"{RECIPES}; or a run.", autocompletion=completing.recipes_and_runs)],
     corpus: Annotated[str | None, typer.Option(help="Take the vocabulary of this corpus; else GPT-2's 50,257.")] = None,
     set: Set = [],  # noqa: B006
     as_json: Json = False,

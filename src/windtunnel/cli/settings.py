@@ -6,12 +6,18 @@ from typing import Annotated
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import Json, console, print_json, print_text
 
 
 def settings(
     prefix: Annotated[
-        str, typer.Argument(metavar="[PREFIX]", help="Only those that begin with it, e.g. train or model.n_.")
+        str,
+        typer.Argument(
+            metavar="[PREFIX]",
+            help="Only those that begin with it, e.g. train or model.n_.",
+            autocompletion=completing.setting_names,
+        ),
     ] = "",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False,
     as_json: Json = False,

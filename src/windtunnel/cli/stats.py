@@ -15,9 +15,7 @@ from windtunnel.cli.terminal import FigurePath, Json, console, print_json, write
 if TYPE_CHECKING:
     from windtunnel.report.stats_rows import Rows
 
-stats_app = typer.Typer(
-    no_args_is_help=True, help="Proportions, coins, means, pairs and power, for numbers of your own."
-)
+stats_app = typer.Typer(no_args_is_help=True, help="Statistics of your own numbers: means, pairs, rates, power.")
 NEGATIVE = {"ignore_unknown_options": True}  # so that -0.5 is a value
 SMALLEST_ALPHA = 1e-12  # 1 - alpha is a confidence, and a float
 Alpha = Annotated[float, typer.Option(min=0, max=1, help="The chance of a wrong finding.")]
@@ -71,7 +69,7 @@ def coin(
     figure: FigurePath = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate a rate: MLE, posterior mean, MAP, and their intervals."""
+    """Estimate a rate: MLE, posterior mean, MAP, with intervals."""
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import posterior_figure
     from windtunnel.stats.bayes import coin as estimate
@@ -114,7 +112,7 @@ def mean(
     figure: FigurePath = None,
     as_json: Json = False,
 ) -> None:
-    """The mean of repeats with its interval, and a t test against a number."""
+    """The mean of repeats with its interval; a t test, if asked."""
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import values_figure
     from windtunnel.report.stats_rows import shown
@@ -197,7 +195,7 @@ def power(
     figure: FigurePath = None,
     as_json: Json = False,
 ) -> None:
-    """How many pairs a paired t test needs, and its power with fewer and more."""
+    """How many pairs a paired t test needs, and its power."""
     from windtunnel.errors import ConfigError
     from windtunnel.report.stats_figures import power_figure
     from windtunnel.stats.digits import probability

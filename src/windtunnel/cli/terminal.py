@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.errors import ConfigError
 from windtunnel.text.visible import STEERING, visible
 
@@ -31,7 +32,18 @@ TaskName = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate, classify, clip or clip-frozen"
 
-Set = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. model.n_layers=6.")]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a setting, e.g. model.n_layers=6.",
+        autocompletion=completing.settings,
+    ),
+]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help=f"{RECIPES}; by default one that fits.", autocompletion=completing.recipes)
+]
 FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
 SeedNumber = Annotated[int | None, typer.Option("--seed", min=0, help="The first seed; short for --set seed=N.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; short for --set optimizer.lr=X.")]
@@ -43,7 +55,13 @@ SHORT = {
     "lora": "lora.rank", "keep": "train.keep",
 }  # fmt: skip
 """The setting that each option is short for."""
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name below ./runs, or `last`.")]
+CORPUS_HELP = "A name from `windtunnel corpora`, or a file, folder or glob; a mix: a.txt:0.7,b.txt:0.3."
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run folder, its name below ./runs, or `last`.", autocompletion=completing.runs
+    ),
+]
 Columns = Annotated[
     list[str],
     typer.Option(
@@ -54,13 +72,13 @@ Columns = Annotated[
 ]
 Baseline = Annotated[str | None, typer.Option(help="The arm that the others are compared with; else the first.")]
 UntilDecided = Annotated[
-    bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate holds.")
+    bool, typer.Option("--until-decided", help="Add seeds until every arm is decided; the error rate stays at --alpha.")
 ]
 ExecutorName = Annotated[str, typer.Option("--executor", help="local, dask, or dask=ADDRESS of a scheduler.")]
 RunsFolder = Annotated[Path | None, typer.Option("--out", help="Where runs are found and made; by default ./runs.")]
 ChangeOption = Annotated[
     str | None,
-    typer.Option("--change", metavar="FILE:FUNCTION", help="The function that the run is changed by; executed."),
+    typer.Option("--change", metavar="FILE:FUNCTION", help="A function that changes the run; it is executed."),
 ]
 
 
@@ -84,7 +102,7 @@ def settings(
     from windtunnel.library.settings import config_for
 
     config = config_for(corpus, recipe, start, changes, columns_of(columns) if columns else None, task, steps, file)
-    _say_plain_table(config)
+    _say_plain_tables(config)
     return config
 
 
@@ -105,26 +123,31 @@ def columns_of(given: list[str]) -> dict[str, str]:
     return {field: name for field, _, name in pairs}
 
 
-def _say_plain_table(config: RunConfig) -> None:
+def _say_plain_tables(config: RunConfig) -> None:
     """Say which column of a table was taken, and what looks like data and is read as prose."""
-    from windtunnel.text.corpora import open_corpus
-    from windtunnel.text.corpora.arrow import is_dataset
+    from windtunnel.text.corpora.mixes import corpora_in
+
+    if config.task.kind == "language" and not config.text.columns and config.text.unit == "auto":
+        for corpus in corpora_in(config.corpus):
+            _say_plain_table(corpus)
+
+
+def _say_plain_table(corpus: str) -> None:
+    from windtunnel.text.corpora import CORPORA, open_corpus
     from windtunnel.text.corpora.tables import KINDS
 
-    text, path = config.text, Path(config.corpus)
-    looks_like_data = config.corpus.removesuffix(".gz").endswith((*KINDS, ".json"))
-    looks_like_data = looks_like_data or (path.is_dir() and is_dataset(path))
-    if config.task.kind != "language" or text.columns or text.unit != "auto" or not looks_like_data:
+    path, looks_like_data = Path(corpus), corpus.removesuffix(".gz").endswith((*KINDS, ".json"))
+    if corpus in CORPORA or (path.is_file() and not looks_like_data):
         return
-    read = open_corpus(config.corpus)
+    read = open_corpus(corpus)
     if read.description.startswith("a table of"):
-        warn(f"{config.corpus} is read as {read.description}, a document a row")
+        warn(f"{corpus} is read as {read.description}, a document a row")
     elif path.is_file():
         cure = (
             "write one object a line, as .jsonl" if ".json" in path.suffixes else "say which column: --column text=NAME"
         )
         warn(
-            f"{config.corpus} is read as running text; to read its rows as documents, "
+            f"{corpus} is read as running text; to read its rows as documents, "
             f"{cure}; to read two of its columns as pairs: --column source=NAME --column target=NAME"
         )
 

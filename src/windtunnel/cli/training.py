@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from windtunnel.cli import completing
 from windtunnel.cli.terminal import (
-    RECIPES,
+    CORPUS_HELP,
     BatchSize,
     ChangeOption,
     Columns,
     FigurePath,
     Json,
     Rate,
+    RecipeName,
     RunName,
     SeedNumber,
     Set,
@@ -39,21 +43,25 @@ if TYPE_CHECKING:
     from windtunnel.training.run import Run
     from windtunnel.training.run_config import RunConfig
 
+NO_RUNS = "no runs below ./runs yet; train one: windtunnel train names"
 Parallel = Annotated[
     str | None,
-    typer.Option(metavar="ddp|fsdp", help="Share the run among the processes of torchrun: whole copies, or shards."),
+    typer.Option(
+        metavar="ddp|fsdp", help="Share the run among torchrun's processes: ddp copies the model, fsdp shards it."
+    ),
 ]
 
 
 def train(
-    corpus: Annotated[
-        str, typer.Argument(metavar="CORPUS", help="A name from `windtunnel corpora`, or a file, folder or glob.")
-    ] = "",
-    recipe: Annotated[str, typer.Option(help=f"{RECIPES}; by default one that fits.")] = "auto",
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=CORPUS_HELP, autocompletion=completing.corpora)] = "",
+    recipe: RecipeName = "auto",
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN", help="Begin with the weights and settings of a run, or of a name of `models`."
+            "--from",
+            metavar="RUN",
+            help="Begin with the weights and settings of a run, or of a name of `models`.",
+            autocompletion=completing.runs,
         ),
     ] = None,
     set: Set = [],  # noqa: B006
@@ -66,7 +74,9 @@ def train(
     task: TaskName = None,
     freeze: Annotated[
         str | None,
-        typer.Option(metavar="all|embeddings|N|none", help="What is not trained; N is the embeddings and N layers."),
+        typer.Option(
+            metavar="all|embeddings|N|none", help="Leave these weights as they are; N: the embeddings and N layers."
+        ),
     ] = None,
     lora: Annotated[
         int | None,
@@ -75,7 +85,7 @@ def train(
     keep: Annotated[
         str | None,
         typer.Option(
-            metavar="N|best", help="Checkpoints on disk; best keeps and takes the best on dev beside the newest."
+            metavar="N|best", help="How many checkpoints to keep; best: the newest and the best on dev, which is used."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
@@ -86,7 +96,7 @@ def train(
         typer.Option(
             "--config",
             metavar="FILE",
-            help="Settings in .toml or .json, e.g. a run's config.json; options go first.",
+            help="A .toml or .json of settings, e.g. a run's config.json; options override it.",
         ),
     ] = None,
     show: Annotated[
@@ -94,8 +104,10 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a language model on a corpus, a translator on pairs, a classifier on labels, or CLIP on captions.
+    """Train a language model, a translator, a classifier or CLIP.
 
+    A language model learns from any corpus, a translator from pairs, a classifier from texts with
+    labels, CLIP from pictures with captions.
     The same command again continues where it was stopped, or shows the result.
     """
     from windtunnel.runs.seeds import create_seeds
@@ -143,16 +155,17 @@ def _show(config: RunConfig, seeds: int, change: str | None, as_json: bool) -> N
 def resume(
     run: RunName,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Extend finished runs to so many steps, in a folder of their own.")
+        int | None, typer.Option(min=1, help="Extend finished runs to this many steps, in a new folder.")
     ] = None,
     parallel: Parallel = None,
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Continue stopped runs to their last step, or finished ones to a later one.
+    """Continue stopped runs, or extend finished ones.
 
-    A run that is extended stays as it is: the longer one begins with its newest checkpoint and its log, in a folder
-    named by all settings, `schedule.ends` among them.
+    A stopped run goes on to its last step, a finished one to the step that --steps names. A run that is extended
+    stays as it is: the longer one begins with its newest checkpoint and its log, in a folder named by all settings,
+    `schedule.ends` among them.
     """
     from windtunnel.runs.extend import extend_seeds
     from windtunnel.runs.seeds import find_seeds
@@ -269,18 +282,42 @@ def _exit(reasons: set[str], asked: list[int], folder: Path) -> NoReturn:
 
 def runs(
     run: Annotated[
-        list[str], typer.Argument(metavar="[RUN]...", help="Show this one in full, or how two differ.")
+        list[str],
+        typer.Argument(
+            metavar="[RUN]...",
+            autocompletion=completing.runs,
+            help="Show this run in full; of two, how they differ.",
+        ),
     ] = [],  # noqa: B006
     sort: Annotated[str, typer.Option(metavar="loss|time", help="The best first, or the newest.")] = "time",
-    corpus: Annotated[str | None, typer.Option(help="Only runs on this corpus.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Only runs on this corpus.", autocompletion=completing.corpora)
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the list as it changes, until Ctrl-C.")] = False,
     figure: FigurePath = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="tensorboard|csv|json", help="Give the history in this form.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of --export, for tensorboard a folder; else printed, or ./tensorboard.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs below ./runs, show one, or say in which settings two differ, with their curves in one figure."""
+    """List the runs below ./runs, show one, or compare settings.
+
+    Of two or more runs it says in which settings they differ; --figure draws their curves together. --export gives the
+    losses of each step and evaluation, of all seeds where a folder of several is named.
+    """
+    if export is not None or out is not None:
+        _export(run, export, out)
+        return
     from windtunnel.report.runs import run_table, runs_table
     from windtunnel.runs.listing import describe, describe_all, listed
     from windtunnel.runs.seeds import find_run, find_runs
 
+    if watch:
+        _watch(run, sort, corpus, figure, as_json)
+        return
     if len(run) > 1 or figure:
         _differ(run, figure, as_json)
         return
@@ -288,11 +325,51 @@ def runs(
     if as_json:
         print_json(found[0] if run else found)
     elif not found:
-        console().print("no runs below ./runs yet; train one: windtunnel train names")
+        console().print(NO_RUNS)
     else:
         console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
         for damaged in (entry for entry in found if entry["state"] == "damaged"):
             console().print(damaged["message"], soft_wrap=True)
+
+
+def _export(names: list[str], form: str | None, out: Path | None) -> None:
+    """The history of runs as other trackers read it."""
+    from windtunnel.report.tracking import export_history
+    from windtunnel.runs.seeds import find_seeds
+    from windtunnel.training.run import open_run
+
+    if form is None or not names:
+        given = "--out has no --export" if form is None else "--export names no run"
+        raise ConfigError(f"{given}; give both: windtunnel runs RUN --export csv --out FILE")
+    folders = dict.fromkeys(folder for name in names for folder in find_seeds(name))
+    made = export_history([open_run(folder) for folder in folders], form, out)
+    if isinstance(made, str):
+        print_text(made, end="")
+    else:
+        for path in made:
+            console().print(f"written: {path}", soft_wrap=True)
+
+
+def _watch(run: list[str], sort: str, corpus: str | None, figure: Path | None, as_json: bool) -> None:
+    """Draw the list again whenever it changes; Ctrl-C leaves the last one."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from windtunnel.report.runs import runs_table
+    from windtunnel.runs.listing import listed
+    from windtunnel.runs.watching import watch_runs
+
+    others = {"RUN": bool(run), "--figure": figure is not None, "--json": as_json}
+    if given := [name for name, there in others.items() if there]:
+        raise ConfigError(f"--watch shows the list of runs as it changes, and nothing else; leave {given[0]} out")
+    if not sys.stdout.isatty():
+        raise ConfigError("--watch draws on a terminal, and stdout is none; leave it out, or give --json instead")
+    listed([], sort)
+    out = console(stderr=False)
+    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+        for found in watch_runs():
+            chosen = listed(found, sort, corpus)
+            live.update(runs_table(chosen) if chosen else Text(NO_RUNS), refresh=True)
 
 
 def _differ(names: list[str], figure: Path | None, as_json: bool) -> None:

@@ -34,12 +34,12 @@ def translate(
     run: RunName,
     text: Annotated[str, typer.Argument(help="What to translate: words, or lines.")] = "",
     file: Annotated[Path | None, typer.Option(help="Translate the lines of this file.")] = None,
-    beam: Annotated[int, typer.Option(help="Hypotheses that are followed at a time; 1 is greedy.")] = 1,
+    beam: Annotated[int, typer.Option(help="How many hypotheses to follow; 1 is greedy.")] = 1,
     alternatives: Annotated[
-        int | None, typer.Option(help="Show so many targets of each source, the best first; at most the beam.")
+        int | None, typer.Option(help="How many targets to show of each source, the best first; at most the beam.")
     ] = None,
     length_penalty: Annotated[
-        float, typer.Option(help="Exponent of Wu et al. 2016: above 0, longer targets are held less against.")
+        float, typer.Option(help="Exponent of Wu et al. 2016; the higher, the longer the targets.")
     ] = 0.6,
     attention: Annotated[
         Path | None,
@@ -48,11 +48,11 @@ def translate(
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Translate a text with a run that was trained on pairs (`train pig-latin`).
+    """Translate a text with a run that was trained on pairs.
 
-    Each line by itself, and a blank line stays blank; where the run's tokenizer knows no space, word by word. Greedy:
-    the most probable token at each step; with --beam the best of several targets. --attention shows from inside how the
-    best target of each source was written.
+    `windtunnel train pig-latin` trains one. Each line is translated by itself, and a blank line stays blank; where
+    the run's tokenizer knows no space, word by word. The most probable token is taken at each step; with --beam the
+    best of several targets. --attention shows from inside how the best target of each source was written.
     """
     from windtunnel.errors import ConfigError
     from windtunnel.generation.translate import translate_lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 from windtunnel.comparison.verdict import Rule, Verdict
@@ -41,6 +42,7 @@ class ArmResult:
     tokens, flops: of a whole run, by formula; flops_per_token: of training, forward and backward.
     tokens_per_second, seconds: medians over its runs, of training steps only, as they ran (side by side or not).
     peak_memory: bytes that training added to the process, the most of all runs; None when it was not measured.
+
     What is not known, as of a program, is NaN or None.
     """
 
@@ -96,10 +98,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the dev split's pairs, by what their sources are: the arms' scores on them, and the judgements.
+    """Some of the dev split's pairs, by what their sources are, or of a mix the units of one corpus: scores of the arms
+    on them, and the judgements.
 
-    n: the pairs. scores: of each arm, as in `ArmResult`. margin: in the comparison's unit, the same share of the
-        baseline's score on these pairs.
+    n: the pairs, or units. scores: of each arm, as in `ArmResult`. margin: in the comparison's unit, the same share of
+        the baseline's score on these pairs.
     judgements: their levels are corrected for all slices and arms together; none where there are too few pairs.
     """
 
@@ -122,7 +125,8 @@ class Comparison:
     metric: what the verdicts are of, in this unit: the task's first, or where arms have other tokenizers one that does
         not count tokens. margin: in this unit. pairing: what the arms share, in sentences. notes: what to bear in mind.
     n_documents, n_tokens: of the dev split on which all runs were judged; 0 of programs, which may read anything.
-    slices: where they were asked for.
+    slices: where they were asked for, and of mixes: their corpora. slices_of: what they are of, pairs or documents
+        (blocks of running text are documents here).
     """
 
     corpus: str
@@ -139,6 +143,7 @@ class Comparison:
     signature: str
     folder: str
     slices: tuple[Slice, ...] = ()
+    slices_of: Literal["pairs", "documents"] = "pairs"
 
     @property
     def baseline(self) -> ArmResult:
@@ -167,6 +172,16 @@ class Comparison:
 
     def __repr__(self) -> str:
         return f"Comparison({self.corpus}, {len(self.arms)} arms: {'; '.join(j.sentence for j in self.judgements)})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the verdicts, and the mean of each arm."""
+        said = "".join(f"<li>{escape(judgement.sentence)}</li>" for judgement in self.judgements)
+        rows = "".join(
+            f"<tr><td>{escape(arm.name)}</td><td>{escape(str(arm.scores.get(self.metric, '-')))}</td></tr>"
+            for arm in self.arms
+        )
+        head = f"<tr><th>arm</th><th>{escape(self.title(self.metric))}</th></tr>"
+        return f"<b>{escape(self.corpus)}</b><ul>{said}</ul><table>{head}{rows}</table>"
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data; NaN (an interval that one seed cannot give) and infinity become null."""

@@ -13,7 +13,7 @@ from windtunnel.runs.arms import ResolvedArm
 def pairing(arms: Sequence[ResolvedArm], n_documents: int) -> tuple[str, ...]:
     """What is the same for all arms with the same seed, and what is not."""
     base = arms[0]
-    what = "lines" if base.store.corpus.unit == "line" else "files" if base.store.corpus.unit == "file" else "blocks"
+    what = {"line": "lines", "file": "files", "text": "blocks", "auto": "documents and blocks"}[base.store.unit]
     held_out = f"held-out text: the same {n_documents:,} {what} in every arm"
     return (held_out, *(f"{arm.name}: {_batches(base, arm)}; {_weights(base, arm)}" for arm in arms[1:]))
 
@@ -21,6 +21,8 @@ def pairing(arms: Sequence[ResolvedArm], n_documents: int) -> tuple[str, ...]:
 def _batches(base: ResolvedArm, arm: ResolvedArm) -> str:
     if base.store.folder != arm.store.folder:
         return "batches not paired (another tokenizer)"
+    if base.store.corpus.weights != arm.store.corpus.weights:
+        return "batches not paired (another mix), the examples of each corpus in the same order"
     if base.config.model.reads != arm.config.model.reads:
         return "batches not paired (other examples)"
     if base.config.model.context_length != arm.config.model.context_length:

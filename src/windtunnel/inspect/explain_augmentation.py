@@ -12,7 +12,8 @@ from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.vectors import PictureVectorsConfig
 from windtunnel.tasks import Contrastive
 from windtunnel.tasks.augment import AugmentConfig
-from windtunnel.text.batches import Subset, epoch_key, shuffled
+from windtunnel.text.batches import Subset
+from windtunnel.text.shuffle import epoch_key, shuffled
 from windtunnel.training.data import open_store, open_task, train_examples
 from windtunnel.training.run import Run, resolve
 from windtunnel.training.run_config import RunConfig

@@ -10,9 +10,8 @@ from typing import Any
 
 from windtunnel.comparison.compare import save_comparison, train_arms
 from windtunnel.comparison.comparison import Comparison
-from windtunnel.comparison.judging import conclude
 from windtunnel.comparison.plan import make_plan
-from windtunnel.comparison.slices import check_slices, with_slices
+from windtunnel.comparison.slices import check_slices, conclude_all
 from windtunnel.config import override
 from windtunnel.errors import ConfigError
 from windtunnel.library.progress import showing_runs
@@ -98,7 +97,7 @@ def compare(
         margin: the share of the baseline's score below which a difference does not matter.
         alpha: the chance of a wrong winner among all arms.
         correction: "holm", "dunnett", "bonferroni" or "none".
-        slices: whether arms that translate are judged by kinds of sources as well.
+        slices: whether arms that translate are judged by kinds of sources as well; mixes always are, by corpus.
         executor: any of concurrent.futures whose workers see the same folders; None runs processes on this machine.
         out: where runs are found and made; None is ./runs.
 
@@ -122,7 +121,7 @@ def compare(
     ):
         for name, seed, event in train_arms(plan, workers):
             show(f"{name}, seed {seed}", event)
-    found = with_slices(plan) if slices else conclude(plan)
+    found = conclude_all(plan, slices)
     save_comparison(found)
     save_report(found, plan.folder)
     return found

@@ -121,13 +121,20 @@ class Model:
         Raises:
             ConfigError: for a model that does not write, or a number out of range.
             DataError: for a character without a token.
+
+        >>> str(wt.load("last").generate("an", tokens=4, seed=1)).startswith("an")
+        True
         """
         sampling = parse(SamplingConfig, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
         request = Request(prompt, tokens, sampling, seed, alternatives, tuple(stop), chat)
         return trace(self.trained, request, corpus_truth(self.trained))
 
     def trace(self, text: str, alternatives: int = 6) -> Trace:
-        """Every token of a text with its probability, rank and surprise in bits, and what else was probable."""
+        """Every token of a text with its probability, rank and surprise in bits, and what else was probable.
+
+        >>> [token.text for token in wt.load("last").trace("anna").tokens]
+        ['a', 'n', 'n', 'a']
+        """
         return self.generate(text, 0, alternatives=alternatives)
 
     def logits(self, text: str) -> npt.NDArray[np.float32]:
@@ -135,6 +142,9 @@ class Model:
 
         Raises:
             DataError: for a character without a token, or an empty text where there is no end mark.
+
+        >>> wt.load("last").logits("anna").shape
+        (5, 27)
         """
         with torch.no_grad():
             logits_1TV = self.module(torch.tensor([self.ids(text)], device=next(self.module.parameters()).device))
@@ -146,11 +156,18 @@ class Model:
         Raises:
             ConfigError: for a model without attention.
             DataError: for a text that is longer than the model's context.
+
+        >>> wt.load("last").attention("anna").weights.shape
+        (1, 4, 5, 5)
         """
         return attention(self.module, self.ids(text))
 
     def ids(self, text: str) -> list[int]:
-        """The ids (T,) that the model reads for a text: a document begins with its end mark."""
+        """The ids (T,) that the model reads for a text: a document begins with its end mark.
+
+        >>> wt.load("last").ids("anna")
+        [0, 1, 14, 14, 1]
+        """
         return opening(self.trained, Request(text, 0)).ids
 
     def evaluate(self, split: str = "dev", corpus: PathLike | None = None) -> Evaluation:
@@ -161,11 +178,18 @@ class Model:
 
         Raises:
             ConfigError: for a split that there is not, or a run without a corpus.
+
+        >>> wt.load("last").evaluate("dev").n_tokens
+        11383
         """
         return evaluate_on(self.trained, split, None if corpus is None else str(corpus))
 
     def sites(self) -> list[str]:
-        """The names of all that can be recorded and changed; see `windtunnel.inspect.sites`."""
+        """The names of all that can be recorded and changed; see `windtunnel.inspect.sites`.
+
+        >>> wt.load("last").sites()[:3]
+        ['dropout', 'dropout.in', 'blocks.0']
+        """
         return site_names(self.module)
 
     @contextmanager
@@ -215,6 +239,12 @@ class Model:
         Raises:
             ConfigError: for a site that there is not.
             DataError: for a pass of other tokens than the text has.
+
+        >>> model = wt.load("last")
+        >>> with model.patch("blocks.0.resid", "anna"):
+        ...     patched = model.logits("lisa")
+        >>> patched.shape
+        (5, 27)
         """
         with self.record(site) as seen:
             self.logits(text)
@@ -226,6 +256,9 @@ class Model:
 
         Raises:
             ConfigError: for a model that is no transformer.
+
+        >>> wt.load("last").lens("anna").shape
+        (2, 5, 27)
         """
         return np.asarray(lens(self.module, self.ids(text)).float().cpu().numpy())
 
@@ -238,6 +271,9 @@ class Model:
         Raises:
             ConfigError: for a model that is no transformer, or normed after its sums.
             DataError: for a text as `token` that is not one token.
+
+        >>> sorted(wt.load("last").attribution("ann", "a").parts)[:2]
+        ['bias', 'blocks.0.attention']
         """
         ids = [] if token is None else [int(id) for id in self.tokenizer.encode(token)]
         if token is not None and len(ids) != 1:
@@ -249,6 +285,9 @@ class Model:
 
         Raises:
             ConfigError: for a model that is no transformer.
+
+        >>> wt.load("last").gradients("anna").shape
+        (5, 64)
         """
         return np.asarray(gradients(self.module, self.ids(text)).float().cpu().numpy())
 
@@ -257,6 +296,10 @@ class Model:
 
         Raises:
             ConfigError: for a run that does not translate.
+
+        >>> seeds = wt.train("pig-latin-small", steps=2, train__threads=1, out="translator", progress=False)
+        >>> len(seeds[0].translate("the air"))
+        2
         """
         return translate(self.trained, text, beam, alternatives)
 
@@ -291,6 +334,9 @@ class Model:
 
         Raises:
             ConfigError: for a folder that is not empty, or a model that the format cannot hold.
+
+        >>> wt.load("last").export("model-for-transformers")
+        ('gpt2 has more biases: they were written as zeros, which gives the same logits',)
         """
         return export_run(self.folder, Path(folder), format)
 

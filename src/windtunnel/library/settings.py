@@ -37,7 +37,7 @@ def recipe(name: str, corpus: PathLike, **settings: Any) -> RunConfig:
     Args:
         name: "auto" is one that fits the corpus; the others are tiny, small, quick, medium, gpt2, llama, mlp, makemore,
             translate, classify, clip and clip-frozen.
-        corpus: a name from `windtunnel corpora`, or a file, folder or glob.
+        corpus: a name from `windtunnel corpora`, or a file, folder or glob, or a mix: `a.txt:0.7,b.txt:0.3`.
         settings: changes by path, `model__n_layers=2` for `model.n_layers`, or a part at once: `model={"n_layers": 2}`.
 
     Raises:

@@ -142,7 +142,12 @@ class Seeds:
         return self.summary.scores
 
     def evaluate(self, split: str = "dev", corpus: PathLike | None = None) -> SplitLoss:
-        """The scores of every seed on the whole of a split, train, dev or test, and their means."""
+        """The scores of every seed on the whole of a split, train, dev or test, and their means.
+
+        >>> seeds = wt.train("names", recipe="tiny", steps=20, seeds=2, model__n_layers=1, progress=False)
+        >>> seeds.evaluate("test").loss.n
+        2
+        """
         return evaluate_seeds(self.folders, split, corpus=None if corpus is None else str(corpus))
 
     def ablate(self, **ablations: str | Sequence[str]) -> tuple[Judgement, ...]:
@@ -162,7 +167,12 @@ class Seeds:
         return judge_ablations(self.folders, sites)
 
     def curves(self, path: PathLike | None = None) -> Path:
-        """Draw the train and dev losses of all seeds into a PNG, by default curves.png beside the runs; its path."""
+        """Draw the train and dev losses of all seeds into a PNG, by default curves.png beside the runs; its path.
+
+        >>> seeds = wt.train("names", recipe="tiny", steps=20, seeds=2, model__n_layers=1, progress=False)
+        >>> seeds.curves("losses.png").name
+        'losses.png'
+        """
         return save_curves([open_run(folder) for folder in self.folders], Path(path or self.folder / "curves.png"))
 
     def __len__(self) -> int:

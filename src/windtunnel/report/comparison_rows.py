@@ -62,10 +62,10 @@ def evidence_rows(found: Comparison) -> Rows:
 
 
 def slice_rows(found: Comparison) -> Rows:
-    """A row a slice, with its number of pairs, and below it one an arm: its scores, and how it differs."""
+    """A row a slice, with its number of pairs or documents, and below it one an arm: its scores, and how it differs."""
     names = list(dict.fromkeys(name for part in found.slices for own in part.scores.values() for name in own))
     titles = [found.title(name).replace(" per ", "\nper ").replace("_", "\n") for name in names]
-    heads = ["slice\n(pairs)", *titles, *(f"difference\n{found.title(name)}" for name in names), "verdict"]
+    heads = [f"slice\n({found.slices_of})", *titles, *(f"difference\n{found.title(name)}" for name in names), "verdict"]
     return heads, [row for part in found.slices for row in _rows_of_slice(found, part, names)]
 
 

@@ -25,6 +25,7 @@ from windtunnel.report.figures import save_figures
 from windtunnel.report.html import inline_svg, page, table
 from windtunnel.report.terminal import as_text
 from windtunnel.stats.digits import number
+from windtunnel.text.corpora.mixes import corpora_in
 from windtunnel.training.disk import saving
 
 NOTHING = f"nothing found; looked for: {', '.join(CHECKS)}"
@@ -64,7 +65,8 @@ def findings_tables(exam: Examination, findings: Sequence[Finding]) -> list[Rend
 
 def headline(exam: Examination) -> str:
     """What was looked at."""
-    of = f"{exam.name} on {Path(exam.config.corpus).name}, {exam.n_parameters:,} parameters"
+    corpus = " + ".join(Path(name).name for name in corpora_in(exam.config.corpus))
+    of = f"{exam.name} on {corpus}, {exam.n_parameters:,} parameters"
     at = f", checkpoint of step {exam.step}" if exam.is_run else ""
     return f"{of}{at}; copies trained for {exam.steps} steps in float32"
 

@@ -12,6 +12,7 @@ from windtunnel.report.charts import DEV, TRAIN, drawing
 from windtunnel.report.figures import curves_figure, save_figure, smoothed
 from windtunnel.runs.seeds import WHOLE, SplitLoss, Summary
 from windtunnel.stats.digits import number
+from windtunnel.stats.intervals import Estimate
 from windtunnel.tasks import METRICS
 from windtunnel.text.corpora import truth_of
 from windtunnel.training.events import Evaluation, Step
@@ -56,7 +57,12 @@ def evaluation_lines(found: SplitLoss) -> list[str]:
     read = f"the whole {part} of {found.seeds[0][1].n_tokens:,} tokens"
     loss = "loss" if found.split == WHOLE else f"{found.split} loss"
     perplexity = f"perplexity {number(found.perplexity.estimate, 2)}"
-    return [*found.warnings, *lines, f"{loss} {found.loss} nats per token, {perplexity}, on {read}"]
+    of_parts = [f"of it {name}: {_means(scores)}" for name, scores in found.parts.items()]
+    return [*found.warnings, *lines, f"{loss} {found.loss} nats per token, {perplexity}, on {read}", *of_parts]
+
+
+def _means(scores: Mapping[str, Estimate]) -> str:
+    return ", ".join(f"{mean} {METRICS[name].title}" for name, mean in scores.items())
 
 
 def shown(scores: Mapping[str, float]) -> str:

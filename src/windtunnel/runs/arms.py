@@ -79,6 +79,8 @@ class ResolvedArm:
 def vary(base: RunConfig, variations: Iterable[str], zipped: bool = False) -> list[Arm]:
     """The arms of variations such as `model.position=learned,rope`: their grid, or one by one in parallel.
 
+    Values that hold a comma stand between semicolons: `corpus=a.txt:0.7,b.txt:0.3;a.txt:0.5,b.txt:0.5`.
+
     An arm is named by what makes it: `position=rope, lr=0.001`.
 
     Raises:
@@ -202,8 +204,10 @@ def _check(arms: Sequence[ResolvedArm]) -> None:
         held_out = [path for path in text if path in ("unit", "dev_fraction", "test_fraction")]
         if arm.store.sha256 != base.store.sha256 or held_out:
             what = f"text.{held_out[0]}" if held_out else "the corpus"
+            mix = base.store.parts or arm.store.parts
+            cure = "; give every arm the same corpora, one that it is not to train on with the weight 0" if mix else ""
             raise ConfigError(
-                f"arm {arm.name} cannot be judged on the held-out documents of {base.name}: {what} differs"
+                f"arm {arm.name} cannot be judged on the held-out documents of {base.name}: {what} differs{cure}"
             )
 
 
@@ -214,6 +218,8 @@ def with_steps(arm: ResolvedArm, steps: int) -> ResolvedArm:
 
 def _axis(variation: str) -> tuple[str, list[str]]:
     path, separator, values = variation.partition("=")
+    if ";" in values:
+        return path, [value.strip() for value in values.split(";")]
     if not separator or not values:
         raise ConfigError(f"--vary {variation!r}: expected PATH=A,B, for example --vary model.position=learned,rope")
     return path, _split(values)

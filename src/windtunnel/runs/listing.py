@@ -10,6 +10,7 @@ from typing import Any
 
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.runs.seeds import summarise
+from windtunnel.text.corpora.mixes import corpora_in
 from windtunnel.training.run import open_run
 
 
@@ -39,8 +40,9 @@ def listed(found: Sequence[dict[str, Any]], sort: str = "time", corpus: str | No
 
 
 def _is_on(corpus: str | None, asked: str) -> bool:
-    """Whether a run's corpus is the one asked for: by name, by the name of its file, or by its path."""
-    return corpus is not None and (asked in (corpus, Path(corpus).name) or str(Path(asked).resolve()) == corpus)
+    """Whether a run's corpus is the one asked for: or one of its mix: by name, file name or path."""
+    parts = (corpus, *corpora_in(corpus)) if corpus else ()
+    return any(asked in (part, Path(part).name) or str(Path(asked).resolve()) == part for part in parts)
 
 
 def describe(folder: Path) -> dict[str, Any]:

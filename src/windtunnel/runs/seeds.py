@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +14,16 @@ from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError
 from windtunnel.models.pretrained.catalogue import MODELS, find_model
 from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.tasks import MixedLanguage
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.corpora.mixes import corpora_in
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.change import Named, Trial
 from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.data import check_split, open_store, open_task
 from windtunnel.training.disk import is_locked
 from windtunnel.training.evaluate import evaluate
-from windtunnel.training.events import Evaluation, Stopped
+from windtunnel.training.events import Evaluation, Event, Stopped
 from windtunnel.training.imports import import_run
 from windtunnel.training.recipes import RECIPES, recipe
 from windtunnel.training.run import Run, TrainedModel, create_run, is_run, load, open_run, resolve
@@ -29,6 +31,8 @@ from windtunnel.training.run_config import RunConfig
 from windtunnel.training.trial import resolve_changed
 
 RUNS = Path("runs")
+LONGEST_LABEL = 80
+"""Letters of the names of a mix in a folder's name, which may have 255."""
 WHOLE = "all"
 """In place of a split's name: all of a corpus that is not the run's own."""
 
@@ -78,6 +82,8 @@ class SplitLoss:
     warnings: tuple[str, ...]
     damaged: tuple[tuple[str, str], ...] = ()
     """(run folder, what is wrong with it) of those that could not be evaluated."""
+    parts: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    """Of a mix the means of each corpus alone, by its name."""
 
     @property
     def loss(self) -> Estimate:
@@ -117,17 +123,21 @@ def evaluate_seeds(
     rows: list[tuple[str, Evaluation]] = []
     warnings: list[str] = []
     damaged: list[tuple[str, str]] = []
+    parts: dict[str, list[Evaluation]] = {}
     for folder in folders:
         try:
             trained = load(folder, change)
             rows.append((str(folder), evaluate_on(trained, split, corpus)))
+            for name, one in ({} if corpus else evaluate_parts(trained, split)).items():
+                parts.setdefault(name, []).append(one)
         except ArtifactError as error:
             damaged.append((str(folder), str(error)))
             if not partial or len(damaged) == len(folders):
                 raise
             continue
         warnings += trained.warnings
-    return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged))
+    of_parts = {name: _means(found) for name, found in parts.items()}
+    return SplitLoss(split, _means([e for _, e in rows]), tuple(rows), tuple(warnings), tuple(damaged), of_parts)
 
 
 def evaluate_on(trained: TrainedModel, split: str, corpus: str | None = None) -> Evaluation:
@@ -144,6 +154,16 @@ def evaluate_on(trained: TrainedModel, split: str, corpus: str | None = None) ->
     if corpus is not None:
         config = _in_reach(config, store, read)
     return evaluate(trained.model, open_task(config, store), read, trained.step)
+
+
+def evaluate_parts(trained: TrainedModel, split: str) -> dict[str, Evaluation]:
+    """The scores of a model on a split of each corpus of its mix, by name; none of a run on one corpus."""
+    config = trained.run.config
+    if len(corpora_in(config.corpus)) == 1:
+        return {}
+    task = open_task(config, trained.run.store())
+    assert isinstance(task, MixedLanguage)
+    return {name: evaluate(trained.model, part, split, trained.step) for name, part in task.by_name(split).items()}
 
 
 def other_store(trained: TrainedModel, corpus: str, whole: bool = False) -> TokenStore:
@@ -174,7 +194,9 @@ def _means(found: Sequence[Evaluation]) -> dict[str, Estimate]:
 
 def corpus_label(config: RunConfig) -> str:
     """The corpus as a part of a folder's name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.corpus).stem).strip("-") or "run"
+    names = corpora_in(config.corpus)
+    stems = "-".join(Path(name).stem for name in names)[: LONGEST_LABEL if len(names) > 1 else None]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stems).strip("-") or "run"
 
 
 def config_folder(resolved: RunConfig) -> str:
@@ -274,17 +296,21 @@ def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None
 def _result(folder: Path, ended: Stopped | None) -> SeedResult:
     try:
         run = open_run(folder)
-        events = run.events()
+        return result_of(run, run.events(), ended)
     except ArtifactError as error:
         return SeedResult(_seed_in_name(folder), str(folder), "damaged", str(error), 0, None)
+
+
+def result_of(run: Run, events: Sequence[Event], ended: Stopped | None = None) -> SeedResult:
+    """How far a run is, or how it ended, from its events; of its steps the last is enough."""
     evaluations = [e for e in events if isinstance(e, Evaluation) and e.split == "dev"]
     stops = [e for e in events if isinstance(e, Stopped)]
     end = ended or (stops[-1] if stops else Stopped(0, "interrupted", "not finished yet"))
-    busy = ended is None and end.reason != "finished" and is_locked(folder)
+    busy = ended is None and end.reason != "finished" and is_locked(run.folder)
     reason, message = ("training", "a process is training it") if busy else (end.reason, end.message)
     dev = evaluations[-1] if evaluations else None
     step = max((e.step for e in events), default=0)
-    return SeedResult(run.config.seed, str(folder), reason, message, step, dev)
+    return SeedResult(run.config.seed, str(run.folder), reason, message, step, dev)
 
 
 def _seed(folder: Path) -> int:

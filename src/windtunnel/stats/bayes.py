@@ -34,6 +34,9 @@ def coin(successes: int, n: int, prior: tuple[float, float] = (1.0, 1.0), confid
     """The rate of a coin with a Beta(prior) before it: MLE, posterior mean, MAP and credible intervals.
 
     With the flat prior (1, 1) the mean is Laplace's (k + 1) / (n + 2) and the MAP equals the MLE k / n.
+
+    >>> print(wt.stats.coin(7, 10).interval)
+    0.6667 [0.3903, 0.8907] (n=10, posterior mean, 95 % equal-tailed interval)
     """
     if not (0 <= successes <= n and min(prior) > 0 and 0 < confidence < 1):
         raise ValueError(
@@ -68,6 +71,9 @@ def probability_better(a: BetaBernoulli, b: BetaBernoulli) -> float:
     Gauss-Legendre in the log odds, over the density of the narrower posterior; beyond +-edge both are power laws, and
     the integral is a closed form. The absolute error is below 1e-10 where alpha and beta are at most 1e6, and below
     1e-8 up to 1e12.
+
+    >>> round(wt.stats.probability_better(wt.stats.coin(7, 10), wt.stats.coin(9, 10)), 3)
+    0.845
     """
     if 1 / a.alpha + 1 / a.beta > 1 / b.alpha + 1 / b.beta:  # about the variance of the log odds
         return 1 - probability_better(b, a)

@@ -26,6 +26,9 @@ def bca_interval(
 
     Args:
         statistic: a function of one row of values; the default, `numpy.mean`, is computed for all resamples at once.
+
+    >>> print(wt.stats.bca_interval([2.03, 2.04, 2.01, 2.02, 2.05]))
+    2.0300 [2.0160, 2.0420] (n=5, mean, 95 % BCa bootstrap interval)
     """
     row = sample(values, 1)
     name = getattr(statistic, "__name__", "statistic")
@@ -62,6 +65,9 @@ def ratio_of_sums_interval(
 
     The loss per token over documents: the numerators are summed losses of each document, the denominators its
     tokens. For the paired difference of two models pass the differences of the summed losses.
+
+    >>> print(wt.stats.ratio_of_sums_interval([20.0, 31.0, 25.0], [10, 15, 12]))
+    2.0541 [2.0000, 2.0769] (n=3, ratio of sums, 95 % BCa bootstrap interval)
     """
     above, below = sample(numerators, 1), sample(denominators, 1)
     if len(above) != len(below) or below.min() <= 0:

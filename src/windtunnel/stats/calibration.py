@@ -61,7 +61,13 @@ def surest(probabilities: Floats, labels: npt.NDArray[np.int64], shares: Sequenc
 
 
 def reliability(probabilities: Floats, labels: npt.NDArray[np.int64], bins: int = BINS) -> Reliability:
-    """Of the predicted labels; probabilities (N, L), labels (N,)."""
+    """Of the predicted labels; probabilities (N, L), labels (N,).
+
+    >>> import numpy as np
+    >>> probabilities, labels = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]]), np.array([0, 0, 1])
+    >>> wt.stats.reliability(probabilities, labels, bins=2).n
+    array([3])
+    """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     n = np.bincount(place, minlength=bins)
@@ -71,7 +77,13 @@ def reliability(probabilities: Floats, labels: npt.NDArray[np.int64], bins: int 
 
 
 def temperature(probabilities: Floats, labels: npt.NDArray[np.int64]) -> float:
-    """The T with the lowest loss of softmax(log p / T) (Guo et al. 2017), between 1/20 and 20; find it on dev."""
+    """The T with the lowest loss of softmax(log p / T) (Guo et al. 2017), between 1/20 and 20; find it on dev.
+
+    >>> import numpy as np
+    >>> probabilities, labels = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]]), np.array([0, 1, 1])
+    >>> round(wt.stats.temperature(probabilities, labels), 1)
+    2.7
+    """
     from scipy.optimize import minimize_scalar
 
     def loss(log_t: float) -> float:

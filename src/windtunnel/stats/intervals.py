@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from html import escape
 
 from windtunnel.stats import digits, exact
 
@@ -25,12 +26,19 @@ class Estimate:
             return f"{digits.number(self.estimate)} (one value: no interval)"
         return f"{digits.interval(self)} (n={self.n}, {self.method})"
 
+    def _repr_html_(self) -> str:
+        """In a notebook: as text."""
+        return f"<span>{escape(str(self))}</span>"
+
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     """The mean with Student's t interval (Student 1908): it covers the true mean of normal values at this rate.
 
     Raises:
         ValueError: for no values, or a confidence outside (0, 1).
+
+    >>> print(wt.stats.mean_interval([2.031, 2.034, 2.028, 2.031]))
+    2.0310 [2.0271, 2.0349] (n=4, mean, 95 % t interval)
     """
     if not values or not 0 < confidence < 1:
         raise ValueError(f"expected values and 0 < confidence < 1, given {len(values)} values and {confidence}")
@@ -54,6 +62,9 @@ def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float 
 
     Raises:
         ValueError: for samples of different lengths, without values, or with values that are not finite.
+
+    >>> print(wt.stats.paired_difference([2.03, 2.04, 2.02], [2.01, 2.03, 2.01]))
+    -0.0133 [-0.0277, 0.0010] (n=3, paired difference, 95 % t interval)
     """
     require_pairs(a, b)
     differences = [y - x for x, y in zip(a, b, strict=True)]
@@ -72,6 +83,9 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], confidence: float = 0.9
     Raises:
         ValueError: as `paired_difference`, and when mean(a) does not differ from 0 at this confidence, since the
             set of ratios that are not rejected is then no interval.
+
+    >>> print(wt.stats.paired_ratio([2.0, 2.2, 2.1], [1.0, 1.2, 1.1]))
+    0.5238 [0.4599, 0.5742] (n=3, paired ratio, 95 % Fieller interval)
     """
     require_pairs(a, b)
     of_a, n = mean_interval(list(a), confidence), len(a)

@@ -17,6 +17,9 @@ def adjust(p_values: Sequence[float], method: Literal["holm", "bonferroni", "non
     """Adjusted p-values in the order given: compare them with the level itself.
 
     Bonferroni multiplies by the number of comparisons; Holm (1979) steps down from the smallest and is never larger.
+
+    >>> wt.stats.adjust([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
     """
     count = len(p_values)
     if not all(0 <= p <= 1 for p in p_values):  # also NaN
@@ -39,6 +42,9 @@ def false_discovery(p_values: Sequence[float]) -> list[float]:
 
     Benjamini & Hochberg (1995): of the p from the i-th smallest of m on, the smallest m p / i. The expected share holds
     for independent and for positively dependent tests (Benjamini & Yekutieli 2001).
+
+    >>> [round(q, 3) for q in wt.stats.false_discovery([0.01, 0.04, 0.03, 0.5])]
+    [0.04, 0.053, 0.053, 0.5]
     """
     count = len(p_values)
     if not all(0 <= p <= 1 for p in p_values):  # also NaN
@@ -61,6 +67,9 @@ def dunnett_p(statistics: Sequence[float], df: float = math.inf, ratios: Sequenc
     The statistics share the control: corr(i, j) = l_i l_j with l_i = sqrt(ratio_i / (1 + ratio_i)), so each is
     l_i U + sqrt(1 - l_i^2) e_i with independent normals, and max |z| has a one-dimensional integral over U. For t a
     second one runs over the shared standard deviation. Both by Gauss-Legendre, to about 1e-10.
+
+    >>> [round(p, 3) for p in wt.stats.dunnett_p([2.1, 2.6, 0.3])]
+    [0.092, 0.025, 0.982]
     """
     sizes = np.ones(len(statistics)) if ratios is None else np.asarray(ratios, dtype=np.float64)
     if sizes.shape != (len(statistics),) or not (sizes > 0).all() or not df > 0 or np.isnan(statistics).any():

@@ -57,6 +57,9 @@ def t_test(differences: ArrayLike, mean: float = 0.0, alternative: Alternative =
 
     Equal differences have no spread: the statistic is then infinite and p is 0 (or 1, on the other side);
     where they all equal `mean` there is no evidence at all, and p is 1.
+
+    >>> round(wt.stats.t_test([0.3, 0.2, 0.4, 0.25]).p, 4)
+    0.0067
     """
     row = sample(differences)
     n, method = len(row), f"t test, {alternative}"
@@ -87,6 +90,9 @@ def tost(differences: ArrayLike, margin: float, mean: float = 0.0) -> Test:
     """Equivalence: a small p says that the true mean lies within `margin` of `mean` (Schuirmann 1987).
 
     Two one-sided t tests against mean - margin and mean + margin; both have to reject, so p is the larger one.
+
+    >>> round(wt.stats.tost([0.001, -0.002, 0.001, 0.0], margin=0.01).p, 4)
+    0.0004
     """
     if not 0 < margin < math.inf:
         raise ValueError(f"expected a finite margin above 0, given {margin}: no data can show that nothing differs")
@@ -102,6 +108,9 @@ def sign_flip_test(
 
     Exact up to 16 differences; above, p = (1 + at least as extreme) / (1 + resamples) of random flips, which unlike
     the plain fraction is a valid p-value (Phipson & Smyth 2010).
+
+    >>> wt.stats.sign_flip_test([0.3, 0.2, 0.4, 0.25, 0.3, 0.1]).p
+    0.03125
     """
     row, exponent = scaled(sample(differences, 1))
     n, exact = len(row), len(row) <= EXACT_SIGNS
@@ -126,6 +135,9 @@ def permutation_test(
 
     Exact up to 50,000 splits; above, random splits with the correction of Phipson & Smyth (2010). Two-sided counts
     the splits whose absolute difference is at least the observed one.
+
+    >>> round(wt.stats.permutation_test([1.0, 1.2, 1.1, 1.3], [1.5, 1.6, 1.4, 1.7]).p, 3)
+    0.029
     """
     first, second = sample(a, 1), sample(b, 1)
     (both, exponent), size = scaled(np.concatenate([second, first])), len(second)
@@ -159,6 +171,9 @@ def mcnemar(only_a: int, only_b: int, mid_p: bool = False) -> Test:
         only_a: items on which A succeeds and B fails; `only_b` the reverse. Items on which they agree say nothing.
         mid_p: count half the probability of the observed table: less conservative, and close to the nominal level
             (Fagerland, Lydersen & Laake 2013).
+
+    >>> round(wt.stats.mcnemar(4, 15).p, 3)
+    0.019
     """
     if min(only_a, only_b) < 0:
         raise ValueError(f"expected counts of items, 0 or more, given {only_a} and {only_b}")

@@ -15,6 +15,9 @@ def power_paired(effect: float, sd: float, n: int, alpha: float = 0.05, sides: i
 
     Exact: the noncentral t as an integral over the chi distribution of the sample's standard deviation. With
     sides=1 the test looks for a positive effect.
+
+    >>> round(wt.stats.power_paired(effect=0.01, sd=0.01, n=6), 3)
+    0.507
     """
     _require(sd, n, alpha)
     if sides not in (1, 2):
@@ -31,6 +34,9 @@ def power_equivalence(effect: float, sd: float, margin: float, n: int, alpha: fl
     """The chance that `tost` of n paired differences shows a mean within the margin (Phillips 1990).
 
     Exact: both one-sided t tests reject when the mean lies within margin - t s / sqrt(n) of 0; integrated over s.
+
+    >>> round(wt.stats.power_equivalence(effect=0, sd=0.01, margin=0.01, n=12), 3)
+    0.889
     """
     _require(sd, n, alpha)
     if not margin > 0:
@@ -46,7 +52,11 @@ def power_equivalence(effect: float, sd: float, margin: float, n: int, alpha: fl
 def seeds_needed(
     effect: float, sd: float, power: float = 0.8, alpha: float = 0.05, at_most: int = 100_000, sides: int = 2
 ) -> int | None:
-    """The smallest number of pairs whose t test has this power; None when more than `at_most` are needed."""
+    """The smallest number of pairs whose t test has this power; None when more than `at_most` are needed.
+
+    >>> wt.stats.seeds_needed(effect=0.01, sd=0.01)
+    10
+    """
     if effect == 0 or (sides == 1 and effect < 0):
         return None
     return _smallest(lambda n: power_paired(effect, sd, n, alpha, sides), power, at_most)
@@ -58,6 +68,9 @@ def seeds_to_equivalence(
     """The smallest number of pairs whose `tost` has this power; None when it is more than `at_most`.
 
     None too when the effect lies outside of the margin: more seeds would only show that it does.
+
+    >>> wt.stats.seeds_to_equivalence(effect=0, sd=0.01, margin=0.01)
+    11
     """
     if abs(effect) >= margin:
         return None
@@ -69,6 +82,9 @@ def n_proportions(p1: float, p2: float, power: float = 0.8, alpha: float = 0.05)
 
     n = (z_{1-alpha/2} sqrt(2 p q) + z_power sqrt(p1 q1 + p2 q2))^2 / (p1 - p2)^2 with p the mean of p1 and p2:
     Fleiss, Levin & Paik (2003), chapter 4, without continuity correction. The smallest n that reaches the power.
+
+    >>> wt.stats.n_proportions(0.10, 0.13)
+    1774
     """
     if not (min(p1, p2) >= 0 and max(p1, p2) <= 1 and 0 < power < 1 and 0 < alpha < 1):
         raise ValueError(f"expected proportions, power and alpha between 0 and 1, given {p1}, {p2}, {power}, {alpha}")

@@ -59,7 +59,11 @@ class AgainstControl:
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
-    """A proportion with Wilson's score interval (1927): the rates that a z test does not reject."""
+    """A proportion with Wilson's score interval (1927): the rates that a z test does not reject.
+
+    >>> print(wt.stats.wilson(7, 10))
+    0.7000 [0.3968, 0.8922] (n=10, proportion, 95 % Wilson interval)
+    """
     _require_counts(successes, n)
     z, rate = _z(confidence), successes / n
     middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -73,6 +77,9 @@ def compare_proportions(k1: int, n1: int, k2: int, n2: int, confidence: float = 
     """k2 / n2 minus k1 / n1 with two intervals, the pooled z test (two-sided) and Fisher's exact test.
 
     Newcombe (1998, method 10) joins the two Wilson intervals; Wald's is the one that textbooks show.
+
+    >>> print(wt.stats.compare_proportions(100, 1000, 130, 1000).newcombe)
+    0.0300 [0.0020, 0.0581] (n=2000, difference of proportions, 95 % Newcombe interval)
     """
     first, second = wilson(k1, n1, confidence), wilson(k2, n2, confidence)
     p1, p2 = first.estimate, second.estimate
@@ -119,6 +126,9 @@ def fisher_exact(k1: int, n1: int, k2: int, n2: int) -> float:
 
     The tables are added up from the ratios of neighbours, within 12 standard deviations and 60 counts of the mean;
     outside lies less than 1e-30.
+
+    >>> round(wt.stats.fisher_exact(3, 10, 8, 10), 3)
+    0.07
     """
     _require_counts(k1, n1)
     _require_counts(k2, n2)
@@ -141,6 +151,10 @@ def against_control(counts: Mapping[str, tuple[int, int]], control: str, alpha: 
 
     Bonferroni, Holm and Dunnett (on the pooled z, unequal sizes too) each keep the chance of any false winner at
     alpha; the intervals have the confidence 1 - alpha, each for itself.
+
+    >>> found = wt.stats.against_control({"A": (100, 1000), "B": (130, 1000), "C": (110, 1000)}, "A")
+    >>> [(one.name, round(one.p, 3), round(one.holm, 3)) for one in found.variants]
+    [('B', 0.035, 0.071), ('C', 0.466, 0.466)]
     """
     if control not in counts or len(counts) < 2:
         raise ValueError(

@@ -33,6 +33,9 @@ def nominal_level(looks: tuple[int, ...], alpha: float, sides: int = 2) -> float
     Args:
         looks: the numbers of differences at which the test is done, growing, from 2 on.
         sides: of the t test; each side of an equivalence test (`tost`) is 1.
+
+    >>> round(wt.stats.nominal_level((4, 5, 6), 0.05), 3)
+    0.024
     """
     if not looks or looks[0] < 2 or any(a >= b for a, b in pairwise(looks)):
         raise ValueError(f"expected growing numbers of differences from 2 on, given the looks {looks}")
@@ -99,6 +102,9 @@ def always_valid_p(differences: ArrayLike, effect_sd: float = 1.0) -> float:
     Args:
         differences: paired differences in the order in which they came.
         effect_sd: how large an effect is expected, in standard deviations of the differences; fix it before looking.
+
+    >>> round(wt.stats.always_valid_p([0.3, 0.2, 0.4, 0.25, 0.3]), 3)
+    0.048
     """
     if not effect_sd > 0:
         raise ValueError(f"expected effect_sd above 0, given {effect_sd}")

@@ -8,6 +8,7 @@ from windtunnel.config import any_of
 from windtunnel.tasks.classification import Classification, ClassificationConfig
 from windtunnel.tasks.contrastive import Contrastive, ContrastiveConfig
 from windtunnel.tasks.language import Language, LanguageConfig
+from windtunnel.tasks.mixed_language import MixedLanguage
 from windtunnel.tasks.task import ACCURACY, BITS_PER_BYTE, EXACT_MATCH, LOSS, METRICS, RECALLS, Metric, Task, TaskConfig
 from windtunnel.tasks.translation import Translation, TranslationConfig
 
@@ -27,5 +28,5 @@ else:
 __all__ = [
     "ACCURACY", "BITS_PER_BYTE", "EXACT_MATCH", "LOSS", "METRICS", "RECALLS", "TASKS", "AnyTaskConfig",
     "Classification", "ClassificationConfig", "Contrastive", "ContrastiveConfig", "Language", "LanguageConfig",
-    "Metric", "Task", "TaskConfig", "Translation", "TranslationConfig",
+    "Metric", "MixedLanguage", "Task", "TaskConfig", "Translation", "TranslationConfig",
 ]  # fmt: skip

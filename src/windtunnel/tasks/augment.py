@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from windtunnel.config import Config
-from windtunnel.text.batches import mix
+from windtunnel.text.shuffle import scrambled
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -39,8 +39,10 @@ class AugmentConfig(Config):
 
 def uniform(key: int, places: np.ndarray, n: int) -> np.ndarray:
     """n numbers from 0 to 1 for each place, (len(places), n): a function of the key and the place alone."""
-    each = mix(np.uint64(key) ^ mix(places.astype(np.uint64)))[:, None] + np.arange(1, n + 1, dtype=np.uint64)
-    return (mix(each) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    each = scrambled(np.uint64(key) ^ scrambled(places.astype(np.uint64)))[:, None] + np.arange(
+        1, n + 1, dtype=np.uint64
+    )
+    return (scrambled(each) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def augmented(pictures: Tensor, config: AugmentConfig, key: int, places: np.ndarray) -> Tensor:

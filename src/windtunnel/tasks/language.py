@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from windtunnel.errors import ConfigError
 from windtunnel.models import ModelConfig
 from windtunnel.tasks.task import BITS_PER_BYTE, LOSS, Metric, TaskConfig
 from windtunnel.tasks.token_task import TokenTask
-from windtunnel.text.batches import Documents, Examples, Positions, Windows
+from windtunnel.text.batches import Documents, Examples, Positions, Source, Windows
 from windtunnel.text.store import TokenStore
+
+if TYPE_CHECKING:
+    from windtunnel.tasks.mixed_language import MixedLanguage
 
 BLOCK, MOST_BLOCKS = 512, 400
 """Running text has no documents: blocks of at least BLOCK tokens, at most MOST_BLOCKS of them, are its units."""
@@ -43,8 +46,10 @@ class LanguageConfig(TaskConfig):
             )
         return model
 
-    def make(self, model: ModelConfig, store: TokenStore) -> Language:
-        return Language(store, model)
+    def make(self, model: ModelConfig, store: TokenStore) -> Language | MixedLanguage:
+        from windtunnel.tasks.mixed_language import MixedLanguage
+
+        return MixedLanguage(store, model) if store.parts else Language(store, model)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,9 @@ class Language(TokenTask):
         return self.store.corpus.unit == "line"
 
     def examples(self, split: str) -> Examples:
+        return self.source(split)
+
+    def source(self, split: str) -> Source:
         """Documents for a corpus of lines, windows for running text and files; for a model that reads one context a
         prediction, single predictions. A held-out split shorter than one window is read in one shorter window."""
         part, length, end_id = self.store.splits[split], self.model.context_length, self.store.tokenizer.end_id

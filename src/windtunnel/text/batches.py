@@ -8,11 +8,10 @@ context_length + 1 tokens as its only target, for models that see a fixed number
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.errors import DataError
+from windtunnel.text.shuffle import LONGEST_ORDER, epoch_key, order, shuffled
 
 IGNORED = -1
 """The target of a padded position; the loss leaves it out."""
@@ -53,19 +53,20 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return self._map(lambda tensor: tensor.to(device))
+        return self.map(lambda tensor: tensor.to(device))
 
     def split(self, parts: int) -> list[Batch]:
         """The same rows in `parts` smaller batches, each cut to its own longest row."""
         size, more = divmod(len(self.targets), parts)
         ends = [min(part, more) + part * size for part in range(parts + 1)]
         return [
-            trim(self._map(lambda tensor, rows=slice(start, end): tensor[rows]))  # type: ignore[misc]
+            trim(self.map(lambda tensor, rows=slice(start, end): tensor[rows]))  # type: ignore[misc]
             for start, end in pairwise(ends)
             if start < end
         ]
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with each of its tensors changed."""
         inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
         return Batch(inputs, change(self.targets), None if self.units is None else change(self.units))
 
@@ -89,6 +90,21 @@ class Examples(Protocol):
         ...
 
 
+@runtime_checkable
+class Endless(Examples, Protocol):
+    """Examples that have an order of their own in training."""
+
+    def draw(self, seed: int, start: int, end: int) -> Batch:
+        """Examples start ... end - 1 of an endless sequence, as `in_epochs`."""
+        ...
+
+
+class Source(Examples, Protocol):
+    """Examples of a language model: on average `targets_each` tokens are predicted in one."""
+
+    targets_each: float
+
+
 class Windows:
     """Windows of running text. Each epoch starts them at its own offset and visits each of them once.
 
@@ -110,6 +126,7 @@ class Windows:
             )
         self.n_windows = max(1, (len(ids) - context_length) // context_length)
         self.n_offsets = len(ids) - self.n_windows * context_length
+        self.targets_each = float(context_length)
 
     def __len__(self) -> int:
         return self.n_windows
@@ -142,6 +159,7 @@ class Documents:
         self.first_piece = np.concatenate([[0], np.cumsum(pieces)])
         if len(self) == 0:
             raise DataError(f"the {name} split holds no document; give more text or larger fractions of it")
+        self.targets_each = (len(ids) + len(offsets) - 1) / len(self)
 
     def __len__(self) -> int:
         return int(self.first_piece[-1])
@@ -193,6 +211,7 @@ class Positions:
         self.first = starts + np.arange(len(starts)) * (offsets is not None)  # a document also predicts its end mark
         if len(self) < 1:
             raise DataError(f"the {name} split holds nothing to predict; give more text or larger fractions of it")
+        self.targets_each = 1.0
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -261,6 +280,8 @@ def batch(source: Examples, size: int, seed: int, step: int) -> Batch:
 
 def in_epochs(source: Examples, seed: int, start: int, end: int) -> Batch:
     """Examples start ... end - 1 of an endless sequence of shuffled epochs."""
+    if isinstance(source, Endless):
+        return source.draw(seed, start, end)
     epochs, places = np.divmod(np.arange(start, end), len(source))
     parts = []
     for epoch in range(epochs[0], epochs[-1] + 1):
@@ -268,17 +289,6 @@ def in_epochs(source: Examples, seed: int, start: int, end: int) -> Batch:
         known = len(source) <= LONGEST_ORDER
         parts.append(source.take(order(len(source), key)[own] if known else shuffled(own, len(source), key), key))
     return parts[0] if len(parts) == 1 else join(parts)
-
-
-LONGEST_ORDER = 1 << 18
-"""Examples; up to this many the order of an epoch is kept: to compute it batch by batch takes longer than a step of a
-model of 12 thousand parameters."""
-
-
-@lru_cache(maxsize=32)
-def order(n: int, key: int) -> np.ndarray:
-    """All of `shuffled`, (n,) int64, kept for a few epochs of a few seeds."""
-    return shuffled(np.arange(n), n, key)
 
 
 def join(parts: Sequence[Batch]) -> Batch:
@@ -351,38 +361,3 @@ def sample(lengths: np.ndarray, max_tokens: int | None) -> np.ndarray:
         return np.arange(len(lengths))
     order = shuffled(np.arange(len(lengths)), len(lengths), key=0)
     return np.sort(order[: int(np.searchsorted(np.cumsum(lengths[order]), max_tokens)) + 1])
-
-
-def shuffled(places: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Where the given places of 0 ... n-1 go in the permutation of this key, without storing the permutation.
-
-    A Feistel network over the next power of four, walked until the result is below n (Black & Rogaway 2002).
-    """
-    half = max(1, ((n - 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << half) - 1)
-    shift = np.uint64(half)
-    result = places.astype(np.uint64)
-    outside = np.ones(len(result), dtype=bool)
-    while outside.any():
-        left, right = result[outside] >> shift, result[outside] & mask
-        for turn in range(6):
-            left, right = (
-                right,
-                left ^ (mix(right + np.uint64((key + turn * 0x9E37) & 0xFFFFFFFFFFFF)) & mask),
-            )
-        result[outside] = (left << shift) | right
-        outside = result >= n
-    return result.astype(np.int64)
-
-
-def mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele et al. 2014): every input bit changes about half of the output bits."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def epoch_key(seed: int, epoch: int) -> int:
-    """What decides the order and the changes of an epoch, counted from 0."""
-    digest = hashlib.blake2b(f"{seed}/epoch/{epoch}".encode(), digest_size=6).digest()
-    return int.from_bytes(digest, "little")

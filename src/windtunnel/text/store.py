@@ -32,6 +32,7 @@ from windtunnel.text.tokenizers import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
     from windtunnel.text.corpora import Corpus
+    from windtunnel.text.store_build import Content
 
 FORMAT = 1
 MADE_HERE = ("bytes", "characters", "bpe")  # made from the corpus; anything else is read from files
@@ -104,15 +105,23 @@ class TokenStore:
 
     labels: the different labels of labelled texts, sorted; the ids are then those of the texts alone.
     pictures: the names of all pictures of captions, sorted; the ids are then those of the captions alone.
+    parts: of a mix the store of each corpus, in the order of the corpus' parts; `folder` is then the first one's.
     """
 
     corpus: Corpus
     tokenizer: Tokenizer
     sha256: str
-    splits: dict[str, Split]
+    splits: Mapping[str, Split]
     folder: Path
     labels: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()
+    parts: tuple[TokenStore, ...] = ()
+
+    @property
+    def unit(self) -> Literal["auto", "text", "file", "line"]:
+        """The unit that a run records; of a mix `auto` where its corpora have different ones, or are of files."""
+        units = {part.corpus.unit for part in self.parts}
+        return "auto" if len(units) > 1 or "file" in units else self.corpus.unit
 
     def documents(self, split: str) -> Iterator[str]:
         """The texts of a split's documents, in its order; not for running text, which has none."""
@@ -168,7 +177,11 @@ class Manifest(BaseModel):
 
 
 def prepare(
-    corpus: Corpus, config: TextConfig, cache: Path | None = None, tokenizer: Tokenizer | None = None
+    corpus: Corpus,
+    config: TextConfig,
+    cache: Path | None = None,
+    tokenizer: Tokenizer | None = None,
+    content: Content | None = None,
 ) -> TokenStore:
     """The token store of a corpus: out of the cache, or built now in a few passes over the text.
 
@@ -179,6 +192,7 @@ def prepare(
     Args:
         cache: the cache folder; None is $WINDTUNNEL_CACHE or the user's cache folder.
         tokenizer: used as it is (resuming a run); None makes or opens the one that the config names.
+        content: what `survey` found; None passes over the corpus now.
 
     Raises:
         DataError: the corpus is too small to be split, has characters that the tokenizer lacks, or changed
@@ -186,6 +200,7 @@ def prepare(
         ConfigError: the config names no tokenizer, or another unit than the corpus was opened with.
         SaveError: the cache folder cannot be written.
     """
+    from windtunnel.text.mix import prepare_mix
     from windtunnel.text.store_build import build, survey
 
     if config.unit not in ("auto", corpus.unit):
@@ -195,7 +210,9 @@ def prepare(
             f"text.shuffle_seed shuffles documents, and {corpus.name} is one running text; leave it out, or read it by "
             "line: --set text.unit=line"
         )
-    content = survey(corpus)
+    if corpus.parts:
+        return prepare_mix(corpus, config, cache, tokenizer)
+    content = survey(corpus) if content is None else content
     name = config.tokenizer
     if tokenizer is None or name == "auto":
         name = tokenizer_name(corpus, config, len(content.alphabet))

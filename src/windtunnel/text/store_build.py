@@ -172,6 +172,10 @@ def survey(corpus: Corpus) -> Content:
     Raises:
         DataError: when it holds no character.
     """
+    if corpus.parts:
+        from windtunnel.text.mix import content_of_all
+
+        return content_of_all([survey(part) for part in corpus.parts])
     digest = Digest(corpus, alphabet=True)
     for texts in batches_of(corpus.read()):
         digest.add(texts)
@@ -216,7 +220,7 @@ def make_tokenizer(kind: str, corpus: Corpus, config: TextConfig, content: Conte
     if kind == "characters":
         return characters_tokenizer(content.alphabet, end=corpus.unit != "text")
     total = content.n_characters * (1 - config.dev_fraction - config.test_fraction)
-    sample = spread_sample(_train_texts(corpus, config, content), total, BPE_CHARACTERS)
+    sample = spread_sample(train_texts(corpus, config, content), total, BPE_CHARACTERS)
     return train_bpe(sample, config.vocab_size)
 
 
@@ -230,7 +234,7 @@ def spread_sample(texts: Iterable[str], total: float, budget: int) -> Iterator[s
         seen += len(text)
 
 
-def _train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterator[str]:
+def train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterator[str]:
     """The train split in short pieces: the trainer reads 256 of them ahead."""
     dev, test = config.dev_fraction, config.test_fraction
     if corpus.unit == "text":

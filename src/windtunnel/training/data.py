@@ -14,6 +14,7 @@ from windtunnel.tasks import Classification, Task
 from windtunnel.text.batches import Batch, Examples, Subset, in_epochs
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.features import Ints
+from windtunnel.text.mixture import Mixture
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.training.run_config import RunConfig
 
@@ -50,8 +51,14 @@ def train_examples(config: RunConfig, task: Task) -> Examples:
 
     Raises:
         DataError: when there are not so many, or none at all.
+        ConfigError: when they are a mix, and are to be sampled or drawn as a script draws them.
     """
     whole = task.examples("train")
+    if isinstance(whole, Mixture) and (config.train.n_examples is not None or config.generator is not None):
+        what = "generator" if config.generator is not None else "train.n_examples"
+        raise ConfigError(
+            f"{what} draws from one corpus, and {config.corpus} is a mix of several; leave one of them out"
+        )
     return whole if config.train.n_examples is None else Subset(whole, config.train.n_examples)
 
 

@@ -29,6 +29,7 @@ from windtunnel.models.lora import adapt, merged
 from windtunnel.models.pretrained.marks import marks_of
 from windtunnel.tasks import METRICS as METRICS_BY_NAME
 from windtunnel.text.corpora import open_corpus
+from windtunnel.text.corpora.mixes import mix_text, parse_mix
 from windtunnel.text.store import TokenStore, prepare
 from windtunnel.text.store_build import survey
 from windtunnel.text.tokenizers import Tokenizer
@@ -286,14 +287,16 @@ def resolve(config: RunConfig, store: TokenStore, side_by_side: int = 1) -> RunC
     kind = store.tokenizer.kind if config.text.tokenizer == "auto" else config.text.tokenizer
     return decided.replace(
         corpus=named_corpus(config.corpus),
-        text=config.text.replace(unit=store.corpus.unit, tokenizer=kind),
+        text=config.text.replace(unit=store.unit, tokenizer=kind, **store.corpus.to_record),
         train=decided.train.replace(compile=compiled),
         start=start,
     )
 
 
 def named_corpus(given: str) -> str:
-    """What a resolved config calls a corpus: a path that exists is whole."""
+    """What a resolved config calls a corpus: a path that exists is whole, and equal mixes are written alike."""
+    if parts := parse_mix(given):
+        return mix_text(tuple((named_corpus(name), weight) for name, weight in parts))
     return str(Path(given).resolve()) if Path(given).exists() else given
 
 

@@ -104,7 +104,8 @@ class RunConfig(Config):
 
     added: ClassVar[frozenset[str]] = frozenset({"start", "generator", "task", "change", "lora"})
     corpus: str
-    """A name from `windtunnel corpora`, or a file, a folder or a glob."""
+    """A name from `windtunnel corpora`, or a file, a folder or a glob. Several with weights, `a.txt:0.7,b.txt:0.3`, are
+    a mix: the weights are the shares of the training tokens."""
     text: TextConfig = TextConfig()
     model: AnyModelConfig = TransformerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -8,6 +8,7 @@ from typing import Any
 
 from windtunnel.models.cost import training_flops
 from windtunnel.tasks import Task
+from windtunnel.text.mixture import Mixture
 from windtunnel.text.store import TokenStore
 from windtunnel.training.run_config import RunConfig
 
@@ -15,6 +16,9 @@ from windtunnel.training.run_config import RunConfig
 def step_cost(config: RunConfig, store: TokenStore, task: Task) -> tuple[float, float]:
     """Tokens predicted in a step, on average, and its FLOPs: those of an example of average length, padding apart."""
     model, size = config.model, config.train.batch_size
+    if store.parts and isinstance(mixed := task.examples("train"), Mixture):
+        length = max(1, round(mixed.targets_each))
+        return size * mixed.targets_each, size * mixed.targets_each / length * training_flops(model, length)
     if model.reads == "context" or store.corpus.unit != "line":
         length = model.targets_per_example
         return size * length, size * training_flops(model, length)

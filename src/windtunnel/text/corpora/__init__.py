@@ -16,6 +16,7 @@ from windtunnel.text.corpora.corpus import Corpus, Truth, Unit
 from windtunnel.text.corpora.emoji import EMOJI, fetch_emoji
 from windtunnel.text.corpora.emoji_keywords import keywords_corpus, make_keywords
 from windtunnel.text.corpora.labelled import LABELLED
+from windtunnel.text.corpora.mixes import mix_corpus, parse_mix
 from windtunnel.text.corpora.names import names_corpus
 from windtunnel.text.corpora.paths import expand, is_path, path_corpus
 from windtunnel.text.corpora.pets import pets_corpus
@@ -23,7 +24,7 @@ from windtunnel.text.corpora.pig_latin import PIG_LATIN
 from windtunnel.text.corpora.pronunciations import fetch_pronunciations, pronunciations_corpus
 from windtunnel.text.corpora.python_source import python_corpus
 from windtunnel.text.corpora.shakespeare import fetch_shakespeare, shakespeare_corpus
-from windtunnel.text.corpora.tables import KINDS
+from windtunnel.text.corpora.tables import KINDS, kind_of
 
 __all__ = ["CORPORA", "FETCHED", "Corpus", "Truth", "Unit", "listing", "open_corpus", "truth_of"]
 
@@ -31,7 +32,8 @@ __all__ = ["CORPORA", "FETCHED", "Corpus", "Truth", "Unit", "listing", "open_cor
 def open_corpus(
     name_or_path: str, unit: Unit | Literal["auto"] = "auto", columns: Mapping[str, str] | None = None
 ) -> Corpus:
-    """The corpus with that name, or of that file, folder or glob; a name wins (write ./names for a file).
+    """The corpus with that name, or of that file, folder or glob; a name wins (write ./names for a file). Several with
+    weights are a mix: `a.txt:0.7,b.txt:0.3`, see `mix_corpus`.
 
     `auto` takes the corpus's own unit: for a path `text` when it is one file and `file` when there are
     several. A .tsv, .csv or .jsonl file with the columns `source` and `target` is a corpus of pairs, by line. A folder
@@ -45,7 +47,12 @@ def open_corpus(
     Raises:
         DataError: nothing of that name (near matches are offered), no text in it, text that is not UTF-8,
             a unit that does not fit, a corpus that has not been fetched yet, columns that are not there.
+        ConfigError: a mix that is not as `parse_mix` and `mix_corpus` expect.
     """
+    if (parts := parse_mix(name_or_path)) is not None:
+        return mix_corpus(
+            name_or_path, parts, lambda name: open_corpus(name, unit, columns if _has_columns(name) else None)
+        )
     if columns is not None and (name_or_path in CORPORA or (len(columns) < 2 and "text" not in columns)):
         raise DataError(f"columns={dict(columns)}: expected text, or two fields or more, of a file: {', '.join(KINDS)}")
     if name_or_path in CORPORA:
@@ -57,6 +64,10 @@ def open_corpus(
     if next(corpus.read(), None) is None:
         raise DataError(f"{name_or_path} holds no text; expected at least one character of UTF-8 text")
     return corpus
+
+
+def _has_columns(path: str) -> bool:
+    return path not in CORPORA and (kind_of(expand(path)) in KINDS or expand(path).is_dir())
 
 
 def truth_of(name_or_path: str, unit: Unit | Literal["auto"]) -> Truth | None:
@@ -104,6 +115,8 @@ def _short(given: str) -> str:
 
 
 def _nearest(given: str) -> str:
+    if "," in given:
+        return "; several corpora need a weight each: a.txt:0.7,b.txt:0.3"
     path = expand(given)
     candidates = {name: name for name in CORPORA}
     try:

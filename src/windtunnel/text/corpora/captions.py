@@ -88,9 +88,9 @@ def pictures_corpus(name: str, folder: Path, paths: Sequence[Path], table: Table
     return Corpus(
         name=name,
         unit="line",
-        description=f"{found}, with the captions of {table.path.name if table else 'their file names'}",
+        description=f"{found}, with the captions of {table.files[0].name if table else 'their file names'}",
         licence="not stated (your own files)",
-        origin=str((table.path if table else folder).absolute()),
+        origin=str((table.files[0] if table else folder).absolute()),
         read=table.documents if table else lambda: named_pictures(paths, folder),
         fields=tuple(table.columns) if table else ("picture", "caption"),
         pictures=PictureFiles(folder),

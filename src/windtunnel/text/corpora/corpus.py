@@ -69,6 +69,8 @@ class Corpus:
     judging: of a corpus of pairs, what helps to judge the answers.
     pictures: of a corpus of captions, what draws the picture that a first field names. The first document of a picture
         holds its main caption.
+    guessed: of a table in several files the columns that were guessed, for a run to record; else None.
+    parts, weights: of a mix, its corpora, and what share of the training tokens each gives; none of another corpus.
     """
 
     name: str
@@ -81,6 +83,14 @@ class Corpus:
     truth: Truth | None = None
     judging: Judging = Judging()
     pictures: Pictures | None = None
+    guessed: Mapping[str, str] | None = None
+    parts: tuple[Corpus, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @property
+    def to_record(self) -> dict[str, dict[str, str]]:
+        """The settings of its text that a run records as if they had been given: the columns that were guessed."""
+        return {} if self.guessed is None else {"columns": dict(self.guessed)}
 
     def split(self, document: str) -> tuple[str, ...]:
         """The fields of a document, as many as `fields`.

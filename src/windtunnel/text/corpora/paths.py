@@ -12,11 +12,11 @@ from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.arrow import is_dataset
-from windtunnel.text.corpora.captions import caption_table, is_captioned_table, is_picture, pictures_corpus
+from windtunnel.text.corpora.captions import caption_table, is_picture, pictures_corpus
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import read_chunks, skipped_as
 from windtunnel.text.corpora.picture_files import ENDINGS
-from windtunnel.text.corpora.tables import CAPTIONED, find_table, is_arrow
+from windtunnel.text.corpora.tables import CAPTIONED, Table, find_table, is_arrow, kind_of
 
 REASONS = (
     "binary", "UTF-16", "git-LFS pointer", "hidden", "empty", "dead link", "folder read already", "pipe or device",
@@ -26,10 +26,11 @@ REASONS = (
 @dataclass(frozen=True)
 class Found:
     """The text files of a folder or glob in sorted order, or the folder of a dataset, and how many entries were
-    passed over, by the reason."""
+    passed over, by the reason. passed_over: Parquet files among text; where there is no text they are the files."""
 
     files: tuple[Path, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
+    passed_over: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         skipped = ", ".join(f"{self.skipped[reason]} {reason}" for reason in REASONS if self.skipped.get(reason))
@@ -39,8 +40,13 @@ class Found:
 
 def is_path(text: str) -> bool:
     """Whether `text` names a file or folder that exists, or is a glob pattern."""
+    return glob.has_magic(text) or exists(text)
+
+
+def exists(text: str) -> bool:
+    """Whether `text` names a file or folder that exists."""
     try:
-        return glob.has_magic(text) or (bool(text) and expand(text).exists())
+        return bool(text) and expand(text).exists()
     except OSError:  # longer than a path can be, or below a folder that may not be entered
         return False
 
@@ -54,7 +60,8 @@ def expand(text: str) -> Path:
 
 
 def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapping[str, str] | None = None) -> Corpus:
-    """A corpus of the file, folder or glob `given`.
+    """A corpus of the file, folder or glob `given`. Several tables of one kind are the shards of one, whose columns are
+    recorded when they are guessed: asked for by `file` without columns, each is a document, as it was before.
 
     `auto` is `line` for a table (see `find_table`), `file` for one of texts alone, `text` for one other file and
     `file` for several. What was skipped is in the description.
@@ -69,15 +76,20 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
     if pictures:
         return pictures
     found = find(given)
+    _check_parquet(given, found, unit)
     table = find_table(found.files, columns) if _may_be_table(found.files, unit) or columns else None
     if table and unit == "auto":
         unit = table.unit
     if table and unit != table.unit:
-        if columns or unit != "line" or is_arrow(table.path):
+        if columns or unit != "line" or is_arrow(table.files[0]):
             raise DataError(
                 f"{given}: columns are read by {table.unit}, and unit={unit} was asked for; leave one of them out"
             )
         table = None  # lines of a table, as before it was one of texts
+    if table and "picture" in table.columns:
+        if {path.parent for path in table.files} != {table.files[0].parent}:
+            raise DataError(f"{given}: tables of captions in several folders; move them to one, or give one of them")
+        return pictures_corpus(expand(given).absolute().name, table.files[0].parent, [], table, "pictures")
     if unit == "auto":
         unit = "text" if len(found.files) == 1 else "file"
     if unit == "text" and len(found.files) > 1:
@@ -97,16 +109,17 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
     return Corpus(
         name=expand(given).absolute().name or given,
         unit=unit,
-        description=f"a table of {', '.join(_named(*one) for one in table.columns.items())}" if table else str(found),
+        description=_described(table) if table else str(found),
         licence="not stated (your own files)",
         origin=str(expand(given).absolute()),
         read=table.documents if table else reader(parts, unit),
         fields=tuple(table.columns) if table else ("text",),
+        guessed=table.columns if table and len(table.files) > 1 and not columns else None,
     )
 
 
 def find_pictures(given: str, columns: Mapping[str, str] | None) -> Corpus | None:
-    """The corpus of a folder that holds pictures and captions, or pictures and no text, or of a table of captions.
+    """The corpus of a folder that holds pictures and captions, or pictures and no text.
 
     Raises:
         DataError: a table named captions has other columns.
@@ -114,12 +127,7 @@ def find_pictures(given: str, columns: Mapping[str, str] | None) -> Corpus | Non
     path = expand(given)
     name = path.absolute().name or given
     wanted = columns is None or {*CAPTIONED} <= {*columns}
-    if not wanted or not path.exists() or (path.is_dir() and is_dataset(path)):
-        return None
-    if path.is_file():
-        table = find_table((path,), columns) if columns or is_captioned_table(path) else None
-        return pictures_corpus(name, path.parent, [], table, "pictures") if table else None
-    if not path.is_dir():
+    if not wanted or not path.is_dir() or is_dataset(path):
         return None
     paths, skipped = _walk(path)
     n_pictures = sum(map(is_picture, paths))
@@ -144,13 +152,28 @@ def pictures_in(folder: Path) -> list[str]:
     return found
 
 
+def _described(table: Table) -> str:
+    files = f" in {len(table.files)} files" if len(table.files) > 1 else ""
+    return f"a table of {', '.join(_named(*one) for one in table.columns.items())}{files}"
+
+
+def _check_parquet(given: str, found: Found, unit: str) -> None:
+    """Raises DataError for a folder whose Parquet files would be passed over, such as that of a data set with a README;
+    a run that recorded its unit read it so."""
+    if found.passed_over and unit == "auto":
+        raise DataError(
+            f"{given} holds {len(found.passed_over)} Parquet files and {len(found.files)} text files such as "
+            f"{found.files[0].name}; say which are the corpus, in quotes: '{found.passed_over[0].parent}/*.parquet'"
+        )
+
+
 def _named(field: str, column: str) -> str:
     return field if field == column else f"{field} (column {column})"
 
 
 def _may_be_table(files: tuple[Path, ...], unit: str) -> bool:
-    """One file of running text is none, where it is asked for; several are documents."""
-    return len(files) == 1 and (unit != "text" or is_arrow(files[0]))
+    """One file of running text is none, where it is asked for; several are documents, where their unit is."""
+    return is_arrow(files[0]) or (unit != "text" if len(files) == 1 else unit == "auto")
 
 
 def find(given: str) -> Found:
@@ -198,13 +221,19 @@ def _walk(folder: Path) -> tuple[list[Path], Counter[str]]:
 
 
 def _sort_out(paths: Iterable[Path], skipped: Counter[str]) -> Found:
-    files = []
+    files, parquet = [], []
     for path in paths:
-        if reason := _skipped_as(path):
+        reason = _skipped_as(path)
+        if reason == "binary" and kind_of(path) == ".parquet":
+            parquet.append(path)
+        elif reason:
             skipped[reason] += 1
         else:
             files.append(path)
-    return Found(tuple(files), skipped)
+    if not files:
+        return Found(tuple(parquet), skipped)
+    skipped["binary"] += len(parquet)
+    return Found(tuple(files), skipped, tuple(parquet))
 
 
 def _skipped_as(path: Path) -> str | None:

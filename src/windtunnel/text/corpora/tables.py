@@ -35,9 +35,9 @@ TEXTS = ("text", "content", "document", "body", "story")
 
 @dataclass(frozen=True)
 class Table:
-    """A file whose rows are documents. columns: each field's column, in the order of the fields."""
+    """Files whose rows are documents, one after another. columns: each field's column, in the order of the fields."""
 
-    path: Path
+    files: tuple[Path, ...]
     columns: Mapping[str, str]
 
     def documents(self) -> Iterator[str]:
@@ -52,16 +52,20 @@ class Table:
             yield from self._texts()
             return
         read = _labelled if "label" in self.columns or "caption" in self.columns else _values
-        for number, row in rows_of(self.path, self.columns.values()):
-            where = f"{self.path}, line {number}"
+        for where, row in self._rows():
             values = read(row, self.columns, where)
-            if "picture" in values and not isfile(picture := self.path.parent / values["picture"]):  # noqa: PTH113
+            if "picture" in values and not isfile(picture := self.files[0].parent / values["picture"]):  # noqa: PTH113
                 raise DataError(f"{where}: there is no picture {picture}; put it there, or delete the line")
             yield join_fields(values, where)
 
+    def _rows(self) -> Iterator[tuple[str, dict[str, object]]]:
+        for path in self.files:
+            for number, row in rows_of(path, self.columns.values()):
+                yield f"{path}, line {number}", row
+
     def _texts(self) -> Iterator[str]:
-        for number, row in rows_of(self.path, self.columns.values()):
-            name, where = self.columns["text"], f"{self.path}, line {number}"
+        name = self.columns["text"]
+        for where, row in self._rows():
             if row.get(name, "") is None:
                 continue  # a table's word for an empty text
             text = _value(row, name, where)
@@ -76,20 +80,24 @@ class Table:
 
 
 def find_table(files: tuple[Path, ...], columns: Mapping[str, str] | None) -> Table | None:
-    """The table in `files`, or None where they are plain text.
+    """The table in `files`, or None where they are plain text. Several are one where all are of one of the `KINDS`.
 
     Args:
         columns: the column of each field; None means `source` and `target`, or `text` and `label`, if it has both, or
             one of `TEXTS`.
 
     Raises:
-        DataError: columns are asked for that are not there, or that stand there twice.
+        DataError: columns are asked for that are not there, or that stand there twice; of several files the first one
+            that lacks them is named.
     """
-    path = files[0]
-    if len(files) > 1 or not (kind_of(path) in KINDS or path.is_dir()):
+    path, kinds = files[0], {kind_of(path) for path in files}
+    if not path.is_dir() and (len(kinds) > 1 or not kinds <= {*KINDS}):
         if columns is not None:
-            given = path if len(files) == 1 else f"{len(files)} files"
-            raise DataError(f"columns are those of one file, {', '.join(KINDS)} or one of these as .gz; got {given}")
+            other = next(path for path in files if kind_of(path) not in KINDS or kind_of(path) != kind_of(files[-1]))
+            raise DataError(
+                f"columns are those of files of one kind, {', '.join(KINDS)} or one of these as .gz; got {other}; of a "
+                "folder with others say which, as 'data/*.jsonl' in quotes"
+            )
         return None
     names = column_names(path)
     wanted = columns or guess_columns(names)
@@ -97,10 +105,11 @@ def find_table(files: tuple[Path, ...], columns: Mapping[str, str] | None) -> Ta
         raise DataError(f"{path}: which column holds the texts? It has {', '.join(names)}; say --column text=NAME")
     if wanted is None:
         return None
-    require_columns(path, names, wanted.values())
+    for shard in files:
+        require_columns(shard, names if shard == path else column_names(shard), wanted.values())
     if {*wanted} >= {*CAPTIONED}:
         wanted = {field: wanted[field] for field in FIELDS_OF_CAPTIONS if field in wanted}
-    return Table(path, dict(wanted))
+    return Table(files, dict(wanted))
 
 
 def guess_columns(names: Sequence[str]) -> Mapping[str, str] | None:
