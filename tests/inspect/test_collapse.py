@@ -43,7 +43,7 @@ def test_the_cosine_of_different_ones_is_measured(subject):
         pairs = (seen @ seen.T)[~torch.eye(20, dtype=torch.bool)]
     assert collapse(model, batch).pictures == pytest.approx(pairs.mean().item(), abs=1e-5)
     with torch.no_grad():
-        model.picture_projection.weight.copy_(torch.outer(torch.randn(32), torch.ones(32)))
+        model.picture_projection.weight.copy_(torch.outer(torch.randn(32), torch.ones(64)))
     broken = collapse(model, batch)
     assert broken.pictures == pytest.approx(1, abs=1e-5)
     assert broken.captions < 0.99
@@ -51,14 +51,14 @@ def test_the_cosine_of_different_ones_is_measured(subject):
 
 
 def test_a_healthy_recipe_has_no_finding_and_a_collapsed_one_has(subject):
-    exam = measure(subject, 30)
+    exam = measure(subject, 100)
     assert exam.collapse is not None
     assert [finding.name for finding in judge(exam) if finding.severity == "problem"] == []
     assert collapsed(exam) == []
-    (finding,) = collapsed(replace(exam, collapse=Collapse(pictures=0.97, captions=0.2)))
+    (finding,) = collapsed(replace(exam, collapse=Collapse(pictures=0.995, captions=0.2)))
     assert (finding.name, finding.severity) == ("collapsed vectors", "warning")
-    assert "two different pictures have the cosine 0.97" in finding.evidence
+    assert "two different pictures have the cosine 0.995" in finding.evidence
     assert "captions have" not in finding.evidence
-    (finding,) = collapsed(replace(exam, collapse=Collapse(0.97, 0.95), is_run=True))
+    (finding,) = collapsed(replace(exam, collapse=Collapse(0.997, 0.993), is_run=True))
     assert finding.severity == "problem"
-    assert "captions have the cosine 0.95" in finding.evidence
+    assert "captions have the cosine 0.993" in finding.evidence

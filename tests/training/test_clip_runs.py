@@ -83,7 +83,9 @@ def test_combinations_that_were_never_seen_are_found(photos, tmp_path):
 
 
 def test_the_best_of_dev_is_the_model_and_the_first_metric_decides(photos, tmp_path):
-    events = list(train(config_of(photos, "train.steps=60", "train.eval_every=20"), tmp_path / "run"))
+    events = list(
+        train(config_of(photos, "train.steps=60", "train.eval_every=20", "train.choose=best"), tmp_path / "run")
+    )
     scores = {e.step: e.scores for e in events if isinstance(e, Evaluation)}
     best = max(scores, key=lambda step: (scores[step]["recall_at_1"], -scores[step]["loss"]))
     assert load(tmp_path / "run").step == best
