@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.config import lay_over, override, read_settings, says_all
-from windtunnel.errors import ConfigError
-from windtunnel.runs.seeds import find_start
+from windtunnel.errors import ArtifactError, ConfigError
+from windtunnel.runs.seeds import find_run, find_start
+from windtunnel.text.corpora import CORPORA
 from windtunnel.training import recipes
 from windtunnel.training.imports import continue_from
+from windtunnel.training.run import Run, open_run
 from windtunnel.training.run_config import RunConfig
 
 TASK_RECIPES = {
@@ -90,6 +92,15 @@ def config_for(
             raise ConfigError(f"{file}: {error}") from None
     more = [f"text.columns={json.dumps(dict(columns))}"] if columns else []
     return override(base, [*changes, *more, *([] if steps is None else [f"train.steps={steps}"])])
+
+
+def run_or_corpus(name: str, changes: Sequence[str] = ()) -> tuple[RunConfig, Run | None]:
+    """The settings of a run, or those that a corpus is trained with; a corpus that has a name wins."""
+    if name not in CORPORA:
+        with suppress(ArtifactError):
+            run = open_run(find_run(name))
+            return override(run.config, changes), run
+    return config_for(name, changes=changes), None
 
 
 def _laid_over(base: RunConfig, data: Mapping[str, Any]) -> RunConfig:

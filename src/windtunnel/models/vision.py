@@ -68,6 +68,8 @@ class PictureConfig(TowerConfig):
 
     size: PositiveInt
     """Pixels of a side of the square that pictures are drawn in."""
+    cropped: bool = False
+    """Whether the middle square of a picture is read, as in CLIP, and not the whole picture on white."""
 
     @abstractmethod
     def create(self) -> PictureTower:

@@ -98,7 +98,7 @@ class CaptionedPictures:
         if isinstance(model.picture, PictureVectorsConfig):
             self.vectors = torch.from_numpy(picture_vectors(store, model))
         else:
-            self.pixels = pixels(store, model.picture.size)
+            self.pixels = pixels(store, model.picture.size, cropped=model.picture.cropped)
         self.of_captions = None
         if isinstance(model.caption, CaptionVectorsConfig):
             self.of_captions = torch.from_numpy(caption_vectors(list(store.documents(split)), model))

@@ -22,7 +22,7 @@ from windtunnel.nn.attention import attend
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.classification import text_rows
 from windtunnel.text.kept import Vectors, kept_vectors
-from windtunnel.text.pictures import drawing_key, pixels
+from windtunnel.text.pictures import drawing_key, drawn_as, pixels
 from windtunnel.text.store import TokenStore
 from windtunnel.text.tokenizers import Tokenizer
 
@@ -99,10 +99,15 @@ def picture_vectors(store: TokenStore, model: CLIPConfig) -> Vectors:
     raises as `pictures_of` and `pixels`."""
     assert isinstance(model.picture, PictureVectorsConfig)
     assert store.corpus.pictures is not None
-    size, n, net = model.picture.size, len(store.pictures), model.picture.net
-    of = [*_files(LITE0), drawing_key(store.corpus.pictures, store.pictures, size)]
+    size, cropped = model.picture.size, model.picture.cropped
+    net, n = model.picture.net, len(store.pictures)
+    of = [*_files(LITE0), drawing_key(drawn_as(store.corpus.pictures, cropped), store.pictures, size)]
     of += [net] if net != LITE0.name else []
-    return kept_vectors(of, (n, WIDTHS[net]), lambda: pictures_of(model, pixels(store, size)).numpy())
+
+    def computed() -> Vectors:
+        return pictures_of(model, pixels(store, size, cropped=cropped)).numpy()
+
+    return kept_vectors(of, (n, WIDTHS[net]), computed)
 
 
 def caption_vectors(texts: Sequence[str], model: CLIPConfig) -> Vectors:
