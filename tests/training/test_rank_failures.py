@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from rank_processes import Processes, command
 from tiny_runs import names_file
 
 from windtunnel.cli import main
+from windtunnel.errors import ConfigError
 from windtunnel.training.checkpoint import checkpoints
+from windtunnel.training.distributed import open_ranks
 from windtunnel.training.events import Stopped
 from windtunnel.training.run import METRICS, open_run
 
@@ -119,6 +123,18 @@ def test_an_error_of_one_rank_is_told_by_all(tmp_path):
     assert [ended.code for ended in ends] == [3, 3], ends
     assert "windtunnel: rank 1: " in ends[0].said
     assert all("names.txt" in ended.said for ended in ends)
+
+
+def is_open_after_an_error() -> bool:
+    with suppress(ConfigError), open_ranks("ddp") as ranks, ranks.barrier():
+        raise ConfigError("refused")
+    return torch.distributed.is_initialized()
+
+
+def test_an_error_leaves_no_process_group_open():
+    """One that is open as Python ends aborts the process now and then, in place of the error's exit code."""
+    ends = Processes(2, is_open_after_an_error).join()
+    assert [ended.gave for ended in ends] == [False, False], ends
 
 
 @pytest.mark.parametrize(
