@@ -163,3 +163,18 @@ def test_torchrun_without_parallel(tmp_path, monkeypatch, capsys):
         main()
     assert ended.value.code == 2
     assert "torchrun started 2 processes; say how they share the run: --parallel ddp or fsdp" in capsys.readouterr().err
+
+
+def test_a_rank_that_is_told_to_stop_as_it_ends_exits_with_its_own_code():
+    """torchrun tells all as soon as one has ended, also when Python's own handlers of signals are away."""
+    program = (
+        "import os, signal, sys\n"
+        "from windtunnel.cli.terminal import asked_to_stop, console\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM): kill(pid, number)\n"
+        "with asked_to_stop(console(), until_exit=True): pass\n"
+        "sys.modules['late'] = Late()\n"
+        "sys.exit(2)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "")
