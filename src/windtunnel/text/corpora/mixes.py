@@ -76,7 +76,7 @@ def mix_text(parts: Parts) -> str:
 
 
 def corpora_in(text: str) -> tuple[str, ...]:
-    """The names and paths that a corpus is made of: several for a mix; one for what is no right mix: a path that is gone."""
+    """The names and paths that a corpus is made of: several for a mix, one for a path that is gone."""
     parts = None
     with suppress(ConfigError):
         parts = parse_mix(text)
