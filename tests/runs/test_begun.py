@@ -2,8 +2,11 @@
 
 import pytest
 
+from windtunnel.comparison.plan import make_plan
 from windtunnel.config import override
 from windtunnel.errors import ConfigError
+from windtunnel.runs.arms import Arm
+from windtunnel.runs.grid import make_grid
 from windtunnel.runs.seeds import create_seeds
 from windtunnel.text.corpora.cache import clear
 from windtunnel.training import machine
@@ -44,6 +47,33 @@ def test_another_measurement_begins_no_other_run(tmp_path, out):
     again, more = create_seeds(WIDE, [0], folder)[0], create_seeds(WIDE, [1], folder)[0]
     assert (again, more.parent) == (first, first.parent)
     assert decided(more) == ("fp32", 1)
+
+
+ARMS = [Arm(str(lr), override(WIDE, [f"optimizer.lr={lr}"])) for lr in (0.1, 0.2)]
+
+
+@pytest.mark.parametrize("n_begun", [1, 2])
+def test_the_arms_of_a_grid_keep_one_decision_if_all_began_with_it(n_begun):
+    measure_again("bf16 on 1 thread")
+    before = make_grid(ARMS, 2)
+    for arm in ARMS[:n_begun]:
+        before.begin(arm.name, 0)
+    measure_again("fp32 on 1 thread")
+    now, planned = make_grid(ARMS, 2), make_plan(ARMS, seeds=2).grid
+    assert now.folders == planned.folders
+    assert (now.folders == before.folders) == (n_begun == 2)
+    precision = "bf16" if n_begun == 2 else "fp32"
+    assert [arm.config.train.precision for arm in now.arms] == [precision, precision]
+
+
+def test_a_grid_of_which_an_arm_began_as_it_is_measured_now_stays_so():
+    measure_again("bf16 on 1 thread")
+    before = make_grid(ARMS)
+    measure_again("fp32 on 1 thread")
+    make_grid(ARMS).begin(ARMS[0].name, 0)
+    for arm in ARMS:
+        before.begin(arm.name, 0)
+    assert [arm.config.train.precision for arm in make_grid(ARMS).arms] == ["fp32", "fp32"]
 
 
 def test_what_is_asked_for_is_never_taken_from_another_run():
