@@ -42,13 +42,13 @@ def write_text(path: Path, megabytes: int, seed: int = 0) -> None:
             size += file.write("".join(table[rows, random.integers(0, len(endings), 100_000)].tolist()))
 
 
-def memory_mb(field: str) -> float:
-    """Resident memory of this process in MB (10**6 bytes): now ("VmRSS") or at its peak ("VmHWM").
+def memory_mb(field: str, process: int | str = "self") -> float:
+    """Resident memory of a process, by default this one, in MB (10**6 bytes): now ("VmRSS") or at its peak ("VmHWM").
 
     Linux keeps both for each program. `getrusage` would not do there: a child's ru_maxrss starts at that of
     the parent that forked it, which hides what the child adds below it. Elsewhere it is all there is (bytes).
     """
-    status = Path("/proc/self/status")
+    status = Path(f"/proc/{process}/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     (line,) = (line for line in status.read_text().splitlines() if line.startswith(field + ":"))

@@ -129,10 +129,15 @@ def write_file(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text, whole or not at all: a kill leaves what was there before. The mode of the file stays."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file as `write_text` does."""
     with temporary(path) as new:
         with suppress(FileNotFoundError):
             new.chmod(stat.S_IMODE(path.stat().st_mode))
-        write_file(new, text.encode())
+        write_file(new, data)
         os.rename(new, path)
         sync_folder(path.parent)
 

@@ -9,14 +9,19 @@ from typer.core import TyperGroup
 GROUPS = {
     "Train": ("train", "resume", "check", "runs", "settings", "corpora"),
     "Compare and measure": ("compare", "judge", "evaluate", "scale", "stats", "experiment"),
-    "Use and look inside": ("generate", "translate", "classify", "look", "explain", "cost", "label"),
+    "Use and look inside": ("generate", "translate", "classify", "look", "explain", "cost", "label", "serve"),
     "Models from elsewhere": ("models", "import", "export", "alter", "fold", "cache"),
 }
 EXAMPLES = {
     "train": ("train names --recipe tiny --seeds 4", "train mine.csv --column text=body --lr 0.003"),
     "resume": ("resume last", "resume last --steps 4000"),
     "check": ("check tiny --corpus names", "check last"),
-    "runs": ("runs --sort loss --corpus names", "runs --watch", "runs A B --figure both.png"),
+    "runs": (
+        "runs --sort loss --corpus names",
+        "runs --watch",
+        "runs A B --figure both.png",
+        "runs A --export tensorboard",
+    ),
     "settings": ("settings schedule", "settings lr"),
     "compare": (
         "compare names --vary model.norm=layer,rms --seeds 6",
@@ -32,6 +37,7 @@ EXAMPLES = {
     "look": ("look last anna", "look last --ablate 1.2 --judge"),
     "cost": ("cost small",),
     "label": ("label stories.csv --budget 100",),
+    "serve": ("serve", "serve runs --port 0 --memory 4"),
     "import": ("import FOLDER --corpus names",),
     "export": ("export last exported",),
     "alter": ("alter RUN --kv-heads 2 --out FOLDER",),

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from windtunnel.training.run_config import RunConfig
 
 TaskName = Annotated[
-    str | None, typer.Option("--task", help="language, translation or classification; by default the corpus decides.")
+    str | None,
+    typer.Option("--task", help="language, translation, classification or contrastive; by default the corpus decides."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate or classify"
+RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate, classify, clip or clip-frozen"
 
 Set = Annotated[
     list[str],

@@ -104,9 +104,10 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a language model, a translator or a classifier.
+    """Train a language model, a translator, a classifier or CLIP.
 
-    A language model learns from any corpus, a translator from pairs, a classifier from texts with labels.
+    A language model learns from any corpus, a translator from pairs, a classifier from texts with
+    labels, CLIP from pictures with captions.
     The same command again continues where it was stopped, or shows the result.
     """
     from windtunnel.runs.seeds import create_seeds
@@ -265,6 +266,8 @@ def _next(run: Run) -> str:
         return f"windtunnel classify {run.folder} 'a text'"
     if run.config.task.kind == "translation":
         return f"windtunnel translate {run.folder} 'a text', or windtunnel evaluate {run.folder} --slices"
+    if run.config.task.kind == "contrastive":
+        return f"windtunnel search {run.folder} 'a caption', or windtunnel evaluate {run.folder}"
     prompt = "'your prompt'" if run.config.text.unit == "text" else "''"
     return f"windtunnel generate {run.folder} {prompt}"
 
@@ -292,12 +295,22 @@ def runs(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the list as it changes, until Ctrl-C.")] = False,
     figure: FigurePath = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="tensorboard|csv|json", help="Give the history in this form.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of --export, for tensorboard a folder; else printed, or ./tensorboard.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the runs below ./runs, show one, or compare settings.
 
-    Of two or more runs it says in which settings they differ; --figure draws their curves together.
+    Of two or more runs it says in which settings they differ; --figure draws their curves together. --export gives the
+    losses of each step and evaluation, of all seeds where a folder of several is named.
     """
+    if export is not None or out is not None:
+        _export(run, export, out)
+        return
     from windtunnel.report.runs import run_table, runs_table
     from windtunnel.runs.listing import describe, describe_all, listed
     from windtunnel.runs.seeds import find_run, find_runs
@@ -317,6 +330,24 @@ def runs(
         console(stderr=False).print(run_table(found[0]) if run else runs_table(found))
         for damaged in (entry for entry in found if entry["state"] == "damaged"):
             console().print(damaged["message"], soft_wrap=True)
+
+
+def _export(names: list[str], form: str | None, out: Path | None) -> None:
+    """The history of runs as other trackers read it."""
+    from windtunnel.report.tracking import export_history
+    from windtunnel.runs.seeds import find_seeds
+    from windtunnel.training.run import open_run
+
+    if form is None or not names:
+        given = "--out has no --export" if form is None else "--export names no run"
+        raise ConfigError(f"{given}; give both: windtunnel runs RUN --export csv --out FILE")
+    folders = dict.fromkeys(folder for name in names for folder in find_seeds(name))
+    made = export_history([open_run(folder) for folder in folders], form, out)
+    if isinstance(made, str):
+        print_text(made, end="")
+    else:
+        for path in made:
+            console().print(f"written: {path}", soft_wrap=True)
 
 
 def _watch(run: list[str], sort: str, corpus: str | None, figure: Path | None, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 from windtunnel.comparison.verdict import Rule, Verdict
@@ -171,6 +172,16 @@ class Comparison:
 
     def __repr__(self) -> str:
         return f"Comparison({self.corpus}, {len(self.arms)} arms: {'; '.join(j.sentence for j in self.judgements)})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the verdicts, and the mean of each arm."""
+        said = "".join(f"<li>{escape(judgement.sentence)}</li>" for judgement in self.judgements)
+        rows = "".join(
+            f"<tr><td>{escape(arm.name)}</td><td>{escape(str(arm.scores.get(self.metric, '-')))}</td></tr>"
+            for arm in self.arms
+        )
+        head = f"<tr><th>arm</th><th>{escape(self.title(self.metric))}</th></tr>"
+        return f"<b>{escape(self.corpus)}</b><ul>{said}</ul><table>{head}{rows}</table>"
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data; NaN (an interval that one seed cannot give) and infinity become null."""

@@ -184,11 +184,18 @@ def draw(name: str, *panels: charts.Panel, **layout: Any) -> Drawing:
     return Drawing(name, charts.figure(*panels, **layout))
 
 
-def collect(experiment: Experiment, at: Setting, shown: Callable[[Progress], None] = lambda _: None) -> Outcome:
-    """Run an experiment to its end, showing its progress."""
+def collect(
+    experiment: Experiment,
+    at: Setting,
+    shown: Callable[[Progress], None] = lambda _: None,
+    claimed: Callable[[Claim], None] = lambda _: None,
+) -> Outcome:
+    """Run an experiment to its end, showing its progress and each claim as soon as it is judged."""
     found: list[Finding] = []
     for finding in experiment.run(at):
         shown(finding) if isinstance(finding, Progress) else found.append(finding)
+        if isinstance(finding, Claim):
+            claimed(finding)
     title, _, what = inspect.cleandoc(experiment.run.__doc__ or "").partition("\n")
     return Outcome(
         title.removesuffix("."),

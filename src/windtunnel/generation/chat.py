@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from uuid import uuid4
 
 from windtunnel.errors import ArtifactError, ConfigError
@@ -49,35 +49,57 @@ except Exception as error:
 """
 
 
-def chat_ids(tokenizer: Tokenizer, chat: Mapping[str, str], message: str) -> tuple[list[int], int | None]:
-    """The ids that a model reads before it answers a message, and the id that ends its answer, where it is known.
+Messages = Sequence[Mapping[str, str]]
+"""Turns of a conversation, each with its role and its content."""
+
+
+def chat_ids(tokenizer: Tokenizer, chat: Mapping[str, str], messages: str | Messages) -> tuple[list[int], int | None]:
+    """The ids that a model reads before it answers, and the id that ends its answer, where it is known.
 
     Args:
         chat: chat_template, bos_token and eos_token, as an import keeps them.
+        messages: a conversation, or one message of a user.
 
     Raises:
         ConfigError: when there is no template.
-        ArtifactError: when the template fails, takes too long, or alters the message.
+        ArtifactError: when the template fails, takes too long, or alters a message.
     """
     if "chat_template" not in chat:
         raise ConfigError("this run has no chat template; only some imported models have one: leave out --chat")
-    place = uuid4().hex
-    around, whole = render(chat, place), render(chat, message)
-    fitting = (text for text in (message, message.strip()) if around.replace(place, text) == whole)
-    said = next(fitting, None)
-    if said is None or place not in around:
+    turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    places = {uuid4().hex: turn["content"] for turn in turns}
+    marked = [{**turn, "content": place} for turn, place in zip(turns, places, strict=True)]
+    around, whole = re.split(f"({'|'.join(places)})", render(chat, marked)), render(chat, turns)
+    if not set(places) <= set(around) or (said := _said(around, whole, places)) is None:
         raise ArtifactError("the model's chat template alters the message or leaves it out; leave out --chat")
-    ids = [id for piece in _pieces(tokenizer, around) for id in _encode(tokenizer, piece, place, said)]
+    ids = [id for text in _woven(tokenizer, around, said) for id in _encode(tokenizer, *text)]
     return ids, tokenizer.specials.get(chat.get("eos_token", ""), tokenizer.end_id)
 
 
-def render(chat: Mapping[str, str], message: str) -> str:
-    """What the template writes of one message of a user, up to where the answer begins. Raises as `chat_ids` does."""
+def _said(around: Sequence[str], whole: str, places: Mapping[str, str]) -> list[str] | None:
+    """What stands at each place of a text, the content or that without white space around it; None if something else.
+
+    Args:
+        around: pieces of the template's own and, between each two, a place.
+    """
+    said, at = [], len(around[0])
+    for place, after in zip(around[1::2], around[2::2], strict=True):
+        texts = (places[place], places[place].strip())
+        fitting = next((text for text in texts if whole.startswith(text + after, at)), None)
+        if fitting is None:
+            return None
+        said.append(fitting)
+        at += len(fitting) + len(after)
+    return said if whole.startswith(around[0]) and at == len(whole) else None
+
+
+def render(chat: Mapping[str, str], messages: Messages) -> str:
+    """What the template writes of a conversation, up to where the answer begins. Raises as `chat_ids` does."""
     template = chat["chat_template"]
-    if len(template) + len(message) > LONGEST:
-        raise ArtifactError(f"the chat template and the message are longer than {LONGEST:,} characters; shorten them")
+    if len(template) + sum(len(turn["content"]) for turn in messages) > LONGEST:
+        raise ArtifactError(f"the chat template and the messages are longer than {LONGEST:,} characters; shorten them")
     names = {name: chat.get(name, "") for name in ("bos_token", "eos_token")}
-    given = json.dumps([template, [{"role": "user", "content": message}], names])
+    given = json.dumps([template, [dict(turn) for turn in messages], names])
     limits = map(str, (SECONDS, MEGABYTES, LONGEST))
     try:
         found = subprocess.run(
@@ -96,13 +118,22 @@ def render(chat: Mapping[str, str], message: str) -> str:
     return str(answer["text"])
 
 
-def _pieces(tokenizer: Tokenizer, text: str) -> Iterator[str]:
-    """The text cut at special tokens, which are pieces of their own."""
+def _woven(tokenizer: Tokenizer, around: Sequence[str], said: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The conversation cut at the template's special tokens; and of each piece whether it is such a token."""
     specials = sorted(tokenizer.specials, key=len, reverse=True)
-    yield from filter(None, re.split(f"({'|'.join(map(re.escape, specials))})", text) if specials else [text])
+    mark = f"({'|'.join(map(re.escape, specials))})" if specials else "(?!)()"
+    piece = ""
+    for own, message in zip(around[::2], [*said, ""], strict=True):
+        first, *rest = re.split(mark, own)
+        piece += first
+        for special, after in zip(rest[::2], rest[1::2], strict=True):
+            yield from [(piece, False)] if piece else []
+            yield special, True
+            piece = after
+        piece += message
+    if piece:
+        yield piece, False
 
 
-def _encode(tokenizer: Tokenizer, piece: str, place: str, said: str) -> list[int]:
-    if piece in tokenizer.specials:
-        return [tokenizer.specials[piece]]
-    return [int(id) for id in tokenizer.encode(piece.replace(place, said))]
+def _encode(tokenizer: Tokenizer, piece: str, is_special: bool) -> list[int]:
+    return [tokenizer.specials[piece]] if is_special else [int(id) for id in tokenizer.encode(piece)]

@@ -27,14 +27,20 @@ def opening(trained: TrainedModel, request: Request) -> Opening:
     A text for a model from elsewhere begins with what its tokenizer's post-processor puts in front of one (Llama's
     begin token), and ends with the ids that came with the model. Raises as `prompt_ids` and `chat_ids` do.
     """
-    tokenizer, marks = trained.tokenizer, marks_of(trained.run.record)
-    ends = frozenset() if marks is None else marks.ends(tokenizer)
+    tokenizer, marks, unit = trained.tokenizer, marks_of(trained.run.record), trained.run.config.text.unit
     if request.chat:
         ids, end = chat_ids(tokenizer, {} if marks is None else marks.chat, request.prompt)
-        return Opening(ids, ends if end is None else ends | {end}, False)
-    unit = trained.run.config.text.unit
-    if (end := end_mark(tokenizer, unit)) is not None:
-        ends |= {end}
+        own = frozenset() if marks is None else marks.ends(tokenizer)
+        return Opening(ids, own if end is None else own | {end}, False)
+    ends = ends_of(trained)
     if marks is not None and (front := tokenizer.front):
         return Opening([*front, *tokenizer.encode(request.prompt).tolist()], ends, False)
-    return Opening(prompt_ids(tokenizer, unit, request.prompt), ends, end is not None)
+    return Opening(prompt_ids(tokenizer, unit, request.prompt), ends, end_mark(tokenizer, unit) is not None)
+
+
+def ends_of(trained: TrainedModel) -> frozenset[int]:
+    """The ids of which any ends a text of a model."""
+    marks = marks_of(trained.run.record)
+    own = frozenset() if marks is None else marks.ends(trained.tokenizer)
+    end = end_mark(trained.tokenizer, trained.run.config.text.unit)
+    return own if end is None else own | {end}

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -106,6 +107,15 @@ class Trace:
         what = f"{total.n_tokens} tokens of {total.bits:.2f} bits, perplexity {total.perplexity:.2f}"
         return f"Trace({self.text!r}: {what})"
 
+    def _repr_html_(self) -> str:
+        """In a notebook: each token on the colour of its surprise; pointed at, its numbers and alternatives."""
+        top = math.log2(max(2, self.vocab_size))
+        spans = "".join(_span(token, top, index < self.n_prompt) for index, token in enumerate(self.tokens))
+        total = self.total()
+        said = f"{self.run}, step {self.step}: {total.n_tokens} tokens of {total.bits:.2f} bits; underlined: the prompt"
+        text = f'<div style="font-family:monospace;line-height:2;overflow-wrap:anywhere">{spans}</div>'
+        return f"{text}<small>{escape(said)}</small>"
+
     def total(self, part: str = "all") -> Total:
         """Bits and perplexity of "all", the "prompt" or the "continuation", over tokens that have a probability."""
         first, last = {"prompt": (0, self.n_prompt), "continuation": (self.n_prompt, None)}.get(part, (0, None))
@@ -130,8 +140,24 @@ class Trace:
         }
 
 
+def _span(token: TokenTrace, top: float, is_prompt: bool) -> str:
+    """A token as HTML; `top` bits are the whole colour."""
+    share = min(1.0, (token.surprise_bits or 0.0) / top)
+    style = f"background:rgba(240,160,32,{share:.2f});white-space:pre{';text-decoration:underline' * is_prompt}"
+    facts = "nothing stands before it"
+    if token.probability_1 is not None:
+        others = ", ".join(f"{other.text} {other.probability_1:.4f}" for other in token.alternatives)
+        facts = f"p = {token.probability_1:.4g} at T = 1, rank {token.rank}, {token.surprise_bits:.2f} bits; {others}"
+    after = "<br>" if token.text.endswith("⏎") else "<wbr>"
+    return f'<span style="{style}" title="{escape(facts)}">{escape(token.text)}</span>{after}'
+
+
 def generate(
-    trained: TrainedModel, request: Request, truth: Truth | None = None, steps: Steps | None = None
+    trained: TrainedModel,
+    request: Request,
+    truth: Truth | None = None,
+    steps: Steps | None = None,
+    begin: Opening | None = None,
 ) -> Iterator[TokenTrace]:
     """The tokens of the prompt, then those of the continuation as they are made.
 
@@ -140,11 +166,12 @@ def generate(
     Args:
         truth: the source's own distribution, where it is known.
         steps: the compiled steps of this model; None looks for one on disk.
+        begin: the ids that are read in place of the prompt.
 
     Raises:
         DataError: for an empty prompt without an end mark to begin from, or a character without a token.
     """
-    return _generate(trained, request, opening(trained, request), truth, steps or Steps(trained.model))
+    return _generate(trained, request, begin or opening(trained, request), truth, steps or Steps(trained.model))
 
 
 def _generate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from windtunnel.errors import DataError
 from windtunnel.models import Model, as_transformer
 from windtunnel.nn.attention import Attend, Mask, attend_reference, attention_weights
 from windtunnel.nn.mode import evaluating
+
+SHOWN = 48
+"""Tokens of a map that a notebook draws."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,25 @@ class AttentionMap:
     def __repr__(self) -> str:
         n_layers, n_heads, n_tokens, _ = self.weights.shape
         return f"AttentionMap({n_layers} layers, {n_heads} heads, {n_tokens} tokens)"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a small map of each head, a row a layer; of a long text only how large it is."""
+        if self.weights.shape[-1] > SHOWN:
+            return f"<span>{escape(repr(self))}</span>"
+        rows = "".join(f"<div>{''.join(map(_svg, layer))}</div>" for layer in self.weights)
+        return f"{rows}<small>{escape(repr(self))}: a row a layer; in a map a row is a token that looks</small>"
+
+
+def _svg(weights_TT: npt.NDArray[np.float32]) -> str:
+    """A head's weights as a drawing without any text."""
+    n = len(weights_TT)
+    cells = "".join(
+        f'<rect x="{s}" y="{t}" width="1" height="1" fill-opacity="{weights_TT[t, s]:.2f}"/>'
+        for t, s in np.argwhere(weights_TT >= 0.005).tolist()
+    )
+    frame = f'<rect width="{n}" height="{n}" fill="none" stroke="#888" stroke-width="{n / 96:.2f}"/>'
+    drawing = f'<svg viewBox="0 0 {n} {n}" width="96" height="96" fill="#0072b2" role="img" style="margin:2px">'
+    return f"{drawing}{cells}{frame}</svg>"
 
 
 def attention(model: Model, ids: Sequence[int]) -> AttentionMap:

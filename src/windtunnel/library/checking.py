@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from windtunnel.inspect.doctor.findings import Finding
 from windtunnel.inspect.doctor.subject import recipe_subject, run_subject
 from windtunnel.library.model import Model
 from windtunnel.library.settings import PathLike
-from windtunnel.report.doctor import findings_tables, save_report, to_dict
+from windtunnel.report.doctor import NOTHING, findings_tables, headline, save_report, to_dict
 from windtunnel.report.terminal import PlainConsole
 from windtunnel.runs.seeds import find_run
 from windtunnel.training.run_config import RunConfig
@@ -50,6 +51,12 @@ class Diagnosis:
             for part in findings_tables(self.exam, self.findings):
                 console.print(part, soft_wrap=not hasattr(part, "columns"))
         return capture.get()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: each finding with its evidence and its cure."""
+        parts = [(f"{one.severity}: {one.name}", one.evidence, one.cure) for one in self.findings]
+        found = "".join(f"<li><b>{escape(a)}</b><br>{escape(b)}<br>cure: {escape(c)}</li>" for a, b, c in parts)
+        return f"<b>{escape(headline(self.exam))}</b>{f'<ul>{found}</ul>' if found else f'<p>{escape(NOTHING)}</p>'}"
 
     def __repr__(self) -> str:
         names = ", ".join(f"{finding.severity}: {finding.name}" for finding in self.findings)

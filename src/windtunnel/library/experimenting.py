@@ -11,7 +11,7 @@ from windtunnel.library.settings import PathLike
 from windtunnel.report import terminal
 from windtunnel.report.outcome import Outcome
 from windtunnel.report.outcome_page import save_outcome
-from windtunnel.report.outcome_tables import showing
+from windtunnel.report.outcome_tables import say_claim, showing
 from windtunnel.runs.seeds import RUNS
 
 
@@ -66,5 +66,5 @@ def run_experiment(
     # A quick run does not take the place of a whole one.
     folder = out or RUNS / "experiments" / (chosen.name + ("-quick" if quick else ""))
     with showing(console) as show:
-        outcome = collect(chosen, Setting(quick, seed, folder, corpus), show)
+        outcome = collect(chosen, Setting(quick, seed, folder, corpus), show, lambda claim: say_claim(console, claim))
     return chosen, outcome, list(save_outcome(outcome, folder))

@@ -15,10 +15,15 @@ from windtunnel.training import recipes
 from windtunnel.training.imports import continue_from
 from windtunnel.training.run_config import RunConfig
 
-TASK_RECIPES = {"language": "auto", "translation": "translate", "classification": "classify"}
+TASK_RECIPES = {
+    "language": "auto",
+    "translation": "translate",
+    "classification": "classify",
+    "contrastive": "clip",
+}
 """The recipe that a task is trained with where none is named."""
 
-TASK = {"label": "classify", "source": "translate", "target": "translate"}
+TASK = {"label": "classify", "source": "translate", "target": "translate", "picture": "clip"}
 """The recipe that a column makes a table one for."""
 
 PathLike = str | Path
@@ -29,7 +34,7 @@ def recipe(name: str, corpus: PathLike, **settings: Any) -> RunConfig:
 
     Args:
         name: "auto" is one that fits the corpus; the others are tiny, small, quick, medium, gpt2, llama, mlp, makemore,
-            translate and classify.
+            translate, classify, clip and clip-frozen.
         corpus: a name from `windtunnel corpora`, or a file, folder or glob, or a mix: `a.txt:0.7,b.txt:0.3`.
         settings: changes by path, `model__n_layers=2` for `model.n_layers`, or a part at once: `model={"n_layers": 2}`.
 

@@ -1,4 +1,4 @@
-"""The scalars of a TensorBoard file, read without TensorBoard.
+"""The scalars of a TensorBoard file, read and written without TensorBoard.
 
 A file is a row of records: length (8 bytes), its checksum (4), an Event as protocol buffer, its checksum (4). Of an
 Event (tensorflow/core/util/event.proto) the step is field 2 and the summary field 5; its values (field 1) have a tag
@@ -8,7 +8,7 @@ Event (tensorflow/core/util/event.proto) the step is field 2 and the summary fie
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from windtunnel.errors import DataError
@@ -37,13 +37,51 @@ def read_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
         at += 16 + length
 
 
+def scalars_file(rows: Iterable[tuple[float, int, Mapping[str, float]]]) -> bytes:
+    """A file of (time in seconds since 1970, step, number by tag), as `read_scalars` and TensorBoard read it."""
+    parts = [_record(_bytes(3, b"brain.Event:2"))]
+    for time, step, numbers in rows:
+        values = b"".join(
+            _bytes(1, _bytes(1, tag.encode()) + b"\x15" + struct.pack("<f", number)) for tag, number in numbers.items()
+        )
+        parts.append(_record(b"\x09" + struct.pack("<d", time) + b"\x10" + _as_varint(step) + _bytes(5, values)))
+    return b"".join(parts)
+
+
+def _record(event: bytes) -> bytes:
+    length = struct.pack("<Q", len(event))
+    sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, event)]
+    return length + sums[0] + event + sums[1]
+
+
+def _bytes(number: int, value: bytes) -> bytes:
+    return _as_varint(number << 3 | 2) + _as_varint(len(value)) + value
+
+
+def _as_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _checks() -> Iterator[int]:
+    for crc in range(256):
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        yield crc
+
+
+CHECKS = tuple(_checks())
+"""CRC-32C of each byte."""
+
+
 def masked_crc32c(data: bytes) -> int:
     """The checksum of a record: CRC-32C, rotated and shifted as TensorFlow's files have it."""
     crc = 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        crc = crc >> 8 ^ CHECKS[(crc ^ byte) & 255]
     crc ^= 0xFFFFFFFF
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 

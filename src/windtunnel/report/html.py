@@ -27,7 +27,7 @@ THEME = {INK: "ink", "#ffffff": "page", QUIET: "quiet", TRAIN: "bar", DEV: "trut
 def page(title: str, body: str, data: Any, scripts: Sequence[str] = (), style: str = "") -> str:
     """A whole page: the house style and `style`, the body, the data as a JSON block, scripts from the assets as one."""
     block = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    code = f'<script type="module">\n{"".join(map(_asset, scripts))}</script>' if scripts else ""
+    code = f'<script type="module">\n{"".join(map(_inlined, scripts))}</script>' if scripts else ""
     return f"""\
 <!doctype html>
 <html lang="en">
@@ -52,6 +52,11 @@ script-src 'unsafe-inline'">
 
 def _asset(name: str) -> str:
     return (files("windtunnel.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _inlined(name: str) -> str:
+    """A script as a part of one that has those which it imports before it."""
+    return "".join(line for line in _asset(name).splitlines(keepends=True) if not line.startswith("import "))
 
 
 def table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
+from windtunnel.report import html
 from windtunnel.report.table import Table
 
 if TYPE_CHECKING:
@@ -55,6 +57,12 @@ class Outcome:
         verdicts = [claim.verdict for claim in self.claims]
         counts = (f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts))
         return f"Outcome({self.title}: {', '.join(counts) or 'no claims'})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the claims with their verdicts."""
+        rows = [(claim.id, claim.statement, claim.published, claim.measured, claim.verdict) for claim in self.claims]
+        claims = html.table(("row", "claim", "source", "measured", "verdict"), rows)
+        return f"<b>{escape(self.title)}</b><p>{escape(self.what)}</p>{claims}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; a figure is named, not drawn."""

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table as Grid
 from rich.text import Text
 
-from windtunnel.report.outcome import Outcome, Progress
+from windtunnel.report.outcome import Claim, Outcome, Progress
 from windtunnel.report.terminal import PlainConsole, as_text
 
 STYLES = {"holds": "bold green", "does not hold": "bold red", "undecided": "bold yellow"}
@@ -45,6 +45,12 @@ def outcome_parts(outcome: Outcome) -> Iterator[RenderableType]:
         yield Text()
         yield table.terminal()
     yield Text(f"\n{outcome.signature}", style="dim")
+
+
+def say_claim(console: PlainConsole, claim: Claim) -> None:
+    """A line for a claim that was judged, where no bar shows that something happens."""
+    if not console.is_terminal:
+        console.print(f"{claim.verdict}: {claim.id} {claim.statement}: {claim.measured}", soft_wrap=True)
 
 
 @contextmanager

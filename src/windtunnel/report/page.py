@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +60,20 @@ aria-label="attention of the chosen layer and head; arrow keys move"></canvas></
 <section class="panel bars" aria-live="polite"><p id="readout"></p><table><tbody id="rows"></tbody></table></section>
 </div>
 <h2>All heads</h2><div class="heads" id="heads"></div>"""
-    data = {"labels": list(labels), "n_layers": n_layers, "n_heads": n_heads, "weights": packed(_lower(found))}
-    return page(f"{run}: attention", body, data, ["heat.js", "attention.js"], "body { --surprise: var(--bar); }")
+    style = "body { --surprise: var(--bar); }"
+    return page(f"{run}: attention", body, attention_data(found, labels), ["heat.js", "attention.js"], style)
+
+
+def attention_data(found: AttentionMap, labels: Sequence[str]) -> dict[str, Any]:
+    """An attention map as attention.js reads it."""
+    n_layers, n_heads = found.weights.shape[:2]
+    return {
+        "labels": list(labels),
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "weights": packed(_lower(found)),
+        "max_difference": found.max_difference,
+    }
 
 
 def _how(trace: Trace) -> str:

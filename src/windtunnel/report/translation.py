@@ -61,7 +61,7 @@ Hover over a map, or move in it with the arrow keys, to read its weights.</p>
 <span>grey: what a token may not look at</span><span>framed: a source token that equals the token written</span></div>
 {"".join(_section(one, place) for place, one in enumerate(seen))}
 <p id="readout" class="panel" aria-live="polite">No weight is chosen.</p>"""
-    data = [[_data(heads) for heads in one.kinds] for one in seen]
+    data = [[heads_data(heads) for heads in one.kinds] for one in seen]
     return page(f"{run}: translations", body, data, ["heat.js", "translation.js"], STYLE)
 
 
@@ -120,7 +120,7 @@ def _columns(heads: Heads) -> str:
     return f"Columns: what it looks at, {' | '.join(said)}."
 
 
-def _data(heads: Heads) -> dict[str, Any]:
+def heads_data(heads: Heads) -> dict[str, Any]:
     """A kind of attention for the script: what each row may not look at as the first and last column that it may, the
     equal tokens as row and column."""
     n_columns = heads.seen.shape[-1]

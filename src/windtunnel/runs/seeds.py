@@ -24,7 +24,7 @@ from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.data import check_split, open_store, open_task
 from windtunnel.training.disk import is_locked
 from windtunnel.training.evaluate import evaluate
-from windtunnel.training.events import Evaluation, Stopped
+from windtunnel.training.events import Evaluation, Event, Stopped
 from windtunnel.training.imports import import_run
 from windtunnel.training.recipes import RECIPES, recipe
 from windtunnel.training.run import Run, TrainedModel, create_run, is_run, load, open_run, resolve
@@ -307,17 +307,21 @@ def summarise(folders: Sequence[Path], endings: dict[int, Stopped] | None = None
 def _result(folder: Path, ended: Stopped | None) -> SeedResult:
     try:
         run = open_run(folder)
-        events = run.events()
+        return result_of(run, run.events(), ended)
     except ArtifactError as error:
         return SeedResult(_seed_in_name(folder), str(folder), "damaged", str(error), 0, None)
+
+
+def result_of(run: Run, events: Sequence[Event], ended: Stopped | None = None) -> SeedResult:
+    """How far a run is, or how it ended, from its events; of its steps the last is enough."""
     evaluations = [e for e in events if isinstance(e, Evaluation) and e.split == "dev"]
     stops = [e for e in events if isinstance(e, Stopped)]
     end = ended or (stops[-1] if stops else Stopped(0, "interrupted", "not finished yet"))
-    busy = ended is None and end.reason != "finished" and is_locked(folder)
+    busy = ended is None and end.reason != "finished" and is_locked(run.folder)
     reason, message = ("training", "a process is training it") if busy else (end.reason, end.message)
     dev = evaluations[-1] if evaluations else None
     step = max((e.step for e in events), default=0)
-    return SeedResult(run.config.seed, str(folder), reason, message, step, dev)
+    return SeedResult(run.config.seed, str(run.folder), reason, message, step, dev)
 
 
 def _seed(folder: Path) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from html import escape
 
 from windtunnel.stats import digits, exact
 
@@ -24,6 +25,10 @@ class Estimate:
         if math.isnan(self.low):
             return f"{digits.number(self.estimate)} (one value: no interval)"
         return f"{digits.interval(self)} (n={self.n}, {self.method})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: as text."""
+        return f"<span>{escape(str(self))}</span>"
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:

@@ -12,11 +12,14 @@ from windtunnel.text.splits import (
     SPLITS,
     document_split,
     groups_of,
+    is_captioned,
     is_labelled,
+    split_captioned,
     split_key,
     split_labelled,
     split_text,
     text_cuts,
+    text_of,
 )
 from windtunnel.text.store import TextConfig
 
@@ -30,8 +33,9 @@ BATCH_DOCUMENTS = 1 << 15
 def split_documents(batches: Iterator[list[str]], corpus: Corpus, config: TextConfig) -> Iterator[dict[str, list[str]]]:
     """The documents of each split, batch by batch; those that are shuffled all at once."""
     dev, test = config.dev_fraction, config.test_fraction
-    if is_labelled(corpus) and (config.shuffle_seed is None or "split" in corpus.fields):
-        yield split_labelled([document for documents in batches for document in documents], corpus, dev, test)
+    whole = split_labelled if is_labelled(corpus) else split_captioned if is_captioned(corpus) else None
+    if whole and (config.shuffle_seed is None or "split" in corpus.fields):
+        yield whole([document for documents in batches for document in documents], corpus, dev, test)
         return
     if config.shuffle_seed is None:
         for documents in batches:
@@ -62,14 +66,14 @@ def batches_of(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def texts_of_splits(corpus: Corpus, config: TextConfig) -> dict[str, list[str]]:
-    """The first field of each document of each split, in the store's order and as the corpus has it.
+    """The caption or first field of each document of each split, in the store's order and as the corpus has it.
 
     What a store decodes may differ: some tokenizers drop capitals and white space.
     """
     found: dict[str, list[str]] = {name: [] for name in SPLITS}
     for parts in split_documents(batches_of(corpus.read()), corpus, config):
         for name, documents in parts.items():
-            found[name] += [split_key(document, corpus.fields) for document in documents]
+            found[name] += [text_of(document, corpus.fields) for document in documents]
     return found
 
 

@@ -3,7 +3,8 @@
 Documents go by a hash of their content: it does not depend on order, on other documents or on the seed, and
 identical documents land in one split. Labelled texts go by the same hash within each label, so that every split has
 its share of each. Of a document of several fields the first (the source) decides, so that no
-model is asked in dev or test for what it was told in training. Running text goes by position: train first, then dev,
+model is asked in dev or test for what it was told in training. Captions go by the hash of their picture, or of their
+group of pictures that are nearly the same. Running text goes by position: train first, then dev,
 then test.
 """
 
@@ -67,16 +68,10 @@ def split_labelled(
     Raises:
         DataError: a document names no split.
     """
+    if "split" in corpus.fields:
+        return _by_field(documents, corpus)
     parts: dict[str, list[str]] = {name: [] for name in SPLITS}
     fields = [corpus.split(document) for document in documents]
-    if "split" in corpus.fields:
-        for document, (*_, name) in zip(documents, fields, strict=True):
-            if name not in parts:
-                raise DataError(
-                    f"{corpus.name}: the split of {document[:80]!r} is {name!r}, expected {', '.join(SPLITS)}"
-                )
-            parts[name].append(document)
-        return parts
     first: dict[str, str] = {}
     for text, label, *_ in fields:
         first.setdefault(text, label)
@@ -86,18 +81,75 @@ def split_labelled(
     return parts
 
 
+def is_captioned(corpus: Corpus) -> bool:
+    """Whether each document is a picture and a caption of it."""
+    return corpus.fields[:2] == ("picture", "caption")
+
+
+def split_captioned(
+    documents: Sequence[str], corpus: Corpus, dev_fraction: float, test_fraction: float
+) -> dict[str, list[str]]:
+    """The captions of each split: by their field `split`, else by the hash of their group, else by picture.
+
+    Of a group the hash decides alone, so that other pictures of the same group are in the same split of every corpus.
+    Pictures without groups are put into the order of their hashes: the first are for the test, the next for dev.
+
+    Raises:
+        DataError: a document names no split, or a picture stands in two.
+    """
+    if "split" in corpus.fields:
+        parts = _by_field(documents, corpus)
+        first: dict[str, str] = {}
+        for name, own in parts.items():
+            for picture in {corpus.split(document)[0] for document in own}:
+                if first.setdefault(picture, name) != name:
+                    raise DataError(
+                        f"{corpus.name}: the picture {picture} stands in {first[picture]} and in {name}, where a model "
+                        "would be asked for what it was told; give all its captions one split"
+                    )
+        return parts
+    keys = [split_key(document, corpus.fields) for document in documents]
+    if "group" in corpus.fields:
+        chosen = {key: document_split(key, dev_fraction, test_fraction) for key in keys}
+    else:
+        chosen = stratified(dict.fromkeys(keys, ""), dev_fraction, test_fraction)
+    parts = {name: [] for name in SPLITS}
+    for document, key in zip(documents, keys, strict=True):
+        parts[chosen[key]].append(document)
+    return parts
+
+
+def _by_field(documents: Sequence[str], corpus: Corpus) -> dict[str, list[str]]:
+    """The documents by their field `split`. Raises DataError where it names none."""
+    parts: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for document in documents:
+        name = corpus.split(document)[corpus.fields.index("split")]
+        if name not in parts:
+            raise DataError(f"{corpus.name}: the split of {document[:80]!r} is {name!r}, expected {', '.join(SPLITS)}")
+        parts[name].append(document)
+    return parts
+
+
 def labels_of(corpus: Corpus) -> tuple[str, ...]:
     """The different labels of labelled texts, sorted; none of another corpus."""
     return tuple(sorted({corpus.split(document)[1] for document in corpus.read()})) if is_labelled(corpus) else ()
 
 
 def split_key(document: str, fields: tuple[str, ...]) -> str:
-    """What of a document decides its split: its first field."""
+    """What of a document decides its split: its group, or else its first field."""
+    if "group" in fields:
+        return document.split("\t")[fields.index("group")]
     return document.partition("\t")[0] if len(fields) > 1 else document
 
 
+def text_of(document: str, fields: tuple[str, ...]) -> str:
+    """What of a document is read as text: a caption, or else its first field."""
+    place = 1 if fields[0] == "picture" else 0
+    return document.split("\t")[place] if len(fields) > 1 else document
+
+
 def groups_of(documents: Iterable[str], fields: tuple[str, ...]) -> list[list[str]]:
-    """What is shuffled as one: a document, or all documents of several fields that have the first in common."""
+    """What is shuffled as one: a document, or all documents of several fields that have the `split_key` in common."""
     if len(fields) == 1:
         return [[document] for document in documents]
     groups: dict[str, list[str]] = {}

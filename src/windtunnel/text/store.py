@@ -1,7 +1,8 @@
 """The token store: a corpus as memory-mapped ids, split, cached by the hash of its content.
 
 A store is a folder in the cache: `tokenizer.json`; for each split raw little-endian ids (`train.ids.bin`,
-uint16 or uint32) and for documents offsets (`train.offsets.bin`, int64); and `manifest.json`, written last,
+uint16 or uint32) and for documents offsets (`train.offsets.bin`, int64); of captions the places of their pictures
+(`train.pictures.bin`, int32) in `pictures.json`, a list of names; and `manifest.json`, written last,
 with the size and SHA-256 of each file and the SHA-256 of its own content. A process that opens a store compares them
 all, the hashes of the files once.
 """
@@ -13,7 +14,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,7 @@ from windtunnel.config import Config
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import discard, open_regular, read_file
 from windtunnel.text.corpora.cache import cache_folder
-from windtunnel.text.splits import SPLITS, is_labelled
+from windtunnel.text.splits import SPLITS, is_captioned, is_labelled
 from windtunnel.text.tokenizers import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MADE_HERE = ("bytes", "characters", "bpe")  # made from the corpus; anything else is read from files
+PICTURES = "pictures.json"
 LARGEST_MANIFEST = 1 << 20
 """Bytes; a manifest that is larger is none, and is not read into memory."""
 log = logging.getLogger(__name__)
@@ -49,8 +51,8 @@ class TextConfig(Config):
     """What a document is; `auto` is the corpus's own unit. (`open_corpus` takes it.)"""
     tokenizer: str = "auto"
     """auto, bytes, characters, bpe, gpt2, or the path of a tokenizer.json or of a folder with it or with GPT-2's two
-    files. `auto` is bpe for `pets` and for files; for other text characters where it has at most 256 different ones,
-    else bpe."""
+    files. `auto` is bpe for `pets`, for captions and for files; for other text characters where it has at most 256
+    different ones, else bpe."""
     vocab_size: int = Field(4096, ge=257)
     """The most tokens a trained bpe may have; only for bpe, whose training cuts words of more than 2,048 characters."""
     dev_fraction: float = Field(0.05, ge=0, lt=1)
@@ -64,8 +66,9 @@ class TextConfig(Config):
     together)."""
     columns: dict[str, str] | None = None
     """Of a .tsv, .csv, .jsonl or .parquet file the column of each field, where they have other names than the fields:
-    {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}; {"text": "body"} alone makes each row a
-    document. A third field, split, is the column that says train, dev or test of each labelled text."""
+    {"source": "en", "target": "de"}, {"text": "review", "label": "stars"}, {"picture": "file", "caption": "title"};
+    {"text": "body"} alone makes each row a document. A third field, split, is the column that says train, dev or test
+    of each labelled text or caption; pictures of one group, a further field of captions, stay together."""
 
     @model_validator(mode="after")
     def _leave_some(self) -> Self:
@@ -85,19 +88,23 @@ class Split:
     offsets: (n_documents + 1,) int64: document i is ids[offsets[i]:offsets[i + 1]]; None for running text.
     n_bytes: UTF-8 bytes of the text that the ids stand for; a line counts its newline, an end mark counts 0.
     labels: (n_documents,) int32, of each document its place in the store's labels; None where there are no labels.
+    pictures: (n_documents,) int32, of each caption the place of its picture in the store's pictures; None where there
+        are none. The first caption of a picture is its main one.
     """
 
     ids: np.ndarray
     offsets: np.ndarray | None
     n_bytes: int
     labels: np.ndarray | None = None
+    pictures: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """A corpus as ids. sha256: of the corpus's content. folder: where the store is in the cache.
+    """A corpus as ids. sha256: of the corpus's content, pictures included. folder: where the store is in the cache.
 
     labels: the different labels of labelled texts, sorted; the ids are then those of the texts alone.
+    pictures: the names of all pictures of captions, sorted; the ids are then those of the captions alone.
     parts: of a mix the store of each corpus, in the order of the corpus' parts; `folder` is then the first one's.
     """
 
@@ -107,6 +114,7 @@ class TokenStore:
     splits: Mapping[str, Split]
     folder: Path
     labels: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
     parts: tuple[TokenStore, ...] = ()
 
     @property
@@ -153,13 +161,19 @@ class Manifest(BaseModel):
     splits: dict[str, SplitEntry]
     files: dict[str, FileEntry]
     labels: tuple[str, ...] = ()
+    n_pictures: int = 0
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def own_sha256(self) -> str:
         """SHA-256 of all other fields, as JSON with sorted keys."""
-        rest = self.model_dump(exclude={"own_sha256"} | (set() if self.labels else {"labels"}))
+        rest = self.model_dump(exclude={"own_sha256", *self.newer} | (set() if self.labels else {"labels"}))
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def newer(self) -> set[str]:
+        """The fields that a manifest without pictures has not, as when it was written before there were any."""
+        return set() if self.n_pictures else {"n_pictures"}
 
 
 def prepare(
@@ -223,7 +237,8 @@ def tokenizer_name(corpus: Corpus, config: TextConfig, n_characters: int) -> str
     """
     name = config.tokenizer
     if name == "auto":
-        return "bpe" if corpus.name == "pets" or corpus.unit == "file" or n_characters > 256 else "characters"
+        bpe = corpus.name == "pets" or is_captioned(corpus) or corpus.unit == "file" or n_characters > 256
+        return "bpe" if bpe else "characters"
     if name in (*MADE_HERE, "gpt2") or Path(name).exists():
         return name
     close = difflib.get_close_matches(name, (*MADE_HERE, "gpt2", "auto"), n=1)
@@ -239,6 +254,7 @@ def store_key(sha256: str, corpus: Corpus, config: TextConfig, tokenizer: str) -
     parts += [] if config.shuffle_seed is None else [config.shuffle_seed]
     parts += [list(corpus.fields)] if len(corpus.fields) > 1 else []
     parts += ["labels"] if is_labelled(corpus) else []
+    parts += ["pictures"] if is_captioned(corpus) else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -251,13 +267,14 @@ def open_store(folder: Path, corpus: Corpus) -> TokenStore:
         ArtifactError: names the file that is missing, not readable, or not what was written.
     """
     manifest = read_manifest(folder)
-    _verify_once(folder, manifest)
+    verify_once(folder, _columns(manifest), manifest.files)
     try:
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
     except DataError as error:
         raise ArtifactError(str(error)) from None
     splits = {name: _open_split(folder, name, manifest) for name in SPLITS}
-    return TokenStore(corpus, tokenizer, manifest.sha256, splits, folder, manifest.labels)
+    pictures = _open_names(folder / PICTURES, manifest.n_pictures) if manifest.n_pictures else ()
+    return TokenStore(corpus, tokenizer, manifest.sha256, splits, folder, manifest.labels, pictures)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -278,17 +295,27 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _verify_once(folder: Path, manifest: Manifest) -> None:
-    """Compare the hashes of the files that are read, unless this process did and no file was replaced since."""
+def _columns(manifest: Manifest) -> list[str]:
+    """The files of a store that are read, beside its manifest."""
     columns = [f"{name}.ids.bin" for name in SPLITS]
     columns += [f"{name}.offsets.bin" for name in SPLITS if manifest.splits[name].n_documents is not None]
     columns += [f"{name}.labels.bin" for name in SPLITS if manifest.labels]
-    names = ["manifest.json", "tokenizer.json", *columns]
-    stamps = [_stamp(folder / name) for name in names]
+    if manifest.n_pictures:
+        columns += [PICTURES, *(f"{name}.pictures.bin" for name in SPLITS)]
+    return ["tokenizer.json", *columns]
+
+
+def verify_once(folder: Path, names: Sequence[str], stated: Mapping[str, FileEntry]) -> None:
+    """Compare the hashes of files with those stated, unless this process did and none was replaced since.
+
+    Raises:
+        ArtifactError: names the file that is missing, not readable, or not what was written.
+    """
+    stamps = [_stamp(folder / name) for name in ("manifest.json", *names)]
     if _verified.get(folder) == stamps:
         return
-    for name in names[1:]:
-        _check_hash(folder, name, manifest)
+    for name in names:
+        _check_hash(folder / name, stated.get(name))
     _verified[folder] = stamps
 
 
@@ -300,33 +327,52 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _check_hash(folder: Path, name: str, manifest: Manifest) -> None:
-    stated, digest = manifest.files.get(name), ""
+def _check_hash(path: Path, stated: FileEntry | None) -> None:
+    digest = ""
     try:
-        with os.fdopen(open_regular(folder / name), "rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             if stated and os.fstat(file.fileno()).st_size == stated.bytes:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ArtifactError(f"{folder / name}: cannot be read ({error.strerror})") from None
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
     if not stated or digest != stated.sha256:
-        raise ArtifactError(f"{folder / name}: not what was written (size or SHA-256 differs); delete the folder")
+        raise ArtifactError(f"{path}: not what was written (size or SHA-256 differs); delete the folder")
 
 
 def _open_split(folder: Path, name: str, manifest: Manifest) -> Split:
     entry = manifest.splits[name]
-    ids = _map(folder / f"{name}.ids.bin", manifest.dtype, entry.n_ids)
+    ids = map_values(folder / f"{name}.ids.bin", manifest.dtype, entry.n_ids)
     if entry.n_documents is None:
         return Split(ids, None, entry.n_bytes)
-    offsets = _map(folder / f"{name}.offsets.bin", "<i8", entry.n_documents + 1)
+    offsets = map_values(folder / f"{name}.offsets.bin", "<i8", entry.n_documents + 1)
     if offsets[0] != 0 or offsets[-1] != len(ids):
         raise ArtifactError(f"{folder}: the offsets of {name} do not fit its ids; delete the folder")
-    labels = _map(folder / f"{name}.labels.bin", "<i4", entry.n_documents) if manifest.labels else None
-    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(manifest.labels):
-        raise ArtifactError(f"{folder}: {name} has labels that the store does not know; delete the folder")
-    return Split(ids, offsets, entry.n_bytes, labels)
+    labels = _map_places(folder / f"{name}.labels.bin", entry.n_documents, len(manifest.labels))
+    pictures = _map_places(folder / f"{name}.pictures.bin", entry.n_documents, manifest.n_pictures)
+    return Split(ids, offsets, entry.n_bytes, labels, pictures)
 
 
-def _map(path: Path, dtype: str, length: int) -> np.ndarray:
+def _map_places(path: Path, n_documents: int, n_known: int) -> np.ndarray | None:
+    """Of each document its place among the store's labels or pictures; None where it has none."""
+    if not n_known:
+        return None
+    places = map_values(path, "<i4", n_documents)
+    if len(places) and not 0 <= places.min() <= places.max() < n_known:
+        raise ArtifactError(f"{path}: it has places beyond the {n_known} that the store knows; delete the folder")
+    return places
+
+
+def _open_names(path: Path, expected: int) -> tuple[str, ...]:
+    try:
+        names = tuple(json.loads(read_file(path)))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error})") from None
+    if len(names) != expected:
+        raise ArtifactError(f"{path}: it has {len(names)} names, expected {expected}; delete the folder")
+    return names
+
+
+def map_values(path: Path, dtype: str, length: int) -> np.ndarray:
     """Memory-map a raw file, which must be exactly `length` values long; an empty one cannot be mapped."""
     try:
         size = path.stat().st_size

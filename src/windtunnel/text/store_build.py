@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,14 +20,16 @@ from windtunnel.text.pieces import GPT2_CUT, cut_pieces
 from windtunnel.text.split_corpus import batches_of, check_sizes, split_documents
 from windtunnel.text.splits import (
     SPLITS,
+    is_captioned,
     is_labelled,
     labels_of,
-    split_key,
     split_text,
     text_cuts,
+    text_of,
 )
 from windtunnel.text.store import (
     FORMAT,
+    PICTURES,
     FileEntry,
     Manifest,
     SplitEntry,
@@ -44,29 +47,39 @@ BPE_CHARACTERS = 50_000_000  # a bpe is trained on at most about this much, spre
 
 @dataclass(frozen=True)
 class Content:
-    """What a pass over a corpus tells. alphabet: its characters, sorted. sha256: see `Digest`."""
+    """What a pass over a corpus tells. alphabet: its characters, sorted. sha256: see `Digest`.
+
+    pictures: the names of those that its captions are of, sorted.
+    """
 
     sha256: str
     n_bytes: int
     n_characters: int
     alphabet: str
+    pictures: tuple[str, ...] = ()
 
 
 class Digest:
     """Hashes and counts the content of a corpus while it streams by.
 
     Running text: SHA-256 of its UTF-8, wherever the chunks end. Documents: of each document's length in bytes
-    (8 bytes, little-endian) and its UTF-8, so that ["ab", "c"] and ["a", "bc"] differ.
+    (8 bytes, little-endian) and its UTF-8, so that ["ab", "c"] and ["a", "bc"] differ. Captions: of these, and of the
+    SHA-256 of each picture in the order of their names.
     """
 
-    def __init__(self, unit: str, alphabet: bool) -> None:
-        self._prefixed = unit != "text"
+    def __init__(self, corpus: Corpus, alphabet: bool) -> None:
+        self._corpus = corpus
+        self._prefixed = corpus.unit != "text"
+        self._captioned = is_captioned(corpus)
         self._alphabet = alphabet  # finding it takes as long as everything else
+        self._pictures: set[str] = set()
         self._hash = hashlib.sha256()
         self._seen = np.zeros(0x110000, bool)
         self._n_bytes = self._n_characters = 0
 
     def add(self, texts: list[str]) -> None:
+        if self._captioned:
+            self._pictures.update(text.partition("\t")[0] for text in texts)
         parts = [text.encode() for text in texts]
         self._n_bytes += sum(map(len, parts))
         if self._prefixed:
@@ -74,16 +87,24 @@ class Digest:
         self._hash.update(b"".join(parts))
         if not self._alphabet:
             return
-        codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+        read = (text_of(text, self._corpus.fields) for text in texts) if self._captioned else texts
+        codes = np.frombuffer("".join(read).encode("utf-32-le"), np.uint32)
         self._n_characters += len(codes)
         self._seen[codes] = True
 
     def sha256(self) -> str:
-        return self._hash.hexdigest()
+        """Of everything that was added. Raises DataError when a picture cannot be read."""
+        pictures = self._corpus.pictures if self._captioned else None
+        if pictures is None:
+            return self._hash.hexdigest()
+        whole = self._hash.copy()
+        for name in sorted(self._pictures):
+            whole.update(bytes.fromhex(pictures.sha256(name)))
+        return whole.hexdigest()
 
     def content(self) -> Content:
         alphabet = "".join(map(chr, np.flatnonzero(self._seen)))
-        return Content(self.sha256(), self._n_bytes, self._n_characters, alphabet)
+        return Content(self.sha256(), self._n_bytes, self._n_characters, alphabet, tuple(sorted(self._pictures)))
 
 
 class Column:
@@ -110,17 +131,21 @@ class Column:
 
 
 class SplitFiles:
-    """The files of one split while they are written. labels: of the whole corpus; none of one without."""
+    """The files of one split while they are written.
+
+    known: the labels or pictures of the whole corpus; none of one without. column: which of them that is.
+    """
 
     def __init__(
-        self, folder: Path, name: str, dtype: str, documents: bool, labels: Sequence[str], held: ExitStack
+        self, folder: Path, name: str, dtype: str, documents: bool, known: Sequence[str], column: str, held: ExitStack
     ) -> None:
         self.name = name
         self.n_bytes = 0
         self.ids = Column(folder / f"{name}.ids.bin", dtype, held)
         self.offsets = Column(folder / f"{name}.offsets.bin", "<i8", held) if documents else None
-        self.places = {label: place for place, label in enumerate(labels)}
-        self.labels = Column(folder / f"{name}.labels.bin", "<i4", held) if labels else None
+        self.column = column
+        self.places_of = {one: place for place, one in enumerate(known)}
+        self.places = Column(folder / f"{name}.{column}.bin", "<i4", held) if known else None
         if self.offsets:
             self.offsets.append(np.zeros(1, np.int64))
 
@@ -136,8 +161,8 @@ class SplitFiles:
         if self.offsets:
             n_documents = self.offsets.length - 1
             files[f"{self.name}.offsets.bin"] = self.offsets.close()
-        if self.labels:
-            files[f"{self.name}.labels.bin"] = self.labels.close()
+        if self.places:
+            files[f"{self.name}.{self.column}.bin"] = self.places.close()
         return SplitEntry(n_bytes=self.n_bytes, n_ids=self.ids.length, n_documents=n_documents), files
 
 
@@ -151,7 +176,7 @@ def survey(corpus: Corpus) -> Content:
         from windtunnel.text.mix import content_of_all
 
         return content_of_all([survey(part) for part in corpus.parts])
-    digest = Digest(corpus.unit, alphabet=True)
+    digest = Digest(corpus, alphabet=True)
     for texts in batches_of(corpus.read()):
         digest.add(texts)
     content = digest.content()
@@ -218,7 +243,7 @@ def train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterato
         return
     for split in split_documents(batches_of(corpus.read()), corpus, config):
         for document in split["train"]:
-            text = split_key(document, corpus.fields) if is_labelled(corpus) else document
+            text = text_of(document, corpus.fields) if is_labelled(corpus) or is_captioned(corpus) else document
             yield from cut_pieces([text], GPT2_CUT, PIECE)
 
 
@@ -230,8 +255,10 @@ def _write(
     entry.append(np.frombuffer(text, np.uint8))
     dtype: str = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
     by_document, labels = corpus.unit != "text", labels_of(corpus)
-    writers = {name: SplitFiles(folder, name, dtype, by_document, labels, held) for name in SPLITS}
-    digest = Digest(corpus.unit, alphabet=False)
+    column = "pictures" if content.pictures else "labels"
+    known = content.pictures or labels
+    writers = {name: SplitFiles(folder, name, dtype, by_document, known, column, held) for name in SPLITS}
+    digest = Digest(corpus, alphabet=False)
     write = _write_text if corpus.unit == "text" else _write_documents
     write(writers, _watched(corpus, digest), corpus, config, content, tokenizer)
     if digest.sha256() != content.sha256:
@@ -240,14 +267,19 @@ def _write(
     splits = {name: split for name, (split, _) in closed.items()}
     check_sizes(corpus, config, {name: split.n_ids for name, split in splits.items()})
     files = {"tokenizer.json": entry.close()}
+    if content.pictures:
+        names = Column(folder / PICTURES, "u1", held)
+        names.append(np.frombuffer(json.dumps(content.pictures, ensure_ascii=False).encode(), np.uint8))
+        files[PICTURES] = names.close()
     for _, entries in closed.values():
         files.update(entries)
     manifest = Manifest.model_validate(
         {"format": FORMAT, "corpus": corpus.name, "unit": corpus.unit, "sha256": content.sha256}
         | {"dtype": dtype, "splits": splits, "files": files, "labels": labels}
+        | {"n_pictures": len(content.pictures)}
     )
     last = Column(folder / "manifest.json", "u1", held)
-    last.append(np.frombuffer(manifest.model_dump_json(indent=2).encode(), np.uint8))
+    last.append(np.frombuffer(manifest.model_dump_json(indent=2, exclude=manifest.newer).encode(), np.uint8))
     last.close()
     sync_folder(folder)
 
@@ -291,10 +323,11 @@ def _write_documents(
             texts, writer = documents, writers[name]
             if not texts:
                 continue
-            if writer.labels is not None:
+            if writer.places is not None:
                 pairs = [corpus.split(document)[:2] for document in documents]
-                texts = [text for text, _ in pairs]
-                writer.labels.append(np.array([writer.places[label] for _, label in pairs]))
+                text, known = (1, 0) if writer.column == "pictures" else (0, 1)
+                texts = [pair[text] for pair in pairs]
+                writer.places.append(np.array([writer.places_of[pair[known]] for pair in pairs]))
             try:
                 ids, lengths = tokenizer.encode_documents(texts)
             except DataError:

@@ -13,6 +13,8 @@ from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.corpus import Corpus, Truth, Unit
+from windtunnel.text.corpora.emoji import EMOJI, fetch_emoji
+from windtunnel.text.corpora.emoji_keywords import keywords_corpus, make_keywords
 from windtunnel.text.corpora.labelled import LABELLED
 from windtunnel.text.corpora.mixes import mix_corpus, parse_mix
 from windtunnel.text.corpora.names import names_corpus
@@ -34,8 +36,9 @@ def open_corpus(
     weights are a mix: `a.txt:0.7,b.txt:0.3`, see `mix_corpus`.
 
     `auto` takes the corpus's own unit: for a path `text` when it is one file and `file` when there are
-    several. A .tsv, .csv or .jsonl file with the columns `source` and `target` is a corpus of pairs, by line. The first
-    document is read, so that a corpus that is empty or not there is told here.
+    several. A .tsv, .csv or .jsonl file with the columns `source` and `target` is a corpus of pairs, by line. A folder
+    of pictures with captions.csv, or with captions as file names, is a corpus of captions. The first document is read,
+    so that a corpus that is empty or not there is told here.
 
     Args:
         columns: the column of each field of such a file, where they have other names: {"source": "en", "target":
@@ -73,17 +76,24 @@ def truth_of(name_or_path: str, unit: Unit | Literal["auto"]) -> Truth | None:
 
 
 def listing() -> list[dict[str, str]]:
-    """Every corpus that has a name, with its size in characters, licence and origin."""
+    """Every corpus that has a name, with its size in characters or pictures, licence and origin."""
     return [_listed(make()) for make in CORPORA.values()]
 
 
 def _listed(corpus: Corpus) -> dict[str, str]:
     try:
-        size = f"{sum(len(piece) for piece in corpus.read()) / 1e6:.2f} M characters"
+        size = _size(corpus)
     except DataError:
         size = f"not fetched yet: windtunnel corpora get {corpus.name}"
     facts = {"unit": corpus.unit, "size": size, "licence": corpus.licence}
     return {"name": corpus.name, **facts, "description": corpus.description, "origin": corpus.origin}
+
+
+def _size(corpus: Corpus) -> str:
+    if corpus.pictures is None:
+        return f"{sum(len(piece) for piece in corpus.read()) / 1e6:.2f} M characters"
+    names = [document.partition("\t")[0] for document in corpus.read()]
+    return f"{len({*names}):,} pictures, {len(names):,} captions"
 
 
 def _named(name: str, unit: Unit | Literal["auto"]) -> Corpus:
@@ -91,7 +101,8 @@ def _named(name: str, unit: Unit | Literal["auto"]) -> Corpus:
     if unit in ("auto", corpus.unit):
         return corpus
     if len(corpus.fields) > 1:
-        raise DataError(f"{name} is pairs, one a line, which unit={unit} cannot hold; use unit=line or leave it out")
+        kind = " and ".join(corpus.fields[:2])
+        raise DataError(f"{name} is {kind}, one a line, which unit={unit} cannot hold; use unit=line or leave it out")
     if unit == "text" and corpus.unit == "file":
         raise DataError(f"{name} is many files, and the unit text is one running text; use unit=file or unit=line")
     if unit == "file":
@@ -119,10 +130,14 @@ def _nearest(given: str) -> str:
     return f"; known are {', '.join(CORPORA)}, and the path of any file, folder or glob of UTF-8 text"
 
 
+MADE_FROM_FILE: dict[str, Callable[[Path], Path]] = {"emoji-keywords": make_keywords}
+"""Corpora that are made once from a file that the user has, with `windtunnel corpora get NAME --file PATH`."""
+
 FETCHED: dict[str, Callable[[], Path]] = {
     "shakespeare": fetch_shakespeare,
     "pronunciations": fetch_pronunciations,
     **{name: one.fetch for name, one in LABELLED.items()},
+    **dict.fromkeys(EMOJI, fetch_emoji),
 }
 
 CORPORA: dict[str, Callable[..., Corpus]] = {
@@ -133,4 +148,6 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
     **PIG_LATIN,
     "pronunciations": pronunciations_corpus,
     **{name: one.corpus for name, one in LABELLED.items()},
+    **EMOJI,
+    "emoji-keywords": keywords_corpus,
 }

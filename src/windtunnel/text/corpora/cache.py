@@ -70,6 +70,7 @@ KEPT = {
     "models": "pretrained models that were fetched",
     "corpora": "corpora that were fetched",
     "tokens": "texts as ids",
+    "pictures": "pictures as pixels",
     "features": "what frozen trunks made of texts",
     "decoding": "compiled steps of decoding",
     "compiler": "what torch's compiler made",

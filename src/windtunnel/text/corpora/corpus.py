@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from windtunnel.text.pictures import Pictures
     from windtunnel.text.tokenizers import Tokenizer
 
 from windtunnel.errors import DataError
@@ -62,10 +63,12 @@ class Corpus:
         `line` is one document a line, `read` gives lines without their newline, empty ones left out.
     read: a fresh pass over the corpus each call. It raises DataError when the text cannot be read.
     truth: None where nobody knows it.
-    fields: what a document consists of. A document of several fields, such as ("source", "target") or ("text",
-        "label"), is a line with one TAB between them; documents whose first fields are equal land in one split, or in
-        the one that a field `split` names.
+    fields: what a document consists of. A document of several fields, such as ("source", "target"), ("text", "label")
+        or ("picture", "caption"), is a line with one TAB between them; documents whose first fields are equal land in
+        one split, or those whose field `group` is, or in the one that a field `split` names.
     judging: of a corpus of pairs, what helps to judge the answers.
+    pictures: of a corpus of captions, what draws the picture that a first field names. The first document of a picture
+        holds its main caption.
     guessed: of a table in several files the columns that were guessed, for a run to record; else None.
     parts, weights: of a mix, its corpora, and what share of the training tokens each gives; none of another corpus.
     """
@@ -79,6 +82,7 @@ class Corpus:
     fields: tuple[str, ...] = ("text",)
     truth: Truth | None = None
     judging: Judging = Judging()
+    pictures: Pictures | None = None
     guessed: Mapping[str, str] | None = None
     parts: tuple[Corpus, ...] = ()
     weights: tuple[float, ...] = ()

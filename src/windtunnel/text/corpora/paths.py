@@ -12,9 +12,10 @@ from typing import Literal
 
 from windtunnel.errors import DataError
 from windtunnel.text.corpora.arrow import is_dataset
+from windtunnel.text.corpora.captions import caption_table, is_picture, pictures_corpus
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import read_chunks, skipped_as
-from windtunnel.text.corpora.tables import Table, find_table, is_arrow, kind_of
+from windtunnel.text.corpora.tables import CAPTIONED, Table, find_table, is_arrow, kind_of
 
 REASONS = (
     "binary", "UTF-16", "git-LFS pointer", "hidden", "empty", "dead link", "folder read already", "pipe or device",
@@ -68,6 +69,11 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
         DataError: when there is no text file in it, the unit does not fit the number of files, or the columns are not
             there.
     """
+    pictures = find_pictures(given, columns)
+    if pictures and unit not in ("auto", "line"):
+        raise DataError(f"{given} is pictures with captions, which are read by line; leave unit={unit} out")
+    if pictures:
+        return pictures
     found = find(given)
     _check_parquet(given, found, unit)
     table = find_table(found.files, columns) if _may_be_table(found.files, unit) or columns else None
@@ -79,6 +85,10 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
                 f"{given}: columns are read by {table.unit}, and unit={unit} was asked for; leave one of them out"
             )
         table = None  # lines of a table, as before it was one of texts
+    if table and "picture" in table.columns:
+        if {path.parent for path in table.files} != {table.files[0].parent}:
+            raise DataError(f"{given}: tables of captions in several folders; move them to one, or give one of them")
+        return pictures_corpus(expand(given).absolute().name, table.files[0].parent, [], table, "pictures")
     if unit == "auto":
         unit = "text" if len(found.files) == 1 else "file"
     if unit == "text" and len(found.files) > 1:
@@ -105,6 +115,26 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
         fields=tuple(table.columns) if table else ("text",),
         guessed=table.columns if table and len(table.files) > 1 and not columns else None,
     )
+
+
+def find_pictures(given: str, columns: Mapping[str, str] | None) -> Corpus | None:
+    """The corpus of a folder that holds pictures and captions, or pictures and no text.
+
+    Raises:
+        DataError: a table named captions has other columns.
+    """
+    path = expand(given)
+    name = path.absolute().name or given
+    wanted = columns is None or {*CAPTIONED} <= {*columns}
+    if not wanted or not path.is_dir() or is_dataset(path):
+        return None
+    paths, skipped = _walk(path)
+    n_pictures = sum(map(is_picture, paths))
+    table = caption_table(paths, path, columns)
+    if not table and not (n_pictures and all(is_picture(one) or _skipped_as(one) for one in paths)):
+        return None
+    hidden = f" ({skipped['hidden']} hidden skipped)" if skipped["hidden"] else ""
+    return pictures_corpus(name, path, paths, table, f"{n_pictures} picture{'' if n_pictures == 1 else 's'}{hidden}")
 
 
 def _described(table: Table) -> str:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from os.path import isfile  # unlike Path.is_file it is False for a name that no disk takes
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,10 @@ from windtunnel.text.corpora.files import read_chunks
 KINDS = (".tsv", ".csv", ".jsonl", ".parquet")
 PAIR = {"source": "source", "target": "target"}
 LABELLED = {"text": "text", "label": "label"}
-"""The columns that make a file a corpus of pairs, or of texts and labels, without being asked for."""
+CAPTIONED = {"picture": "picture", "caption": "caption"}
+"""The columns that make a file a corpus of pairs, of texts and labels, or of captions, without being asked for."""
+FIELDS_OF_CAPTIONS = ("picture", "caption", "split", "group")
+"""In this order; a table may have the last two: the split of a caption, or what pictures land in one split."""
 TEXTS = ("text", "content", "document", "body", "story")
 """The column that makes a table a corpus of texts without being asked for, where it has one of these alone."""
 
@@ -47,9 +51,12 @@ class Table:
         if self.unit == "file":
             yield from self._texts()
             return
-        read = _labelled if "label" in self.columns else _values
+        read = _labelled if "label" in self.columns or "caption" in self.columns else _values
         for where, row in self._rows():
-            yield join_fields(read(row, self.columns, where), where)
+            values = read(row, self.columns, where)
+            if "picture" in values and not isfile(picture := self.files[0].parent / values["picture"]):  # noqa: PTH113
+                raise DataError(f"{where}: there is no picture {picture}; put it there, or delete the line")
+            yield join_fields(values, where)
 
     def _rows(self) -> Iterator[tuple[str, dict[str, object]]]:
         for path in self.files:
@@ -100,13 +107,17 @@ def find_table(files: tuple[Path, ...], columns: Mapping[str, str] | None) -> Ta
         return None
     for shard in files:
         require_columns(shard, names if shard == path else column_names(shard), wanted.values())
+    if {*wanted} >= {*CAPTIONED}:
+        wanted = {field: wanted[field] for field in FIELDS_OF_CAPTIONS if field in wanted}
     return Table(files, dict(wanted))
 
 
 def guess_columns(names: Sequence[str]) -> Mapping[str, str] | None:
     """The column of each field that a table means by its names; None where that is not plain."""
     texts = [name for name in names if name in TEXTS]
-    known = next((known for known in (PAIR, LABELLED) if {*known.values()} <= {*names}), None)
+    known = next((known for known in (PAIR, LABELLED, CAPTIONED) if {*known.values()} <= {*names}), None)
+    if known is CAPTIONED:
+        known = known | {name: name for name in FIELDS_OF_CAPTIONS[2:] if name in names}
     return known or ({"text": texts[0]} if len(texts) == 1 else None)
 
 
@@ -229,11 +240,13 @@ def cell(row: Mapping[str, object], name: str, where: str) -> str:
 
 
 def _labelled(row: Mapping[str, object], columns: Mapping[str, str], where: str) -> dict[str, str]:
-    """The fields of a row of text and label, none of them empty; white space in them becomes one space."""
-    label = row.get(columns["label"])
+    """The fields of a row of text and label or of a caption, none empty; white space in them becomes one space."""
+    label = row.get(columns.get("label", ""))
     if isinstance(label, list):
         raise DataError(f"{where}: {columns['label']} lists labels, {json.dumps(label)[:80]}, and {ONE_LABEL}")
     found = {field: " ".join(cell(row, name, where).split()) for field, name in columns.items()}
+    if "picture" in columns:
+        found["picture"] = cell(row, columns["picture"], where)  # a file's name may hold any spaces
     empty = next((field for field, value in found.items() if not value), None)
     if empty is not None:
         raise DataError(f"{where}: {columns[empty]} is empty, expected a {empty}; fill it in or delete the line")
