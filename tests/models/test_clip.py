@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from windtunnel.config import override, parse
 from windtunnel.errors import ConfigError
 from windtunnel.models import CLIPConfig, TransformerConfig, build
+from windtunnel.models.captions import BagConfig, runs
 from windtunnel.models.clip import AT_ONCE, CaptionTransformerConfig
 from windtunnel.models.vision import ConvolutionalConfig, ViTConfig, patches
 from windtunnel.nn.init import stream
@@ -77,6 +78,38 @@ def test_padding_of_captions_is_hidden(how):
         alone = [model.encode_texts(ids[row : row + 1, :length]) for row, length in enumerate((8, 5, 2))]
     torch.testing.assert_close(found, other)
     torch.testing.assert_close(found, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_runs_are_within_a_caption_and_equal_ones_share_a_bucket():
+    """Of abcab and bc: ab twice in one bucket, bc in both captions in one, and no run reaches into padding."""
+    ids = torch.tensor([[1, 2, 3, 1, 2], [2, 3, 0, 0, 0]])
+    kept = torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+    buckets, counts = runs(ids, kept, 3, 1_000_003)
+    assert counts.tolist() == [[True] * 7, [True] + [False] * 6]  # four pairs, then three triples
+    ab, bc, ca, again, abc, bca, cab = buckets[0].tolist()
+    assert again == ab
+    assert buckets[1, 0].item() == bc
+    assert len({ab, bc, ca, abc, bca, cab}) == 6
+    assert runs(ids[:, :1], kept[:, :1], 3, 7)[0].shape == (2, 0)  # one token alone has none
+
+
+def test_runs_tell_a_bag_the_order_once_they_are_learned():
+    """Until then they only make the mean smaller, and a new run says nothing; padding is hidden."""
+    ids, kept = torch.tensor([[1, 2, 3, 0], [3, 2, 1, 0]]), torch.tensor([[True, True, True, False]] * 2)
+    plain = TINY.replace(caption=BagConfig(d_model=6))
+    config = TINY.replace(caption=BagConfig(d_model=6, longest_run=2, buckets=50))
+    without, model = build(plain, 0).eval(), build(config, 0).eval()
+    assert sum(p.numel() for p in model.parameters()) == sum(row.n_parameters for row in config.parameter_rows())
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode_texts(ids, kept), without.encode_texts(ids, kept))
+        model.caption.runs.weight.normal_(generator=torch.Generator().manual_seed(0))
+        found, unpadded = model.encode_texts(ids, kept), model.encode_texts(ids[:, :3])
+        table, of_runs = model.caption.embedding.weight, model.caption.runs.weight
+        buckets = runs(ids[:1], kept[:1], 2, 50)[0][0, :2]
+        mean = (table[ids[0, :3]].sum(0) + of_runs[buckets].sum(0)) / 5
+        torch.testing.assert_close(model.caption(ids, kept, None)[0], mean)
+    torch.testing.assert_close(found, unpadded)
+    assert not torch.allclose(found[0], found[1])
 
 
 @pytest.mark.parametrize(("start", "towards", "bound"), [(80.0, 1.0, 100.0), (1.5, -1.0, 1.0)])

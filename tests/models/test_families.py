@@ -91,6 +91,18 @@ TINY: dict[str, ModelConfig] = {
         picture=ViTConfig(size=8, trunk=TransformerConfig(**TRUNK, causal=False)),
         caption=BagConfig(d_model=16, dropout=0.0),
     ),
+    "clip, batch norm": CLIPConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        picture=ConvolutionalConfig(size=8, widths=(4, 8), norm="batch"),
+        caption=CaptionTransformerConfig(trunk=TransformerConfig(**TRUNK, causal=False)),
+    ),
+    "clip, runs": CLIPConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        picture=ViTConfig(size=8, trunk=TransformerConfig(**TRUNK, causal=False)),
+        caption=BagConfig(d_model=16, dropout=0.0, longest_run=3, buckets=40),
+    ),
     "rnn, pairs": RNNConfig(vocab_size=V, context_length=LENGTH, n_layers=2, d_model=16, encoder=True),
 }
 

@@ -88,6 +88,7 @@ class CaptionTransformer(nn.Module):
 class BagConfig(CaptionConfig):
     """The mean of the vectors of a caption's tokens, whatever their order: of few captions it learns most."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"longest_run", "buckets"})
     kind: Literal["bag"] = "bag"
     vocab_size: PositiveInt = 1
     """Set by the model's own."""
@@ -95,10 +96,20 @@ class BagConfig(CaptionConfig):
     """Width of a token's vector."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """The share of tokens, and of the elements of the mean, that training sets to 0."""
+    longest_run: Annotated[int, Field(ge=1, le=8)] = 1
+    """Runs of 2 to this many tokens have vectors, too, and are in the mean; 1 is tokens alone. With
+    `text.tokenizer=bytes` they are the n-grams of characters of fastText (Bojanowski et al. 2017)."""
+    buckets: PositiveInt = 16384
+    """How many vectors the runs share, by a hash of their tokens."""
 
     @property
     def width(self) -> int:
         return self.d_model
+
+    @property
+    def n_buckets(self) -> int:
+        """The vectors of runs; 0 where there are no runs."""
+        return self.buckets if self.longest_run > 1 else 0
 
     def sized(self, vocab_size: int, context_length: int) -> Self:
         return self.model_copy(update={"vocab_size": vocab_size})
@@ -107,28 +118,48 @@ class BagConfig(CaptionConfig):
         return Bag(self.sized(vocab_size, context_length))
 
     def parameter_rows(self) -> list[ParameterRow]:
-        return [ParameterRow("embedding", "vocab_size * d_model", self.vocab_size * self.d_model, True)]
+        rows = [ParameterRow("embedding", "vocab_size * d_model", self.vocab_size * self.d_model, True)]
+        of_runs = ParameterRow("runs", "buckets * d_model", self.n_buckets * self.d_model, True)
+        return rows + [of_runs] * bool(self.n_buckets)
 
     def formula_names(self) -> dict[str, int]:
-        return {"vocab_size": self.vocab_size, "d_model": self.d_model}
+        names = {"vocab_size": self.vocab_size, "d_model": self.d_model}
+        return names | ({"buckets": self.n_buckets} if self.n_buckets else {})
 
     def flops_by_part(self, length: int) -> dict[str, int]:
         return {}
 
     def std(self, name: str, parameter: Tensor) -> float | None:
-        return 1.0
+        """Runs begin at 0, so that one that training never had says nothing."""
+        return 0.0 if name.startswith("runs") else 1.0
 
 
 class Bag(nn.Module):
-    """Ids (M, T) -> the mean of their vectors (M, D)."""
+    """Ids (M, T) -> the mean of their vectors, and of those of their runs (M, D)."""
 
     def __init__(self, config: BagConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.dropout = Dropout(config.dropout)
+        self.runs = nn.Embedding(config.n_buckets, config.d_model) if config.n_buckets else None
+        self.dropout, self.longest_run = Dropout(config.dropout), config.longest_run
 
     def forward(self, ids: Tensor, kept: Tensor | None, attend: Attend) -> Tensor:
         kept_MT = torch.ones_like(ids, dtype=torch.bool) if kept is None else kept
+        x_MTD = self.embedding(ids)
+        if self.runs is not None:
+            runs_MR, kept_MR = runs(ids, kept_MT, self.longest_run, self.runs.num_embeddings)
+            x_MTD, kept_MT = torch.cat([x_MTD, self.runs(runs_MR)], 1), torch.cat([kept_MT, kept_MR], 1)
         weights_MT1 = self.dropout(kept_MT.float())[..., None]
-        total_MD = (self.embedding(ids) * weights_MT1).sum(1) / kept_MT.sum(1, keepdim=True)
-        return self.dropout(total_MD)
+        return self.dropout((x_MTD * weights_MT1).sum(1) / kept_MT.sum(1, keepdim=True))
+
+
+def runs(ids: Tensor, kept: Tensor, longest: int, n_buckets: int) -> tuple[Tensor, Tensor]:
+    """Of all runs of 2 to `longest` of the ids (M, T), each within what is kept: buckets (M, R) and which count (M, R).
+
+    A bucket is a hash of the run's ids in their order: polynomial, modulo a prime, so that nothing overflows.
+    """
+    hashes, whole, found = ids, kept, [(ids[:, :0], kept[:, :0])]
+    for n in range(1, min(longest, ids.shape[1])):
+        hashes, whole = (hashes[:, :-1] * 1_000_003 + ids[:, n:] + n) % (2**31 - 1), whole[:, :-1] & kept[:, n:]
+        found.append((hashes % n_buckets, whole))
+    return torch.cat([one for one, _ in found], 1), torch.cat([one for _, one in found], 1)

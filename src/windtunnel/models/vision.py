@@ -214,6 +214,7 @@ class ConvolutionalConfig(PictureConfig):
     """A small convolutional net: each stage halves the sides, then adds residual layers. A picture's vector is the mean
     over all places and the largest value at any, side by side."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"norm"})
     kind: Literal["convolutional"] = "convolutional"
     size: PositiveInt = 32
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)] = (32, 64, 128)
@@ -222,6 +223,14 @@ class ConvolutionalConfig(PictureConfig):
     """Residual layers of a stage, behind the one that halves the sides."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The share of elements of the vector that training sets to 0."""
+    norm: Literal["group", "batch"] = "group"
+    """What brings the channels of a convolution to one scale: those of one picture, in groups, or each channel over a
+    batch."""
+
+    @property
+    def needs_whole_batch(self) -> bool:  # type: ignore[override]
+        """Whether the norm is that of a batch."""
+        return self.norm == "batch"
 
     @model_validator(mode="after")
     def _is_large(self) -> Self:
@@ -267,13 +276,14 @@ class ConvolutionalConfig(PictureConfig):
 
 
 class Convolutional(PictureTower):
-    """Convolutions of 3 x 3, each with a norm of its channels in groups and a ReLU."""
+    """Convolutions of 3 x 3, each with a norm of its channels and a ReLU."""
 
     def __init__(self, config: ConvolutionalConfig) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for a, b, _ in config.stages():
-            layers += [Convolution(a, b, 2), *(Convolution(b, b, 1) for _ in range(config.depth))]
+            layers += [Convolution(a, b, 2, config.norm)]
+            layers += [Convolution(b, b, 1, config.norm) for _ in range(config.depth)]
         self.stages = nn.Sequential(*layers)
         self.dropout = Dropout(config.dropout)
 
@@ -285,10 +295,11 @@ class Convolutional(PictureTower):
 class Convolution(nn.Module):
     """relu(norm(convolution(x))), added to x where the sides stay; (N, C, S, S) -> (N, C', S / stride, S / stride)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Literal["group", "batch"]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
-        self.norm = nn.GroupNorm(math.gcd(8, outputs), outputs)
+        in_groups = norm == "group"
+        self.norm = nn.GroupNorm(math.gcd(8, outputs), outputs) if in_groups else nn.BatchNorm2d(outputs)
         self.stride = stride
 
     def forward(self, x_NCSS: Tensor) -> Tensor:

@@ -58,15 +58,15 @@ class Ranks:
     def check(self, config: RunConfig) -> None:
         """Raises ConfigError for a run that this number of ranks cannot share."""
         train = config.train
-        if self.size > 1 and config.model.needs_whole_batch:
-            raise ConfigError(
-                "batch norm takes its statistics over all rows of a batch, and each rank has some of them; train in "
-                "one process, or without it: --set model.batch_norm=false"
-            )
         if self.size > 1 and config.task.coupled:
             raise ConfigError(
                 f"a {config.task.kind} loss compares all rows of a batch with each other, and {self.size} ranks would "
                 "each have some of them; train in one process, without --parallel"
+            )
+        if self.size > 1 and config.model.needs_whole_batch:
+            raise ConfigError(
+                "batch norm takes its statistics over all rows of a batch, and each rank has some of them; train in "
+                "one process, or without it: --set model.batch_norm=false"
             )
         if self.size > max(1, train.batch_size // train.grad_accumulation):
             raise ConfigError(

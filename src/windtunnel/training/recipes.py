@@ -11,6 +11,7 @@ from windtunnel.models.translator import EncoderConfig
 from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
 from windtunnel.models.vision import ConvolutionalConfig
 from windtunnel.tasks import ClassificationConfig, ContrastiveConfig, TranslationConfig
+from windtunnel.tasks.augment import AugmentConfig
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.splits import is_captioned, is_labelled
 from windtunnel.text.store import TextConfig
@@ -76,22 +77,23 @@ def classify(corpus: str) -> RunConfig:
 
 
 def clip(corpus: str) -> RunConfig:
-    """Pictures with captions, from scratch: a small convolutional net and the mean of a caption's tokens.
+    """Pictures with captions, from scratch: a small convolutional net, and the mean of a caption's bytes and runs.
 
-    Some minutes of one core for 1,900 emoji; the last checkpoint is the model. Of few captions a small vocabulary has
-    pieces that new words share.
+    Some minutes of one core for 1,900 emoji; the last checkpoint is the model. New words share runs of up to five bytes
+    with those of training.
     """
     return RunConfig(
         corpus=corpus,
-        text=TextConfig(vocab_size=800, dev_fraction=0.1, test_fraction=0.2),
-        task=ContrastiveConfig(),
+        text=TextConfig(tokenizer="bytes", dev_fraction=0.1, test_fraction=0.2),
+        task=ContrastiveConfig(augment=AugmentConfig(shift=0.12, scale=0.2, rotate=11.5)),
         model=CLIPConfig(
-            picture=ConvolutionalConfig(size=32, widths=(48, 96, 192), dropout=0.3),
-            caption=BagConfig(),
+            context_length=256,
+            picture=ConvolutionalConfig(size=32, widths=(32, 64, 128, 256), depth=0, dropout=0.3, norm="batch"),
+            caption=BagConfig(longest_run=5),
         ),
-        optimizer=OptimizerConfig(lr=1e-3, beta_2=0.99, weight_decay=0.5),
+        optimizer=OptimizerConfig(lr=2e-3, beta_2=0.98, weight_decay=0.1),
         schedule=ScheduleConfig(warmup=50, final_fraction=0.0),
-        train=TrainConfig(steps=600, batch_size=128, eval_every=100, save_every=300, keep=1, sample_tokens=0),
+        train=TrainConfig(steps=1200, batch_size=128, eval_every=200, save_every=300, keep=1, sample_tokens=0),
     )
 
 
@@ -104,6 +106,8 @@ def clip_frozen(corpus: str) -> RunConfig:
     """
     config, seen = clip(corpus), PictureVectorsConfig(net="efficientnet-lite0-stages", centres=4096)
     return config.replace(
+        text=config.text.replace(tokenizer="auto", vocab_size=800),
+        task=ContrastiveConfig(),
         model=CLIPConfig(picture=seen, caption=CaptionVectorsConfig(dropout=0.0), d_shared=384, scale=20.0),
         optimizer=OptimizerConfig(lr=1e-5, beta_2=0.98, weight_decay=0.0),
         schedule=ScheduleConfig(warmup=20, final_fraction=0.0),
