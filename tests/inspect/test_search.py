@@ -113,7 +113,7 @@ def test_a_folder_is_searched_without_the_captions_of_training(trained, tmp_path
 
 def test_a_long_text_is_said_to_be_cut(trained):
     gallery = open_gallery(trained)
-    assert search(trained, "red square " * 40, gallery).cut
+    assert search(trained, "red square " * 400, gallery).cut
     assert not search(trained, "red square", gallery).cut
 
 
