@@ -17,7 +17,7 @@ from windtunnel.training.recipes import recipe
 
 SMALL = [
     "model.picture.size=16", "model.picture.widths=[16, 32]", "model.caption.d_model=32", "train.threads=1",
-    "model.d_shared=32", "train.batch_size=32", "optimizer.lr=0.003",
+    "model.d_shared=32", "train.batch_size=32", "optimizer.lr=0.003", "model.picture.norm=group",
 ]  # fmt: skip
 
 
