@@ -113,7 +113,7 @@ class Shelf:
 
 
 def _stamp(folder: Path) -> Stamp:
-    """What is another of every other checkpoint, also of one with the same step, of a run that took this one's place."""
+    """What tells the newest checkpoint from any other, also from one of the same step in a run that was made anew."""
     for step, path in checkpoints(folder):
         with suppress(OSError):  # it was removed meanwhile
             found = path.stat()
