@@ -176,6 +176,7 @@ def every_command(group, before=""):
 
 COMMANDS = dict(every_command(get_command(cli.app)))
 SETTINGS = {one.path for prefix in ("", "model.trunk.", "model.encoder.") for one in settings_reference(prefix)}
+SETTINGS |= {path.rpartition(".")[0] for path in SETTINGS if path.count(".") > 1}  # parts of a part
 NAMES = {name for one in EXPERIMENTS.values() for name in (one.name, *one.rows)} | {
     "NAME",
     "fair-die",

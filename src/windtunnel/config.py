@@ -15,7 +15,6 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import reduce
-from itertools import takewhile
 from operator import or_
 from pathlib import Path
 from types import NoneType
@@ -141,11 +140,7 @@ def lay_over(config: C, data: Mapping[str, Any]) -> C:
     Raises:
         ConfigError: for an unknown setting or a wrong value.
     """
-    tags = {}
-    for name, part in config:
-        given = data.get(name)
-        if isinstance(part, Tagged) and isinstance(given, dict) and part.tag in given:
-            tags[f"{name}.{part.tag}"] = str(given[part.tag])
+    tags = {path: value for path, value in _flatten(data).items() if isinstance(value, str)}
     return parse(type(config), _laid_over(_of_kinds(config, tags).model_dump(exclude_unset=True), data))
 
 
@@ -209,8 +204,10 @@ def override(config: C, assignments: Iterable[str]) -> C:
             raise ConfigError(f"--set {path}: there is no such setting{nearest(path, known)}")
         *parents, leaf = path.split(".")
         node = data
-        for parent in parents:
-            node = node.setdefault(parent, {})
+        part: Any = config
+        for parent in parents:  # one that was not given keeps what its default says of itself
+            part = getattr(part, parent, None)
+            node = node.setdefault(parent, part.model_dump(exclude_unset=True) if isinstance(part, Config) else {})
         node[leaf] = _value(text, known[path])
     return parse(type(config), data)
 
@@ -224,18 +221,22 @@ def _assigned(assignment: str, config: Config) -> tuple[str, str]:
     return path, text
 
 
-def _of_kinds(config: C, given: Mapping[str, str]) -> C:
+def _of_kinds(config: C, given: Mapping[str, str], prefix: str = "") -> C:
     """The config with each part of the kind whose tag is given by its path, unchecked: other settings are to come."""
-    parts = {}
+    parts: dict[str, Config] = {}
     for name, field in type(config).model_fields.items():
         part = getattr(config, name)
-        tag = f"{name}.{part.tag}" if isinstance(part, Tagged) else ""
+        tag = f"{prefix}{name}.{part.tag}" if isinstance(part, Tagged) else ""
         kind = _kind_named(field.annotation, given.get(tag))
         if kind and not isinstance(part, kind):
             shared = {setting for setting in part.model_fields_set if _is_in_both(setting, type(part), kind)}
             chosen = {**{setting: getattr(part, setting) for setting in shared}, part.tag: given[tag]}
             parts[name] = kind.model_construct(set(chosen), **chosen)
-    return config.model_copy(update=parts)
+        if isinstance(part, Config):
+            below = parts.get(name, part)
+            inner = _of_kinds(below, given, f"{prefix}{name}.")
+            parts |= {} if inner is below else {name: inner}
+    return config.model_copy(update=parts) if parts else config
 
 
 def _is_in_both(setting: str, a: type[Tagged], b: type[Tagged]) -> bool:
@@ -345,14 +346,16 @@ def _sentences(kind: type[Config], items: Iterable[dict[str, Any]]) -> list[str]
 
 def _located(kind: type[Config], loc: tuple[Any, ...]) -> tuple[str, dict[str, Any]]:
     """The dotted path of an error, and the settings that there are."""
-    named = kind.model_fields.get(str(loc[0])) if loc else None
-    known = _paths(kind)
-    if named and len(kinds_of(named.annotation)) > 1:  # pydantic names the kind, too, which is no part of a path
-        part = _kind_named(named.annotation, str(loc[1])) if len(loc) > 1 else None
-        known = _paths(part, prefix=f"{loc[0]}.") if part else known
-        loc = (loc[0], *loc[2:])
-    names = takewhile(lambda part: str(part).isidentifier() and part not in TYPES, loc)
-    return ".".join(str(part) for part in names), known
+    known, names, rest, inside = _paths(kind), list[str](), list(loc), [kind]
+    while rest and str(rest[0]).isidentifier() and rest[0] not in TYPES:
+        names.append(str(rest.pop(0)))
+        field = inside[0].model_fields.get(names[-1]) if inside else None
+        inside = kinds_of(field.annotation) if field else []
+        if field and len(inside) > 1 and rest:  # pydantic names the kind, too, which is no part of a path
+            part = _kind_named(field.annotation, str(rest.pop(0)))
+            known = _paths(part, prefix=f"{'.'.join(names)}.") if part else known
+            inside = [part] if part else []
+    return ".".join(names), known
 
 
 def _sentence(path: str, items: list[dict[str, Any]], known: Collection[str]) -> str:

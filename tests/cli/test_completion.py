@@ -32,6 +32,7 @@ def _complete(tmp_path):
         (tmp_path / name / "record.json").touch()
     (tmp_path / "runs/compare-1").mkdir()
     (tmp_path / "names.txt").touch()
+    (tmp_path / "my text.txt").touch()
     (tmp_path / "nature").mkdir()
     (tmp_path / "nature/a.txt").touch()
 
@@ -45,7 +46,7 @@ def _complete(tmp_path):
             [sys.executable, "-c", PROGRAM], cwd=tmp_path, env={**os.environ, **asked}, capture_output=True, text=True
         )
         assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout.split()
+        return [line for line in done.stdout.splitlines() if line]
 
     return ask
 
@@ -56,6 +57,7 @@ def _complete(tmp_path):
         ("windtunnel train names --recipe t", ["tiny", "translate"]),
         ("windtunnel train na", ["names", "names-sex", "names.txt", "nature/"]),
         ("windtunnel train nature/", ["nature/a.txt"]),
+        ("windtunnel train my", [r"my\ text.txt"]),
         ("windtunnel corpora get s", ["shakespeare"]),
         ("windtunnel generate ", ["last", "alone", "names-1"]),
         ("windtunnel generate names-1/", ["names-1/seed-0", "names-1/seed-1"]),
@@ -97,3 +99,11 @@ def test_without_runs_no_last_is_offered(tmp_path, monkeypatch):
 )
 def test_the_words_are_those_of_the_registries(name, registry):
     assert getattr(words, name).split() == list(dict.fromkeys(registry)), f"write these into cli/words.py: {name}"
+
+
+def test_other_shells_quote_a_file_with_a_space_and_bash_does_in_an_open_quote(complete, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert complete("windtunnel train my", "fish") == ["my text.txt"]
+    monkeypatch.setenv("_WINDTUNNEL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", 'windtunnel\ntrain\n"my')
+    assert completing.corpora("my") == ["my text.txt"]

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from windtunnel.experiments.rows import ROWS
+
 
 @pytest.fixture
 def windtunnel(command_line, monkeypatch):
@@ -12,7 +14,13 @@ def windtunnel(command_line, monkeypatch):
     return command_line
 
 
-def test_the_list(windtunnel):
+@pytest.fixture
+def row_to_come(monkeypatch):
+    """A row that has no experiment yet."""
+    monkeypatch.setitem(ROWS, "009-1", "a row to come")
+
+
+def test_the_list(windtunnel, row_to_come):
     code, out, _ = windtunnel("experiment")
     assert code == 0
     lines = out.splitlines()
@@ -49,9 +57,9 @@ def test_json_is_one_document_and_out_is_the_folder(windtunnel, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("004-4.1", "is not built yet")]
+    ("name", "said"), [("emial-ab-test", "did you mean email-ab-test?"), ("009-1", "is not built yet")]
 )
-def test_a_name_that_cannot_be_run(windtunnel, name, said):
+def test_a_name_that_cannot_be_run(windtunnel, row_to_come, name, said):
     code, out, err = windtunnel("experiment", name)
     assert (code, out) == (2, "")
     assert said in err

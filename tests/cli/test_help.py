@@ -21,7 +21,7 @@ def below(group, before=""):
 TOP = get_command(cli.app)
 COMMANDS = dict(below(TOP))
 OF_A_RUN = [words for own in EXAMPLES.values() for words in own if " last" in words and words.split()[0] not in (
-    "classify", "translate", "resume", "check")]  # fmt: skip
+    "classify", "translate", "resume", "check", "search") and "augmentation" not in words]  # fmt: skip
 PLAIN = [
     words for name in EXAMPLES if name.startswith(("stats ", "explain ")) for words in EXAMPLES[name]
     if not {"last", "losses.csv"} & set(words.split())

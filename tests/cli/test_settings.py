@@ -14,10 +14,14 @@ from windtunnel.training.run_config import RunConfig
 ROOT = Path(__file__).parents[2]
 
 
+PARTS = ("encoder", "picture", "caption")
+"""Parts of a model that are told setting by setting."""
+
+
 def test_every_setting_of_every_kind_is_told_with_its_meaning():
     told = {(of, one.path) for one in settings_reference() for of in one.of or ("any",)}
     for family, kind in FAMILIES.items():
-        parts = {name for name, field in kind.model_fields.items() if kinds_of(field.annotation) and name == "encoder"}
+        parts = {name for name, field in kind.model_fields.items() if kinds_of(field.annotation) and name in PARTS}
         own = set(kind.model_fields) - {"family"} - parts
         assert {(family, f"model.{name}") for name in own} <= told
     plain = {path for path in flatten(tiny("names")) if not path.startswith(("model.", "task.kind"))}

@@ -95,6 +95,21 @@ def test_only_what_may_have_changed_is_read_again(tmp_path, monkeypatch):
     assert [one["folder"] for one in next(seen)] == [str(open_)]
 
 
+def test_a_run_that_may_not_be_read_is_damaged_and_hides_no_other(tmp_path):
+    for name in ("one/seed-0", "two/seed-0"):
+        begin(tmp_path / name).close()
+    seen = watch_runs(tmp_path, lambda seconds: None)
+    assert [one["state"] for one in next(seen)] == ["interrupted", "interrupted"]
+    closed = tmp_path / "one/seed-0"
+    closed.chmod(0)
+    try:
+        if os.access(closed, os.R_OK):
+            pytest.skip("root may read everything")
+        assert sorted(one["state"] for one in next(seen)) == ["damaged", "interrupted"]
+    finally:
+        closed.chmod(0o700)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -13,9 +13,12 @@ from torch import Tensor
 from windtunnel.config import ConfigError, fingerprint, flatten, parse, to_json
 from windtunnel.inspect.cost import count_forward_flops
 from windtunnel.models import FAMILIES, ClassifierConfig, MLPConfig, Model, ModelConfig, RNNConfig, TransformerConfig
+from windtunnel.models.captions import BagConfig, CaptionTransformerConfig
+from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.encoder import BERT
 from windtunnel.models.encoder import EncoderConfig as TextEncoderConfig
 from windtunnel.models.translator import EncoderConfig, TranslatorConfig
+from windtunnel.models.vision import ConvolutionalConfig, ViTConfig
 from windtunnel.nn.blocks import Blocks, Layers, blocks_of, layers_of
 from windtunnel.nn.cache import Cache
 from windtunnel.tasks.cross_entropy import loss_sum
@@ -58,6 +61,36 @@ TINY: dict[str, ModelConfig] = {
         n_labels=V,  # so that an id can be a label
         trunk=TransformerConfig(**TRUNK, causal=False),
     ),
+    "clip": CLIPConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        picture=ViTConfig(size=8, trunk=TransformerConfig(**TRUNK, causal=False)),
+        caption=CaptionTransformerConfig(trunk=TransformerConfig(**TRUNK, causal=False)),
+        d_shared=12,
+    ),
+    "clip, like CLIP": CLIPConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        picture=ViTConfig(
+            size=8,
+            pool="class",
+            trunk=TransformerConfig(**TRUNK, causal=False, embedding_norm=True, activation="quick_gelu"),
+        ),
+        caption=CaptionTransformerConfig(pool="last", trunk=TransformerConfig(**TRUNK, activation="quick_gelu")),
+        d_shared=12,
+    ),
+    "clip, convolutional": CLIPConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        picture=ConvolutionalConfig(size=8, widths=(4, 8)),
+        caption=CaptionTransformerConfig(trunk=TransformerConfig(**TRUNK, causal=False)),
+    ),
+    "clip, bag": CLIPConfig(
+        vocab_size=V,
+        context_length=LENGTH,
+        picture=ViTConfig(size=8, trunk=TransformerConfig(**TRUNK, causal=False)),
+        caption=BagConfig(d_model=16, dropout=0.0),
+    ),
     "rnn, pairs": RNNConfig(vocab_size=V, context_length=LENGTH, n_layers=2, d_model=16, encoder=True),
 }
 
@@ -69,6 +102,9 @@ PLACED: dict[str, dict[str, Any]] = {
     "not causal": {"causal": False},
 }
 """Ways to know where a token stands, for families that have several."""
+
+WHOLE = ("text", "captioned")
+"""What is read by models that predict no token."""
 
 families = pytest.mark.parametrize("family", TINY)
 
@@ -87,10 +123,14 @@ def ids_of(rows: int = 3, length: int = LENGTH, seed: int = 0) -> Tensor:
 
 
 def call(model: Model, ids: Tensor, **named: Any) -> Tensor:
-    """The logits of ids; a model that reads pairs is given a source for each row, always the same."""
+    """The logits of ids; a model that reads pairs is given a source for each row, one of captions V pictures, always
+    the same."""
     if model.config.reads == "pair":
         named |= {"source": torch.arange(5 * len(ids)).reshape(len(ids), 5) % V}
-    logits: Tensor = model(ids, **named)
+    if isinstance(model.config, CLIPConfig):
+        shape = model.config.picture.example(V).shape
+        named |= {"pictures": torch.rand(shape, generator=torch.Generator().manual_seed(9))}
+    logits: Tensor = model(ids=ids, **named)
     return logits
 
 
@@ -142,7 +182,7 @@ def test_the_formulas_count_the_parameters(family: str) -> None:
 def test_the_flops_are_those_that_torch_counts(family: str) -> None:
     config = TINY[family]
     counted = count_forward_flops(config, config.context_length)
-    length = config.context_length if config.reads == "text" else config.targets_per_example
+    length = config.context_length if config.reads in WHOLE else config.targets_per_example
     assert sum(config.flops_by_part(length).values()) == counted
 
 
@@ -168,7 +208,7 @@ def test_saved_weights_make_the_same_model(family: str, tmp_path: Path) -> None:
 def test_what_a_model_says_of_causality_is_true(family: str, causal: bool) -> None:
     """Other tokens from the sixth on move the logits at them, and those before only without a causal mask."""
     config = TINY[family]
-    if config.reads == "text":
+    if config.reads in WHOLE:
         pytest.skip("a label is of the whole text")
     if not causal and "causal" not in type(config).model_fields:
         pytest.skip("a model of this family is always causal")
@@ -187,7 +227,7 @@ def test_the_gradient_of_a_logit_is_zero_at_later_tokens(family: str) -> None:
     """Of the logit of id 0, so that a table which is also the head has one more gradient there only."""
     model = model_of(family)
     model.embedding.weight = torch.nn.Parameter(torch.randn(LENGTH, model.embedding.embedding_dim))
-    if model.config.reads == "text":
+    if model.config.reads in WHOLE:
         pytest.skip("a label is of the whole text")
     logits = call(model, torch.arange(LENGTH)[None])  # every token has a row of its own
     middle = logits.shape[1] // 2
@@ -244,7 +284,7 @@ def test_muon_moves_what_is_inside_of_layers_and_no_head(family: str) -> None:
 
 @families
 def test_rows_of_a_padded_batch_are_what_they_are_alone(family: str) -> None:
-    if TINY[family].reads == "text":
+    if TINY[family].reads in WHOLE:
         pytest.skip("a model of whole texts must be told what is padding")
     model, ids, lengths = model_of(family), ids_of(), [LENGTH, 6, 4]
     for row, length in enumerate(lengths):
@@ -260,7 +300,7 @@ def test_rows_of_a_padded_batch_are_what_they_are_alone(family: str) -> None:
 def test_padding_on_either_side_is_hidden(family: str, changes: dict[str, Any]) -> None:
     """Logits and the gradient of what is no padding are those of each row alone; padding's own logits are finite."""
     config = TINY[family]
-    if not config.attends or config.reads in ("pair", "text"):
+    if not config.attends or config.reads in ("pair", *WHOLE):
         pytest.skip("a model of this family cannot be told what is padding, or has no logits there")
     model = model_of(family, **changes)
     ids, kept = ids_of(), torch.ones(3, LENGTH, dtype=torch.bool)

@@ -10,7 +10,7 @@ from windtunnel.models import MLPConfig, TransformerConfig
 from windtunnel.tasks import LanguageConfig
 from windtunnel.text.batches import IGNORED, batch, in_epochs
 from windtunnel.text.corpora import open_corpus
-from windtunnel.text.corpora.mixes import mix_text, parse_mix
+from windtunnel.text.corpora.mixes import corpora_in, mix_text, parse_mix
 from windtunnel.text.store import TextConfig, prepare
 
 MODEL = TransformerConfig(context_length=16, n_layers=1, n_heads=1, d_model=8)
@@ -50,6 +50,20 @@ def test_equal_mixes_are_written_alike_however_they_were_given():
     thirds = mix_text(parse_mix("c:1,a:1,b:1"))
     assert thirds == "a:0.3333333333,b:0.3333333333,c:0.3333333333"
     assert mix_text(parse_mix(thirds)) == thirds
+    assert mix_text(parse_mix("b : 1 , a: 1,c :1")) == thirds
+    assert mix_text(parse_mix("a:1.7e308,b:1.7e308,c:1.7e308")) == thirds
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        weights = rng.integers(0, 1000, rng.integers(2, 9)) + 1
+        written = mix_text(
+            parse_mix(",".join(f"{name}:{weight}" for name, weight in zip("abcdefgh", weights, strict=False)))
+        )
+        assert mix_text(parse_mix(written)) == written
+
+
+def test_a_path_that_is_gone_is_one_corpus_whatever_it_looks_like():
+    assert corpora_in("/gone/h:8080") == ("/gone/h:8080",)
+    assert corpora_in("a:1,b:1") == ("a", "b")
 
 
 def test_a_file_whose_name_looks_like_a_mix_is_that_file(tmp_path, monkeypatch):

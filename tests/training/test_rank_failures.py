@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from rank_processes import Processes, command
 from tiny_runs import names_file
 
 from windtunnel.cli import main
+from windtunnel.errors import ConfigError
 from windtunnel.training.checkpoint import checkpoints
+from windtunnel.training.distributed import open_ranks
 from windtunnel.training.events import Stopped
 from windtunnel.training.run import METRICS, open_run
 
@@ -121,6 +125,18 @@ def test_an_error_of_one_rank_is_told_by_all(tmp_path):
     assert all("names.txt" in ended.said for ended in ends)
 
 
+def is_open_after_an_error() -> bool:
+    with suppress(ConfigError), open_ranks("ddp") as ranks, ranks.barrier():
+        raise ConfigError("refused")
+    return torch.distributed.is_initialized()
+
+
+def test_an_error_leaves_no_process_group_open():
+    """One that is open as Python ends aborts the process now and then, in place of the error's exit code."""
+    ends = Processes(2, is_open_after_an_error).join()
+    assert [ended.gave for ended in ends] == [False, False], ends
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -147,3 +163,18 @@ def test_torchrun_without_parallel(tmp_path, monkeypatch, capsys):
         main()
     assert ended.value.code == 2
     assert "torchrun started 2 processes; say how they share the run: --parallel ddp or fsdp" in capsys.readouterr().err
+
+
+def test_a_rank_that_is_told_to_stop_as_it_ends_exits_with_its_own_code():
+    """torchrun tells all as soon as one has ended, also when Python's own handlers of signals are away."""
+    program = (
+        "import os, signal, sys\n"
+        "from windtunnel.cli.terminal import asked_to_stop, console\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM): kill(pid, number)\n"
+        "with asked_to_stop(console(), until_exit=True): pass\n"
+        "sys.modules['late'] = Late()\n"
+        "sys.exit(2)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "")

@@ -8,7 +8,9 @@ from typing import get_args
 
 import pytest
 import torch
+from PIL import Image
 
+from shapes import NAMES, Shapes
 from windtunnel.config import fingerprint, override, parse, to_json
 from windtunnel.models import TransformerConfig, build
 from windtunnel.tasks.cross_entropy import loss_sum
@@ -44,11 +46,16 @@ def corpus(tmp_path_factory):
     path.with_name("pairs.tsv").write_text("\n".join(["source\ttarget", *pairs]))
     labels = [f"{word}\t{word.split()[0]}" for word in words]
     path.with_name("labels.tsv").write_text("\n".join(["text\tlabel", *labels]))
+    photos = path.with_name("photos")
+    photos.mkdir()
+    for name in NAMES[:40]:
+        Image.fromarray(Shapes().draw(name, 16)).save(photos / f"{name}.png")
     return str(path)
 
 
 def corpus_for(name, corpus):
-    return corpus.replace("words.txt", {"translate": "pairs.tsv", "classify": "labels.tsv"}.get(name, "words.txt"))
+    others = {"translate": "pairs.tsv", "classify": "labels.tsv", "clip": "photos", "clip-frozen": "photos"}
+    return corpus.replace("words.txt", others.get(name, "words.txt"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -61,7 +68,7 @@ def test_a_recipe_resolves_to_a_config_that_can_be_read_again(name, corpus):
     assert (again, fingerprint(again)) == (resolved, fingerprint(resolved))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "clip-frozen"])  # which needs what is fetched
 def test_a_recipe_trains(name, corpus, tmp_path):
     cheap = ["train.steps=2", "train.batch_size=4", "train.compile=false", "train.threads=1", "train.precision=fp32"]
     events = list(

@@ -25,6 +25,7 @@ from windtunnel.cli.looking import cost, generate, look
 from windtunnel.cli.models import models_app
 from windtunnel.cli.pretrained import alter, export, fold, import_
 from windtunnel.cli.scaling import scale
+from windtunnel.cli.searching import search
 from windtunnel.cli.serving import serve
 from windtunnel.cli.settings import settings
 from windtunnel.cli.stats import stats_app
@@ -59,8 +60,8 @@ def options(
 
 
 COMMANDS = (
-    train, resume, check, compare, judge, scale, generate, translate, classify, look, cost, evaluate, label, runs,
-    settings, experiment, serve, export, alter, fold,
+    train, resume, check, compare, judge, scale, generate, translate, classify, look, cost, evaluate, label, search,
+    runs, settings, experiment, serve, export, alter, fold,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(epilog=epilog(command.__name__))(command)

@@ -5,6 +5,8 @@ A shell waits for it at every press of TAB, so nothing here imports more than th
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,4 +77,14 @@ def _paths(incomplete: str) -> list[str]:
     except (OSError, RuntimeError):
         return []
     shown = [path for path in entries if path.name.startswith(last) and (last or not path.name.startswith("."))]
-    return [f"{head}{slash}{path.name}{'/' if path.is_dir() else ''}" for path in shown]
+    return [_quoted(f"{head}{slash}{path.name}{'/' if path.is_dir() else ''}") for path in shown]
+
+
+def _quoted(path: str) -> str:
+    """As bash inserts it, which takes it as it is; other shells, and bash inside of a quote, need no backslashes.
+
+    Where one was typed already nothing begins so, and bash completes the file itself.
+    """
+    typed = os.environ.get("COMP_WORDS", "").rpartition("\n")[2]
+    plain = os.environ.get("_WINDTUNNEL_COMPLETE") != "complete_bash" or typed.startswith(("'", '"'))
+    return path if plain else re.sub(r"[^\w@%+=:,./~-]", r"\\\g<0>", path)

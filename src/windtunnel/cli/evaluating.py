@@ -55,8 +55,8 @@ def evaluate(
 ) -> None:
     """Measure the loss of a run, or of all its seeds, on a split.
 
-    A classifier is judged beside its baselines. --slices is for a run that translates; of several seeds it takes the
-    first.
+    A run that classifies or finds pictures is judged beside its baselines. --slices is for a run that translates; of
+    several seeds it takes the first.
     """
     if slices and corpus:
         raise ConfigError("--slices judges a run on its own pairs; leave --corpus out")
@@ -74,7 +74,11 @@ def evaluate(
     if stress or figure:
         raise ConfigError(f"{'--stress' if stress else '--figure'} goes with --slices; add it, or leave both out")
     folders = _seeds(run)
-    if _classifies(folders[0], sure=bool(asked)):
+    kind = _task_kind(folders[0], sure=bool(asked))
+    if kind == "contrastive" and not asked:
+        _find(folders, split, corpus, change, as_json)
+        return
+    if kind == "classification":
         if corpus:
             raise ConfigError("a classifier is judged on its own table; leave --corpus out")
         if against and change:
@@ -97,16 +101,37 @@ def _seeds(run: str) -> list[Path]:
     return find_seeds(run)
 
 
-def _classifies(folder: Path, sure: bool) -> bool:
-    """Whether a run is a classifier; of a damaged one, unless it has to be sure, no: another seed may be sound."""
+def _task_kind(folder: Path, sure: bool) -> str:
+    """What a run learned; of a damaged one, unless it has to be sure, nothing: another seed may be sound."""
     from windtunnel.training.run import open_run
 
     try:
-        return open_run(folder).config.task.kind == "classification"
+        return open_run(folder).config.task.kind
     except ArtifactError:
         if sure:
             raise
-        return False
+        return ""
+
+
+def _find(folders: list[Path], split: str, corpus: str | None, change: str | None, as_json: bool) -> None:
+    from windtunnel.inspect.retrieval import judge_retrieval
+    from windtunnel.report.retrieval import first_lines, ranks_table, retrieval_dict, retrieval_lines
+    from windtunnel.runs.seeds import WHOLE, other_store
+    from windtunnel.training.run import load
+
+    whole = corpus is not None and split == WHOLE
+    with console().status(f"searching the {split} split"):
+        store = other_store(load(folders[0], change), corpus, whole) if corpus else None
+        found = judge_retrieval(folders, "train" if whole else split, store, change)
+    if as_json:
+        print_json(retrieval_dict(found))
+        return
+    out = console(stderr=False)
+    for line in first_lines(found):
+        out.print(line, soft_wrap=True)
+    out.print(ranks_table(found).terminal())
+    for line in retrieval_lines(found):
+        out.print(line, soft_wrap=True)
 
 
 def _compare(mine: list[Path], theirs: list[Path], split: str, margin: float | None, as_json: bool) -> None:

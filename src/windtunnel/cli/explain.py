@@ -1,4 +1,4 @@
-"""explain: shapes, parameters, lookups, losses and attention, step by step with their numbers."""
+"""explain: shapes, parameters, lookups, losses, attention and augmentation, step by step with their numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.terminal import Json, console, load_model, print_json, write_text
+from windtunnel.cli.terminal import (
+    FigurePath,
+    Json,
+    SeedNumber,
+    Set,
+    console,
+    load_model,
+    print_json,
+    write_figure,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from windtunnel.report.explain import Part
@@ -156,6 +166,43 @@ def replay(
     _known_network(network)
     found = row_replay(value, seed, most)
     _show(f"Replay of {found.printed}", replay_parts(found), found, html, as_json)
+
+
+@explain_app.command()
+def augmentation(
+    what: Annotated[str, typer.Argument(metavar="RUN|CORPUS", help="A run on pictures, or pictures: emoji, photos.")],
+    pictures: Annotated[int, typer.Option(min=1, max=100, help="How many pictures.")] = 6,
+    draws: Annotated[int, typer.Option(min=1, max=100, help="As how many epochs draw each.")] = 6,
+    step: Annotated[int, typer.Option(min=1, help="The pictures that the batch of this step begins with.")] = 1,
+    seed: SeedNumber = None,
+    changes: Set = [],  # noqa: B006
+    html: Html = None,
+    figure: FigurePath = None,
+    as_json: Json = False,
+) -> None:
+    """See how training changes pictures, epoch by epoch of a seed."""
+    from windtunnel.inspect.explain_augmentation import explain_augmentation
+    from windtunnel.library.settings import run_or_corpus
+    from windtunnel.report.augmentation import (
+        augmentation_dict,
+        augmentation_figure,
+        augmentation_page,
+        augmentation_parts,
+    )
+    from windtunnel.report.explain import terminal
+    from windtunnel.report.figures import check_ending
+
+    if figure:
+        check_ending(figure)
+    found = explain_augmentation(*run_or_corpus(what, changes), pictures, draws, step, seed)
+    if html:
+        write_text(html, augmentation_page(found))
+    if figure:
+        write_figure(augmentation_figure(found), figure)
+    if as_json:
+        print_json(augmentation_dict(found))
+    else:
+        console(stderr=False).print(terminal(augmentation_parts(found)))
 
 
 def _known_network(name: str) -> None:

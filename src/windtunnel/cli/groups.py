@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 GROUPS = {
     "Train": ("train", "resume", "check", "runs", "settings", "corpora"),
     "Compare and measure": ("compare", "judge", "evaluate", "scale", "stats", "experiment"),
-    "Use and look inside": ("generate", "translate", "classify", "look", "explain", "cost", "label", "serve"),
+    "Use and look inside": ("generate", "translate", "classify", "look", "explain", "cost", "label", "search", "serve"),
     "Models from elsewhere": ("models", "import", "export", "alter", "fold", "cache"),
 }
 EXAMPLES = {
@@ -34,6 +34,7 @@ EXAMPLES = {
     "generate": ("generate last mar --tokens 8",),
     "translate": ("translate last 'the air'",),
     "classify": ("classify last 'a text'",),
+    "search": ("search last 'three fish'", "search last 'a red fish' --pictures photos --html found.html"),
     "look": ("look last anna", "look last --ablate 1.2 --judge"),
     "cost": ("cost small",),
     "label": ("label stories.csv --budget 100",),
@@ -54,6 +55,7 @@ EXAMPLES = {
     "explain embedding": ("explain embedding 10x5 1,3,5",),
     "explain loss": ("explain loss --logits '2,0,-1; 0,1,3' --targets 0,2",),
     "explain attention": ("explain attention last anna --layer 1 --head 2",),
+    "explain augmentation": ("explain augmentation last --html sheet.html",),
     "explain replay": ("explain replay 1.3744735717773438",),
     "stats": ("stats mean 2.031 2.034 2.028", "stats proportions A=100/1000 B=130/1000"),
     "stats proportions": ("stats proportions A=100/1000 B=130/1000 C=115/1000 --control A",),

@@ -39,4 +39,4 @@ def get(
     with console().status(f"fetching {name}, {listed.size / 1e6:.0f} MB"):
         path = listed.fetch()
     console().print(f"{name} ({listed.licence}) is at {path}", soft_wrap=True)
-    console().print(f"next: windtunnel import {name}")
+    console().print(f"next: {listed.use or f'windtunnel import {name}'}")

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from windtunnel.training.run_config import RunConfig
 
 TaskName = Annotated[
-    str | None, typer.Option("--task", help="language, translation or classification; by default the corpus decides.")
+    str | None,
+    typer.Option("--task", help="language, translation, classification or contrastive; by default the corpus decides."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate or classify"
+RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate, classify, clip or clip-frozen"
 
 Set = Annotated[
     list[str],
@@ -205,7 +206,10 @@ def write_figure(figure: Figure, path: Path) -> None:
 def asked_to_stop(
     err: PlainConsole, until_exit: bool = False, what: str = "the step ends and the state is saved"
 ) -> Iterator[list[int]]:
-    """While this lasts, or until the process ends, SIGINT and SIGTERM are collected instead of ending it."""
+    """While this lasts, or until the process ends, SIGINT and SIGTERM are collected instead of ending it.
+
+    Until it ends means that they are ignored from here on: Python puts its own handlers away before it ends.
+    """
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -217,8 +221,8 @@ def asked_to_stop(
     try:
         yield asked
     finally:
-        for number, handler in before.items() if not until_exit else ():
-            signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if until_exit else handler)
 
 
 def refuse_torchrun() -> None:

@@ -101,9 +101,10 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a language model, a translator or a classifier.
+    """Train a language model, a translator, a classifier or CLIP.
 
-    A language model learns from any corpus, a translator from pairs, a classifier from texts with labels.
+    A language model learns from any corpus, a translator from pairs, a classifier from texts with
+    labels, CLIP from pictures with captions.
     The same command again continues where it was stopped, or shows the result.
     """
     from windtunnel.runs.seeds import create_seeds
@@ -268,6 +269,8 @@ def _next(run: Run) -> str:
         return f"windtunnel classify {run.folder} 'a text'"
     if run.config.task.kind == "translation":
         return f"windtunnel translate {run.folder} 'a text', or windtunnel evaluate {run.folder} --slices"
+    if run.config.task.kind == "contrastive":
+        return f"windtunnel search {run.folder} 'a caption', or windtunnel evaluate {run.folder}"
     prompt = "'your prompt'" if run.config.text.unit == "text" else "''"
     return f"windtunnel generate {run.folder} {prompt}"
 

@@ -13,7 +13,7 @@ from windtunnel.comparison.verdict import FEWEST_SEEDS, Correction, Rule
 from windtunnel.errors import ConfigError
 from windtunnel.runs.arms import Arm, ResolvedArm, resolve_arms
 from windtunnel.runs.budget import within_budget
-from windtunnel.runs.grid import Grid, seeds_from
+from windtunnel.runs.grid import Grid, as_they_began, seeds_from
 from windtunnel.runs.seeds import RUNS, corpus_label
 
 MARGIN = 0.005
@@ -85,7 +85,7 @@ def make_plan(
         raise ConfigError(f"--until-decided needs --max-seeds of at least {FEWEST_SEEDS}, given {len(chosen)}")
     if until_decided and correction == "dunnett":
         raise ConfigError("Dunnett's correction is for one look at the end; with --until-decided use holm")
-    resolved = resolve_arms(arms, baseline)
+    resolved = as_they_began(arms, resolve_arms(arms, baseline), root)
     if budget is not None:
         resolved = within_budget(resolved, *budget, comparison_folder(resolved, root))
     looks = tuple(range(FEWEST_SEEDS, len(chosen) + 1)) if until_decided else None

@@ -42,8 +42,9 @@ def listing() -> list[dict[str, str]]:
     return rows
 
 
-TAKE_CORPUS = ("tiny-corpus", "larger-corpus", "sentiment-head", "published-isoflop")
-FETCHED = {"sentiment-head": ("tweets", "minilm-l6")}
+TAKE_CORPUS = ("tiny-corpus", "larger-corpus", "sentiment-head", "published-isoflop", "clip-tour", "caption-hunt")
+NETS = ("emoji", "efficientnet-lite0", "minilm-l6")
+FETCHED = {"sentiment-head": ("tweets", "minilm-l6"), "clip-tour": NETS, "caption-hunt": NETS}
 EXPERIMENTS = {
     name: Experiment(name, tuple(rows.split()), question, name in TAKE_CORPUS, FETCHED.get(name, ()))
     for name, rows, question in (
@@ -93,6 +94,10 @@ EXPERIMENTS = {
          "Does a trained encoder-decoder translate a sentence, and where does it look?"),
         ("verbal-arithmetic", "004-3.1 004-3.2 004-3.3 004-3.4 004-3.5 E33",
          "Does a classifier of sums in words learn more than the majority label, and from what?"),
+        ("clip-tour", "004-4.1",
+         "Do pictures and captions agree in a matrix, are classes found by their words, and what needs no training?"),
+        ("caption-hunt", "004-4.2",
+         "Which captions find their picture, and what is a caption worth that a search found?"),
         ("decoder-only", "004-2.2.1 004-2.2.2 004-2.2.3 E30",
          "Does a decoder alone translate better than an encoder-decoder?"),
         ("published-isoflop", "004-2.3.p E31",

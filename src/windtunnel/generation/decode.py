@@ -130,6 +130,11 @@ class Reader:
                 f"this {model.config.family} reads whole texts and writes none; for the label of a text, where "
                 'it was trained on labels: windtunnel classify RUN "..."'
             )
+        if model.config.reads == "captioned":
+            raise ConfigError(
+                f"this {model.config.family} finds pictures by their captions and writes no text; give it a caption: "
+                'windtunnel search RUN "..."'
+            )
         self.model, self.steps, self.memory = model, steps or Steps(model, compile=False), memory
         self.n_tokens = model.config.context_length if n_tokens is None else n_tokens
         self.read_BT: Ids | None = None

@@ -19,12 +19,13 @@ from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.stats.paired import mcnemar
 from windtunnel.stats.proportions import wilson
 from windtunnel.tasks import Classification
+from windtunnel.tasks.vectors import AT_ONCE, Function, of_texts
 from windtunnel.text.features import Floats, Ints
 from windtunnel.text.split_corpus import texts_of_splits
 from windtunnel.training.change import Named
 from windtunnel.training.data import check_split, open_task
 from windtunnel.training.run import TrainedModel, load
-from windtunnel.training.vectors import AT_ONCE, Function, of_split, of_texts
+from windtunnel.training.vectors import of_split
 
 SHARES = (0.9, 0.75, 0.5)
 """Of the texts, how many a classifier may be asked to answer: those that it is surest of."""

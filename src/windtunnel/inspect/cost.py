@@ -174,7 +174,8 @@ def _kept_bytes(config: ModelConfig, batch_size: int, length: int, precision: st
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 logits_BTV = model(**inputs)
-            loss_sum(logits_BTV, inputs["ids"][:, -logits_BTV.shape[1] :])
+            ids_BT = inputs["ids"] if config.reads != "captioned" else torch.zeros(batch_size, 1, dtype=torch.int64)
+            loss_sum(logits_BTV, ids_BT[:, -logits_BTV.shape[1] :])
         return sum(storage.nbytes() for storage in kept.values())
 
 
@@ -195,7 +196,7 @@ def optimizer_bytes(config: OptimizerConfig, shapes: list[torch.Size], hidden: S
 
 def _flops(config: RunConfig) -> Flops:
     model = config.model
-    length = model.context_length if model.reads == "text" else model.targets_per_example
+    length = model.context_length if model.reads in ("text", "captioned") else model.targets_per_example
     parts = {part: flops / length for part, flops in model.flops_by_part(length).items()}
     training = training_flops_per_token(model, length)
     return Flops(

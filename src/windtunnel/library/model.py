@@ -23,6 +23,7 @@ from windtunnel.generation.translate import Translated, translate
 from windtunnel.inspect.attention import AttentionMap, attention
 from windtunnel.inspect.classification import predict
 from windtunnel.inspect.lens import Attribution, attribution, gradients, lens
+from windtunnel.inspect.search import Search, open_gallery, search
 from windtunnel.inspect.sites import ablated, head_site, patched, recorded, site_names
 from windtunnel.library.settings import PathLike
 from windtunnel.models import Model as Module
@@ -313,6 +314,20 @@ class Model:
             raise ConfigError(f"{self.folder} is no classifier; train one: wt.train(TABLE, start={str(self.folder)!r})")
         [found] = predict(self.trained, [text]).tolist()
         return dict(sorted(zip(labels, found, strict=True), key=lambda one: -one[1]))
+
+    def search(self, text: str, pictures: PathLike | None = None, top: int = 8, split: str | None = None) -> Search:
+        """The pictures that a text fits best, of a run that was trained on pictures with captions.
+
+        Args:
+            pictures: a folder; what the model makes of its pictures is kept in the cache. None is the run's own corpus.
+            split: of that; None is test, or dev where there is no test.
+
+        Raises:
+            ConfigError: for a run that finds no pictures, and an empty text.
+            DataError: for a folder without pictures.
+        """
+        gallery = open_gallery(self.trained, None if pictures is None else Path(pictures), split)
+        return search(self.trained, text, gallery, top)
 
     def export(self, folder: PathLike, format: str = "hf") -> tuple[str, ...]:
         """Write the model as transformers ("hf") or llama.cpp ("gguf") reads it; what is worth saying of it.

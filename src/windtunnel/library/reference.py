@@ -101,9 +101,11 @@ def _walk(kind: type[Config], before: str, of: tuple[str, ...], prefix: str) -> 
             yield Setting(path, of, _type(field), _default(field), " ".join(meanings[name].split()))
             continue
         if len(kinds) > 1:
-            yield _tag(path, kinds)
+            yield replace(_tag(path, kinds), of=of)
         for inner in kinds:
-            tags = (_tag_of(inner),) if len(kinds) > 1 and issubclass(inner, Tagged) else of
+            tags = of
+            if len(kinds) > 1 and issubclass(inner, Tagged):  # of a part of a part: "clip with vit"
+                tags = tuple(f"{one} with {_tag_of(inner)}" for one in of) or (_tag_of(inner),)
             yield from _walk(inner, f"{path}.", tags, prefix)
 
 

@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.config import lay_over, override, read_settings, says_all
-from windtunnel.errors import ConfigError
-from windtunnel.runs.seeds import find_start
+from windtunnel.errors import ArtifactError, ConfigError
+from windtunnel.runs.seeds import find_run, find_start
+from windtunnel.text.corpora import CORPORA
 from windtunnel.training import recipes
 from windtunnel.training.imports import continue_from
+from windtunnel.training.run import Run, open_run
 from windtunnel.training.run_config import RunConfig
 
-TASK_RECIPES = {"language": "auto", "translation": "translate", "classification": "classify"}
+TASK_RECIPES = {
+    "language": "auto",
+    "translation": "translate",
+    "classification": "classify",
+    "contrastive": "clip",
+}
 """The recipe that a task is trained with where none is named."""
 
-TASK = {"label": "classify", "source": "translate", "target": "translate"}
+TASK = {"label": "classify", "source": "translate", "target": "translate", "picture": "clip"}
 """The recipe that a column makes a table one for."""
 
 PathLike = str | Path
@@ -29,7 +36,7 @@ def recipe(name: str, corpus: PathLike, **settings: Any) -> RunConfig:
 
     Args:
         name: "auto" is one that fits the corpus; the others are tiny, small, quick, medium, gpt2, llama, mlp, makemore,
-            translate and classify.
+            translate, classify, clip and clip-frozen.
         corpus: a name from `windtunnel corpora`, or a file, folder or glob, or a mix: `a.txt:0.7,b.txt:0.3`.
         settings: changes by path, `model__n_layers=2` for `model.n_layers`, or a part at once: `model={"n_layers": 2}`.
 
@@ -85,6 +92,15 @@ def config_for(
             raise ConfigError(f"{file}: {error}") from None
     more = [f"text.columns={json.dumps(dict(columns))}"] if columns else []
     return override(base, [*changes, *more, *([] if steps is None else [f"train.steps={steps}"])])
+
+
+def run_or_corpus(name: str, changes: Sequence[str] = ()) -> tuple[RunConfig, Run | None]:
+    """The settings of a run, or those that a corpus is trained with; a corpus that has a name wins."""
+    if name not in CORPORA:
+        with suppress(ArtifactError):
+            run = open_run(find_run(name))
+            return override(run.config, changes), run
+    return config_for(name, changes=changes), None
 
 
 def _laid_over(base: RunConfig, data: Mapping[str, Any]) -> RunConfig:

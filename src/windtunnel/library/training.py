@@ -38,7 +38,7 @@ def train(
     progress: bool = True,
     **settings: object,
 ) -> Seeds:
-    """Train a language model on a corpus, a translator on pairs, or a classifier on texts with labels.
+    """Train a language model on a corpus, a translator on pairs, a classifier on labels, or CLIP on captions.
 
     The same call again goes on where it was stopped, or gives the result at once.
 
@@ -48,7 +48,7 @@ def train(
         seeds: how many seeds to train, side by side, from the setting `seed` on.
         steps: optimizer steps; None is the recipe's.
         start: the run, or the name of a pretrained model, whose weights training begins with.
-        task: "language", "translation" or "classification"; None is what the corpus says.
+        task: "language", "translation", "classification" or "contrastive"; None is what the corpus says.
         columns: of a table, by what they mean: {"text": "review", "label": "stars"}.
         out: folder for the runs; None is one below ./runs.
         change: a function that alters the model, the optimizer, the loss or the batches; see docs/ideas.md.

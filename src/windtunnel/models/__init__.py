@@ -9,6 +9,7 @@ import torch
 from windtunnel.config import any_of
 from windtunnel.errors import ConfigError
 from windtunnel.models.classifier import Classifier, ClassifierConfig
+from windtunnel.models.clip import CLIP, CLIPConfig
 from windtunnel.models.encoder import Encoder, EncoderConfig
 from windtunnel.models.family import Model, ModelConfig, ParameterRow
 from windtunnel.models.mlp import MLP, MLPConfig
@@ -23,6 +24,7 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "rnn": RNNConfig,
     "classifier": ClassifierConfig,
     "encoder": EncoderConfig,
+    "clip": CLIPConfig,
 }
 
 
@@ -61,10 +63,12 @@ def as_mlp(model: Model, purpose: str) -> MLP:
 
 
 __all__ = [
+    "CLIP",
     "FAMILIES",
     "MLP",
     "RNN",
     "AnyModelConfig",
+    "CLIPConfig",
     "Classifier",
     "ClassifierConfig",
     "Encoder",

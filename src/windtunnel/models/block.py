@@ -79,7 +79,7 @@ class BlocksConfig(ModelConfig):
     """Whether the embeddings are normalised before the first block, as in BERT."""
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
     """Added to the variance that a norm divides by."""
-    activation: Literal["gelu_tanh", "gelu", "relu", "relu_squared", "swiglu"] = "gelu_tanh"
+    activation: Literal["gelu_tanh", "gelu", "quick_gelu", "relu", "relu_squared", "swiglu"] = "gelu_tanh"
     """Of the feed-forward; swiglu has a gate, and so a third matrix."""
     bias: bool = True
     """Whether the linear layers and norms of the blocks have biases."""

@@ -61,10 +61,11 @@ class Selectable(Protocol):
         ...
 
 
-Reads = Literal["stream", "context", "pair", "text"]
+Reads = Literal["stream", "context", "pair", "text", "captioned"]
 """What `forward` reads: `stream` predicts the token after each id (B, T) it is given, `context` the one token after
 exactly context_length of them, `pair` the token after each id of a target, whose source it has read before, `text` no
-token but the label of a whole text. A task chooses its examples by it."""
+token but the label of a whole text, `captioned` which of several pictures a caption is of. A task chooses its examples
+by it."""
 
 
 class ModelConfig(Tagged, ABC):

@@ -159,18 +159,21 @@ def fill(model: Model, config: BlocksConfig, seed: int, writes: Mapping[str, int
     Args:
         writes: how often, in the modules whose names begin so: twice a layer, with cross-attention three times.
     """
-    writers = ("attention.out.weight", "feed_forward.narrow.weight", "feed_forward.linear.weight")
 
     def std(name: str, parameter: Tensor) -> float | None:
-        if parameter.dim() < 2:
-            return 0.0 if name.endswith("bias") else None
-        if not (name.endswith(writers) and config.residual_scaling):
-            return 0.02
-        return 0.02 / math.sqrt(next(n for start, n in writes.items() if name.startswith(start)))
+        return spread(config, name, parameter, next((n for start, n in writes.items() if name.startswith(start)), 1))
 
     initialise(model, seed, std)
     if not config.zero_biases:
         uniform_biases(model, seed)
+
+
+def spread(config: BlocksConfig, name: str, parameter: Tensor, writes: int) -> float | None:
+    """The standard deviation of a parameter of a stack of blocks, see `fill`; None leaves it as it was built."""
+    writers = ("attention.out.weight", "feed_forward.narrow.weight", "feed_forward.linear.weight")
+    if parameter.dim() < 2:
+        return 0.0 if name.endswith("bias") else None
+    return 0.02 / math.sqrt(writes) if name.endswith(writers) and config.residual_scaling else 0.02
 
 
 class Transformer(Model):

@@ -48,7 +48,7 @@ class EncoderConfig(Config):
     """The kind of norm; None is the decoder's."""
     norm_position: Literal["pre", "post"] | None = None
     """Where the norms stand; None is the decoder's."""
-    activation: Literal["gelu_tanh", "gelu", "relu", "relu_squared", "swiglu"] | None = None
+    activation: Literal["gelu_tanh", "gelu", "quick_gelu", "relu", "relu_squared", "swiglu"] | None = None
     """Of the feed-forward; None is the decoder's."""
     bias: bool | None = None
     """Whether there are biases; None is the decoder's."""

@@ -66,9 +66,15 @@ def relu_squared(x: Tensor) -> Tensor:
     return torch.relu(x).square()
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), the approximation of GELU that CLIP was trained with (Hendrycks & Gimpel 2016)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": gelu_tanh,
     "gelu": F.gelu,
+    "quick_gelu": quick_gelu,
     "relu": F.relu,
     "relu_squared": relu_squared,
 }

@@ -181,12 +181,19 @@ def histograms(values: Mapping[str, Any], bins: int = 41, down: Marks | None = N
     return panel
 
 
-def heat(matrix: Any, labels: Sequence[str], rows: Sequence[str] | None = None, **settings: Any) -> Panel:
-    """A matrix of shares from 0 to 1; rows from top to bottom.
+def heat(
+    matrix: Any,
+    labels: Sequence[str],
+    rows: Sequence[str] | None = None,
+    label: str = "share",
+    **settings: Any,
+) -> Panel:
+    """A matrix of numbers from 0 to 1, below which all have one colour; rows from top to bottom.
 
     Args:
         labels: of the columns, and of the rows where they have no others.
         rows: labels of the rows; a scale of colours then stands beside, instead of each number in its cell.
+        label: what the numbers are; it stands beside that scale.
     """
 
     def panel(axes: Axes) -> None:
@@ -194,7 +201,7 @@ def heat(matrix: Any, labels: Sequence[str], rows: Sequence[str] | None = None, 
         across, down = (np.arange(len(names) + 1) - 0.5 for names in (labels, below))
         image = axes.pcolormesh(across, down, values, cmap="cividis", vmin=0, vmax=1)
         if rows is not None:
-            _scale(axes, image, "share")
+            _scale(axes, image, label)
         for (i, j), value in np.ndenumerate(values) if rows is None else ():
             axes.text(j, i, f"{value:.4f}", ha="center", va="center", color="black" if value > 0.5 else "white")
         axes.set_xticks(range(len(labels)), labels)

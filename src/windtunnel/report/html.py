@@ -35,7 +35,7 @@ def page(title: str, body: str, data: Any, scripts: Sequence[str] = (), style: s
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'">
+script-src 'unsafe-inline'; img-src data:">
 <title>{escape(title)}</title>
 <style>
 {_asset("style.css")}{style}

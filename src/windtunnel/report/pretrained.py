@@ -30,10 +30,12 @@ def models_table(models: Sequence[Mapping[str, Any]]) -> Table:
 
 def import_lines(found: Imported) -> list[str]:
     """What was read, whether it is the same model as transformers', and where it is."""
-    tokenizer, size = found.run.tokenizer, found.run.config.model.formula_names()
-    folder = found.run.folder
+    tokenizer, model, folder = found.run.tokenizer, found.run.config.model, found.run.folder
+    size = model.formula_names()
+    sides = ("picture_", "caption_") if model.reads == "captioned" else ("",)
+    layers = " and ".join(f"{size[f'{side}n_layers']} layers x {size[f'{side}d_model']}" for side in sides)
     return [
-        f"{found.origin}: {found.n_parameters:,} parameters, {size['n_layers']} layers x {size['d_model']}, context "
+        f"{found.origin}: {found.n_parameters:,} parameters, {layers}, context "
         f"{size['context_length']:,}; tokenizer {tokenizer.kind} with {tokenizer.vocab_size:,} tokens",
         *(f"note: {note}" for note in found.notes),
         *(
@@ -42,10 +44,17 @@ def import_lines(found: Imported) -> list[str]:
             else ["not compared with transformers; --proof does, and needs: pip install transformers"]
         ),
         f"run: {folder}",
-        f"next: windtunnel train TABLE --from {folder}, on texts with labels"
-        if found.run.config.model.reads == "text"
-        else f"next: windtunnel generate {folder} 'your prompt', or windtunnel train CORPUS --from {folder}",
+        f"next: {_next(model.reads, folder)}",
     ]
+
+
+def _next(reads: str, folder: Path) -> str:
+    """What can be done with an imported run."""
+    if reads == "captioned":
+        return f"windtunnel search {folder} 'a picture of …' --pictures FOLDER"
+    if reads == "text":
+        return f"windtunnel train TABLE --from {folder}, on texts with labels"
+    return f"windtunnel generate {folder} 'your prompt', or windtunnel train CORPUS --from {folder}"
 
 
 def proof_lines(proof: Proof) -> list[str]:
@@ -56,7 +65,7 @@ def proof_lines(proof: Proof) -> list[str]:
         worst, lengths = max(proof.max_difference.values()), ", ".join(map(str, proof.max_difference))
         return [
             verdict,
-            f"  vectors: largest difference {worst:.1e} at lengths {lengths}",
+            f"  {proof.compared}: largest difference {worst:.1e} at lengths {lengths}",
             _tokenizer_line(proof),
         ]
     n, same = len(proof.continuation), proof.continuation == proof.continuation_transformers

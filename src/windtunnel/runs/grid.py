@@ -12,9 +12,10 @@ from pathlib import Path
 from windtunnel.config import fingerprint
 from windtunnel.errors import ArtifactError, ConfigError
 from windtunnel.runs.arms import Arm, ResolvedArm, resolve_grid
+from windtunnel.runs.begun import as_begun
 from windtunnel.runs.execute import execute
 from windtunnel.runs.measure import is_measured
-from windtunnel.runs.seeds import RUNS, config_folder, find_runs
+from windtunnel.runs.seeds import RUNS, config_folder, corpus_label, find_runs
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.events import Event, Stopped
@@ -96,7 +97,37 @@ def make_grid(arms: Sequence[Arm], seeds: int | Sequence[int] = 1, root: Path = 
         ConfigError: for no arm, or no seed; two arms of one name or of one config; a config that cannot be trained.
         DataError: for a corpus that is too small.
     """
-    return Grid(tuple(resolve_grid(arms)), seeds_from(seeds, arms[0].config.seed if arms else 0), root)
+    return Grid(
+        tuple(as_they_began(arms, resolve_grid(arms), root)),
+        seeds_from(seeds, arms[0].config.seed if arms else 0),
+        root,
+    )
+
+
+def as_they_began(asked: Sequence[Arm], resolved: Sequence[ResolvedArm], root: Path) -> list[ResolvedArm]:
+    """The arms with what was measured when they began, as `as_begun`; all of them or none, so that none is mixed.
+
+    They stay as they are where one has begun so, and where what is alike now was not alike then: one that has not begun
+    is taken as it is now.
+
+    Args:
+        asked: what was resolved, by name.
+    """
+    as_now, configs = list(resolved), {arm.name: arm.config for arm in asked}
+    if any((root / config_folder(arm.config)).exists() for arm in resolved):
+        return as_now
+    parents = dict.fromkeys(run.parent for run in find_runs(root))
+    before: list[ResolvedArm] = []
+    then: dict[tuple[str, object], object] = {}
+    for arm in resolved:
+        folders = [folder for folder in parents if folder.name.startswith(f"{corpus_label(arm.config)}-")]
+        config = as_begun(configs[arm.name], arm.config, folders, side_by_side=2)
+        for name in ("precision", "compile"):
+            now, was = getattr(arm.config.train, name), getattr(config.train, name)
+            if then.setdefault((name, now), was) != was:
+                return as_now
+        before.append(replace(arm, config=config))
+    return before
 
 
 def seeds_from(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from windtunnel.config import fingerprint, override, plain
 from windtunnel.errors import ArtifactError
 from windtunnel.models.pretrained.catalogue import MODELS, find_model
+from windtunnel.runs.begun import as_begun
 from windtunnel.stats.intervals import Estimate, mean_interval
 from windtunnel.tasks import MixedLanguage
 from windtunnel.text.corpora import open_corpus
@@ -219,19 +220,29 @@ def create_seeds(
 
     Args:
         folder: where; None is runs/CORPUS-HASH, with a hash of the resolved config without its seed, so that the same
-            command finds the same runs.
+            command finds the same runs; see also `as_begun`.
         change: what alters them in Python; see `windtunnel.training.change`.
     """
-    config, trial, store = resolve_seeds(config, len(seeds), change)
+    config, trial, store = resolve_seeds(config, len(seeds), change, folder)
     if folder is None:
         folder = RUNS / config_folder(config)
     return [create_run(folder / f"seed-{seed}", config.replace(seed=seed), store, trial).folder for seed in seeds]
 
 
-def resolve_seeds(config: RunConfig, n_seeds: int, change: Named | None = None) -> Resolved:
-    """The config that so many seeds are trained with, everything decided, its corpus, and what its change does."""
+def resolve_seeds(config: RunConfig, n_seeds: int, change: Named | None = None, folder: Path | None = None) -> Resolved:
+    """The config that so many seeds are trained with, everything decided, its corpus, and what its change does.
+
+    Args:
+        folder: of the seeds, as `create_seeds` takes it.
+    """
     store = open_store(config)
-    return Resolved(*resolve_changed(config, store, change, side_by_side=n_seeds), store)
+    resolved, trial = resolve_changed(config, store, change, side_by_side=n_seeds)
+    if folder is not None or not (RUNS / config_folder(resolved)).exists():
+        label = f"{corpus_label(resolved)}-"
+        alike = [run.parent for run in find_runs() if run.parent.name.startswith(label)]
+        others = alike if folder is None else [folder]
+        resolved = as_begun(config, resolved, dict.fromkeys(others), n_seeds)
+    return Resolved(resolved, trial, store)
 
 
 def planned(name: str, corpus: str | None, assignments: Sequence[str]) -> RunConfig:

@@ -29,9 +29,10 @@ def watch_runs(root: Path = RUNS, pause: Callable[[float], None] = time.sleep) -
     read: dict[Path, tuple[Stamp, dict[str, Any]]] = {}
     last = -FRESH
     while True:
-        stamps: dict[Path, Stamp] = {}
-        with suppress(OSError):  # a folder that is just being moved or deleted is looked at again
-            stamps = {folder: _stamp(folder) for folder in find_runs(root)}
+        folders = list(read)
+        with suppress(OSError):  # one is just being moved or deleted: they are looked for again
+            folders = find_runs(root)
+        stamps = {folder: stamp for folder in folders if (stamp := _stamp(folder)) is not None}
         old = time.monotonic() - last >= FRESH
         changed = {folder for folder, stamp in stamps.items() if folder not in read or read[folder][0] != stamp}
         if old or changed or stamps.keys() != read.keys():
@@ -46,8 +47,13 @@ def watch_runs(root: Path = RUNS, pause: Callable[[float], None] = time.sleep) -
         pause(PAUSE)
 
 
-def _stamp(folder: Path) -> Stamp:
-    """Name, time and size of each of its files."""
-    with os.scandir(folder) as entries:
-        files = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+def _stamp(folder: Path) -> Stamp | None:
+    """Name, time and size of each of its files; none of a folder that may not be read, None of one that is gone."""
+    try:
+        with os.scandir(folder) as entries:
+            files = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ()
     return tuple(sorted((name, state.st_mtime_ns, state.st_size) for name, state in files))

@@ -39,6 +39,11 @@ class LanguageConfig(TaskConfig):
                 "a classifier predicts labels, and task.kind=language has none; give a corpus with the fields text and "
                 "label and --recipe classify, or --set model.family=transformer"
             )
+        if model.reads == "captioned":
+            raise ConfigError(
+                f"the family {model.family} finds the picture of a caption, and task.kind=language predicts tokens; "
+                "give a corpus of pictures and captions and --recipe clip, or --set model.family=transformer"
+            )
         return model
 
     def make(self, model: ModelConfig, store: TokenStore) -> Language | MixedLanguage:

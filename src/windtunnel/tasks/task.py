@@ -27,7 +27,7 @@ class TaskConfig(Tagged, ABC):
 
     tag: ClassVar[str] = "kind"
     kind: str
-    """The next token, the target of a source, or the label of a text."""
+    """The next token, the target of a source, the label of a text, or the picture of a caption."""
     coupled: ClassVar[bool] = False
     """Whether a row's loss depends on the batch's other rows, as a contrastive loss does. Then a batch is never cut:
     such a run is refused with micro-batches and on several ranks, and its seeds train one by one."""
@@ -65,8 +65,9 @@ class Metric:
 
     So it sums over batches and ranks, has an interval over units by the bootstrap, and needs no code in `compare`.
 
-    columns: `nats` (summed loss), `targets` (how many count), `right` (how many have the largest logit), `exact` (rows
-        all of whose targets have it), those of `macro_f1`, or one of the task's own `totals`.
+    columns: `nats` (summed loss), `targets` (how many count), `right` (how many have the largest logit), `top/K` (how
+        many are among the K largest), `exact` (rows all of whose targets have the largest), those of `macro_f1`, or one
+        of the task's own `totals`.
     """
 
     name: str
@@ -105,6 +106,8 @@ LOSS = Metric("loss", "nats per token", "lower", ("nats", "targets"), ratio)
 BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", "lower", ("nats", "bytes"), lambda s: ratio(s) / math.log(2))
 ACCURACY = Metric("accuracy", "", "higher", ("right", "targets"), ratio)
 EXACT_MATCH = Metric("exact_match", "", "higher", ("exact", "pairs"), ratio)
+RECALLS = tuple(Metric(f"recall_at_{k}", "", "higher", (f"top/{k}", "targets"), ratio) for k in (1, 5, 10))
+"""The share of captions whose picture is among the first 1, 5 and 10 that are found."""
 CLASS_COLUMNS = 100
 """Up to this many labels a text has its columns of each label counted."""
 
@@ -126,7 +129,7 @@ def macro_f1(n_labels: int) -> Metric:
 
 PER_CLASS = ("right", "said", "is")
 """What is counted of each label, see `macro_f1`."""
-METRICS = {metric.name: metric for metric in (LOSS, BITS_PER_BYTE, ACCURACY, EXACT_MATCH, macro_f1(2))}
+METRICS = {metric.name: metric for metric in (LOSS, BITS_PER_BYTE, ACCURACY, EXACT_MATCH, macro_f1(2), *RECALLS)}
 """By name, for what reads scores back."""
 
 

@@ -33,8 +33,11 @@ class TranslationConfig(TaskConfig):
     ragged: ClassVar[bool] = True
 
     def model(self, model: ModelConfig) -> ModelConfig:
-        if model.reads in ("context", "text"):
-            does = f"reads {model.context_length} tokens" if model.reads == "context" else "predicts labels"
+        does = {
+            "context": f"reads {model.context_length} tokens", "text": "predicts labels",
+            "captioned": "finds the picture of a caption",
+        }.get(model.reads)  # fmt: skip
+        if does:
             raise ConfigError(
                 f"task.kind=translation needs a model that reads the whole source, and the family {model.family} "
                 f"{does}; give --set model.family=translator"

@@ -31,7 +31,8 @@ class Batch(NamedTuple):
     inputs: by the names of the model's forward pass, `model(**inputs)`; one row of each for one example. A language
         model reads `ids` (B, T), int64.
     targets: (B, T'), int64; IGNORED is left out of the loss. Token by token T' is T and `ids` is padded as the targets
-        are; with one target a row, as from `Positions`, T' is 1.
+        are; with one target a row, as from `Positions`, T' is 1. Where a model reads `pictures`, a target is the row of
+        the picture that a caption is of.
     units: (B, T') or (B, 1), int64: which unit of the split (document, block of running text, pair, picture) each
         target belongs to. `sweep` says it; None in training, which does not ask.
     """
@@ -300,7 +301,8 @@ def join(parts: Sequence[Batch]) -> Batch:
         return torch.cat(wide)
 
     inputs = {name: padded([part.inputs[name] for part in parts], 0) for name in parts[0].inputs}
-    return Batch(inputs, padded([part.targets for part in parts], IGNORED))
+    targets = padded([part.targets for part in parts], IGNORED)
+    return Batch(inputs, torch.arange(len(targets))[:, None] if "pictures" in inputs else targets)
 
 
 def collate(sequences: Sequence[np.ndarray], width: int = 0) -> Batch:

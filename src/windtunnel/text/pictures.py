@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ import PIL
 from windtunnel.errors import ArtifactError, SaveError
 from windtunnel.files import discard, read_file, sync_folder, temporary
 from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.picture_files import PictureFiles
 from windtunnel.text.store import LARGEST_MANIFEST, FileEntry, TokenStore, map_values, verify_once
 from windtunnel.text.store_build import Column
 
@@ -45,8 +47,17 @@ class Pictures(Protocol):
         """
 
 
+def drawn_as(pictures: Pictures, cropped: bool) -> Pictures:
+    """The pictures as a model reads them: of files the middle square alone, where that is asked for."""
+    return replace(pictures, cropped=True) if cropped and isinstance(pictures, PictureFiles) else pictures
+
+
 def pixels(
-    store: TokenStore, size: int, progress: Callable[[int, int], None] | None = None, cache: Path | None = None
+    store: TokenStore,
+    size: int,
+    progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
+    cropped: bool = False,
 ) -> np.ndarray:
     """All pictures of a store, memory-mapped: (len(store.pictures), size, size, 3) uint8, RGB on white.
 
@@ -55,6 +66,7 @@ def pixels(
     Args:
         progress: called after each picture that is drawn with how many are done and how many there are.
         cache: the cache folder; None is $WINDTUNNEL_CACHE or the user's cache folder.
+        cropped: as in `PictureFiles`.
 
     Raises:
         DataError: a picture cannot be read; it names the file.
@@ -63,8 +75,8 @@ def pixels(
     pictures, names = store.corpus.pictures, store.pictures
     if pictures is None or not names:
         raise ValueError(f"{store.corpus.name} has no pictures; expected a store of captions")
-    contents = [pictures.sha256(name) for name in names]
-    key = hashlib.sha256(json.dumps([DRAWING, PIL.__version__, size, contents]).encode()).hexdigest()[:32]
+    pictures = drawn_as(pictures, cropped)
+    key = drawing_key(pictures, names, size)
     folder = (cache or cache_folder()).expanduser() / "pictures" / key
     shape = (len(names), size, size, 3)
     try:
@@ -72,6 +84,13 @@ def pixels(
     except ArtifactError:
         _draw(folder, pictures, names, size, progress)
     return _opened(folder, shape)
+
+
+def drawing_key(pictures: Pictures, names: Sequence[str], size: int) -> str:
+    """What decides the pixels of these pictures, hashed; raises DataError as `Pictures.sha256` does."""
+    parts = [DRAWING, PIL.__version__, size, [pictures.sha256(name) for name in names]]
+    parts += ["cropped"] * (isinstance(pictures, PictureFiles) and pictures.cropped)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _opened(folder: Path, shape: tuple[int, ...]) -> np.ndarray:

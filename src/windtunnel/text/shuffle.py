@@ -33,14 +33,14 @@ def shuffled(places: np.ndarray, n: int, key: int) -> np.ndarray:
         for turn in range(6):
             left, right = (
                 right,
-                left ^ (_mix(right + np.uint64((key + turn * 0x9E37) & 0xFFFFFFFFFFFF)) & mask),
+                left ^ (scrambled(right + np.uint64((key + turn * 0x9E37) & 0xFFFFFFFFFFFF)) & mask),
             )
         result[outside] = (left << shift) | right
         outside = result >= n
     return result.astype(np.int64)
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def scrambled(x: np.ndarray) -> np.ndarray:
     """The finaliser of splitmix64 (Steele et al. 2014): every input bit changes about half of the output bits."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

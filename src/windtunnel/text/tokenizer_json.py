@@ -25,6 +25,8 @@ ENCODER_MARKS = (
 """The marks of BERT's and RoBERTa's tokenizers: a text stands between cls and end. The first tells the kind."""
 MOST_HOLES = 2
 """How many times as large as the number of tokens the ids may be: models with room for later tokens leave some out."""
+CLIP_BEGIN = "<|startoftext|>"
+"""Stands before a text in CLIP's tokenizers, whose words end in a suffix."""
 _CHARACTERS = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
 
 
@@ -44,6 +46,7 @@ class Structure:
         byte_ids: the tokens <0x00> to <0xFF> that stand for bytes, where the decoder reads a run of them as one text.
         has_holes: some ids below vocab_size have no token.
         has_words: a token is a whole word, and a word that is none has no parts that are.
+        word_end: what the last token of a word ends in, "" where there is no such thing.
     """
 
     kind: str
@@ -57,6 +60,7 @@ class Structure:
     byte_ids: frozenset[int]
     has_holes: bool
     has_words: bool
+    word_end: str
 
 
 def byte_characters() -> list[str]:
@@ -92,6 +96,8 @@ def check_structure(text: str) -> Structure:
     for spelled in ENCODER_MARKS:
         if spelled.keys() <= special & ids.keys():
             marks |= {name: ids[text] for text, name in spelled.items()}
+    if model.get("end_of_word_suffix") and CLIP_BEGIN in special & ids.keys():
+        marks["cls"] = ids[CLIP_BEGIN]
     return _structure(data, model, kind, vocab, ids, marks)
 
 
@@ -174,7 +180,9 @@ def _structure(
 ) -> Structure:
     pre, keeps_text = data.get("pre_tokenizer") or {}, not data.get("normalizer")
     byte_level = "'ByteLevel'" in str(pre) and "'ByteLevel'" in str(data.get("decoder"))
-    all_bytes = byte_level and kind == "BPE" and vocab.keys() >= set(byte_characters())
+    word_end = str(model.get("end_of_word_suffix") or "")
+    spelled = {byte + end for byte in byte_characters() for end in {"", word_end}}
+    all_bytes = byte_level and kind == "BPE" and vocab.keys() >= spelled
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
     plain = isinstance(pre, dict) and keeps_text and not affixes and ids.keys() - vocab.keys() <= {END}
     gpt2 = plain and pre.get("type") == "ByteLevel" and not pre.get("add_prefix_space", True)
@@ -206,4 +214,5 @@ def _structure(
         byte_ids=bytes_,
         has_holes=max(ids.values()) >= len(ids),
         has_words=kind == "WordLevel" and ours != "characters",
+        word_end=word_end,
     )

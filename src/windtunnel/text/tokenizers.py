@@ -132,7 +132,9 @@ class Tokenizer:
         for number in numbers:
             self._check_id(number)
         with Library("decode these ids"):
-            return self._library.decode(numbers, skip_special_tokens=False)
+            text: str = self._library.decode(numbers, skip_special_tokens=False)
+        end = self._structure.word_end
+        return text.replace(end, " ").strip() if end else text
 
     def token(self, id: int) -> str:
         """One token for a person: newline as ⏎, space as ·, a mark as <end> or <turn>, a lone byte as \\xe2."""
@@ -193,7 +195,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a `tokenizer.json`, or a folder with one or with GPT-2's vocab.json and merges.txt.
+        """Read a `tokenizer.json`, or a folder with one or with GPT-2's or CLIP's vocab.json and merges.txt.
 
         Raises:
             DataError: when there is nothing to read or it is not a tokenizer.
@@ -353,7 +355,7 @@ def gpt2_tokenizer() -> Tokenizer:
 
 
 def byte_level_files(vocab_file: Path, merges_file: Path) -> Tokenizer:
-    """A byte-level BPE from GPT-2 style files, as `from_vocab_files` reads them."""
+    """A byte-level BPE from GPT-2's or CLIP's files, as `from_vocab_files` reads them."""
     try:
         return Tokenizer.from_json(from_vocab_files(vocab_file, merges_file))
     except DataError as error:

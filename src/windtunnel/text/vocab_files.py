@@ -1,4 +1,4 @@
-"""GPT-2's older tokenizer files, vocab.json and merges.txt with what may lie beside them, as one tokenizer.json."""
+"""Older tokenizer files of GPT-2 and CLIP, vocab.json and merges.txt with what is beside them, as a tokenizer.json."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 from windtunnel.errors import DataError
 from windtunnel.files import read_given
-from windtunnel.text.tokenizer_json import END
+from windtunnel.text.tokenizer_json import CLIP_BEGIN, END
 
 LARGEST = 1 << 28
 """Bytes of a tokenizer file."""
 BESIDE = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 """What may lie beside the two files, and decides ids as well."""
+WORD_END = "</w>"
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 
 
@@ -47,7 +49,8 @@ def from_vocab_files(vocab_file: Path, merges_file: Path) -> str:
     told, ids, named = (
         _table(path, "a table") if (path := vocab_file.parent / name).exists() else {} for name in BESIDE
     )
-    special = {END, *_texts(told), *_texts(named)}
+    like_clip = CLIP_BEGIN in vocab and any(token.endswith(WORD_END) for token in vocab)
+    special = {END, *_texts(told), *_texts(named), *([CLIP_BEGIN] if like_clip else [])}
     numbers = {**vocab, **ids}
     added = {text: {"id": numbers[text], "special": text in special} for text in [*ids, *special] if text in numbers}
     try:
@@ -62,6 +65,8 @@ def from_vocab_files(vocab_file: Path, merges_file: Path) -> str:
     first = _texts({"bos_token": told.get("bos_token", END)}) if told.get("add_bos_token") is True else []
     given = [{**_FLAGS, **one, "content": text} for text, one in added.items()]
     given.sort(key=lambda one: one["id"])
+    if like_clip:
+        return clip_words(vocab, merges, given)
     return byte_level(vocab, merges, True, given, told.get("add_prefix_space") is True, first[0] if first else None)
 
 
@@ -95,6 +100,17 @@ def byte_level(
     ids = {**vocab, **{one["content"]: one["id"] for one in added}}
     if begin is not None and begin in ids:
         data["post_processor"] = begin_with(begin, ids[begin])
+    return json.dumps(data)
+
+
+def clip_words(vocab: Mapping[str, int], merges: Sequence[Sequence[str]], added: Sequence[Mapping[str, Any]]) -> str:
+    """The tokenizer.json of CLIP's BPE, as transformers has it: small letters, words that end in </w>."""
+    data = json.loads(byte_level(vocab, merges, True, added))
+    cut = {"type": "Split", "pattern": {"Regex": _CLIP_WORDS}, "behavior": "Removed", "invert": True}
+    space = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
+    data["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, space, {"type": "Lowercase"}]}
+    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [cut, data["pre_tokenizer"]]}
+    data["model"] |= {"unk_token": END, "continuing_subword_prefix": "", "end_of_word_suffix": WORD_END}
     return json.dumps(data)
 
 

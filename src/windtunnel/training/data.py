@@ -10,7 +10,7 @@ import torch
 
 from windtunnel.errors import ConfigError
 from windtunnel.models import Model, build
-from windtunnel.tasks import Classification, Task
+from windtunnel.tasks import Task
 from windtunnel.text.batches import Batch, Examples, Subset, in_epochs
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.features import Ints
@@ -62,8 +62,8 @@ def train_examples(config: RunConfig, task: Task) -> Examples:
     return whole if config.train.n_examples is None else Subset(whole, config.train.n_examples)
 
 
-def train_texts(config: RunConfig, task: Classification) -> Ints:
-    """Which texts of the train split a classifier learns from, (N,) in their order; raises as `train_examples`."""
+def train_texts(config: RunConfig, task: Task) -> Ints:
+    """Which texts or pictures of the train split a run learns from, (N,) in their order; raises as `train_examples`."""
     read = train_examples(config, task)
     return np.sort(read.chosen) if isinstance(read, Subset) else np.arange(len(read))
 

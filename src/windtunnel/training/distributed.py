@@ -312,7 +312,11 @@ def open_ranks(mode: str) -> Iterator[Ranks]:
     backends = {"cpu": "gloo", device: dist.get_default_backend_for_device(device)}
     try:
         dist.init_process_group(",".join(f"{on}:{name}" for on, name in backends.items()), timeout=TIMEOUT)
-        yield MODES[mode](dist.new_group(backend="gloo", timeout=PATIENCE))
+        try:
+            yield MODES[mode](dist.new_group(backend="gloo", timeout=PATIENCE))
+        except WindtunnelError:  # of all ranks: a thread of gloo that lasts into Python's end aborts the process
+            dist.destroy_process_group()
+            raise
         dist.destroy_process_group()
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo/" not in str(error):

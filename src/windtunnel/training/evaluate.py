@@ -39,7 +39,7 @@ def evaluate(
     Raises:
         DataError: when the split holds nothing to predict.
     """
-    sums = dict.fromkeys([*COUNTED, *_by_class(task.metrics)], 0.0)
+    sums = dict.fromkeys([*COUNTED, *_counted_apart(task.metrics)], 0.0)
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad(), machine.autocast(precision):
         for batch in ranks.deal(task.examples(split).sweep(task.rows, max_targets)):
@@ -62,7 +62,7 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
     Their sums over all units are those of `evaluate`, but for rounding.
     """
     n, device = task.n_units(split), next(model.parameters()).device
-    names = [*(name for name in COUNTED if _needs(task.metrics, name)), *_by_class(task.metrics)]
+    names = [*(name for name in COUNTED if _needs(task.metrics, name)), *_counted_apart(task.metrics)]
     sums = {name: np.zeros(n) for name in names}
     with evaluating(model), torch.no_grad():
         for batch in task.examples(split).sweep(task.rows):
@@ -77,8 +77,8 @@ def unit_sums(model: nn.Module, task: Task, split: str) -> dict[str, np.ndarray]
     return sums
 
 
-def _by_class(metrics: Sequence[Metric]) -> list[str]:
-    """The columns that are counted of each label."""
+def _counted_apart(metrics: Sequence[Metric]) -> list[str]:
+    """The columns that are counted of each label or up to a rank."""
     return [name for metric in metrics for name in metric.columns if "/" in name]
 
 
@@ -87,21 +87,34 @@ def _needs(metrics: Sequence[Metric], column: str) -> bool:
 
 
 def _hits(metrics: Sequence[Metric], logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """The columns `right` and `exact`, (B, T') bool, where a metric needs one: finding the largest logits takes time.
+    """The columns `right`, `exact` and `top/K`, (B, T') bool, where a metric needs one: finding them takes time.
 
     right: whether the largest logit of a target is its own; exact: True at the first target of each row all of whose
     targets are right; and the columns of each label, see `macro_f1`. All are False where the target is IGNORED.
     """
+    counted, found = batch.targets != IGNORED, _among_first(metrics, logits, batch)
     if not any(_needs(metrics, column) for column in ("right", "exact")):
-        return {}
-    counted = batch.targets != IGNORED
+        return found
     said = logits.argmax(-1).view_as(batch.targets)
     right = (said == batch.targets) & counted
     first = counted & (counted.cumsum(1) == 1)
-    found = {"right": right, "exact": first & (right | ~counted).all(1, keepdim=True)}
+    found |= {"right": right, "exact": first & (right | ~counted).all(1, keepdim=True)}
     of = {"right": (right, said), "said": (counted, said), "is": (counted, batch.targets)}
-    for name in _by_class(metrics):
+    for name in _counted_apart(metrics):
         count, _, label = name.partition("/")
-        among, labels = of[count]
-        found[name] = among & (labels == int(label))
+        if count in of:
+            among, labels = of[count]
+            found[name] = among & (labels == int(label))
     return found
+
+
+def _among_first(metrics: Sequence[Metric], logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The columns `top/K`: whether a target's logit is among the K largest. One as large as its own counts against it,
+    so that logits which are all alike find nothing."""
+    wanted = [name for name in _counted_apart(metrics) if name.startswith("top/")]
+    if not wanted:
+        return {}
+    own = logits.gather(-1, batch.targets.clamp(min=0)[..., None])
+    rank = (logits >= own).sum(-1)  # 0 where the logit is not a number
+    counted = (batch.targets != IGNORED) & (rank > 0)
+    return {name: counted & (rank <= int(name.removeprefix("top/"))) for name in wanted}

@@ -17,13 +17,24 @@ from torch import Tensor
 from windtunnel.config import parse
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.files import sync_folder, temporary, write_file
-from windtunnel.models import ClassifierConfig, EncoderConfig, ModelConfig, TransformerConfig, as_transformer
+from windtunnel.models import (
+    CLIP,
+    ClassifierConfig,
+    CLIPConfig,
+    EncoderConfig,
+    ModelConfig,
+    TransformerConfig,
+    as_transformer,
+)
 from windtunnel.models.lora import LoraConfig
 from windtunnel.models.pretrained.alter import to_grouped_queries, to_rotary, to_window
+from windtunnel.models.pretrained.clip import PREPARED
+from windtunnel.models.pretrained.clip_proof import compare_clip
 from windtunnel.models.pretrained.huggingface import TOKENIZER_FILES, Pretrained, to_model
 from windtunnel.models.pretrained.proof import Proof, compare_with_transformers
 from windtunnel.models.pretrained.read import read_pretrained
 from windtunnel.models.pretrained.safetensors_files import INDEX, SINGLE, list_tensors
+from windtunnel.tasks import ContrastiveConfig, LanguageConfig
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.splits import is_labelled, labels_of
 from windtunnel.text.store import TextConfig, TokenStore, prepare
@@ -100,12 +111,17 @@ def import_run(
     store = prepare(open_corpus(corpus, text.unit), text, tokenizer=tokenizer) if corpus else None
     proved = None
     if proof or (proof is None and source.is_dir() and importlib.util.find_spec("transformers")):
-        proved = compare_with_transformers(to_model(found.config, weights), source, tokenizer)
+        model = to_model(found.config, weights)
+        if isinstance(model, CLIP):
+            proved = compare_clip(model, source, tokenizer)
+        else:
+            proved = compare_with_transformers(model, source, tokenizer)
     config = RunConfig(
         corpus=corpus or "",
         text=text if store else text.replace(tokenizer=tokenizer.kind),
         model=found.config,
         optimizer=FINE_TUNING,
+        task=ContrastiveConfig() if isinstance(found.config, CLIPConfig) else LanguageConfig(),
         train=TrainConfig(steps=0),
     )
     facts = {
@@ -344,6 +360,7 @@ def _source_sha256(source: Path) -> dict[str, str]:
         names.add(INDEX)
     own = (folder / TOKENIZER_FILES[0]).exists()
     old = {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", *BESIDE}
+    names.add(PREPARED)
     names |= {TOKENIZER_FILES[0]} if own else old
     sums = {}
     for name in sorted(names):

@@ -15,8 +15,9 @@ import torch
 from windtunnel.errors import ArtifactError, ConfigError, NumericsError
 from windtunnel.files import discard, open_regular, write_all
 from windtunnel.models import Classifier, Model
+from windtunnel.models.clip import CLIP
 from windtunnel.models.lora import adapt, trained_note
-from windtunnel.tasks import Classification, Task
+from windtunnel.tasks import Classification, Contrastive, Task
 from windtunnel.text.store import TokenStore
 from windtunnel.training import machine
 from windtunnel.training.change import Change, Named, Setup, change_for, set_up, users_code
@@ -37,7 +38,7 @@ from windtunnel.training.events import (
     from_line,
     to_line,
 )
-from windtunnel.training.frozen import freeze, solve_head
+from windtunnel.training.frozen import freeze, kernel_of, solve_head, solve_towers
 from windtunnel.training.optimizer import build_optimizer, rates_note, restore_optimizer
 from windtunnel.training.run import (
     METRICS,
@@ -233,6 +234,10 @@ def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple
             assert isinstance(model, Classifier)
             assert isinstance(task, Classification)
             solved = solve_head(model, task, train_texts(run.config, task))
+        elif checkpoint is None and kernel_of(model) and run.config.start is None:
+            assert isinstance(model, CLIP)
+            assert isinstance(task, Contrastive)
+            solved = solve_towers(model, task, train_texts(run.config, task))
         freeze(model, run.config.train.freeze)
         setup = set_up(change, run.config, task, model) if change else None
         model = setup.model if setup else model

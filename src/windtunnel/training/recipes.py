@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from windtunnel.errors import ConfigError
-from windtunnel.models import ClassifierConfig, MLPConfig, TransformerConfig, TranslatorConfig
+from windtunnel.models import ClassifierConfig, CLIPConfig, MLPConfig, TransformerConfig, TranslatorConfig
+from windtunnel.models.captions import BagConfig
 from windtunnel.models.translator import EncoderConfig
-from windtunnel.tasks import ClassificationConfig, TranslationConfig
+from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
+from windtunnel.models.vision import ConvolutionalConfig
+from windtunnel.tasks import ClassificationConfig, ContrastiveConfig, TranslationConfig
 from windtunnel.text.corpora import open_corpus
-from windtunnel.text.splits import is_labelled
+from windtunnel.text.splits import is_captioned, is_labelled
 from windtunnel.text.store import TextConfig
 from windtunnel.training.optimizer import OptimizerConfig
 from windtunnel.training.run_config import RunConfig, TrainConfig
@@ -69,6 +72,42 @@ def classify(corpus: str) -> RunConfig:
         train=TrainConfig(
             steps=1000, batch_size=64, eval_every=50, save_every=500, keep=1, sample_tokens=0, choose="best"
         ),
+    )
+
+
+def clip(corpus: str) -> RunConfig:
+    """Pictures with captions, from scratch: a small convolutional net and the mean of a caption's tokens.
+
+    Some minutes of one core for 1,900 emoji; the last checkpoint is the model. Of few captions a small vocabulary has
+    pieces that new words share.
+    """
+    return RunConfig(
+        corpus=corpus,
+        text=TextConfig(vocab_size=800, dev_fraction=0.1, test_fraction=0.2),
+        task=ContrastiveConfig(),
+        model=CLIPConfig(
+            picture=ConvolutionalConfig(size=32, widths=(48, 96, 192), dropout=0.3),
+            caption=BagConfig(),
+        ),
+        optimizer=OptimizerConfig(lr=1e-3, beta_2=0.99, weight_decay=0.5),
+        schedule=ScheduleConfig(warmup=50, final_fraction=0.0),
+        train=TrainConfig(steps=600, batch_size=128, eval_every=100, save_every=300, keep=1, sample_tokens=0),
+    )
+
+
+def clip_frozen(corpus: str) -> RunConfig:
+    """`clip` on two frozen nets, EfficientNet-Lite0 and MiniLM, whose vectors are computed once.
+
+    Pictures are compared with those of training by a kernel, and the map of that to the captions is solved; the steps
+    that follow change it little (docs/pictures.md). The nets are fetched first: windtunnel models get
+    efficientnet-lite0, windtunnel models get minilm-l6.
+    """
+    config, seen = clip(corpus), PictureVectorsConfig(net="efficientnet-lite0-stages", centres=4096)
+    return config.replace(
+        model=CLIPConfig(picture=seen, caption=CaptionVectorsConfig(dropout=0.0), d_shared=384, scale=20.0),
+        optimizer=OptimizerConfig(lr=1e-5, beta_2=0.98, weight_decay=0.0),
+        schedule=ScheduleConfig(warmup=20, final_fraction=0.0),
+        train=config.train.replace(steps=60, batch_size=512, eval_every=20, choose="last"),
     )
 
 
@@ -181,12 +220,14 @@ RECIPES: dict[str, Callable[[str], RunConfig]] = {
     "makemore": makemore,
     "translate": translate,
     "classify": classify,
+    "clip": clip,
+    "clip-frozen": clip_frozen,
 }
 
 
 def recipe(name: str, corpus: str, columns: Mapping[str, str] | None = None) -> RunConfig:
-    """The run config of a recipe; `auto` is translate for a corpus of pairs, classify for one of texts and labels, tiny
-    for one of lines and quick for running text and files.
+    """The run config of a recipe; `auto` is translate for a corpus of pairs, classify for one of texts and labels, clip
+    for one of pictures and captions, tiny for one of lines and quick for running text and files.
 
     Raises:
         ConfigError: for an unknown name.
@@ -194,7 +235,12 @@ def recipe(name: str, corpus: str, columns: Mapping[str, str] | None = None) -> 
     if name == "auto":
         read = open_corpus(corpus, columns=columns)
         by_line = "tiny" if read.unit == "line" else "quick"
-        name = "classify" if is_labelled(read) else "translate" if read.fields == ("source", "target") else by_line
+        kinds = {
+            "clip": is_captioned(read),
+            "classify": is_labelled(read),
+            "translate": read.fields == ("source", "target"),
+        }
+        name = next((name for name, is_one in kinds.items() if is_one), by_line)
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
     return RECIPES[name](corpus)

@@ -113,6 +113,18 @@ def layer_flops(model_width: int) -> float:
     return float(training_flops(_config(width), CONTEXT) * _windows(width))
 
 
+def left_to_measuring(asked: RunConfig, resolved: RunConfig, side_by_side: int = 1) -> set[str]:
+    """The paths of the settings of a run that another measurement may decide differently."""
+    if not _is_measured(resolved.model.widest):
+        return set()
+    open_ones = {
+        "train.precision": asked.train.precision == "auto",
+        "train.threads": asked.train.threads is None and side_by_side == 1,
+        "train.compile": asked.train.compile == "auto",
+    }
+    return {path for path, is_open in open_ones.items() if is_open}
+
+
 def said(config: RunConfig) -> str:
     """One line: precision and threads of a resolved run, and what was measured; empty where nothing was."""
     width, train = _measured_width(config.model.widest), config.train
@@ -133,7 +145,7 @@ def measured(model_width: int) -> dict[str, Best]:
     Empty for a narrow model, on an accelerator, and where the measurement cannot be kept, since the same command is to
     decide the same each time.
     """
-    if not _measured_width(model_width) or machine.device().type != "cpu":
+    if not _is_measured(model_width):
         return {}
     if (found := known(model_width)) is None:
         with suppress(SaveError):  # also where another process was faster: then its measurement counts
@@ -185,6 +197,10 @@ def _folder() -> Path:
 def _measured_width(model_width: int) -> int:
     """The width that stands for a model's; 0 is none."""
     return max((width for width in WIDTHS if width <= model_width), default=0)
+
+
+def _is_measured(model_width: int) -> bool:
+    return _measured_width(model_width) > 0 and machine.device().type == "cpu"
 
 
 def _config(width: int) -> TransformerConfig:

@@ -5,36 +5,23 @@ The same weights and texts give the same vectors.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from windtunnel.errors import ArtifactError, ConfigError, DataError
-from windtunnel.files import read_file, temporary, write_file
+from windtunnel.errors import ConfigError
 from windtunnel.models import Model
 from windtunnel.models.encoder import Pool, TextModel, pool
 from windtunnel.models.transformer import Transformer
-from windtunnel.nn.mode import evaluating
-from windtunnel.tasks.classification import Classification, text_rows
-from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.tasks.classification import Classification
+from windtunnel.tasks.vectors import Function, of_texts, read_batches
+from windtunnel.text import kept
 from windtunnel.text.features import Floats, Ints
 from windtunnel.text.tokenizers import Tokenizer
 from windtunnel.training.checkpoint import weights_sha256
-from windtunnel.training.disk import saving
-
-AT_ONCE = 64
-"""Texts that are read at once; they are of about one length."""
-
-Function = Callable[[Tensor, Tensor], Tensor]
-"""(ids (B, T), kept (B, T)) -> rows (B, D) of a model, one a text."""
 
 
 def of_split(
@@ -48,34 +35,7 @@ def of_split(
             assert batch.units is not None
             yield batch.units[:, 0].numpy(), batch.inputs
 
-    return _read(model, function, batches())
-
-
-def of_texts(
-    model: Model, function: Function, tokenizer: Tokenizer, texts: Sequence[str], at_once: int = AT_ONCE
-) -> npt.NDArray[Any]:
-    """A function's rows (N, D) of any texts, one or more; the model is in evaluation mode meanwhile.
-
-    Raises:
-        DataError: for a character that the tokenizer does not know.
-    """
-    rows = tokenizer.encode_batch([" ".join(text.split()) for text in texts])
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    length = model.config.context_length
-    some = np.array_split(order, -(-len(order) // at_once))
-    return _read(model, function, ((at, text_rows([rows[i] for i in at], tokenizer, length)) for at in some))
-
-
-def _read(
-    model: Model, function: Function, batches: Iterable[tuple[np.ndarray, Mapping[str, Tensor]]]
-) -> npt.NDArray[Any]:
-    """The rows of batches of texts, each at its text's place."""
-    places, found, device = [], [], next(model.parameters()).device
-    with evaluating(model), torch.no_grad():
-        for at, inputs in batches:
-            places.append(at)
-            found.append(function(inputs["ids"].to(device), inputs["kept"].to(device)).cpu().numpy())
-    return np.concatenate(found)[np.argsort(np.concatenate(places))]
+    return read_batches(model, function, batches())
 
 
 def text_vectors(model: Model, tokenizer: Tokenizer, texts: Sequence[str], how: Pool = "mean") -> Floats:
@@ -109,30 +69,7 @@ def text_vectors(model: Model, tokenizer: Tokenizer, texts: Sequence[str], how: 
 def kept_vectors(
     trunk: Transformer, of: Sequence[object], shape: tuple[int, int], computed: Callable[[], npt.NDArray[np.float32]]
 ) -> Floats:
-    """Vectors from the cache, or computed and kept there; a damaged file is computed again.
-
-    Args:
-        of: what decides them beside the trunk's weights and settings, as JSON holds it.
-
-    Raises:
-        DataError: when they are not finite.
-    """
+    """`kept.kept_vectors` of what is decided by a trunk's weights and settings, and by `of`, as JSON holds it."""
     sha256 = weights_sha256({name: t.detach().cpu() for name, t in trunk.state_dict().items()})
     parts = [sha256, trunk.config.model_dump(mode="json"), *of]
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-    path = cache_folder() / "features" / f"{key}.safetensors"
-    try:
-        kept = safetensors.numpy.load(read_file(path))["features"]
-        if kept.shape == shape and np.isfinite(kept).all():
-            return kept.astype(np.float64)
-    except (OSError, ArtifactError, SafetensorError, KeyError):  # not there, or damaged
-        pass
-    found = computed()
-    if not np.isfinite(found).all():
-        raise DataError(f"the vectors of {len(found):,} texts are not finite; the weights of this model cannot be used")
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path) as new:
-            write_file(new, safetensors.numpy.save({"features": found}))
-            new.rename(path)
-    return found.astype(np.float64)
+    return kept.kept_vectors(parts, shape, computed).astype(np.float64)

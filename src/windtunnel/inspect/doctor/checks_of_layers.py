@@ -136,7 +136,8 @@ def running_statistics(exam: Examination) -> list[Finding]:
         return []
     evidence = f"with batch_norm_momentum {momentum:g} the running statistics of batch norm still are "
     evidence += f"{percent(left)} what they began as after {steps} steps, and every loss but train's is made with them"
-    cure = f"--set model.batch_norm_momentum={one_digit(min(0.1, 10 / steps))}, or more steps"
+    setting = f"--set model.batch_norm_momentum={one_digit(min(0.1, 10 / steps))}, or "
+    cure = setting * ("batch_norm_momentum" in type(exam.config.model).model_fields) + "more steps"
     return [Finding("running statistics lag behind", "warning", evidence, cure)]
 
 

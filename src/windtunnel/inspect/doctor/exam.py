@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from windtunnel.inspect.doctor.activations import Activations, activations, with_batch_statistics
+from windtunnel.inspect.doctor.collapse import Collapse, collapse
 from windtunnel.inspect.doctor.curvature import Curvature, sharpness
 from windtunnel.inspect.doctor.data import copies, unused_ids
 from windtunnel.inspect.doctor.fit import Fit, fit_of, row_losses, split_sample
@@ -76,6 +77,7 @@ class Examination:
     unused_ids: int
     floor: float | None
     history: History | None
+    collapse: Collapse | None = None
 
 
 def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TOKENS) -> Examination:
@@ -129,6 +131,7 @@ def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TO
         unused_ids=unused_ids(store, config.model.vocab_size),
         floor=subject.floor,
         history=history(subject.events),
+        collapse=collapse(end, large),
     )
 
 

@@ -64,7 +64,8 @@ def _with_gradients(model: nn.Module, batch: Batch, dtype: torch.dtype) -> nn.Mo
             module.train()
     trial.zero_grad(set_to_none=True)
     # `loss_sum` would round the logits to float32.
-    loss = F.cross_entropy(trial(**batch.inputs).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+    inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in batch.inputs.items()}
+    loss = F.cross_entropy(trial(**inputs).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     return trial

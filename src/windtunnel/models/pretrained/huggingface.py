@@ -15,6 +15,7 @@ from torch import Tensor
 from windtunnel.config import parse
 from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import read_given
+from windtunnel.models.clip import CLIP, CLIPConfig
 from windtunnel.models.encoder import Encoder, EncoderConfig
 from windtunnel.models.pretrained import gpt2
 from windtunnel.models.pretrained.architectures import ARCHITECTURES, Architecture
@@ -44,7 +45,7 @@ class Pretrained:
         marks: where its texts begin and end, and its conversations.
     """
 
-    config: TransformerConfig | EncoderConfig
+    config: TransformerConfig | EncoderConfig | CLIPConfig
     weights: dict[str, Tensor]
     tokenizer: Tokenizer | None
     origin: str
@@ -78,12 +79,17 @@ def read_huggingface(folder: Path) -> Pretrained:
 def to_model(config: TransformerConfig, weights: Mapping[str, Tensor]) -> Transformer: ...
 @overload
 def to_model(config: EncoderConfig, weights: Mapping[str, Tensor]) -> Encoder: ...
-def to_model(config: TransformerConfig | EncoderConfig, weights: Mapping[str, Tensor]) -> Transformer | Encoder:
+@overload
+def to_model(config: CLIPConfig, weights: Mapping[str, Tensor]) -> CLIP: ...
+def to_model(
+    config: TransformerConfig | EncoderConfig | CLIPConfig, weights: Mapping[str, Tensor]
+) -> Transformer | Encoder | CLIP:
     """The model with these weights, in evaluation mode; it takes the tensors themselves, not copies."""
     with torch.device("meta"):
         model = config.create()
-    trunk = model.trunk if isinstance(model, Encoder) else model
-    trunk.position.build()  # what is no weight but a table (ALiBi's slopes) must be real
+    if not isinstance(model, CLIP):  # whose positions are weights
+        trunk = model.trunk if isinstance(model, Encoder) else model
+        trunk.position.build()  # what is no weight but a table (ALiBi's slopes) must be real
     model.load_state_dict(dict(weights), assign=True)
     return model.eval()
 
@@ -132,6 +138,11 @@ def link_what_computes(source: Path, folder: Path, fields: Mapping[str, Fields])
         ArtifactError: when config.json or the weights cannot be read.
     """
     (folder / "config.json").write_text(known_config(source / "config.json", fields), encoding="utf-8")
+    link_weights(source, folder)
+
+
+def link_weights(source: Path, folder: Path) -> None:
+    """Give `folder` the weights of the model in `source`. Raises ArtifactError when they cannot be read."""
     entries = list_tensors(source)
     files = {entry.file for entry in entries.values()}
     for file in files:

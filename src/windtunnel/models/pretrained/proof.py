@@ -48,6 +48,7 @@ class Proof:
             that knows its characters.
         continuation, continuation_transformers: the ids that greedy decoding gives after the same first ids; none of an
             encoder, which writes nothing.
+        compared: what `max_difference` is of, where nothing is written.
         tokenizer: on how many texts transformers' tokenizer was compared with ours, and the first difference.
     """
 
@@ -59,6 +60,7 @@ class Proof:
     continuation: tuple[int, ...]
     continuation_transformers: tuple[int, ...]
     tokenizer: SameIds = NOT_COMPARED
+    compared: str = "vectors"
 
     @property
     def holds(self) -> bool:
@@ -142,7 +144,6 @@ def _load(source: Path, writes: bool) -> Any:
         ArtifactError: when transformers refuses them.
     """
     import transformers
-    from huggingface_hub.errors import StrictDataclassError
 
     with tempfile.TemporaryDirectory() as plain:
         if source.is_file():
@@ -151,18 +152,27 @@ def _load(source: Path, writes: bool) -> Any:
         else:
             link_what_computes(source, Path(plain), FIELDS)
             which = {"use_safetensors": True}
-        try:
-            kind = transformers.AutoModelForCausalLM if writes else transformers.AutoModel
-            return kind.from_pretrained(
-                plain, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **which
-            )
-        except (StrictDataclassError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = " ".join(lines[:2])[:200] or type(error).__name__
-            raise ArtifactError(
-                f"transformers cannot load the model in {source}, so nothing can be compared ({reason}); "
-                "correct its config.json or download it again, or import it with --no-proof"
-            ) from None
+        kind = transformers.AutoModelForCausalLM if writes else transformers.AutoModel
+        return loaded(kind, Path(plain), source, **which)
+
+
+def loaded(kind: Any, plain: Path, source: Path, **which: Any) -> Any:
+    """A class's model of the folder `plain`, in which there is what computes of `source`.
+
+    Raises:
+        ArtifactError: when transformers refuses it.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return kind.from_pretrained(plain, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **which)
+    except (StrictDataclassError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2])[:200] or type(error).__name__
+        raise ArtifactError(
+            f"transformers cannot load the model in {source}, so nothing can be compared ({reason}); "
+            "correct its config.json or download it again, or import it with --no-proof"
+        ) from None
 
 
 def _loss(logits: Callable[[Tensor], Tensor], tokenizer: Tokenizer | None, longest: int) -> float | None:

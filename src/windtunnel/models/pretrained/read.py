@@ -6,6 +6,7 @@ from pathlib import Path
 
 from windtunnel.errors import ArtifactError
 from windtunnel.models.pretrained.architectures import ARCHITECTURES
+from windtunnel.models.pretrained.clip import read_clip
 from windtunnel.models.pretrained.encoders import ENCODERS, read_encoder
 from windtunnel.models.pretrained.gguf_model import read_gguf_model
 from windtunnel.models.pretrained.huggingface import Pretrained, read_fields, read_huggingface
@@ -24,5 +25,7 @@ def read_pretrained(source: Path) -> Pretrained:
         )
     if source.is_file():
         return read_gguf_model(source)
-    origin, data = read_fields(source / "config.json", {**ARCHITECTURES, **ENCODERS})
+    origin, data = read_fields(source / "config.json", [*ARCHITECTURES, *ENCODERS, "clip"])
+    if origin == "clip":
+        return read_clip(source, data)
     return read_encoder(source, origin, data) if origin in ENCODERS else read_huggingface(source)

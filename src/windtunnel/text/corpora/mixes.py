@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 
 from windtunnel.errors import ConfigError
@@ -34,16 +35,22 @@ def parse_mix(text: str) -> Parts | None:
     for piece, match in zip(pieces, found, strict=True):
         if match is None:
             raise ConfigError(f"the mix {text!r}: {piece!r} has no weight; {EXAMPLE}")
-        name = match["name"]
+        name = match["name"].strip()
         if name in given:
             raise ConfigError(f"the mix {text!r} has {name} twice; give it once, with the sum of its weights")
         given[name] = _weight(text, name, match["weight"])
     if len(given) < 2:
-        raise ConfigError(f"the mix {text!r} is of one corpus; {EXAMPLE}, or leave the weight out")
-    total = math.fsum(given.values())
-    if total == 0:
+        raise ConfigError(
+            f"the mix {text!r} is of one corpus; {EXAMPLE}, or leave the weight out (and there is no path of that name)"
+        )
+    largest = max(given.values())
+    if largest == 0:
         raise ConfigError(f"the mix {text!r} has no positive weight; give one of its corpora more than 0")
-    return tuple((name, float(f"{weight / total:.10g}")) for name, weight in given.items())
+    parts = math.fsum(weight / largest for weight in given.values())  # the weights themselves may have no finite sum
+    # Shares as they are written here must be read as the same shares: their sum is 1 but for what was rounded.
+    shares = {name: weight / largest / parts for name, weight in given.items()}
+    shares = given if math.isclose(parts * largest, 1, rel_tol=1e-9) else shares
+    return tuple((name, float(f"{share:.10g}")) for name, share in shares.items())
 
 
 def _weight(text: str, name: str, given: str) -> float:
@@ -69,8 +76,10 @@ def mix_text(parts: Parts) -> str:
 
 
 def corpora_in(text: str) -> tuple[str, ...]:
-    """The names and paths that a corpus is made of: several for a mix."""
-    parts = parse_mix(text)
+    """The names and paths that a corpus is made of: several for a mix, one for a path that is gone."""
+    parts = None
+    with suppress(ConfigError):
+        parts = parse_mix(text)
     return tuple(name for name, _ in parts) if parts else (text,)
 
 

@@ -15,6 +15,7 @@ from windtunnel.text.corpora.arrow import is_dataset
 from windtunnel.text.corpora.captions import caption_table, is_picture, pictures_corpus
 from windtunnel.text.corpora.corpus import Corpus, Unit, reader
 from windtunnel.text.corpora.files import read_chunks, skipped_as
+from windtunnel.text.corpora.picture_files import ENDINGS
 from windtunnel.text.corpora.tables import CAPTIONED, Table, find_table, is_arrow, kind_of
 
 REASONS = (
@@ -135,6 +136,20 @@ def find_pictures(given: str, columns: Mapping[str, str] | None) -> Corpus | Non
         return None
     hidden = f" ({skipped['hidden']} hidden skipped)" if skipped["hidden"] else ""
     return pictures_corpus(name, path, paths, table, f"{n_pictures} picture{'' if n_pictures == 1 else 's'}{hidden}")
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """The pictures below a folder, by their names' endings, as paths that begin there, in order.
+
+    Raises:
+        DataError: when there is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; expected one with pictures ({', '.join(ENDINGS)})")
+    paths, _ = _walk(folder)
+    if not (found := [path.relative_to(folder).as_posix() for path in paths if is_picture(path)]):
+        raise DataError(f"{folder} holds no pictures; expected files that end in {', '.join(ENDINGS)}")
+    return found
 
 
 def _described(table: Table) -> str:

@@ -27,19 +27,25 @@ CURE = "replace it by a whole picture, or take it out"
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Pictures by the path of their file below a folder. Of an animation the first frame alone is decoded."""
+    """Pictures by the path of their file below a folder. Of an animation the first frame alone is decoded.
+
+    cropped: whether the middle square is drawn, by bicubic interpolation as CLIP has it, and not the whole.
+    """
 
     folder: Path
     credit: str = ""
+    cropped: bool = False
 
     def draw(self, name: str, size: int) -> np.ndarray:
-        """The picture as a camera meant it to be seen, whole and centred on white: (size, size, 3) uint8.
+        """The picture as a camera meant it to be seen, whole and centred on white, or cropped: (size, size, 3) uint8.
 
         Raises:
             DataError: names the file that is missing, no picture, damaged or too large.
         """
         path = self.folder / name
         with _opened(path) as picture:
+            if self.cropped:
+                return _middle(on_white(ImageOps.exif_transpose(picture)), size)
             picture.draft(None, (size, size))  # a JPEG is decoded at about the size that is wanted
             shown = on_white(ImageOps.exif_transpose(picture))
             width, height = (max(1, round(side * size / max(shown.size))) for side in shown.size)
@@ -58,6 +64,15 @@ class PictureFiles:
         with _told(path):
             state = path.stat()
         return _sha256(path, state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+def _middle(picture: Image.Image, size: int) -> np.ndarray:
+    """The shorter side made `size`, then the middle square, (size, size, 3): CLIP's own preparation to the bit."""
+    short = min(picture.size)
+    width, height = (size if side == short else int(size * side / short) for side in picture.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    fitted = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(fitted.crop((left, top, left + size, top + size)))
 
 
 def on_white(picture: Image.Image) -> Image.Image:

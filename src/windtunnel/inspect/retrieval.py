@@ -1,0 +1,205 @@
+"""How well a run finds pictures by their captions, beside baselines: ranks, recall, paired tests, kinds of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from windtunnel.errors import ConfigError, DataError
+from windtunnel.inspect.closed_form import RIDGE, frozen_vectors, solved_forms
+from windtunnel.nn.mode import evaluating
+from windtunnel.stats.bootstrap import bca_interval
+from windtunnel.stats.intervals import Estimate, mean_interval
+from windtunnel.stats.paired import mcnemar
+from windtunnel.stats.proportions import paired_proportions, wilson
+from windtunnel.tasks import Contrastive
+from windtunnel.text.features import Floats, Ints, weigh, weigher
+from windtunnel.text.store import TokenStore
+from windtunnel.training.change import Named
+from windtunnel.training.data import check_split, open_task
+from windtunnel.training.run import TrainedModel, load
+
+AT = (1, 5, 10)
+"""Recall is counted among so many that are found first."""
+TESTED = 5
+"""Among so many a model is compared with a baseline: more captions find something there than at the first place."""
+TEXTS = "text only"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """At which place each of n queries finds its own, 1 is the first; one that is as near counts as nearer.
+
+    recall: at 1, 5 and 10, with Wilson's interval. mean: with a bootstrap interval over queries.
+    """
+
+    ranks: Ints
+    recall: dict[int, Estimate]
+    mean: Estimate
+    median: float
+
+
+@dataclass(frozen=True)
+class Against:
+    """A baseline on the same captions; `ranks` is None where it cannot be had, and `how` says why.
+
+    difference: recall at TESTED of the model minus the baseline's. Text only answers other captions: it has none.
+    """
+
+    name: str
+    how: str
+    ranks: Ranks | None
+    difference: Estimate | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class JudgedRetrieval:
+    """A run that finds pictures, on a split: the main captions as queries, all pictures of the split to be found.
+
+    by_caption, by_picture: pictures found by captions, and captions by pictures.
+    kinds: of the captions with and without a word that training never had.
+    seeds: recall at TESTED of each run; all else is of the first.
+    """
+
+    run: str
+    step: int
+    corpus: str
+    split: str
+    n: int
+    by_caption: Ranks
+    by_picture: Ranks
+    against: tuple[Against, ...]
+    kinds: dict[str, Ranks]
+    seeds: tuple[float, ...]
+
+    @property
+    def over_seeds(self) -> Estimate:
+        """The mean of the runs' recall."""
+        return mean_interval(self.seeds)
+
+
+def judge_retrieval(
+    folders: Sequence[Path], split: str = "test", store: TokenStore | None = None, change: Named | None = None
+) -> JudgedRetrieval:
+    """The runs of some seeds on a split, the first beside its baselines.
+
+    Args:
+        store: of another corpus, in the tokens of these runs; None is their own.
+        change: what the runs were begun with, where their model is altered.
+
+    Raises:
+        ConfigError: for a run that finds no pictures, and for a split without any.
+        DataError: for a split of one picture.
+        ArtifactError: for a damaged run.
+    """
+    trained = load(folders[0], change)
+    own = retrieval_of(trained)
+    task = own if store is None else open_task(trained.run.config, store)
+    assert isinstance(task, Contrastive)
+    check_split(folders[0], task.store, split)
+    scores = similarities(trained, task, split)
+    found, seeds = ranks_of(scores), [scores]
+    seeds += [similarities(load(folder, change), task, split) for folder in folders[1:]]
+    return JudgedRetrieval(
+        run=str(trained.run.folder),
+        step=trained.step,
+        corpus=task.store.corpus.name,
+        split=split,
+        n=len(scores),
+        by_caption=found,
+        by_picture=ranks_of(scores.T),
+        against=tuple(against(found, *one) for one in baselines(own, task, split)),
+        kinds=_kinds(own, task, split, found.ranks),
+        seeds=tuple(float((ranks_of(one).ranks <= TESTED).mean()) for one in seeds),
+    )
+
+
+def retrieval_of(trained: TrainedModel) -> Contrastive:
+    """The task of a run that finds pictures. Raises ConfigError for another."""
+    task = open_task(trained.run.config, trained.run.store())
+    if not isinstance(task, Contrastive):
+        raise ConfigError(
+            f"{trained.run.folder} was trained for {trained.run.config.task.kind}, and finds no pictures; train one "
+            "that does: windtunnel train emoji --recipe clip"
+        )
+    return task
+
+
+def similarities(trained: TrainedModel, task: Contrastive, split: str) -> Floats:
+    """How near each main caption (row) of a split is to each picture (column), (n, n)."""
+    device = next(trained.model.parameters()).device
+    (batch,) = task.examples(split).sweep(task.rows)
+    with evaluating(trained.model), torch.no_grad():
+        logits: Floats = trained.model(**batch.to(device).inputs)[:, 0].double().cpu().numpy()
+    return logits
+
+
+def ranks_of(scores: Floats) -> Ranks:
+    """The rank of the diagonal in each row of (n, n)."""
+    ranks = (scores >= np.diag(scores)[:, None]).sum(axis=1)
+    return summarised(np.where(np.isfinite(np.diag(scores)), ranks, len(scores)))
+
+
+def summarised(ranks: Ints) -> Ranks:
+    """Ranks with what they say together."""
+    recall = {k: wilson(int((ranks <= k).sum()), len(ranks)) for k in AT}
+    return Ranks(ranks, recall, bca_interval(ranks.astype(float)), float(np.median(ranks)))
+
+
+def against(own: Ranks, name: str, how: str, scores: Floats | None, paired: bool) -> Against:
+    """A baseline beside a model: McNemar's exact test of recall at TESTED, and Newcombe's interval for pairs."""
+    if scores is None:
+        return Against(name, how, None)
+    other = ranks_of(scores)
+    if not paired:
+        return Against(name, how, other)
+    ours, theirs = own.ranks <= TESTED, other.ranks <= TESTED
+    counts = [int((a & b).sum()) for a, b in ((ours, theirs), (ours, ~theirs), (~ours, theirs), (~ours, ~theirs))]
+    return Against(name, how, other, paired_proportions(*counts), mcnemar(counts[1], counts[2]).p)
+
+
+def baselines(own: Contrastive, task: Contrastive, split: str) -> Iterator[tuple[str, str, Floats | None, bool]]:
+    """(name, how it came about, its similarities (n, n), whether its queries are those of the model) of each."""
+    try:
+        forms, held = list(solved_forms(own)), frozen_vectors(task, split)
+        for form in forms:
+            how = f"EfficientNet-Lite0 to MiniLM, penalty {form.penalty:g}" + " chosen on dev" * (
+                own.n_units("dev") > 1
+            )
+            yield form.name, how, form.scores(held), True
+    except DataError as error:  # a net that has not been fetched
+        yield RIDGE, f"not computed, {error}", None, True
+    texts = _texts(task, split)
+    pairs = [(own[0], own[1]) for own in texts if len(own) > 1]
+    if len(pairs) < 2:
+        yield TEXTS, "not computed, no picture has a second caption to ask with", None, False
+        return
+    counter = weigher("characters", 0, 5)
+    gallery = weigh(counter, [first for first, _ in pairs])
+    scores = (counter.transform([second for _, second in pairs]) @ gallery.T).toarray()
+    yield TEXTS, f"{len(pairs):,} second captions among first ones, which it reads: no picture is seen", scores, False
+
+
+def _texts(task: Contrastive, split: str) -> list[list[str]]:
+    """All captions of each picture of a split, the main one first."""
+    examples, texts = task.examples(split), list(task.store.documents(split))
+    own = [examples.captions[a:b] for a, b in zip(examples.starts[:-1], examples.starts[1:], strict=True)]
+    return [[texts[i] for i in captions] for captions in own]
+
+
+def _kinds(own: Contrastive, task: Contrastive, split: str, ranks: Ints) -> dict[str, Ranks]:
+    """The ranks of main captions all of whose words training had, and of the others; a kind without any is left out."""
+    known = {word for text in own.store.documents("train") for word in words(text)}
+    new = np.array([not known.issuperset(words(captions[0])) for captions in _texts(task, split)])
+    kinds: Mapping[str, Ints] = {"every word was in training": ~new, "a word was not in training": new}
+    return {name: summarised(ranks[which]) for name, which in kinds.items() if which.any()}
+
+
+def words(text: str) -> list[str]:
+    """The words of a caption as they are compared: in small letters, without what stands around them."""
+    return [word.strip(".,:;!?()\"'“”‘’") for word in text.lower().split()]

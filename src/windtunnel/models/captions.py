@@ -1,0 +1,134 @@
+"""Towers that read captions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from windtunnel.models.encoder import Pool, pool
+from windtunnel.models.family import ParameterRow
+from windtunnel.models.transformer import Transformer, TransformerConfig, spread
+from windtunnel.models.vision import TowerConfig
+from windtunnel.nn.attention import Attend
+from windtunnel.nn.dropout import Dropout
+
+
+class CaptionConfig(TowerConfig):
+    """What reads a caption."""
+
+    @abstractmethod
+    def create(self, vocab_size: int, context_length: int) -> nn.Module:
+        """A tower, `forward(ids, kept, attend) -> (M, D)`, whose weights are still to be filled."""
+
+    @abstractmethod
+    def sized(self, vocab_size: int, context_length: int) -> Self:
+        """These settings with the vocabulary and the context of the model."""
+
+    def example(self, n_captions: int, length: int) -> dict[str, Tensor]:
+        """Captions of `length` tokens as the tower reads them, all zeros."""
+        ids = torch.zeros(n_captions, length, dtype=torch.int64)
+        return {"ids": ids, "kept": torch.ones_like(ids, dtype=torch.bool)}
+
+    @abstractmethod
+    def flops_by_part(self, length: int) -> dict[str, int]:
+        """Matrix-multiply FLOPs of one caption of `length` tokens, a multiply and an add counted as two."""
+
+
+class CaptionTransformerConfig(CaptionConfig):
+    """A transformer that reads a whole caption, its tokens pooled to one vector."""
+
+    kind: Literal["transformer"] = "transformer"
+    has_blocks: ClassVar[bool] = True
+    pool: Pool = "mean"
+    """Which vector stands for a caption: the mean of its tokens', its last token's as in CLIP, or its first token's."""
+    trunk: TransformerConfig = TransformerConfig(
+        n_layers=2, n_heads=4, d_model=128, activation="relu", dropout=0.0, bias=False, causal=False
+    )
+    """The blocks; causal in CLIP. Its own vocab_size, context_length, tie_embeddings and head_bias are not used."""
+
+    @property
+    def width(self) -> int:
+        return self.trunk.d_model
+
+    def sized(self, vocab_size: int, context_length: int) -> Self:
+        own = {"vocab_size": vocab_size, "context_length": context_length, "tie_embeddings": True, "head_bias": False}
+        return self.model_copy(update={"trunk": self.trunk.replace(**own)})
+
+    def create(self, vocab_size: int, context_length: int) -> CaptionTransformer:
+        return CaptionTransformer(self.sized(vocab_size, context_length))
+
+    def parameter_rows(self) -> list[ParameterRow]:
+        return self.trunk.parameter_rows()
+
+    def formula_names(self) -> dict[str, int]:
+        return self.trunk.formula_names()
+
+    def flops_by_part(self, length: int) -> dict[str, int]:
+        return {part: n for part, n in self.trunk.flops_by_part(length).items() if part != "head"}
+
+    def std(self, name: str, parameter: Tensor) -> float | None:
+        return spread(self.trunk, name, parameter, 2 * self.trunk.n_layers)
+
+
+class CaptionTransformer(nn.Module):
+    """A transformer without its head, pooled."""
+
+    def __init__(self, config: CaptionTransformerConfig) -> None:
+        super().__init__()
+        self.trunk, self.how = Transformer(config.trunk), config.pool
+
+    def forward(self, ids: Tensor, kept: Tensor | None, attend: Attend) -> Tensor:
+        return pool(self.trunk.hidden(ids, attend=attend, kept=kept), kept, self.how)
+
+
+class BagConfig(CaptionConfig):
+    """The mean of the vectors of a caption's tokens, whatever their order: of few captions it learns most."""
+
+    kind: Literal["bag"] = "bag"
+    vocab_size: PositiveInt = 1
+    """Set by the model's own."""
+    d_model: PositiveInt = 128
+    """Width of a token's vector."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """The share of tokens, and of the elements of the mean, that training sets to 0."""
+
+    @property
+    def width(self) -> int:
+        return self.d_model
+
+    def sized(self, vocab_size: int, context_length: int) -> Self:
+        return self.model_copy(update={"vocab_size": vocab_size})
+
+    def create(self, vocab_size: int, context_length: int) -> Bag:
+        return Bag(self.sized(vocab_size, context_length))
+
+    def parameter_rows(self) -> list[ParameterRow]:
+        return [ParameterRow("embedding", "vocab_size * d_model", self.vocab_size * self.d_model, True)]
+
+    def formula_names(self) -> dict[str, int]:
+        return {"vocab_size": self.vocab_size, "d_model": self.d_model}
+
+    def flops_by_part(self, length: int) -> dict[str, int]:
+        return {}
+
+    def std(self, name: str, parameter: Tensor) -> float | None:
+        return 1.0
+
+
+class Bag(nn.Module):
+    """Ids (M, T) -> the mean of their vectors (M, D)."""
+
+    def __init__(self, config: BagConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, ids: Tensor, kept: Tensor | None, attend: Attend) -> Tensor:
+        kept_MT = torch.ones_like(ids, dtype=torch.bool) if kept is None else kept
+        weights_MT1 = self.dropout(kept_MT.float())[..., None]
+        total_MD = (self.embedding(ids) * weights_MT1).sum(1) / kept_MT.sum(1, keepdim=True)
+        return self.dropout(total_MD)

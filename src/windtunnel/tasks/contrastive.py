@@ -1,0 +1,203 @@
+"""Find the picture of a caption among others: contrastive learning of pictures and captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from windtunnel.errors import ConfigError, DataError
+from windtunnel.models import ModelConfig
+from windtunnel.models.clip import CLIPConfig
+from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
+from windtunnel.tasks.augment import AugmentConfig, augmented, uniform
+from windtunnel.tasks.classification import text_rows
+from windtunnel.tasks.task import LOSS, RECALLS, Metric, TaskConfig
+from windtunnel.tasks.vectors import caption_vectors, picture_vectors
+from windtunnel.text.batches import IGNORED, Batch, sample
+from windtunnel.text.pictures import pixels
+from windtunnel.text.store import TokenStore
+
+
+class ContrastiveConfig(TaskConfig):
+    """Find the picture of a caption among those of the batch, and the caption of a picture."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    augment: AugmentConfig = AugmentConfig()
+    """How pictures are changed in training."""
+    coupled: ClassVar[bool] = True
+    ragged: ClassVar[bool] = True
+    of_tokens: ClassVar[bool] = False
+
+    def model(self, model: ModelConfig) -> ModelConfig:
+        if model.reads != "captioned":
+            raise ConfigError(
+                f"task.kind=contrastive needs a model of the family clip, and this is a {model.family}; give "
+                "--recipe clip"
+            )
+        return model
+
+    def sized(self, model: ModelConfig, store: TokenStore) -> ModelConfig:
+        check_pictures(store)
+        assert isinstance(model, CLIPConfig)
+        picture, of_train = model.picture, store.splits["train"].pictures
+        if not isinstance(picture, PictureVectorsConfig) or picture.centres is None or of_train is None:
+            return model
+        n = len(np.unique(of_train))
+        return model.replace(picture=picture.replace(centres=min(picture.centres, max(n, 1))))
+
+    def make(self, model: ModelConfig, store: TokenStore) -> Contrastive:
+        assert isinstance(model, CLIPConfig)
+        check_pictures(store)
+        return Contrastive(store, model, self)
+
+
+def check_pictures(store: TokenStore) -> None:
+    """Raises ConfigError for a corpus without pictures."""
+    if not store.pictures:
+        raise ConfigError(
+            f"task.kind=contrastive needs a corpus with the fields picture and caption, and {store.corpus.name} has "
+            f"{', '.join(store.corpus.fields)}; give emoji, or a folder of pictures with a captions.csv"
+        )
+
+
+class CaptionedPictures:
+    """The pictures of a split, in the order of their first captions. Rows of a batch are pictures with one caption.
+
+    Raises:
+        DataError: when there are fewer than two.
+    """
+
+    def __init__(self, store: TokenStore, split: str, model: CLIPConfig, augment: AugmentConfig) -> None:
+        part = store.splits[split]
+        assert part.offsets is not None
+        assert part.pictures is not None
+        self.ids, self.offsets = part.ids.view(np.ndarray), part.offsets.view(np.ndarray)
+        of_caption = part.pictures.view(np.ndarray)
+        found, first = np.unique(of_caption, return_index=True)
+        order = np.argsort(first)
+        self.places, self.main = found[order], first[order]
+        """Of each picture its place in the store, and its main caption: (n,)."""
+        self.captions = np.argsort(np.argsort(order)[np.searchsorted(found, of_caption)], kind="stable")
+        """The captions, picture by picture."""
+        counts = np.bincount(np.searchsorted(found, of_caption), minlength=len(found))[order]
+        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        self.tokenizer, self.context_length, self.augment = store.tokenizer, model.context_length, augment
+        if len(self) < 2:
+            raise DataError(
+                f"the {split} split holds {len(self)} pictures, and one is found among others; give more pictures or "
+                "larger fractions of them"
+            )
+        self.pixels = self.vectors = None
+        if isinstance(model.picture, PictureVectorsConfig):
+            self.vectors = torch.from_numpy(picture_vectors(store, model))
+        else:
+            self.pixels = pixels(store, model.picture.size, cropped=model.picture.cropped)
+        self.of_captions = None
+        if isinstance(model.caption, CaptionVectorsConfig):
+            self.of_captions = torch.from_numpy(caption_vectors(list(store.documents(split)), model))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, indices: np.ndarray, key: int = 0) -> Batch:
+        """These pictures, changed as in the epoch of this key, each with one of its captions."""
+        places, first = self.places[indices], self.starts[indices]
+        n_captions = self.starts[indices + 1] - first
+        chosen = self.captions[first + (uniform(~key & 0xFFFFFFFF, places, 1)[:, 0] * n_captions).astype(np.int64)]
+        seen = self.seen(indices)
+        if self.vectors is None:
+            seen = augmented(seen.float() / 255, self.augment, key, places)
+        return Batch({"pictures": seen, **self.read(chosen)}, torch.arange(len(indices))[:, None])
+
+    def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
+        """One batch: the main captions, or a sample of max_tokens of them, and all pictures of the split, unchanged."""
+        chosen = sample(np.ones(len(self), np.int64), max_tokens)
+        units = torch.from_numpy(chosen)[:, None]
+        yield Batch({"pictures": self.seen(np.arange(len(self))), **self.read(self.main[chosen])}, units, units)
+
+    def seen(self, indices: np.ndarray) -> Tensor:
+        """These pictures as they are, (n, 3, S, S) uint8, or their vectors (n, V)."""
+        if self.vectors is not None:
+            return self.vectors[self.places[indices]]
+        assert self.pixels is not None
+        return torch.from_numpy(self.pixels[self.places[indices]]).permute(0, 3, 1, 2)
+
+    def read(self, captions: np.ndarray) -> dict[str, Tensor]:
+        """What a model reads of captions."""
+        if self.of_captions is not None:
+            return {"ids": self.of_captions[captions]}
+        first, last = self.offsets[captions].tolist(), self.offsets[captions + 1].tolist()
+        texts = [self.ids[a:b] for a, b in zip(first, last, strict=True)]
+        return text_rows(texts, self.tokenizer, self.context_length)
+
+    @property
+    def n_read(self) -> np.ndarray:
+        """How many tokens are read of each picture's main caption, (n,) int64."""
+        return np.minimum(np.diff(self.offsets)[self.main] + 2, self.context_length)
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """The pictures of a store and their captions. Units are pictures."""
+
+    store: TokenStore
+    model: CLIPConfig
+    config: ContrastiveConfig
+    metrics: ClassVar[tuple[Metric, ...]] = (*RECALLS, LOSS)
+
+    @property
+    def blind(self) -> float:
+        """Nats a caption of a guess that knows nothing, among all pictures of train: a batch has no more."""
+        return math.log(max(2, self.n_units("train")))
+
+    @property
+    def rows(self) -> int:
+        """How many rows an evaluation reads at once: all of them, as each is found among all others."""
+        return max(self.n_units(split) for split in self.store.splits)
+
+    @cached_property
+    def _examples(self) -> dict[str, CaptionedPictures]:
+        return {}
+
+    def examples(self, split: str) -> CaptionedPictures:
+        if split not in self._examples:
+            self._examples[split] = CaptionedPictures(self.store, split, self.model, self.config.augment)
+        return self._examples[split]
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Nats (M, 1) of each caption: the mean of finding its picture, and of finding it from its picture.
+
+        InfoNCE, both ways (Radford et al. 2021, figure 3).
+
+        Args:
+            logits: (M, 1, N), of each caption and each picture.
+            targets: (M, 1), the column of each caption's picture.
+        """
+        scores_MN, own_M1 = logits[:, 0].float(), targets.clamp(min=0)
+        to_picture = -scores_MN.log_softmax(1).gather(1, own_M1)
+        to_caption = -scores_MN.log_softmax(0).gather(1, own_M1)
+        return ((to_picture + to_caption) / 2).masked_fill(targets == IGNORED, 0)
+
+    def loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum of `losses`."""
+        return self.losses(logits, targets).sum()
+
+    def training_loss_sum(self, logits: Tensor, targets: Tensor, once: bool = False) -> Tensor:
+        """`loss_sum`."""
+        return self.loss_sum(logits, targets)
+
+    def totals(self, split: str) -> Mapping[str, float]:
+        """The pictures, and the tokens that are read of their main captions."""
+        n = self.n_units(split)
+        return {"targets": n, "ids": int(self.examples(split).n_read.sum()) if n > 1 else 0}
+
+    def n_units(self, split: str) -> int:
+        pictures = self.store.splits[split].pictures
+        return 0 if pictures is None else len(np.unique(pictures))
