@@ -20,6 +20,9 @@ from windtunnel.training.events import Evaluation, Step, read_events
 
 TRACKER = """
 import json
+from contextvars import ContextVar
+
+current = ContextVar("current", default=None)
 
 def note(*what):
     with open("told.jsonl", "a") as file:
@@ -37,8 +40,12 @@ class Run:
 
 def init(project, name=None, group=None, config=None, resume="never", **more):
     print("a tracker that talks")
+    if current.get():
+        current.get().finish()
     note("init", name, {"project": project, "group": group, "seed": config["seed"], "resume": resume, **more})
-    return Run(name)
+    run = Run(name)
+    current.set(run)
+    return run
 """
 COMMAND = ("train", "names", "--out", "out", "--json", *sets("train.steps=6", "train.eval_every=3"))
 

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from contextvars import Context
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -99,4 +100,6 @@ class _Told:
         if tracker == "wandb":  # which has one run in a process unless it is told, and goes on by id alone
             about |= {"id": identity, "reinit": "create_new"}
         module = importlib.import_module(tracker)
-        return module.init(project=PROJECT, config=run.config.model_dump(mode="json"), **about)
+        config = run.config.model_dump(mode="json")
+        # In a context of its own: where trackio finds a run in its context, it finishes that one first.
+        return Context().run(lambda: module.init(project=PROJECT, config=config, **about))
