@@ -28,6 +28,8 @@ def test_a_table_is_trained_on_judged_and_classified(windtunnel, reviews):
     assert "majority" in out
     assert "TF-IDF" in out
     assert "windtunnel classify run/seed-0" in out
+    assert "texts/s" in err
+    assert "token" not in err
     assert windtunnel("evaluate", "run", "--split", "test")[1].splitlines()[0] == first
     flattered = "the number to report is of a test split"
     shown = {split: windtunnel("evaluate", "run", "--split", split)[1] for split in ("train", "dev", "test")}

@@ -209,6 +209,7 @@ def test_a_verdict_is_on_recall_at_1_and_more_is_better(photos, tmp_path):
     assert "recall_at_1" in judgement.sentence
     assert judgement.verdict.word == "better", judgement.sentence
     assert judgement.verdict.difference.estimate > 0.2
+    assert found.title("loss") == "nats per picture"
 
 
 def parsed(text):

@@ -11,6 +11,7 @@ from windtunnel.config import override
 from windtunnel.errors import ConfigError
 from windtunnel.inspect.retrieval import ranks_of, retrieval_of, similarities
 from windtunnel.models import CLIPConfig, build
+from windtunnel.models.cost import training_flops
 from windtunnel.models.vectors import WIDTHS, CaptionVectorsConfig, Kernel, PictureVectorsConfig
 from windtunnel.tasks import ContrastiveConfig, contrastive
 from windtunnel.text.corpora import CORPORA
@@ -135,3 +136,9 @@ def test_the_parameters_of_a_kernel_are_counted():
     model = config.create()
     assert config.n_parameters() == sum(p.numel() for p in model.parameters())
     assert len(NAMES) == 96
+
+
+def test_fixed_centres_have_no_backward_pass_to_count():
+    config = config_of(100)
+    parts = config.flops_by_part(8)
+    assert training_flops(config, 8) == 3 * sum(parts.values()) - 2 * parts["picture kernel"]

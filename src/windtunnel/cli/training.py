@@ -253,7 +253,7 @@ def _say_result(folders: list[Path], endings: dict[int, Stopped], as_json: bool,
         out = console(stderr=False)
         if judged:
             say(judged)
-        noun = "text" if judged else "token"
+        noun = first.config.task.noun
         out.print(seeds_table(summary, noun))
         out.print(verdict_line(summary, noun), soft_wrap=True)
         if floor := floor_line(first):

@@ -11,7 +11,7 @@ from windtunnel.comparison.verdict import Rule, Verdict
 from windtunnel.config import plain
 from windtunnel.inspect.answers import FEWEST
 from windtunnel.stats.intervals import Estimate
-from windtunnel.tasks import ACCURACY, LOSS, METRICS
+from windtunnel.tasks import ACCURACY, LOSS, METRICS, RECALLS
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ class Comparison:
         """What heads a column of a metric: its unit where it has one; a program's metrics have but their names."""
         if self.is_of_programs:
             return metric
-        classifies = self.metric == ACCURACY.name  # so that a loss is of a whole text
-        return "nats per text" if classifies and metric == LOSS.name else METRICS[metric].title
+        noun = {ACCURACY.name: "text", RECALLS[0].name: "picture"}.get(self.metric)  # what such arms have a loss of
+        return f"nats per {noun}" if noun and metric == LOSS.name else METRICS[metric].title
 
     @property
     def complete(self) -> bool:

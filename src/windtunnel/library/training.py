@@ -185,4 +185,5 @@ class Seeds:
         return (load(folder) for folder in self.folders)
 
     def __repr__(self) -> str:
-        return f"Seeds({self.folder}: {verdict_line(self.summary)})"
+        noun = open_run(self.folders[0]).config.task.noun
+        return f"Seeds({self.folder}: {verdict_line(self.summary, noun)})"

@@ -158,6 +158,11 @@ class CLIPConfig(ModelConfig):
             names |= {f"{side}_{name}": n for name, n in own.items()} | {f"{side}_width": tower.width}
         return names
 
+    @property
+    def untrained_parts(self) -> frozenset[str]:
+        """The kernel of fixed centres."""
+        return frozenset({"picture kernel"})
+
     def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
         """Of one picture, a caption of `length` tokens, and their cosine."""
         parts = {f"picture {part}": n for part, n in self.picture.flops_by_part().items()}

@@ -160,6 +160,11 @@ class ModelConfig(Tagged, ABC):
     def formula_names(self) -> dict[str, int]:
         """The values of the names in the formulas, with what the config leaves open filled in."""
 
+    @property
+    def untrained_parts(self) -> frozenset[str]:
+        """Of `flops_by_part` those that have no backward pass, because nothing in them or before them is trained."""
+        return frozenset()
+
     @abstractmethod
     def flops_by_part(self, length: int, source: int | None = None) -> dict[str, int]:
         """Matrix-multiply FLOPs of predicting `length` tokens in a row, a multiply and an add counted as two.

@@ -207,6 +207,7 @@ def curves_figure(
     vocab_size: int | None = None,
     floor: float | None = None,
     smooth: int = 25,
+    noun: str = "token",
 ) -> Figure:
     """Train and dev loss over the steps: each seed's train loss thin, means thick, a 95 % t band on the dev loss.
 
@@ -215,6 +216,7 @@ def curves_figure(
         vocab_size: draws the loss of a blind guess, ln(vocab_size) nats per token.
         floor: draws the lowest loss that any model can reach, in nats per token, where it is known.
         smooth: half-life of the exponential smoothing of the train loss, in steps.
+        noun: what has a loss.
     """
     with drawing(10.0, 4.2) as figure:
         axes, close = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -229,7 +231,7 @@ def curves_figure(
         axes.set_ylim(top=highest * 1.05 if highest > 0 else None)
         axes.set_xlim(left=0)
         axes.set_xlabel("step")
-        axes.set_ylabel("loss, nats per token")
+        axes.set_ylabel(f"loss, nats per {noun}")
         axes.set_title(title, loc="left").set_parse_math(False)
         _draw_close(close, runs, smooth, floor)
         if axes.get_legend_handles_labels()[0]:

@@ -158,7 +158,8 @@ class _Line:
                 return ""
             case Evaluation():
                 self.dev = event.loss
-                self.sample = "" if event.whole else f" (on a sample of {event.n_tokens:,} tokens)"
+                noun = self.started.noun if self.started else "token"
+                self.sample = "" if event.whole else f" (on a sample of {event.n_tokens:,} {noun}s)"
                 steps = self.started.steps if self.started else "?"
                 return f"{self.label}: step {event.step}/{steps}  {self.figures()}{self.sample}"
             case Sample():
@@ -184,7 +185,9 @@ class _Line:
             parts.append(f"dev {number(self.dev, 3)}")
         if self.rate is not None and self.started is not None:
             share = self.rate * self.started.flops_per_token / self.started.peak_flops
-            parts.append(f"{_thousands(self.rate)} tokens/s" + (f"  {share:.0%} of peak" if share else ""))
+            parts.append(
+                f"{_thousands(self.rate)} {self.started.noun}s/s" + (f"  {share:.0%} of peak" if share else "")
+            )
         return "  ".join(parts)
 
 

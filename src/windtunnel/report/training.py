@@ -83,8 +83,9 @@ def floor_line(run: Run) -> str:
 def save_curves(runs: Sequence[Run], path: Path) -> Path:
     """Draw the train and dev losses of these runs, with the band over them, into a PNG."""
     config = runs[0].config
+    blind = config.model.vocab_size if config.task.of_tokens else None
     figure = curves_figure(
-        [run.events() for run in runs], path.parent.name, config.model.vocab_size, floor=_floor(runs[0])
+        [run.events() for run in runs], path.parent.name, blind, floor=_floor(runs[0]), noun=config.task.noun
     )
     save_figure(figure, path)
     return path
@@ -101,7 +102,7 @@ def both_curves_figure(a: Run, b: Run) -> Figure:
                 axes.plot(list(train), smoothed(list(train.values()), 25), color=color, linewidth=0.7, alpha=0.6)
             axes.plot(list(dev), list(dev.values()), "o-", markersize=3, color=color, label=str(run.folder))
         axes.set_xlabel("step")
-        axes.set_ylabel("loss, nats per token")
+        axes.set_ylabel(f"loss, nats per {a.config.task.noun}")
         axes.set_title("dev loss (thin: train, smoothed)", loc="left")
         axes.legend()
     return figure

@@ -37,7 +37,7 @@ class ClassificationConfig(TaskConfig):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """In training this share of each target is spread evenly over all labels (Szegedy et al. 2016)."""
     ragged: ClassVar[bool] = True
-    of_tokens: ClassVar[bool] = False
+    noun: ClassVar[str] = "text"
 
     def model(self, model: ModelConfig) -> ModelConfig:
         if model.reads != "text":

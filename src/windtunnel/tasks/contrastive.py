@@ -33,7 +33,7 @@ class ContrastiveConfig(TaskConfig):
     """How pictures are changed in training."""
     coupled: ClassVar[bool] = True
     ragged: ClassVar[bool] = True
-    of_tokens: ClassVar[bool] = False
+    noun: ClassVar[str] = "picture"
 
     def model(self, model: ModelConfig) -> ModelConfig:
         if model.reads != "captioned":

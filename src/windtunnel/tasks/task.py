@@ -35,8 +35,13 @@ class TaskConfig(Tagged, ABC):
     """Whether a batch's inputs have widths of their own, for which a compiled step was found no faster
     (benchmarks/joeynmt.py): `train.compile=auto` then leaves it."""
 
-    of_tokens: ClassVar[bool] = True
-    """Whether targets are tokens: two tokenizers then give other targets, whose scores cannot be compared."""
+    noun: ClassVar[str] = "token"
+    """What a target is; losses are in nats per this."""
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether targets are tokens: two tokenizers then give other targets, whose scores cannot be compared."""
+        return self.noun == "token"
 
     def model(self, model: ModelConfig) -> ModelConfig:
         """The settings of a model with what they leave open decided for this task.

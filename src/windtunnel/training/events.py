@@ -27,6 +27,8 @@ class Started:
     peak_flops: float
     """Measured matrix-multiply rate of this machine, in FLOP/s, in the run's precision on its threads."""
     note: str = ""
+    noun: str = "token"
+    """What is predicted."""
 
 
 @dataclass(frozen=True)

@@ -302,6 +302,7 @@ def _started(run: Run, state: State, flops_per_token: float, ranks: Ranks, note:
         flops_per_token=flops_per_token,
         peak_flops=machine.peak_flops(train.precision, torch.get_num_threads()) * ranks.size,
         note="; ".join(said for said in (note, ranks.description) if said),
+        noun=run.config.task.noun,
     )
 
 
