@@ -151,6 +151,7 @@ def test_runs_are_sorted_filtered_and_read_by_keyboard(tab, site):
     page.click("#filter")
     page.type("THREE")
     assert page.run(names) == ["three"]
+    assert page.run("document.querySelector('.runs tbody button').innerText") == "▸ 3 seeds"
     page.run("document.querySelector('.runs tbody button').focus()")
     page.press("Enter")
     page.wait(f"{names}.length === 4")

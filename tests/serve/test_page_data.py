@@ -246,7 +246,7 @@ def test_a_translator_shows_its_target_and_where_it_looked(page, root):
         ("/page/attention", {"run": "RUN", "text": "a" * 99}, "context"),
         ("/page/attention", {"run": "MLP", "text": "a"}, "attention needs a transformer"),
         ("/page/lens", {"run": "MLP", "text": "a"}, "the lens needs a transformer"),
-        ("/page/lens", {"run": "RUN", "text": "a" * 99}, "24 tokens"),
+        ("/page/lens", {"run": "RUN", "text": "a" * 99}, "up to 24 (the model's context)"),
         ("/page/experiments/start", {"name": "no-such"}, "there is no experiment"),
         ("/page/curves?runs=", None, "no run"),
         ("/page/curves?runs=RUN&axis=evil", None, "axis"),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from patience import PATIENCE
+from patience import PATIENCE, wait_for
 from windtunnel import cli
 from windtunnel.errors import ConfigError
 from windtunnel.serve.serving import listening, serve
@@ -47,6 +47,21 @@ def test_when_asked_to_stop_it_finishes_its_streams_and_exits_with_zero(root, as
         assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
         out, err = made.communicate(timeout=PATIENCE)
         assert (made.returncode, out, err) == (0, "", "")
+
+
+def test_clients_that_break_off_are_not_news(root):
+    body = json.dumps({"model": "prose", "prompt": "a", "max_tokens": 4096, "stream": True, "n": 4})
+    with process(root) as (made, said):
+        port = int(said["API"].split(":")[2].removesuffix("/v1"))
+        for k in range(60):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                about = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+                client.sendall(f"POST /v1/completions HTTP/1.1\r\n{about}\r\n\r\n{body}".encode())
+                if k % 2:
+                    client.recv(100)
+        wait_for(lambda: get(said["page"] + "health").json()["taken"] == 0)
+        made.send_signal(signal.SIGTERM)
+        assert (made.wait(timeout=PATIENCE), made.stderr.read()) == (0, "")
 
 
 def test_another_host_wants_the_token_of_every_request(root):

@@ -218,6 +218,16 @@ def test_a_model_that_was_trained_further_is_loaded_again(tmp_path):
     assert shelf.get("a") is not before
 
 
+def test_a_run_that_was_made_anew_is_loaded_again_and_one_that_was_deleted_is_unknown(tmp_path):
+    shelf = Shelf(Names(tmp_path), 10**9)
+    for seed in (1, 2):  # both stand at step 0
+        run = make_run(tmp_path / "a", bytes_tokenizer(end=False), unit="text", sizes=SIZES, seed=seed)
+        assert shelf.get("a").run.config.seed == seed
+        shutil.rmtree(run.folder)
+        with pytest.raises(UnknownModel):
+            shelf.get("a")
+
+
 def test_a_new_run_can_be_named_once_the_listing_is_old(tmp_path):
     names = Names(tmp_path)
     with pytest.raises(UnknownModel):

@@ -44,6 +44,16 @@ Set = Annotated[
 RecipeName = Annotated[
     str, typer.Option("--recipe", help=f"{RECIPES}; by default one that fits.", autocompletion=completing.recipes)
 ]
+Parallel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ddp|fsdp", help="Share the run among torchrun's processes: ddp copies the model, fsdp shards it."
+    ),
+]
+TrackerName = Annotated[
+    str | None,
+    typer.Option("--log", metavar="trackio|wandb", help="Also give the numbers to this tracker, as they come."),
+]
 FigurePath = Annotated[Path | None, typer.Option("--figure", metavar="PATH", help="Write a .png, .svg or .pdf.")]
 SeedNumber = Annotated[int | None, typer.Option("--seed", min=0, help="The first seed; short for --set seed=N.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; short for --set optimizer.lr=X.")]

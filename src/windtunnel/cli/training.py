@@ -19,12 +19,14 @@ from windtunnel.cli.terminal import (
     Columns,
     FigurePath,
     Json,
+    Parallel,
     Rate,
     RecipeName,
     RunName,
     SeedNumber,
     Set,
     TaskName,
+    TrackerName,
     asked_to_stop,
     console,
     print_json,
@@ -44,12 +46,6 @@ if TYPE_CHECKING:
     from windtunnel.training.run_config import RunConfig
 
 NO_RUNS = "no runs below ./runs yet; train one: windtunnel train names"
-Parallel = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ddp|fsdp", help="Share the run among torchrun's processes: ddp copies the model, fsdp shards it."
-    ),
-]
 
 
 def train(
@@ -90,6 +86,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; by default one below ./runs.")] = None,
     parallel: Parallel = None,
+    log: TrackerName = None,
     change: ChangeOption = None,
     file: Annotated[
         Path | None,
@@ -128,7 +125,7 @@ def train(
     if parallel:
         from windtunnel.runs.distributed import create_distributed
 
-        _refuse_change(change)
+        _refuse_alone(change, log)
         if seeds > 1:
             raise ConfigError(f"--parallel trains one seed, given --seeds {seeds}; begin torchrun once for each seed")
         _train_distributed(parallel, lambda ranks: create_distributed(config, out, ranks), as_json)
@@ -136,7 +133,7 @@ def train(
     with console().status("reading the corpus"):
         first = config()
         folders = create_seeds(first, range(first.seed, first.seed + seeds), out, change)
-    _train(folders, change, as_json)
+    _train(folders, change, as_json, log)
 
 
 def _show(config: RunConfig, seeds: int, change: str | None, as_json: bool) -> None:
@@ -158,6 +155,7 @@ def resume(
         int | None, typer.Option(min=1, help="Extend finished runs to this many steps, in a new folder.")
     ] = None,
     parallel: Parallel = None,
+    log: TrackerName = None,
     change: ChangeOption = None,
     as_json: Json = False,
 ) -> None:
@@ -173,7 +171,7 @@ def resume(
     if parallel:
         from windtunnel.runs.distributed import find_distributed
 
-        _refuse_change(change)
+        _refuse_alone(change, log)
         if steps:
             raise ConfigError(f"--steps {steps} extends runs in one process; leave --parallel out, then resume with it")
         _train_distributed(parallel, lambda ranks: find_distributed(run, ranks), as_json)
@@ -183,7 +181,7 @@ def resume(
         extended = extend_seeds(folders, steps)
         console().print(extended[0].said, soft_wrap=True)
         folders = [one.folder for one in extended]
-    _train(folders, change, as_json)
+    _train(folders, change, as_json, log)
 
 
 def _train_distributed(parallel: str, folder_of: Callable[[Ranks], Path], as_json: bool) -> NoReturn:
@@ -207,22 +205,27 @@ def _train_distributed(parallel: str, folder_of: Callable[[Ranks], Path], as_jso
     _exit({ended.reason}, asked, folder)
 
 
-def _refuse_change(change: str | None) -> None:
+def _refuse_alone(change: str | None, log: str | None) -> None:
+    if log:
+        raise ConfigError(f"--log {log}: a run of several processes is not told to a tracker; leave --parallel out")
     if change:
         raise ConfigError(f"--change {change}: a changed run trains in one process; leave --parallel out")
 
 
-def _train(folders: list[Path], change: str | None, as_json: bool) -> None:
+def _train(folders: list[Path], change: str | None, as_json: bool, log: str | None) -> None:
     from windtunnel.library.training import train_seeds
+    from windtunnel.report.forwarding import Forwarding
     from windtunnel.report.progress import TrainingProgress
     from windtunnel.runs.seeds import unfinished
     from windtunnel.training.events import Stopped
 
     err, endings, missing = console(), {}, unfinished(folders)
+    tracker = Forwarding(log, [folders[i] for i, _ in missing], lambda said: err.print(said, soft_wrap=True))
     err.print(f"{len(missing)} of {len(folders)} runs to train in {folders[0].parent}")
-    with asked_to_stop(err) as asked, TrainingProgress(err) as progress:
+    with asked_to_stop(err) as asked, tracker, TrainingProgress(err) as progress:
         for index, event in train_seeds(missing, change, lambda: bool(asked)):
             progress.show(folders[index].name, event)
+            tracker.look(folders[index])
             if isinstance(event, Stopped):
                 endings[index] = event
     summary = _say_result(folders, endings, as_json, change)

@@ -12,6 +12,7 @@ from windtunnel.files import write_file, write_text
 from windtunnel.programs.tfevents import scalars_file
 from windtunnel.runs.history import Log, as_csv
 from windtunnel.training.disk import saving
+from windtunnel.training.events import Evaluation, Event, Step
 from windtunnel.training.run import METRICS, Run
 
 FORMATS = ("tensorboard", "csv", "json")
@@ -33,7 +34,7 @@ def export_history(runs: Sequence[Run], format: str, out: Path | None) -> str | 
         raise ConfigError(f"--export {format}: expected one of {', '.join(FORMATS)}")
     if format == "tensorboard":
         return [_write_tensorboard(run, (out or FOLDER) / run.name) for run in runs]
-    text = "".join(as_csv([(run.name, _log(run)) for run in runs])) if format == "csv" else _as_json(runs)
+    text = "".join(as_csv([(run.name, log_of(run)) for run in runs])) if format == "csv" else _as_json(runs)
     if out is None:
         return text
     with saving(out):
@@ -41,7 +42,8 @@ def export_history(runs: Sequence[Run], format: str, out: Path | None) -> str | 
     return [out]
 
 
-def _log(run: Run) -> Log:
+def log_of(run: Run) -> Log:
+    """All numbers of a run."""
     log = Log()
     log.update(run)
     return log
@@ -70,12 +72,22 @@ def _write_tensorboard(run: Run, folder: Path) -> Path:
 
 def _rows(run: Run) -> Iterator[tuple[float, int, dict[str, float]]]:
     """The numbers of each step; a log has no times of day, so its last step is when it was last written."""
-    log = _log(run)
+    log = log_of(run)
     path = run.folder / METRICS
     end = path.stat().st_mtime if path.exists() else 0.0
     begin = end - sum(step.seconds for step in log.steps.values())
     for number in sorted({*log.steps, *log.dev}):
         step, dev = log.steps.get(number), log.dev.get(number)
         begin += step.seconds if step else 0.0
-        own = {"train/loss": step.loss, "train/lr": step.lr, "train/grad_norm": step.grad_norm} if step else {}
-        yield begin, number, {**own, **({f"dev/{name}": value for name, value in dev.scores.items()} if dev else {})}
+        yield begin, number, {**numbers_of(step), **numbers_of(dev)}
+
+
+def numbers_of(event: Event | None) -> dict[str, float]:
+    """What trackers draw of an event, by name; nothing of one that is neither a step nor an evaluation."""
+    match event:
+        case Step():
+            return {"train/loss": event.loss, "train/lr": event.lr, "train/grad_norm": event.grad_norm}
+        case Evaluation():
+            return {f"{event.split}/{name}": value for name, value in event.scores.items()}
+        case _:
+            return {}

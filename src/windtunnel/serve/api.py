@@ -153,6 +153,7 @@ async def _events(parts: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
     try:
         async for part in parts:
             yield f"data: {json.dumps(part, allow_nan=False)}\n\n"
+            await asyncio.sleep(0)  # many may be there at once: whether the client has gone away is seen in between
         yield "data: [DONE]\n\n"
     except WindtunnelError as problem:
         yield f"data: {bytes(error(400, str(problem)).body).decode()}\n\n"

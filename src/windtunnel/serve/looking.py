@@ -134,9 +134,10 @@ def guessed(trained: TrainedModel, asked: Look) -> dict[str, Any]:
     """
     config, ids = as_transformer(trained.model, "the lens").config, asked.opening(trained).ids
     n = (config.n_layers + 1) * len(ids) * config.vocab_size
-    if n > MOST_LOGITS or len(ids) > config.context_length:
-        raise DataError(f"the lens shows up to {config.context_length} tokens and {MOST_LOGITS:,} logits; "
-                        f"{len(ids)} tokens have {n:,}; give a shorter text")  # fmt: skip
+    if len(ids) > (most := config.context_length):
+        raise DataError(f"the text has {len(ids)} tokens, the lens shows up to {most} (the model's context); cut it")
+    if n > MOST_LOGITS:
+        raise DataError(f"{len(ids)} tokens have {n:,} logits, the lens shows up to {MOST_LOGITS:,}; cut the text")
     p_LTV = lens(trained.model, ids).float().softmax(-1)
     best = p_LTV.topk(min(3, p_LTV.shape[-1]), dim=-1)
     next_T = torch.tensor([*ids[1:], 0], device=p_LTV.device)

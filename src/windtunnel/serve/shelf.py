@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from windtunnel.training import machine
 from windtunnel.training.checkpoint import checkpoints
 from windtunnel.training.run import TrainedModel, is_run, load, open_run
 
+Stamp = tuple[int, int, int] | None
 LAST = "last"
 FRESH = 2.0
 """Seconds for which a listing of the folder is believed."""
@@ -53,9 +55,9 @@ class Names:
         """
         if time.monotonic() - self._listed >= FRESH:
             self._known, self._listed = self._names(), time.monotonic()
-        if name not in self._known:
+        folder = self._known.get(name)
+        if folder is None or not folder.is_dir():
             raise UnknownModel(f"there is no model {name[:200]!r}; GET /v1/models lists those there are")
-        folder = self._known[name]
         return folder if is_run(folder) else find_run(str(folder))
 
     def _names(self) -> dict[str, Path]:
@@ -76,10 +78,10 @@ class Shelf:
     def __init__(self, names: Names, limit: int) -> None:
         self.names, self.limit = names, limit
         self.loaded: OrderedDict[Path, TrainedModel] = OrderedDict()
-        self._steps: dict[Path, int] = {}
+        self._stamps: dict[Path, Stamp] = {}
 
     def get(self, name: str) -> TrainedModel:
-        """The newest model of a run; one that has been trained further since it was loaded is loaded again.
+        """The newest model of a run; one that has been trained further or anew since it was loaded is loaded again.
 
         Raises:
             UnknownModel: for a name that the folder has not.
@@ -87,13 +89,13 @@ class Shelf:
             ArtifactError: as `windtunnel.training.run.load` does.
         """
         folder = self.names.find(name)
-        newest = next((step for step, _ in checkpoints(folder)), -1)
-        if folder in self.loaded and self._steps[folder] == newest:
+        stamp = _stamp(folder)
+        if folder in self.loaded and self._stamps[folder] == stamp:
             self.loaded.move_to_end(folder)
         else:
             self.loaded.pop(folder, None)
             self._make_room(open_run(folder).config.model.n_parameters() * 4, name)
-            self.loaded[folder], self._steps[folder] = load(folder), newest
+            self.loaded[folder], self._stamps[folder] = load(folder), stamp
         trained = self.loaded[folder]
         torch.set_num_threads(1 if trained.run.config.model.n_parameters() < ONE_THREAD else machine.cores())
         return trained
@@ -108,6 +110,15 @@ class Shelf:
             raise ConfigError(f"{given}; start windtunnel serve with a larger --memory")
         while self.loaded and self.n_bytes() + size > self.limit:
             self.loaded.popitem(last=False)
+
+
+def _stamp(folder: Path) -> Stamp:
+    """What tells the newest checkpoint from any other, also from one of the same step in a run that was made anew."""
+    for step, path in checkpoints(folder):
+        with suppress(OSError):  # it was removed meanwhile
+            found = path.stat()
+            return step, found.st_ino, found.st_mtime_ns
+    return None
 
 
 def size_of(model: Model) -> int:

@@ -200,7 +200,7 @@ function attention(data) {
   const tokens = data.labels.flatMap((label) => [h("span", { class: "token", role: "option", tabindex: "-1", "aria-selected": "false" },
     own(label)), h("wbr")]);
   const element = h("div", { class: "heat" },
-    h("p", { class: "quiet" }, `Its logits in this pass differ from those of the fast path by at most ${data.max_difference.toExponential(1)}. Each row sums to 1.`),
+    h("p", { class: "quiet" }, `Where each token looks; each row sums to 1. The logits of this pass differ from the usual ones by at most ${data.max_difference.toExponential(1)}.`),
     h("div", { class: "controls" }, h("label", { for: "layer" }, "layer ", h("select", { id: "layer" }, numbers(data.n_layers))),
       h("label", { for: "head" }, "head ", h("select", { id: "head" }, numbers(data.n_heads))),
       h("span", { class: "legend quiet" }, h("span", {}, "weight: 0"), h("span", { class: "scale" }), h("span", {}, "1"))),
@@ -220,14 +220,14 @@ function lens(data) {
     const [text, p] = cell.best[0];
     const isRight = text === data.labels[i + 1];
     const box = h("td", { class: `guess${isRight ? " right" : ""}`, title: [...cell.best.map(([word, share]) => `${word} ${number(share)}`),
-      ...(cell.own === null ? [] : [`the token that stands there ${number(cell.own)}`])].join("\n") },
+      ...(cell.own === null ? [] : [`the token that comes next ${number(cell.own)}`])].join("\n") },
     own(text), h("small", {}, p.toFixed(2)));
     box.style.setProperty("--s", p);
     return box;
   })));
   const heads = data.labels.map((text) => h("th", { scope: "col" }, own(text)));
   return { element: h("div", { class: "heat" },
-    h("p", { class: "quiet" }, "The next token after each, and its probability, if the model ended there; framed where it is the token that stands there."),
+    h("p", { class: "quiet" }, "Below each token: what the model would say next if it ended at that layer, and its probability. A frame: this is the token that comes next."),
     h("div", { class: "scroll lens", tabindex: "0", role: "region", "aria-label": "guesses of each layer" },
       h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "token"), heads)), h("tbody", {}, rows)))) };
 }

@@ -126,7 +126,7 @@ class Runs {
     if (row.opener) {
       row.opener.setAttribute("aria-expanded", String(this.opened.has(group)));
       row.opener.setAttribute("aria-label", `${runs.length} seeds of ${name}`);
-      row.opener.textContent = `${this.opened.has(group) ? "▾" : "▸"} ${runs.length} `;
+      row.opener.textContent = `${this.opened.has(group) ? "▾" : "▸"} ${runs.length} seeds`;
     }
     const chosen = runs.filter((run) => this.chosen.has(run.id)).length;
     row.box.checked = chosen === runs.length;
