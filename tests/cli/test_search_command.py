@@ -43,7 +43,7 @@ def test_a_run_on_a_folder_finds_its_pictures(windtunnel, photos):
         "explain", "augmentation", "run", "--html", "aug.html", "--figure", "aug.png", "--draws", "2"
     )
     assert code == 0, err
-    assert "task.augment.rotate  10.0" in out
+    assert "task.augment.rotate  11.5" in out
     with Image.open("aug.png") as figure:
         assert figure.size[0] > 100
     assert Path("aug.html").read_text().count("data:image/png;base64,") == 6 * 3

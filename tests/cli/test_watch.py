@@ -55,7 +55,7 @@ def test_the_list_follows_the_runs_on_a_terminal_and_ctrl_c_leaves_it(tmp_path):
             pass
         wait_for(lambda: says("2/2"))
         os.write(ours, b"\x03")
-        wait_for(lambda: watching.poll() is not None)
+        wait_for(lambda: says("\0") or watching.poll() is not None)  # read on: it cannot end before it has drawn
     finally:
         watching.kill()
     assert watching.returncode == 0

@@ -63,7 +63,7 @@ def test_the_page_and_the_figure_show_every_picture(photos):
     assert page.count('src="data:image/png;base64,') == 2 * (1 + 3)
     assert "img-src data:" in page
     assert len(augmentation_figure(found).axes) == 2 * (1 + 3)
-    assert augmentation_dict(found)["settings"]["rotate"] == 10.0
+    assert augmentation_dict(found)["settings"]["rotate"] == 11.5  # the recipe's
 
 
 def test_what_changes_no_picture_is_refused_with_its_cure(photos):

@@ -62,7 +62,7 @@ def test_fetch(archive, tmp_path):
     answers = right_answers(corpus)
     assert answers["read"] == ("R EH1 D", "R IY1 D")
     assert list(answers) == ["'bout", "aalen", "read", "a.m."]
-    with pytest.raises(DataError, match=r"pronunciations is pairs.*unit=text"):
+    with pytest.raises(DataError, match=r"pronunciations is source and target.*unit=text"):
         open_corpus("pronunciations", "text")
 
 
