@@ -256,8 +256,12 @@ def test_an_experiment_is_started_and_stopped(tab, tmp_path):
         page.wait("document.querySelectorAll('#name option').length > 10")
         page.run("document.querySelector('#name').value = 'coin-estimators'; document.querySelector('#quick').click()")
         page.click("form button")
-        page.wait("document.querySelector('[role=status]').innerText.includes('is running')")
         page.wait("document.querySelector('.lines .verdict')")
+        page.wait("document.querySelector('p[role=status]').innerText.endsWith('has finished')")
+        # One that takes minutes: it does not end by itself before it is stopped.
+        page.run("document.querySelector('#name').value = 'gpt2-report'; document.querySelector('#quick').click()")
+        page.click("form button")
+        page.wait("document.querySelector('[role=status]').innerText.includes('gpt2-report is running')")
         page.click("section.panel button")
         page.wait("document.querySelector('p[role=status]').innerText.endsWith('was stopped')")
 
