@@ -10,7 +10,8 @@ from windtunnel.experiments import EXPERIMENTS
 from windtunnel.experiments.caption_hunt import hunt, margins
 from windtunnel.experiments.clip_tour import class_words, labelled, right_among
 from windtunnel.experiments.frame import Row, Setting, collect
-from windtunnel.experiments.picture_search import more, places_of, shares
+from windtunnel.experiments.picture_search import more, shares
+from windtunnel.inspect.closed_form import places_of
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,9 @@ from windtunnel.experiments.picture_search import (
     held_out,
     more,
     pictures_of,
-    places_of,
     vectors_of,
 )
-from windtunnel.inspect.closed_form import RIDGE, Seen, frozen_vectors, read
+from windtunnel.inspect.closed_form import RIDGE, Seen, frozen_vectors, places_of, read
 from windtunnel.inspect.retrieval import words
 from windtunnel.report.charts import dots
 from windtunnel.stats.bootstrap import bca_interval

@@ -12,6 +12,7 @@ import numpy as np
 
 from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw, table
 from windtunnel.experiments.picture_search import MORE, Held, evidence, held_out, model_of, pictures_of, vectors_of
+from windtunnel.inspect.closed_form import places_of
 from windtunnel.inspect.retrieval import words
 from windtunnel.report.charts import PALETTE, Panel, heat
 from windtunnel.stats.bootstrap import bca_interval
@@ -47,7 +48,7 @@ def clip_tour(at: Setting) -> Findings:
 def right_among(scores: Floats, side: int) -> Floats:
     """For each caption of (n, n) how often its picture is nearest when side - 1 others are drawn, all draws counted."""
     n = len(scores)
-    nearer = (scores >= np.diag(scores)[:, None]).sum(axis=1) - 1
+    nearer = places_of(scores) - 1
     steps = np.arange(side - 1)
     return np.clip((n - 1 - nearer[:, None] - steps) / (n - 1 - steps), 0, 1).prod(axis=1)
 

@@ -13,7 +13,16 @@ import torch
 from windtunnel.config import override
 from windtunnel.experiments.frame import Claim, Findings, Given, Row, Setting, Steps, draw, table
 from windtunnel.experiments.training import train
-from windtunnel.inspect.closed_form import KERNEL, RIDGE, RIDGE_STAGES, Solved, frozen_vectors, read, solved_forms
+from windtunnel.inspect.closed_form import (
+    KERNEL,
+    RIDGE,
+    RIDGE_STAGES,
+    Solved,
+    frozen_vectors,
+    places_of,
+    read,
+    solved_forms,
+)
 from windtunnel.inspect.retrieval import AT, retrieval_of, similarities, words
 from windtunnel.models.clip import CLIP
 from windtunnel.models.pretrained.catalogue import LITE0, MINILM
@@ -160,14 +169,9 @@ def aliases_of(corpus: str, task: Contrastive) -> dict[str, str]:
     return {name: own[1] for name, own in captions.items() if len(own) >= least}
 
 
-def places_of(scores: Floats, targets: Ints) -> Ints:
-    """At which place each query (row) of (m, n) finds its target, 1 is the first; one as near counts as nearer."""
-    return (scores >= scores[np.arange(len(scores)), targets][:, None]).sum(axis=1)
-
-
 def shares(scores: Sequence[Floats], k: int) -> Floats:
     """The share of seeds that find the diagonal of each row among the first k, (n,)."""
-    return np.mean([ranks <= k for ranks in _ranked(scores)], axis=0)
+    return np.mean([places_of(one) <= k for one in scores], axis=0)
 
 
 def vectors_of(trained: TrainedModel, texts: Sequence[str]) -> Floats:
@@ -193,18 +197,18 @@ def evidence(row: Row, held: Held, by_picture: Held | None) -> Findings:
     found = {MODEL: held.cosines, **{name: [scores] for name, scores in held.baselines.items()}}
     rows, shown = list[tuple[object, ...]](), dict[str, dict[str, Estimate]]()
     for name, scores in found.items():
-        _add(rows, shown, name, _ranked(scores))
+        _add(rows, shown, name, [places_of(one) for one in scores])
     for name, asked, targets in text_only(held):
         _add(rows, shown, name, [places_of(asked, targets)])
     kinds = {"every word was in training": held.known, "a word was not in training": ~held.known}
     for name, which in kinds.items():
         if which.any():
-            _add(rows, shown, f"{MODEL}: {name}", [ranks[which] for ranks in _ranked(held.cosines)])
+            _add(rows, shown, f"{MODEL}: {name}", [places_of(one)[which] for one in held.cosines])
     if by_picture:
         for name, scores in {MODEL: by_picture.cosines, RIDGE: [by_picture.baselines[RIDGE]]
                              if by_picture.solved else []}.items():  # fmt: skip
             if scores:
-                _add(rows, shown, f"{name}: split by picture", _ranked(scores))
+                _add(rows, shown, f"{name}: split by picture", [places_of(one) for one in scores])
     heads = ("", "captions", *(f"recall@{k}" for k in AT), "median rank")
     yield table(f"Captions that find their picture among {len(held.names):,} that training did not have", heads, rows)
     for what, missing in ((RIDGE, held.missing), (TEXT_ONLY, "" if held.aliases else "no picture has two captions")):
@@ -215,10 +219,6 @@ def evidence(row: Row, held: Held, by_picture: Held | None) -> Findings:
     yield draw("recall", dots(series, list(shown["at 1"]), xlabel="recall, 95 % intervals over pictures"),
                size=(9.0, 0.6 + 0.5 * len(rows)))  # fmt: skip
     yield from _claims(row, held, by_picture)
-
-
-def _ranked(scores: Sequence[Floats]) -> list[Ints]:
-    return [places_of(one, np.arange(len(one))) for one in scores]
 
 
 def _add(rows: list[tuple[object, ...]], shown: dict[str, dict[str, Estimate]], name: str, ranks: list[Ints]) -> None:

@@ -15,7 +15,7 @@ from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.vectors import WIDTHS, CaptionVectorsConfig, PictureVectorsConfig
 from windtunnel.tasks import Contrastive
 from windtunnel.tasks.vectors import caption_vectors, picture_vectors
-from windtunnel.text.features import Floats
+from windtunnel.text.features import Floats, Ints
 
 RIDGE, RIDGE_STAGES, KERNEL = "ridge, frozen nets", "ridge, with three stages", "kernel ridge, with three stages"
 FORMS = {RIDGE: (WIDTHS["efficientnet-lite0"], False), RIDGE_STAGES: (0, False), KERNEL: (0, True)}
@@ -108,4 +108,14 @@ def gaussian(x_NV: Floats, c_MV: Floats) -> Floats:
 
 def reciprocal_rank(scores: Floats) -> float:
     """The mean of 1 / rank of the diagonal in each row of (n, n)."""
-    return float((1 / (scores >= np.diag(scores)[:, None]).sum(axis=1)).mean())
+    return float((1 / places_of(scores)).mean())
+
+
+def places_of(scores: Floats, targets: Ints | None = None) -> Ints:
+    """At which place each query (row) of (m, n) finds its target, 1 is the first; one that is as near counts as nearer.
+
+    targets: (m,) columns; None is the diagonal. A target whose score is not finite comes last.
+    """
+    rows = np.arange(len(scores))
+    own = scores[rows, rows if targets is None else targets]
+    return np.where(np.isfinite(own), (scores >= own[:, None]).sum(axis=1), scores.shape[1])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.inspect.closed_form import RIDGE, frozen_vectors, solved_forms
+from windtunnel.inspect.closed_form import RIDGE, frozen_vectors, places_of, solved_forms
 from windtunnel.nn.mode import evaluating
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.intervals import Estimate, mean_interval
@@ -103,8 +103,8 @@ def judge_retrieval(
     assert isinstance(task, Contrastive)
     check_split(folders[0], task.store, split)
     scores = similarities(trained, task, split)
-    found, seeds = ranks_of(scores), [scores]
-    seeds += [similarities(load(folder, change), task, split) for folder in folders[1:]]
+    found = ranks_of(scores)
+    others = [places_of(similarities(load(folder, change), task, split)) for folder in folders[1:]]
     return JudgedRetrieval(
         run=str(trained.run.folder),
         step=trained.step,
@@ -115,7 +115,7 @@ def judge_retrieval(
         by_picture=ranks_of(scores.T),
         against=tuple(against(found, *one) for one in baselines(own, task, split)),
         kinds=_kinds(own, task, split, found.ranks),
-        seeds=tuple(float((ranks_of(one).ranks <= TESTED).mean()) for one in seeds),
+        seeds=tuple(float((ranks <= TESTED).mean()) for ranks in (found.ranks, *others)),
     )
 
 
@@ -141,8 +141,7 @@ def similarities(trained: TrainedModel, task: Contrastive, split: str) -> Floats
 
 def ranks_of(scores: Floats) -> Ranks:
     """The rank of the diagonal in each row of (n, n)."""
-    ranks = (scores >= np.diag(scores)[:, None]).sum(axis=1)
-    return summarised(np.where(np.isfinite(np.diag(scores)), ranks, len(scores)))
+    return summarised(places_of(scores))
 
 
 def summarised(ranks: Ints) -> Ranks:
