@@ -13,11 +13,11 @@ import numpy as np
 from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw, table
 from windtunnel.experiments.picture_search import MORE, Held, evidence, held_out, model_of, pictures_of, vectors_of
 from windtunnel.inspect.closed_form import places_of
-from windtunnel.inspect.retrieval import words
+from windtunnel.inspect.retrieval import by_letters, main_captions, words
 from windtunnel.report.charts import PALETTE, Panel, heat
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.proportions import wilson
-from windtunnel.text.features import Floats, Ints, weigh, weigher
+from windtunnel.text.features import Floats, Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,8 +132,7 @@ def labelled(names: Sequence[str], texts: Sequence[str]) -> tuple[Ints, Ints]:
 
 def _classes(at: Setting, held: Held) -> Findings:
     """Pictures put into classes by the words for these, beside baselines."""
-    documents, examples = list(held.task.store.documents("train")), held.task.examples("train")
-    before = [documents[i] for i in examples.main]
+    before = main_captions(held.task, "train")
     names = class_words(before)
     places, labels = labelled(names, held.texts)
     known, known_labels = labelled(names, before)
@@ -177,10 +176,8 @@ def _by_words(held: Held, classes: Classes, before: Sequence[str], labels: Ints)
     asked = np.array([i for i, place in enumerate(classes.places.tolist()) if place in held.aliases], np.int64)
     if not len(asked):
         return np.zeros(0), asked
-    counter = weigher("characters", 0, 5)
-    gallery = weigh(counter, before)
     aliases = [held.aliases[int(place)] for place in classes.places[asked]]
-    near = (counter.transform(aliases) @ gallery.T).toarray().argmax(axis=1)
+    near = by_letters(aliases, before).argmax(axis=1)
     return (labels[near] == classes.labels[asked]).astype(float), asked
 
 

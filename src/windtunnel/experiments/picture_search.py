@@ -23,7 +23,7 @@ from windtunnel.inspect.closed_form import (
     read,
     solved_forms,
 )
-from windtunnel.inspect.retrieval import AT, retrieval_of, similarities, words
+from windtunnel.inspect.retrieval import AT, by_letters, known_words, main_captions, retrieval_of, similarities, words
 from windtunnel.models.clip import CLIP
 from windtunnel.models.pretrained.catalogue import LITE0, MINILM
 from windtunnel.nn.mode import evaluating
@@ -36,7 +36,7 @@ from windtunnel.stats.proportions import compare_proportions
 from windtunnel.tasks import Contrastive
 from windtunnel.tasks.vectors import captions_of
 from windtunnel.text.corpora import open_corpus
-from windtunnel.text.features import Floats, Ints, weigh, weigher
+from windtunnel.text.features import Floats, Ints
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import TrainedModel, load
 from windtunnel.training.run_config import RunConfig
@@ -67,8 +67,7 @@ class Held:
     @cached_property
     def texts(self) -> list[str]:
         """The main caption of each picture."""
-        documents, examples = list(self.task.store.documents("test")), self.task.examples("test")
-        return [documents[i] for i in examples.main]
+        return main_captions(self.task, "test")
 
     @cached_property
     def names(self) -> list[str]:
@@ -89,7 +88,7 @@ class Held:
     @cached_property
     def known(self) -> np.ndarray:
         """Whether training had every word of a caption, (n,)."""
-        known = {word for text in self.task.store.documents("train") for word in words(text)}
+        known = known_words(self.task.store)
         return np.array([known.issuperset(words(text)) for text in self.texts])
 
     @cached_property
@@ -236,9 +235,7 @@ def text_only(held: Held) -> Iterator[tuple[str, Floats, Ints]]:
     targets, asked = np.array([*held.aliases]), [*held.aliases.values()]
     if held.solved:
         yield TEXT_ONLY, read(asked) @ read(held.texts).T, targets
-    counter = weigher("characters", 0, 5)
-    gallery = weigh(counter, held.texts)
-    yield BY_WORDS, (counter.transform(asked) @ gallery.T).toarray(), targets
+    yield BY_WORDS, by_letters(asked, held.texts), targets
 
 
 def _claims(row: Row, held: Held, by_picture: Held | None) -> Findings:

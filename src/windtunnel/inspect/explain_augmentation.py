@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from windtunnel.errors import ConfigError
+from windtunnel.inspect.retrieval import main_captions
 from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.vectors import PictureVectorsConfig
 from windtunnel.tasks import Contrastive
@@ -77,7 +78,7 @@ def explain_augmentation(
     base = source.chosen[own] if isinstance(source, Subset) else own
     epochs = tuple(range(epoch, epoch + draws))
     changed = [source.take(own, epoch_key(seed, one)).inputs["pictures"] for one in epochs]
-    texts = list(store.documents("train"))
+    captions = main_captions(task, "train")
     assert store.corpus.pictures is not None
     return Augmentation(
         corpus=store.corpus.name,
@@ -86,7 +87,7 @@ def explain_augmentation(
         epochs=epochs,
         settings=task.config.augment,
         names=tuple(store.pictures[place] for place in examples.places[base]),
-        captions=tuple(texts[i] for i in examples.main[base]),
+        captions=tuple(captions[i] for i in base),
         plain=examples.seen(base).permute(0, 2, 3, 1).numpy(),
         changed=(torch.stack(changed, 1) * 255).round().byte().permute(0, 1, 3, 4, 2).numpy(),
     )

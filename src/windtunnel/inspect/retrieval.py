@@ -173,30 +173,45 @@ def baselines(own: Contrastive, task: Contrastive, split: str) -> Iterator[tuple
             yield form.name, how, form.scores(held), True
     except DataError as error:  # a net that has not been fetched
         yield RIDGE, f"not computed, {error}", None, True
-    texts = _texts(task, split)
-    pairs = [(own[0], own[1]) for own in texts if len(own) > 1]
+    pairs = _first_two(task, split)
     if len(pairs) < 2:
         yield TEXTS, "not computed, no picture has a second caption to ask with", None, False
         return
-    counter = weigher("characters", 0, 5)
-    gallery = weigh(counter, [first for first, _ in pairs])
-    scores = (counter.transform([second for _, second in pairs]) @ gallery.T).toarray()
+    scores = by_letters([second for _, second in pairs], [first for first, _ in pairs])
     yield TEXTS, f"{len(pairs):,} second captions among first ones, which it reads: no picture is seen", scores, False
 
 
-def _texts(task: Contrastive, split: str) -> list[list[str]]:
-    """All captions of each picture of a split, the main one first."""
+def by_letters(asked: Sequence[str], gallery: Sequence[str]) -> Floats:
+    """How alike texts (m) are to others (n) by the n-grams of their letters: (m, n)."""
+    counter = weigher("characters", 0, 5)
+    others = weigh(counter, gallery)
+    return np.asarray((counter.transform(asked) @ others.T).toarray())
+
+
+def main_captions(task: Contrastive, split: str) -> list[str]:
+    """The main caption of each picture of a split."""
+    texts = list(task.store.documents(split))
+    return [texts[i] for i in task.examples(split).main]
+
+
+def _first_two(task: Contrastive, split: str) -> list[tuple[str, str]]:
+    """The main caption and the second one of each picture of a split that has two."""
     examples, texts = task.examples(split), list(task.store.documents(split))
-    own = [examples.captions[a:b] for a, b in zip(examples.starts[:-1], examples.starts[1:], strict=True)]
-    return [[texts[i] for i in captions] for captions in own]
+    two = examples.starts[:-1][np.diff(examples.starts) > 1]
+    return [(texts[a], texts[b]) for a, b in zip(examples.captions[two], examples.captions[two + 1], strict=True)]
 
 
 def _kinds(own: Contrastive, task: Contrastive, split: str, ranks: Ints) -> dict[str, Ranks]:
     """The ranks of main captions all of whose words training had, and of the others; a kind without any is left out."""
-    known = {word for text in own.store.documents("train") for word in words(text)}
-    new = np.array([not known.issuperset(words(captions[0])) for captions in _texts(task, split)])
+    known = known_words(own.store)
+    new = np.array([not known.issuperset(words(text)) for text in main_captions(task, split)])
     kinds: Mapping[str, Ints] = {"every word was in training": ~new, "a word was not in training": new}
     return {name: summarised(ranks[which]) for name, which in kinds.items() if which.any()}
+
+
+def known_words(store: TokenStore) -> frozenset[str]:
+    """The words of the captions that are trained on."""
+    return frozenset(word for text in store.documents("train") for word in words(text))
 
 
 def words(text: str) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 
 from windtunnel.errors import ConfigError, WindtunnelError
 from windtunnel.inspect.picture_index import Progress, clip_of, encoded, index_folder
-from windtunnel.inspect.retrieval import retrieval_of, words
+from windtunnel.inspect.retrieval import known_words, main_captions, retrieval_of, words
 from windtunnel.models.clip import CLIP
 from windtunnel.models.vectors import CaptionVectorsConfig
 from windtunnel.nn.mode import evaluating
@@ -21,7 +21,6 @@ from windtunnel.text.corpora.picture_files import PictureFiles
 from windtunnel.text.features import Floats
 from windtunnel.text.kept import Vectors, kept_vectors
 from windtunnel.text.pictures import Pictures, drawing_key, drawn_as
-from windtunnel.text.store import TokenStore
 from windtunnel.training.checkpoint import weights_sha256
 from windtunnel.training.data import check_split
 from windtunnel.training.run import TrainedModel
@@ -96,7 +95,7 @@ def open_gallery(
         files = PictureFiles(folder, cropped=model.config.picture.cropped)
         known = None
         with suppress(WindtunnelError):  # of an imported run there is no corpus, of another one it may be elsewhere now
-            known = _known(trained.run.store())
+            known = known_words(trained.run.store())
         none = ("",) * len(found.names)
         return Gallery(
             str(folder), found.names, none, found.vectors, files, known, found.n_new, found.seconds, found.left_out
@@ -110,14 +109,13 @@ def open_gallery(
     assert store.corpus.pictures is not None
     examples, size = task.examples(split), model.config.picture.size
     names = [store.pictures[place] for place in examples.places]
-    texts = list(store.documents(split))
     pictures = drawn_as(store.corpus.pictures, model.config.picture.cropped)
     of = [weights_sha256(model.state_dict()), split, drawing_key(pictures, names, size)]
     shape = (len(names), model.config.d_shared)
     vectors = kept_vectors(of, shape, lambda: encoded(model, examples.seen(np.arange(len(names)))))
-    captions = tuple(texts[i] for i in examples.main)
+    captions = tuple(main_captions(task, split))
     title = f"the {split} split of {store.corpus.name}"
-    return Gallery(title, tuple(names), captions, vectors, pictures, _known(store))
+    return Gallery(title, tuple(names), captions, vectors, pictures, known_words(store))
 
 
 def search(trained: TrainedModel, text: str, gallery: Gallery, top: int = 8) -> Search:
@@ -163,11 +161,6 @@ def _captions(trained: TrainedModel, model: CLIP, texts: Sequence[str]) -> Float
     with evaluating(model), torch.no_grad():
         vectors: Floats = model.encode_texts(read["ids"], read.get("kept")).double().cpu().numpy()
     return vectors
-
-
-def _known(store: TokenStore) -> frozenset[str]:
-    """The words of the captions that are trained on."""
-    return frozenset(word for caption in store.documents("train") for word in words(caption))
 
 
 def _new(known: frozenset[str], text: str) -> tuple[str, ...]:
