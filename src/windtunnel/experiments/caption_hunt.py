@@ -10,17 +10,10 @@ from functools import partial
 import numpy as np
 
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, draw, table
-from windtunnel.experiments.picture_search import (
-    MORE,
-    Held,
-    evidence,
-    held_out,
-    more,
-    pictures_of,
-    vectors_of,
-)
-from windtunnel.inspect.closed_form import RIDGE, Seen, frozen_vectors, places_of, read
+from windtunnel.experiments.picture_search import MORE, Held, evidence, held_out, more
+from windtunnel.inspect.closed_form import RIDGE, Seen, places_of, read
 from windtunnel.inspect.retrieval import words
+from windtunnel.inspect.search import vectors_of
 from windtunnel.report.charts import dots
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.proportions import wilson
@@ -78,7 +71,7 @@ def _lengths(held: Held, gallery: Ints, targets: Ints) -> Findings:
     """The same targets by captions of different length, and by an alias where they have one."""
     columns = np.searchsorted(gallery, targets)
     asked = {name: [say(held.texts[i]) for i in targets] for name, say in SAID.items()}
-    seen = [pictures_of(one, held.task)[gallery] for one in held.trained]
+    seen = [own[gallery] for own in held.seen]
     found: dict[str, dict[int, Floats]] = {}
     rows, recall = [], {}
     for name, texts in asked.items():
@@ -167,7 +160,7 @@ def _search(at: Setting, held: Held, gallery: Ints, targets: Ints) -> Findings:
     documents = list(held.task.store.documents("train"))
     counts = Counter(word for text in documents for word in words(text))
     vocabulary = [word for word, _ in counts.most_common(at.size(300, quick=8))]
-    seen = pictures_of(held.trained[0], held.task)[gallery]
+    seen = held.seen[0][gallery]
     score: Score = lambda texts: vectors_of(held.trained[0], texts) @ seen.T  # noqa: E731
     judge, name = _judge(held, gallery)
     own, others = list[Hunted](), list[Hunted]()
@@ -203,8 +196,7 @@ def _judge(held: Held, gallery: Ints) -> tuple[Score, str]:
     """A model that was not asked: ridge regression, or where the frozen nets are not there the last seed's."""
     ridge = next((one for one in held.solved if one.name == RIDGE), None)
     if ridge is not None:
-        pictures = frozen_vectors(held.task, "test").pictures[gallery]
+        pictures = held.frozen.pictures[gallery]
         return lambda texts: ridge.scores(Seen(pictures, read(list(texts)))), RIDGE
-    last = held.trained[-1]
-    seen = pictures_of(last, held.task)[gallery]
+    last, seen = held.trained[-1], held.seen[-1][gallery]
     return lambda texts: vectors_of(last, texts) @ seen.T, "the last seed"

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw, table
-from windtunnel.experiments.picture_search import MORE, Held, evidence, held_out, model_of, pictures_of, vectors_of
+from windtunnel.experiments.picture_search import MORE, Held, evidence, held_out, pictures_of
 from windtunnel.inspect.closed_form import places_of
+from windtunnel.inspect.picture_index import clip_of
 from windtunnel.inspect.retrieval import by_letters, main_captions, words
+from windtunnel.inspect.search import vectors_of
 from windtunnel.report.charts import PALETTE, Panel, heat
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.proportions import wilson
@@ -141,9 +143,8 @@ def _classes(at: Setting, held: Held) -> Findings:
         return
     classes = Classes(names, places, labels)
     guesses, logits = [], []
-    for one in held.trained:
-        of_names, seen = vectors_of(one, names), pictures_of(one, held.task)
-        logits.append(model_of(one).scale.item() * seen[places] @ of_names.T)
+    for one, seen in zip(held.trained, held.seen, strict=True):
+        logits.append(clip_of(one).scale.item() * seen[places] @ vectors_of(one, names).T)
         near = seen[places] @ pictures_of(one, held.task, "train")[known].T
         guesses.append(known_labels[near.argmax(axis=1)])
     right = {
@@ -165,7 +166,7 @@ def _classes(at: Setting, held: Held) -> Findings:
         difference = bca_interval(right["zero-shot"][asked] - by_words)
         statement = "zero-shot classes, which see the picture, are right more often than an alias, which does not"
         yield ROW.within(statement, difference, MORE, shown=f"{{}}; {len(asked)} pictures that have an alias")
-    scale = model_of(held.trained[0]).scale.item()
+    scale = clip_of(held.trained[0]).scale.item()
     yield Given({"scale of the logits": round(scale, 2)})
     some = np.random.default_rng(at.seed).choice(len(places), min(SHOWN, len(places)), replace=False)
     yield _bars(held, classes, logits[0], some, scale)

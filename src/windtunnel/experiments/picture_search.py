@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from windtunnel.config import override
 from windtunnel.experiments.frame import Claim, Findings, Given, Row, Setting, Steps, draw, table
@@ -17,16 +16,16 @@ from windtunnel.inspect.closed_form import (
     KERNEL,
     RIDGE,
     RIDGE_STAGES,
+    Seen,
     Solved,
     frozen_vectors,
     places_of,
     read,
     solved_forms,
 )
+from windtunnel.inspect.picture_index import clip_of, encoded
 from windtunnel.inspect.retrieval import AT, by_letters, known_words, main_captions, retrieval_of, similarities, words
-from windtunnel.models.clip import CLIP
 from windtunnel.models.pretrained.catalogue import LITE0, MINILM
-from windtunnel.nn.mode import evaluating
 from windtunnel.report.charts import dots
 from windtunnel.runs.arms import Arm, resolve_grid
 from windtunnel.runs.grid import Grid
@@ -34,7 +33,6 @@ from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.intervals import Estimate
 from windtunnel.stats.proportions import compare_proportions
 from windtunnel.tasks import Contrastive
-from windtunnel.tasks.vectors import captions_of
 from windtunnel.text.corpora import open_corpus
 from windtunnel.text.features import Floats, Ints
 from windtunnel.training.recipes import recipe
@@ -77,13 +75,22 @@ class Held:
     @cached_property
     def cosines(self) -> list[Floats]:
         """Of each seed, of each caption (row) and each picture (column): (n, n)."""
-        return [similarities(one, self.task, "test") / model_of(one).scale.item() for one in self.trained]
+        return [similarities(one, self.task, "test") / clip_of(one).scale.item() for one in self.trained]
+
+    @cached_property
+    def seen(self) -> list[Floats]:
+        """What the model of each seed makes of the pictures, of length 1: (n, D)."""
+        return [pictures_of(one, self.task, "test") for one in self.trained]
+
+    @cached_property
+    def frozen(self) -> Seen:
+        """What the frozen nets make of the pictures and their captions. Raises DataError where they are missing."""
+        return frozen_vectors(self.task, "test")
 
     @cached_property
     def baselines(self) -> dict[str, Floats]:
         """The scores (n, n) of each baseline in closed form."""
-        held = frozen_vectors(self.task, "test") if self.solved else None
-        return {one.name: one.scores(held) for one in self.solved if held}
+        return {one.name: one.scores(self.frozen) for one in self.solved}
 
     @cached_property
     def known(self) -> np.ndarray:
@@ -110,12 +117,6 @@ class Held:
         pictures = self.task.store.corpus.pictures
         assert pictures is not None
         return pictures.draw(self.names[place], size)
-
-
-def model_of(trained: TrainedModel) -> CLIP:
-    """The two towers."""
-    assert isinstance(trained.model, CLIP)
-    return trained.model
 
 
 def held_out(at: Setting) -> Steps[tuple[Held, Held | None]]:
@@ -173,19 +174,10 @@ def shares(scores: Sequence[Floats], k: int) -> Floats:
     return np.mean([places_of(one) <= k for one in scores], axis=0)
 
 
-def vectors_of(trained: TrainedModel, texts: Sequence[str]) -> Floats:
-    """What a model makes of any captions, of length 1: (m, D)."""
-    model = model_of(trained)
-    inputs = captions_of(model.config, trained.tokenizer, texts)
-    with evaluating(model), torch.no_grad():
-        return model.encode_texts(inputs["ids"], inputs.get("kept")).double().numpy()
-
-
-def pictures_of(trained: TrainedModel, task: Contrastive, split: str = "test") -> Floats:
+def pictures_of(trained: TrainedModel, task: Contrastive, split: str) -> Floats:
     """What a model makes of the pictures of a split, of length 1: (n, D)."""
-    model, examples = model_of(trained), task.examples(split)
-    with evaluating(model), torch.no_grad():
-        return model.encode_pictures(examples.seen(np.arange(len(examples)))).double().numpy()
+    examples = task.examples(split)
+    return encoded(clip_of(trained), examples.seen(np.arange(len(examples)))).astype(np.float64)
 
 
 # ------------------------------------------------------------------------------------------------------------ evidence

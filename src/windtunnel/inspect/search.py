@@ -129,7 +129,7 @@ def search(trained: TrainedModel, text: str, gallery: Gallery, top: int = 8) -> 
     if not said:
         raise ConfigError("the text to search for is empty; expected a few words, e.g. 'a red fish'")
     without = [" ".join(said[:i] + said[i + 1 :]) for i in range(len(said))] if len(said) > 1 else []
-    vectors = _captions(trained, model, [" ".join(said), *without])
+    vectors = vectors_of(trained, [" ".join(said), *without])
     cosines = (gallery.vectors @ vectors[0].astype(np.float32)).astype(np.float64)
     scale = model.scale.item()
     shares = np.exp(scale * (cosines - cosines.max()))
@@ -154,8 +154,10 @@ def search(trained: TrainedModel, text: str, gallery: Gallery, top: int = 8) -> 
     )
 
 
-def _captions(trained: TrainedModel, model: CLIP, texts: Sequence[str]) -> Floats:
-    """The vectors (M, D) of captions."""
+def vectors_of(trained: TrainedModel, texts: Sequence[str]) -> Floats:
+    """What a model makes of any captions, of length 1: (M, D). Raises ConfigError for a run that finds no pictures, and
+    as `captions_of`."""
+    model = clip_of(trained)
     read = captions_of(model.config, trained.tokenizer, texts)
     read = {name: values.to(model.log_scale.device) for name, values in read.items()}
     with evaluating(model), torch.no_grad():
