@@ -45,14 +45,8 @@ class Solved:
 
     def scores(self, seen: Seen) -> Floats:
         """The cosine of each caption (row) and each picture (column), (m, n)."""
-        made = self.kernel(seen.pictures) @ self.weights
+        made = alike(self.name, seen.pictures, self.pictures) @ self.weights
         return unit(seen.captions - self.middle) @ unit(made).T
-
-    def kernel(self, pictures: Floats) -> Floats:
-        """How alike pictures are to those it was solved on, (n, N)."""
-        width, bent = FORMS[self.name]
-        own, other = (standardised(x[:, -width:], self.pictures[:, -width:]) for x in (pictures, self.pictures))
-        return gaussian(unit(own), unit(other)) if bent else own @ other.T
 
 
 def solve(name: str, train: Seen, dev: Seen | None) -> Solved:
@@ -60,15 +54,23 @@ def solve(name: str, train: Seen, dev: Seen | None) -> Solved:
 
     `kernel ridge` has the kernel exp(-|x - c|^2) of standardised vectors of length 1.
     """
-    middle, best = train.captions.mean(0), (-1.0, Solved(name, train.pictures, train.captions[0], train.captions, 0.0))
-    kernel = best[1].kernel(train.pictures)
-    for penalty in PENALTIES if dev else (NO_DEV,):
+    middle, kernel = train.captions.mean(0), alike(name, train.pictures, train.pictures)
+
+    def solved(penalty: float) -> Solved:
         ridge = penalty * np.trace(kernel) / len(kernel) * np.eye(len(kernel))
         weights = np.linalg.solve(kernel + ridge, train.captions - middle)
-        one = Solved(name, train.pictures, middle, weights, penalty)
-        found = reciprocal_rank(one.scores(dev)) if dev else 0.0
-        best = max(best, (found, one), key=lambda pair: pair[0])
-    return best[1]
+        return Solved(name, train.pictures, middle, weights, penalty)
+
+    if dev is None:
+        return solved(NO_DEV)
+    return max(map(solved, PENALTIES), key=lambda one: reciprocal_rank(one.scores(dev)))
+
+
+def alike(name: str, pictures: Floats, solved_on: Floats) -> Floats:
+    """The kernel of one of FORMS: of pictures (n, V) and those it is solved on (N, V), (n, N)."""
+    width, bent = FORMS[name]
+    own, other = (standardised(x[:, -width:], solved_on[:, -width:]) for x in (pictures, solved_on))
+    return gaussian(unit(own), unit(other)) if bent else own @ other.T
 
 
 def solved_forms(own: Contrastive) -> Iterator[Solved]:
