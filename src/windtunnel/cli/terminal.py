@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli import completing
+from windtunnel.cli import completing, words
 from windtunnel.errors import ConfigError
 from windtunnel.text.visible import STEERING, visible
 
@@ -30,7 +30,8 @@ TaskName = Annotated[
     typer.Option("--task", help="language, translation, classification or contrastive; by default the corpus decides."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-RECIPES = "tiny, small, quick, medium, gpt2, llama, mlp, makemore, translate, classify, clip or clip-frozen"
+*_first, _last = words.RECIPES.split()[1:]  # without auto
+RECIPES = f"{', '.join(_first)} or {_last}"
 
 Set = Annotated[
     list[str],
