@@ -17,7 +17,7 @@ from windtunnel.inspect.baselines import labels_of
 from windtunnel.inspect.classification import LEVEL, classification_of, confusion_of, macro_f1_of, predict_split
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.intervals import Estimate
-from windtunnel.stats.paired import Floats, mcnemar
+from windtunnel.stats.paired import Floats, mcnemar, paired_table
 from windtunnel.stats.proportions import paired_proportions, wilson
 from windtunnel.text.features import Ints
 from windtunnel.text.split_corpus import texts_of_splits
@@ -85,8 +85,7 @@ def compare_classifiers(run: Path, other: Path, split: str, margin: float = MARG
     true = np.array([number[label] for _, label in a.pairs], np.int64)
     ours, theirs = (np.array([number[name] for name in one.said], np.int64) for one in (a, b))
     right, others = ours == true, theirs == true
-    both, neither = int((right & others).sum()), int((~right & ~others).sum())
-    only, only_other = int((right & ~others).sum()), int((~right & others).sum())
+    both, only, only_other, neither = paired_table(right, others)
     accuracy, whole, n_labels = float(others.mean()), len(true), len(names)
     p, within = mcnemar(only, only_other).p, paired_proportions(both, only, only_other, neither, 1 - 2 * LEVEL)
     wide = margin * accuracy

@@ -16,7 +16,7 @@ from windtunnel.models import Classifier
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.calibration import Answered, Reliability, answered, reliability, surest, temperature, tempered
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.stats.paired import mcnemar
+from windtunnel.stats.paired import mcnemar, paired_table
 from windtunnel.stats.proportions import wilson
 from windtunnel.tasks import Classification
 from windtunnel.tasks.vectors import AT_ONCE, Function, of_texts
@@ -244,7 +244,8 @@ def against(found: Floats, baseline: Baseline, true: Ints) -> Against:
         unknown = Estimate(np.nan, np.nan, np.nan, len(true), "not computed")
         return Against(baseline.name, baseline.how, Scores(drawn, unknown, scores.loss), None, None, "not judged")
     ours, theirs = found.argmax(axis=1) == true, other.argmax(axis=1) == true
-    p = mcnemar(int((ours & ~theirs).sum()), int((theirs & ~ours).sum())).p
+    _, only, only_other, _ = paired_table(ours, theirs)
+    p = mcnemar(only, only_other).p
     difference = bca_interval(ours.astype(float) - theirs)
     word: Literal["better", "worse", "not shown to differ"] = "not shown to differ"
     if p < LEVEL:

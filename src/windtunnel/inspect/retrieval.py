@@ -14,7 +14,7 @@ from windtunnel.inspect.closed_form import RIDGE, frozen_vectors, places_of, sol
 from windtunnel.nn.mode import evaluating
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.intervals import Estimate, mean_interval
-from windtunnel.stats.paired import mcnemar
+from windtunnel.stats.paired import mcnemar, paired_table
 from windtunnel.stats.proportions import paired_proportions, wilson
 from windtunnel.tasks import Contrastive
 from windtunnel.text.features import Floats, Ints, weigh, weigher
@@ -157,8 +157,7 @@ def against(own: Ranks, name: str, how: str, scores: Floats | None, paired: bool
     other = ranks_of(scores)
     if not paired:
         return Against(name, how, other)
-    ours, theirs = own.ranks <= TESTED, other.ranks <= TESTED
-    counts = [int((a & b).sum()) for a, b in ((ours, theirs), (ours, ~theirs), (~ours, theirs), (~ours, ~theirs))]
+    counts = paired_table(own.ranks <= TESTED, other.ranks <= TESTED)
     return Against(name, how, other, paired_proportions(*counts), mcnemar(counts[1], counts[2]).p)
 
 

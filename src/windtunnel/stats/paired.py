@@ -164,6 +164,11 @@ def permutation_test(
     return Test(float(np.ldexp(observed, exponent)), p, len(both), f"permutation test, {alternative}, {kind}")
 
 
+def paired_table(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Of n items how many both A and B succeed on, only A, only B, and neither; a, b: (n,)."""
+    return int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum())
+
+
 def mcnemar(only_a: int, only_b: int, mid_p: bool = False) -> Test:
     """Do A and B succeed equally often on the same items? Exact binomial test of the discordant pairs (McNemar 1947).
 
