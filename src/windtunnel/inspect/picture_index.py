@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 from windtunnel.errors import ArtifactError, ConfigError, DataError
-from windtunnel.files import read_file, temporary, write_file
+from windtunnel.files import read_file, write_bytes
 from windtunnel.models.clip import CLIP
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.vectors import pictures_of
@@ -184,6 +184,4 @@ class _Rows:
         }
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary(self.path) as new:
-                write_file(new, safetensors.numpy.save(arrays))
-                new.rename(self.path)
+            write_bytes(self.path, safetensors.numpy.save(arrays))
