@@ -1,8 +1,10 @@
 """Pictures that need no file: coloured shapes with captions, "red square", drawn by a few lines of numpy."""
 
+import csv
 import hashlib
 
 import numpy as np
+from PIL import Image
 
 from windtunnel.text.corpora.corpus import Corpus
 
@@ -51,3 +53,22 @@ def shapes_corpus(captions=lambda name: [name], names=NAMES, grey=False):
         "shapes", "line", "coloured shapes", "none", "tests", lambda: iter(lines), ("picture", "caption"),
         pictures=Shapes(grey),
     )  # fmt: skip
+
+
+def draw_shapes(folder, names=NAMES, size=32):
+    """Shapes as files of a folder, "small_red_square.png": their names are their captions."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(Shapes().draw(name, size)).save(folder / f"{name.replace(' ', '_')}.png")
+    return folder
+
+
+def captioned_shapes(folder, heads, rows_of):
+    """All shapes as 0.png, 1.png and so on, with captions.csv; (i, name) -> the cells of each row behind the file."""
+    with (folder / "captions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["picture", *heads])
+        for i, name in enumerate(NAMES):
+            Image.fromarray(Shapes().draw(name, 32)).save(folder / f"{i}.png")
+            writer.writerows([f"{i}.png", *cells] for cells in rows_of(i, name))
+    return str(folder)

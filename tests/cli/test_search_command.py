@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shapes import NAMES, Shapes
+from shapes import draw_shapes
 
 QUICK = [
     "--steps", "40", "--set", "train.threads=1", "--set", "train.compile=false", "--set", "text.tokenizer=bpe",
@@ -17,11 +17,7 @@ QUICK = [
 @pytest.fixture
 def photos(windtunnel):
     """In the working folder of the command line."""
-    folder = Path("photos")
-    folder.mkdir()
-    for name in NAMES:
-        Image.fromarray(Shapes().draw(name, 16)).save(folder / f"{name.replace(' ', '_')}.png")
-    return "photos"
+    return str(draw_shapes(Path("photos"), size=16))
 
 
 def test_a_run_on_a_folder_finds_its_pictures(windtunnel, photos):

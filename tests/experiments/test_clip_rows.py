@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from shapes import NAMES, Shapes
+from shapes import captioned_shapes
 from windtunnel.experiments import EXPERIMENTS
 from windtunnel.experiments.caption_hunt import hunt, margins
 from windtunnel.experiments.clip_tour import class_words, labelled, right_among
@@ -17,21 +17,14 @@ from windtunnel.inspect.closed_form import places_of
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """What both rows find of a folder of shapes, where no frozen net has been fetched."""
-    import csv
-
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("photos")
-    with (folder / "captions.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["picture", "caption", "split"])
-        for i, name in enumerate(NAMES):
-            Image.fromarray(Shapes().draw(name, 32)).save(folder / f"{i}.png")
-            for caption in (name, f"a {name} on white"):
-                writer.writerow([f"{i}.png", caption, ("test", "dev", "train", "train")[i % 4]])
+    folder = captioned_shapes(
+        tmp_path_factory.mktemp("photos"),
+        ["caption", "split"],
+        lambda i, name: [[text, ("test", "dev", "train", "train")[i % 4]] for text in (name, f"a {name} on white")],
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WINDTUNNEL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return {name: collect(EXPERIMENTS[name], Setting(True, 0, tmp_path_factory.mktemp(name), str(folder)))
+        return {name: collect(EXPERIMENTS[name], Setting(True, 0, tmp_path_factory.mktemp(name), folder))
                 for name in ("clip-tour", "caption-hunt")}  # fmt: skip
 
 

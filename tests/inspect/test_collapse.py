@@ -1,13 +1,11 @@
 """The doctor on pictures and captions: vectors that are all the same are found, a healthy run is left alone."""
 
-import csv
 from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 
-from shapes import NAMES, Shapes
+from shapes import captioned_shapes
 from windtunnel.config import override
 from windtunnel.inspect.doctor.checks import collapsed, judge, measure
 from windtunnel.inspect.doctor.collapse import Collapse, collapse
@@ -24,12 +22,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    with (folder / "captions.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["picture", "caption"])
-        for i, name in enumerate(NAMES):
-            Image.fromarray(Shapes().draw(name, 32)).save(folder / f"{i}.png")
-            writer.writerow([f"{i}.png", name])
+    captioned_shapes(folder, ["caption"], lambda i, name: [[name]])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WINDTUNNEL_CACHE", str(folder.parent / "cache"))
         yield recipe_subject("clip", override(recipe("clip", str(folder)), SMALL))

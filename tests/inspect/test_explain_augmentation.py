@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from shapes import NAMES, Shapes
+from shapes import draw_shapes
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.inspect.explain_augmentation import explain_augmentation
 from windtunnel.library.settings import run_or_corpus
@@ -23,11 +22,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in NAMES:
-        Image.fromarray(Shapes().draw(name, 16)).save(folder / f"{name.replace(' ', '_')}.png")
-    return str(folder)
+    return str(draw_shapes(tmp_path / "photos", size=16))
 
 
 @pytest.mark.parametrize("more", [[], ["train.n_examples=20"]])

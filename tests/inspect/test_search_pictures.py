@@ -11,7 +11,7 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
-from shapes import NAMES, Shapes
+from shapes import NAMES, Shapes, draw_shapes
 from windtunnel.config import override
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.inspect import picture_index
@@ -36,18 +36,11 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
 
 
-def draw_all(folder, names, size=32):
-    folder.mkdir(exist_ok=True)
-    for name in names:
-        Image.fromarray(Shapes().draw(name, size)).save(folder / f"{name.replace(' ', '_')}.png")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run on shapes whose captions are the names of their files."""
     root = tmp_path_factory.mktemp("search")
-    photos = draw_all(root / "photos", NAMES)
+    photos = draw_shapes(root / "photos", NAMES)
     list(fit(override(recipe("clip", str(photos)), SETTINGS), root / "run"))
     return load(root / "run")
 
@@ -87,7 +80,7 @@ def test_a_word_counts_what_the_score_loses_without_it(trained):
 
 def test_the_right_pictures_of_a_folder_come_first(trained, tmp_path):
     """Every colour is found first among its own form and size, more often than not: chance is one in eight."""
-    folder = draw_all(tmp_path / "mine", [name for name in NAMES if name.endswith("circle") and "large" in name])
+    folder = draw_shapes(tmp_path / "mine", [name for name in NAMES if name.endswith("circle") and "large" in name])
     gallery = open_gallery(trained, folder)
     names = [name for name in NAMES if name.endswith("circle") and "large" in name]
     right = [search(trained, name, gallery).hits[0].name == f"{name.replace(' ', '_')}.png" for name in names]
@@ -104,7 +97,7 @@ def test_words_that_training_never_had_are_said_to_be_so(trained):
 
 def test_a_folder_is_searched_without_the_captions_of_training(trained, tmp_path):
     """They may be elsewhere by now, and an imported run has none."""
-    folder = draw_all(tmp_path / "mine", NAMES[:2])
+    folder = draw_shapes(tmp_path / "mine", NAMES[:2])
     away = replace(trained, run=replace(trained.run, config=trained.run.config.replace(corpus=str(tmp_path / "gone"))))
     found = search(away, "red", open_gallery(away, folder))
     assert found.new_words is None
@@ -131,13 +124,13 @@ class Counted:
 
 def test_only_new_pictures_are_read_again(trained, tmp_path, monkeypatch):
     counted = Counted(monkeypatch)
-    folder, seen = draw_all(tmp_path / "mine", NAMES[:70]), []
+    folder, seen = draw_shapes(tmp_path / "mine", NAMES[:70]), []
     first = index_folder(trained, folder, lambda done, n: seen.append((done, n)))
     assert (first.n_new, counted.n, seen) == (70, 70, [(64, 70), (70, 70)])
     again = index_folder(trained, folder)
     assert (again.n_new, counted.n) == (0, 70)
     assert np.array_equal(again.vectors, first.vectors)
-    draw_all(folder, NAMES[70:72])
+    draw_shapes(folder, NAMES[70:72])
     other = folder / f"{NAMES[0].replace(' ', '_')}.png"
     Image.fromarray(Shapes(grey=True).draw(NAMES[0], 32)).save(other)
     changed = index_folder(trained, folder)
@@ -147,7 +140,7 @@ def test_only_new_pictures_are_read_again(trained, tmp_path, monkeypatch):
 
 
 def test_a_picture_is_known_by_its_content_wherever_it_lies(trained, tmp_path, monkeypatch):
-    folder = draw_all(tmp_path / "mine", NAMES[:5])
+    folder = draw_shapes(tmp_path / "mine", NAMES[:5])
     first = index_folder(trained, folder)
     counted = Counted(monkeypatch)
     copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
@@ -161,7 +154,7 @@ def test_a_picture_is_known_by_its_content_wherever_it_lies(trained, tmp_path, m
 
 
 def test_other_weights_have_another_index_and_a_damaged_one_is_made_again(trained, tmp_path):
-    folder = draw_all(tmp_path / "mine", NAMES[:5])
+    folder = draw_shapes(tmp_path / "mine", NAMES[:5])
     first = index_folder(trained, folder)
     [kept] = (cache_folder() / "features").glob("pictures-*")
     for damage in (b"", kept.read_bytes()[:-7], safetensors.numpy.save({"vectors": np.zeros((1, 3), np.float32)})):
@@ -176,7 +169,7 @@ def test_other_weights_have_another_index_and_a_damaged_one_is_made_again(traine
 
 
 def test_what_was_read_before_an_interruption_is_kept(trained, tmp_path):
-    folder = draw_all(tmp_path / "mine", NAMES)
+    folder = draw_shapes(tmp_path / "mine", NAMES)
 
     def stop(done, n):
         raise KeyboardInterrupt
@@ -187,7 +180,7 @@ def test_what_was_read_before_an_interruption_is_kept(trained, tmp_path):
 
 
 def test_a_damaged_picture_is_left_out_and_named(trained, tmp_path):
-    folder = draw_all(tmp_path / "mine", NAMES[:2])
+    folder = draw_shapes(tmp_path / "mine", NAMES[:2])
     (folder / "bad.png").write_bytes(b"no picture")
     whole = (folder / f"{NAMES[0].replace(' ', '_')}.png").read_bytes()
     (folder / "half.png").write_bytes(whole[: len(whole) // 2])
@@ -203,7 +196,7 @@ def test_a_damaged_picture_is_left_out_and_named(trained, tmp_path):
 
 
 def test_the_page_holds_its_pictures_and_loads_nothing(trained, tmp_path):
-    folder = draw_all(tmp_path / "mine", NAMES[:4])
+    folder = draw_shapes(tmp_path / "mine", NAMES[:4])
     Image.fromarray(Shapes().draw(NAMES[4], 32)).save(folder / "<b>&.png")
     found = search(trained, "<i>red</i> square", open_gallery(trained, folder), top=5)
     page = search_page(found)
@@ -221,7 +214,7 @@ def test_the_page_holds_its_pictures_and_loads_nothing(trained, tmp_path):
 
 
 def test_python_searches_too(trained, tmp_path):
-    folder = draw_all(tmp_path / "mine", NAMES[:6])
+    folder = draw_shapes(tmp_path / "mine", NAMES[:6])
     found = Model(trained).search("red square", folder, top=3)
     assert len(found.hits) == 3
     assert found.hits == search(trained, "red square", open_gallery(trained, folder), 3).hits
