@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from shapes import draw_shapes
-from windtunnel.errors import ConfigError, DataError
+from windtunnel.config import override
+from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.inspect.explain_augmentation import explain_augmentation
 from windtunnel.library.settings import run_or_corpus
 from windtunnel.report.augmentation import augmentation_dict, augmentation_figure, augmentation_page, augmentation_parts
 from windtunnel.text.batches import batch
 from windtunnel.training.data import open_store, open_task, train_examples
+from windtunnel.training.loop import fit
+from windtunnel.training.recipes import recipe
 from windtunnel.training.run import resolve
 
 QUICK = ["text.tokenizer=bpe", "model.picture.size=16", "model.picture.widths=[8]", "train.batch_size=16"]
@@ -68,3 +71,15 @@ def test_what_changes_no_picture_is_refused_with_its_cure(photos):
         explain_augmentation(*run_or_corpus(photos, ["model.picture.kind=vectors"]))
     with pytest.raises(DataError, match="no corpus or path 'nowhere'"):
         run_or_corpus("nowhere")
+
+
+def test_a_damaged_run_is_told_and_not_taken_for_a_corpus(photos, tmp_path):
+    """Its folder could be read as a text."""
+    quick = [*QUICK, "train.steps=1", "train.threads=1", "train.compile=false"]
+    list(fit(override(recipe("auto", photos), quick), tmp_path / "run"))
+    config, run = run_or_corpus(str(tmp_path / "run"))
+    assert config == run.config
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(ArtifactError, match=r"config\.json was altered"):
+        run_or_corpus(str(tmp_path / "run"))

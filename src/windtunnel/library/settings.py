@@ -95,12 +95,18 @@ def config_for(
 
 
 def run_or_corpus(name: str, changes: Sequence[str] = ()) -> tuple[RunConfig, Run | None]:
-    """The settings of a run, or those that a corpus is trained with; a corpus that has a name wins."""
-    if name not in CORPORA:
-        with suppress(ArtifactError):
-            run = open_run(find_run(name))
-            return override(run.config, changes), run
-    return config_for(name, changes=changes), None
+    """The settings of a run, or those that a corpus is trained with; a corpus that has a name wins.
+
+    Raises:
+        ArtifactError: for a damaged run, which is no corpus.
+    """
+    folder = None
+    with suppress(ArtifactError):
+        folder = None if name in CORPORA else find_run(name)
+    if folder is None:
+        return config_for(name, changes=changes), None
+    run = open_run(folder)
+    return override(run.config, changes), run
 
 
 def _laid_over(base: RunConfig, data: Mapping[str, Any]) -> RunConfig:
