@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
+from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import discard, sync_folder, temporary
+from windtunnel.text.corpora.cache import writing
 from windtunnel.text.pieces import GPT2_CUT, cut_pieces
 from windtunnel.text.split_corpus import batches_of, check_sizes, split_documents
 from windtunnel.text.splits import (
@@ -193,7 +194,7 @@ def build(
     Everything is written into a temporary folder and renamed at the end. Of several processes that build the
     same store the first to rename wins and the others take its store.
     """
-    try:
+    with writing(f"the token store in {root}"):
         root.mkdir(parents=True, exist_ok=True)
         with temporary(root / key, folder=True) as new, ExitStack() as held:
             if isinstance(tokenizer, str):
@@ -205,11 +206,6 @@ def build(
                 )
             _write(new, corpus, config, content, tokenizer, held)
             _move(new, root / key, corpus)
-    except OSError as error:
-        raise SaveError(
-            f"cannot write the token store in {root} ({error.strerror or error}); free some space there, "
-            "or set WINDTUNNEL_CACHE to another folder"
-        ) from None
     return open_store(root / key, corpus)
 
 
