@@ -17,7 +17,7 @@ from windtunnel.models import ModelConfig
 from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
 from windtunnel.tasks.augment import AugmentConfig, augmented, uniform
-from windtunnel.tasks.classification import text_rows
+from windtunnel.tasks.classification import n_read, rows_at
 from windtunnel.tasks.task import LOSS, RECALLS, Metric, TaskConfig
 from windtunnel.tasks.vectors import caption_vectors, picture_vectors
 from windtunnel.text.batches import IGNORED, Batch, sample
@@ -128,14 +128,12 @@ class CaptionedPictures:
         """What a model reads of captions."""
         if self.of_captions is not None:
             return {"ids": self.of_captions[captions]}
-        first, last = self.offsets[captions].tolist(), self.offsets[captions + 1].tolist()
-        texts = [self.ids[a:b] for a, b in zip(first, last, strict=True)]
-        return text_rows(texts, self.tokenizer, self.context_length)
+        return rows_at(captions, self.ids, self.offsets, self.tokenizer, self.context_length)
 
     @property
     def n_read(self) -> np.ndarray:
         """How many tokens are read of each picture's main caption, (n,) int64."""
-        return np.minimum(np.diff(self.offsets)[self.main] + 2, self.context_length)
+        return n_read(self.offsets, self.context_length)[self.main]
 
 
 @dataclass(frozen=True)
