@@ -63,6 +63,11 @@ def test_a_row_is_a_picture_and_its_own_caption(cache):
     assert sum(task.n_units(split) for split in store.splits) == len(NAMES)
 
 
+def test_the_pictures_are_opened_once_for_all_splits(cache):
+    task = task_of(store_of())
+    assert len({id(task.examples(split).all_seen) for split in task.store.splits}) == 1
+
+
 def test_one_of_several_captions_is_chosen_by_epoch_and_picture_and_the_main_one_asks(cache):
     store = store_of(captions=lambda name: [name, f"a {name}", f"the {name}"])
     examples = task_of(store).examples("train")

@@ -20,6 +20,7 @@ from windtunnel.text.pictures import pixels
 from windtunnel.text.split_corpus import texts_of_splits
 from windtunnel.text.splits import document_split
 from windtunnel.text.store import TextConfig, open_store, prepare
+from windtunnel.text.tokenizers import characters_tokenizer
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -247,6 +248,14 @@ def test_captions_are_encoded_by_bpe_and_too_few_are_told(tmp_path):
         prepare(open_corpus(folder_of(tmp_path / "q", 3)), TextConfig(), tmp_path)
     with pytest.raises(ConfigError, match="was opened by line"):
         prepare(open_corpus(folder_of(tmp_path / "q", 3)), TextConfig(unit="file"), tmp_path)
+
+
+def test_the_caption_that_a_tokenizer_cannot_read_is_named(tmp_path):
+    """Names of pictures are not encoded: one with a character that the tokenizer lacks is no fault."""
+    rows = [(f"a_{i}-dog.png", "thé" if i == 7 else "the dog") for i in range(40)]
+    corpus, known = open_corpus(folder_of(tmp_path / "dogs", rows=rows)), characters_tokenizer("the dog", end=True)
+    with pytest.raises(DataError, match=r"line 8: no token for the character 'é'"):
+        prepare(corpus, TextConfig(tokenizer="characters"), tmp_path / "cache", known)
 
 
 def test_a_picture_is_whole_and_centred_on_white(tmp_path):

@@ -30,8 +30,7 @@ def opening(trained: TrainedModel, request: Request) -> Opening:
     tokenizer, marks, unit = trained.tokenizer, marks_of(trained.run.record), trained.run.config.text.unit
     if request.chat:
         ids, end = chat_ids(tokenizer, {} if marks is None else marks.chat, request.prompt)
-        own = frozenset() if marks is None else marks.ends(tokenizer)
-        return Opening(ids, own if end is None else own | {end}, False)
+        return Opening(ids, _ends(trained, end), False)
     ends = ends_of(trained)
     if marks is not None and (front := tokenizer.front):
         return Opening([*front, *tokenizer.encode(request.prompt).tolist()], ends, False)
@@ -40,7 +39,11 @@ def opening(trained: TrainedModel, request: Request) -> Opening:
 
 def ends_of(trained: TrainedModel) -> frozenset[int]:
     """The ids of which any ends a text of a model."""
+    return _ends(trained, end_mark(trained.tokenizer, trained.run.config.text.unit))
+
+
+def _ends(trained: TrainedModel, end: int | None) -> frozenset[int]:
+    """The ids that came with the model as ends, and this one."""
     marks = marks_of(trained.run.record)
     own = frozenset() if marks is None else marks.ends(trained.tokenizer)
-    end = end_mark(trained.tokenizer, trained.run.config.text.unit)
     return own if end is None else own | {end}

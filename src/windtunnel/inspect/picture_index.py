@@ -24,8 +24,7 @@ from windtunnel.files import read_file, write_bytes
 from windtunnel.models.clip import CLIP
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.vectors import pictures_of
-from windtunnel.text.corpora.cache import cache_folder
-from windtunnel.text.corpora.package_index import writing
+from windtunnel.text.corpora.cache import cache_folder, writing
 from windtunnel.text.corpora.paths import pictures_in
 from windtunnel.text.corpora.picture_files import PictureFiles
 from windtunnel.text.kept import Vectors

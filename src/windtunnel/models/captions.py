@@ -21,8 +21,8 @@ class CaptionConfig(TowerConfig):
     """What reads a caption."""
 
     @abstractmethod
-    def create(self, vocab_size: int, context_length: int) -> nn.Module:
-        """A tower, `forward(ids, kept, attend) -> (M, D)`, whose weights are still to be filled."""
+    def create(self) -> nn.Module:
+        """A tower of `sized` settings, `forward(ids, kept, attend) -> (M, D)`, whose weights are still to be filled."""
 
     @abstractmethod
     def sized(self, vocab_size: int, context_length: int) -> Self:
@@ -58,8 +58,8 @@ class CaptionTransformerConfig(CaptionConfig):
         own = {"vocab_size": vocab_size, "context_length": context_length, "tie_embeddings": True, "head_bias": False}
         return self.model_copy(update={"trunk": self.trunk.replace(**own)})
 
-    def create(self, vocab_size: int, context_length: int) -> CaptionTransformer:
-        return CaptionTransformer(self.sized(vocab_size, context_length))
+    def create(self) -> CaptionTransformer:
+        return CaptionTransformer(self)
 
     def parameter_rows(self) -> list[ParameterRow]:
         return self.trunk.parameter_rows()
@@ -114,8 +114,8 @@ class BagConfig(CaptionConfig):
     def sized(self, vocab_size: int, context_length: int) -> Self:
         return self.model_copy(update={"vocab_size": vocab_size})
 
-    def create(self, vocab_size: int, context_length: int) -> Bag:
-        return Bag(self.sized(vocab_size, context_length))
+    def create(self) -> Bag:
+        return Bag(self)
 
     def parameter_rows(self) -> list[ParameterRow]:
         rows = [ParameterRow("embedding", "vocab_size * d_model", self.vocab_size * self.d_model, True)]

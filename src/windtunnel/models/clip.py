@@ -189,7 +189,7 @@ class CLIP(Model):
         super().__init__()
         self.config = config
         self.picture = config.picture.create()
-        self.caption = config.caption.create(config.vocab_size, config.context_length)
+        self.caption = config.words.create()
         self.picture_projection = Linear(config.picture.width, config.d_shared, bias=False)
         self.caption_projection = Linear(config.caption.width, config.d_shared, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(config.scale).log())

@@ -105,7 +105,7 @@ class CaptionVectorsConfig(VectorsConfig, CaptionConfig):
     def sized(self, vocab_size: int, context_length: int) -> Self:
         return self
 
-    def create(self, vocab_size: int, context_length: int) -> CaptionVectors:
+    def create(self) -> CaptionVectors:
         return CaptionVectors(self)
 
     def flops_by_part(self, length: int) -> dict[str, int]:

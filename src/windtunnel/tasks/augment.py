@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ def _moved(pictures: Tensor, config: AugmentConfig, signed_N4: Tensor, mirrored_
     return 1 - F.grid_sample(1 - pictures, grid, align_corners=False)  # beyond a picture there is 0, here white
 
 
-def _coloured(pictures: Tensor, factors: Any) -> Tensor:
+def _coloured(pictures: Tensor, factors: Tensor) -> Tensor:
     """Brightness, contrast and saturation times the factors (N, 3, 1, 1, 1)."""
     pictures = pictures * factors[:, 0]
     mean = pictures.mean((1, 2, 3), keepdim=True)

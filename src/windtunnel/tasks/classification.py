@@ -105,6 +105,19 @@ def text_rows(texts: Sequence[np.ndarray], tokenizer: Tokenizer, context_length:
     return {"ids": torch.from_numpy(ids), "kept": torch.from_numpy(kept)}
 
 
+def rows_at(
+    places: np.ndarray, ids: np.ndarray, offsets: np.ndarray, tokenizer: Tokenizer, context_length: int
+) -> dict[str, Tensor]:
+    """`text_rows` of the texts at these places of a split, whose ids and offsets are given."""
+    first, last = offsets[places].tolist(), offsets[places + 1].tolist()
+    return text_rows([ids[a:b] for a, b in zip(first, last, strict=True)], tokenizer, context_length)
+
+
+def n_read(offsets: np.ndarray, context_length: int) -> np.ndarray:
+    """How many tokens `text_rows` gives of each text of a split, (n,) int64."""
+    return np.minimum(np.diff(offsets) + 2, context_length)
+
+
 class LabelledTexts:
     """Texts with their labels, the same in every epoch.
 
@@ -125,10 +138,8 @@ class LabelledTexts:
         return len(self.labels)
 
     def take(self, indices: np.ndarray, key: int = 0) -> Batch:
-        first, last = self.offsets[indices].tolist(), self.offsets[indices + 1].tolist()
-        texts = [self.ids[a:b] for a, b in zip(first, last, strict=True)]
         targets = torch.from_numpy(self.labels[indices].astype(np.int64))[:, None]
-        return Batch(text_rows(texts, self.tokenizer, self.context_length), targets)
+        return Batch(rows_at(indices, self.ids, self.offsets, self.tokenizer, self.context_length), targets)
 
     def sweep(self, size: int, max_tokens: int | None = None, chosen: np.ndarray | None = None) -> Iterator[Batch]:
         """Batches of `size` texts, the shortest first; of the chosen ones, or with max_tokens of a sample."""
@@ -140,7 +151,7 @@ class LabelledTexts:
     @property
     def n_read(self) -> np.ndarray:
         """How many tokens are read of each text, (n,) int64."""
-        return np.minimum(np.diff(self.offsets) + 2, self.context_length)
+        return n_read(self.offsets, self.context_length)
 
     @property
     def n_cut(self) -> int:

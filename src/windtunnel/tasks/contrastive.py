@@ -17,7 +17,7 @@ from windtunnel.models import ModelConfig
 from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
 from windtunnel.tasks.augment import AugmentConfig, augmented, uniform
-from windtunnel.tasks.classification import text_rows
+from windtunnel.tasks.classification import n_read, rows_at
 from windtunnel.tasks.task import LOSS, RECALLS, Metric, TaskConfig
 from windtunnel.tasks.vectors import caption_vectors, picture_vectors
 from windtunnel.text.batches import IGNORED, Batch, sample
@@ -74,7 +74,8 @@ class CaptionedPictures:
         DataError: when there are fewer than two.
     """
 
-    def __init__(self, store: TokenStore, split: str, model: CLIPConfig, augment: AugmentConfig) -> None:
+    def __init__(self, task: Contrastive, split: str) -> None:
+        store, model = task.store, task.model
         part = store.splits[split]
         assert part.offsets is not None
         assert part.pictures is not None
@@ -88,17 +89,13 @@ class CaptionedPictures:
         """The captions, picture by picture."""
         counts = np.bincount(np.searchsorted(found, of_caption), minlength=len(found))[order]
         self.starts = np.concatenate([[0], np.cumsum(counts)])
-        self.tokenizer, self.context_length, self.augment = store.tokenizer, model.context_length, augment
+        self.tokenizer, self.context_length, self.augment = store.tokenizer, model.context_length, task.config.augment
         if len(self) < 2:
             raise DataError(
                 f"the {split} split holds {len(self)} pictures, and one is found among others; give more pictures or "
                 "larger fractions of them"
             )
-        self.pixels = self.vectors = None
-        if isinstance(model.picture, PictureVectorsConfig):
-            self.vectors = torch.from_numpy(picture_vectors(store, model))
-        else:
-            self.pixels = pixels(store, model.picture.size, cropped=model.picture.cropped)
+        self.all_seen = task.seen
         self.of_captions = None
         if isinstance(model.caption, CaptionVectorsConfig):
             self.of_captions = torch.from_numpy(caption_vectors(list(store.documents(split)), model))
@@ -112,7 +109,7 @@ class CaptionedPictures:
         n_captions = self.starts[indices + 1] - first
         chosen = self.captions[first + (uniform(~key & 0xFFFFFFFF, places, 1)[:, 0] * n_captions).astype(np.int64)]
         seen = self.seen(indices)
-        if self.vectors is None:
+        if seen.dtype == torch.uint8:
             seen = augmented(seen.float() / 255, self.augment, key, places)
         return Batch({"pictures": seen, **self.read(chosen)}, torch.arange(len(indices))[:, None])
 
@@ -124,23 +121,19 @@ class CaptionedPictures:
 
     def seen(self, indices: np.ndarray) -> Tensor:
         """These pictures as they are, (n, 3, S, S) uint8, or their vectors (n, V)."""
-        if self.vectors is not None:
-            return self.vectors[self.places[indices]]
-        assert self.pixels is not None
-        return torch.from_numpy(self.pixels[self.places[indices]]).permute(0, 3, 1, 2)
+        seen = torch.from_numpy(self.all_seen[self.places[indices]])
+        return seen.permute(0, 3, 1, 2) if seen.dtype == torch.uint8 else seen
 
     def read(self, captions: np.ndarray) -> dict[str, Tensor]:
         """What a model reads of captions."""
         if self.of_captions is not None:
             return {"ids": self.of_captions[captions]}
-        first, last = self.offsets[captions].tolist(), self.offsets[captions + 1].tolist()
-        texts = [self.ids[a:b] for a, b in zip(first, last, strict=True)]
-        return text_rows(texts, self.tokenizer, self.context_length)
+        return rows_at(captions, self.ids, self.offsets, self.tokenizer, self.context_length)
 
     @property
     def n_read(self) -> np.ndarray:
         """How many tokens are read of each picture's main caption, (n,) int64."""
-        return np.minimum(np.diff(self.offsets)[self.main] + 2, self.context_length)
+        return n_read(self.offsets, self.context_length)[self.main]
 
 
 @dataclass(frozen=True)
@@ -163,12 +156,21 @@ class Contrastive:
         return max(self.n_units(split) for split in self.store.splits)
 
     @cached_property
+    def seen(self) -> np.ndarray:
+        """All pictures of the store, (n, S, S, 3) uint8, or what a frozen net makes of them, (n, V) float32: once for
+        all splits. Raises as `pixels` and `picture_vectors`."""
+        picture = self.model.picture
+        if isinstance(picture, PictureVectorsConfig):
+            return picture_vectors(self.store, self.model)
+        return pixels(self.store, picture.size, cropped=picture.cropped)
+
+    @cached_property
     def _examples(self) -> dict[str, CaptionedPictures]:
         return {}
 
     def examples(self, split: str) -> CaptionedPictures:
         if split not in self._examples:
-            self._examples[split] = CaptionedPictures(self.store, split, self.model, self.config.augment)
+            self._examples[split] = CaptionedPictures(self, split)
         return self._examples[split]
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -41,11 +41,16 @@ def of_texts(
     Raises:
         DataError: for a character that the tokenizer does not know.
     """
-    rows = tokenizer.encode_batch([" ".join(text.split()) for text in texts])
+    rows = _ids_of(tokenizer, texts)
     order = np.argsort([len(row) for row in rows], kind="stable")
     length = model.config.context_length
     some = np.array_split(order, -(-len(order) // at_once))
     return read_batches(model, function, ((at, text_rows([rows[i] for i in at], tokenizer, length)) for at in some))
+
+
+def _ids_of(tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
+    """The ids of texts in which any white space is one space."""
+    return tokenizer.encode_batch([" ".join(text.split()) for text in texts])
 
 
 def read_batches(
@@ -88,9 +93,7 @@ def captions_of(model: CLIPConfig, tokenizer: Tokenizer, texts: Sequence[str]) -
         DataError: for a character that the tokenizer does not know, and where the frozen net has not been fetched.
     """
     if not isinstance(model.caption, CaptionVectorsConfig):
-        return text_rows(
-            tokenizer.encode_batch([" ".join(text.split()) for text in texts]), tokenizer, model.context_length
-        )
+        return text_rows(_ids_of(tokenizer, texts), tokenizer, model.context_length)
     return {"ids": torch.from_numpy(_minilm_vectors(texts))}
 
 

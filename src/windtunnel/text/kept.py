@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.files import read_file, temporary, write_file
-from windtunnel.text.corpora.cache import cache_folder
-from windtunnel.text.corpora.package_index import writing
+from windtunnel.text.corpora.cache import cache_folder, writing
 
 Vectors = npt.NDArray[np.float32]
 

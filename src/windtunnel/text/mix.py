@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.errors import ArtifactError, DataError, SaveError
+from windtunnel.errors import ArtifactError, DataError
 from windtunnel.files import read_file, write_text
-from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.cache import cache_folder, writing
 from windtunnel.text.splits import SPLITS
 from windtunnel.text.store import MADE_HERE, Split, TextConfig, TokenStore, prepare, store_key, tokenizer_name
 from windtunnel.text.store_build import BPE_CHARACTERS, Content, spread_sample, survey, train_texts
@@ -120,14 +120,9 @@ def _bpe(parts: Surveyed, config: TextConfig, whole: Content, root: Path) -> Tok
     texts = chain.from_iterable(train_texts(part, config, content) for part, content in parts)
     made = train_bpe(spread_sample(texts, total, BPE_CHARACTERS), config.vocab_size)
     text = made.to_json()
-    try:
+    with writing(path):
         root.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "tokenizer": text}))
-    except OSError as error:
-        raise SaveError(
-            f"cannot write {path} ({error.strerror or error}); free some space there, or set WINDTUNNEL_CACHE to "
-            "another folder"
-        ) from None
     return made
 
 

@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 import PIL
 
-from windtunnel.errors import ArtifactError, SaveError
+from windtunnel.errors import ArtifactError
 from windtunnel.files import discard, read_file, sync_folder, temporary
-from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.cache import cache_folder, writing
 from windtunnel.text.corpora.picture_files import PictureFiles
 from windtunnel.text.store import LARGEST_MANIFEST, FileEntry, TokenStore, map_values, verify_once
 from windtunnel.text.store_build import Column
@@ -106,7 +106,7 @@ def _draw(
     folder: Path, pictures: Pictures, names: tuple[str, ...], size: int, progress: Callable[[int, int], None] | None
 ) -> None:
     """Draw into a temporary folder and rename it; of several processes the first to rename wins."""
-    try:
+    with writing(f"pictures in {folder.parent}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         discard(folder)
         with temporary(folder, folder=True) as new, ExitStack() as held:
@@ -124,8 +124,3 @@ def _draw(
             except OSError:
                 if not folder.exists():
                     raise
-    except OSError as error:
-        raise SaveError(
-            f"cannot write pictures in {folder.parent} ({error.strerror or error}); free some space there, or set "
-            "WINDTUNNEL_CACHE to another folder"
-        ) from None

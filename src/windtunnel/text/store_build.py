@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.errors import ArtifactError, ConfigError, DataError, SaveError
+from windtunnel.errors import ArtifactError, ConfigError, DataError
 from windtunnel.files import discard, sync_folder, temporary
+from windtunnel.text.corpora.cache import writing
 from windtunnel.text.pieces import GPT2_CUT, cut_pieces
 from windtunnel.text.split_corpus import batches_of, check_sizes, split_documents
 from windtunnel.text.splits import (
@@ -193,7 +194,7 @@ def build(
     Everything is written into a temporary folder and renamed at the end. Of several processes that build the
     same store the first to rename wins and the others take its store.
     """
-    try:
+    with writing(f"the token store in {root}"):
         root.mkdir(parents=True, exist_ok=True)
         with temporary(root / key, folder=True) as new, ExitStack() as held:
             if isinstance(tokenizer, str):
@@ -205,11 +206,6 @@ def build(
                 )
             _write(new, corpus, config, content, tokenizer, held)
             _move(new, root / key, corpus)
-    except OSError as error:
-        raise SaveError(
-            f"cannot write the token store in {root} ({error.strerror or error}); free some space there, "
-            "or set WINDTUNNEL_CACHE to another folder"
-        ) from None
     return open_store(root / key, corpus)
 
 
@@ -243,8 +239,12 @@ def train_texts(corpus: Corpus, config: TextConfig, content: Content) -> Iterato
         return
     for split in split_documents(batches_of(corpus.read()), corpus, config):
         for document in split["train"]:
-            text = text_of(document, corpus.fields) if is_labelled(corpus) or is_captioned(corpus) else document
-            yield from cut_pieces([text], GPT2_CUT, PIECE)
+            yield from cut_pieces([_encoded(document, corpus)], GPT2_CUT, PIECE)
+
+
+def _encoded(document: str, corpus: Corpus) -> str:
+    """What of a document becomes ids: of labelled texts and captions the text alone."""
+    return text_of(document, corpus.fields) if is_labelled(corpus) or is_captioned(corpus) else document
 
 
 def _write(
@@ -324,10 +324,8 @@ def _write_documents(
             if not texts:
                 continue
             if writer.places is not None:
-                pairs = [corpus.split(document)[:2] for document in documents]
-                text, known = (1, 0) if writer.column == "pictures" else (0, 1)
-                texts = [pair[text] for pair in pairs]
-                writer.places.append(np.array([writer.places_of[pair[known]] for pair in pairs]))
+                texts, known = [_encoded(document, corpus) for document in documents], int(writer.column == "labels")
+                writer.places.append(np.array([writer.places_of[corpus.split(one)[known]] for one in documents]))
             try:
                 ids, lengths = tokenizer.encode_documents(texts)
             except DataError:
@@ -345,7 +343,7 @@ def _name_document(corpus: Corpus, tokenizer: Tokenizer) -> None:
     """Say which document cannot be encoded."""
     for number, document in enumerate(corpus.read(), start=1):
         try:
-            tokenizer.encode(document)
+            tokenizer.encode(_encoded(document, corpus))
         except DataError as error:
             raise DataError(f"{corpus.name}, {corpus.unit} {number}: {error}") from None
 

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 from windtunnel.errors import ArtifactError, DataError
 from windtunnel.files import sync_folder, temporary
-from windtunnel.text.corpora.cache import cache_folder
-from windtunnel.text.corpora.package_index import BLOCK, fetched, writing
+from windtunnel.text.corpora.cache import cache_folder, writing
+from windtunnel.text.corpora.package_index import BLOCK, fetched
 
 
 @dataclass(frozen=True)

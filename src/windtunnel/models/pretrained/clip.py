@@ -19,7 +19,7 @@ from windtunnel.files import read_given
 from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.pretrained.fields import Fields, take_fields
 from windtunnel.models.pretrained.huggingface import Pretrained, tokenizer_of
-from windtunnel.models.pretrained.marks import read_marks
+from windtunnel.models.pretrained.marks import LARGEST, read_marks
 from windtunnel.models.pretrained.parts import Part, check_tensors, gather, linear, norm, single
 from windtunnel.models.pretrained.safetensors_files import list_tensors, read_tensors
 from windtunnel.text.tokenizers import Tokenizer
@@ -126,7 +126,7 @@ def _prepared(folder: Path, size: Any) -> tuple[dict[str, Any], list[str]]:
     path, given, notes = folder / PREPARED, {}, []
     if path.exists():
         try:
-            given = json.loads(read_given(path, 1 << 22))
+            given = json.loads(read_given(path, LARGEST))
         except (OSError, ValueError, RecursionError) as error:
             raise ArtifactError(f"{path}: cannot be read as JSON ({error}); download it again") from None
     else:

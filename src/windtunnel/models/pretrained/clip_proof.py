@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from windtunnel.errors import MissingExtra
 from windtunnel.models.clip import CLIP
 from windtunnel.models.pretrained.clip import FIELDS, HIGHEST, effective
 from windtunnel.models.pretrained.fields import computing
 from windtunnel.models.pretrained.huggingface import link_weights, read_fields
-from windtunnel.models.pretrained.proof import NOT_COMPARED, TOLERANCE, Proof, loaded
+from windtunnel.models.pretrained.proof import NOT_COMPARED, TOLERANCE, Proof, loaded, quiet_transformers
 from windtunnel.models.pretrained.proof_tokenizer import compare_tokenizers
 from windtunnel.models.vision import ViTConfig, standard
 from windtunnel.text.tokenizers import Tokenizer
@@ -40,12 +37,7 @@ def compare_clip(
         MissingExtra: when transformers is not installed.
         ArtifactError: when transformers refuses the config or the weights.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingExtra("transformers", "comparing with transformers")
-    import transformers
-
-    logging: Any = transformers.utils.logging
-    logging.disable_progress_bar()
+    transformers = quiet_transformers()
     picture, device = model.config.picture, model.log_scale.device
     assert isinstance(picture, ViTConfig)
     data = effective(read_fields(source / "config.json", ["clip"])[1])

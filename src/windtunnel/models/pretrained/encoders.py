@@ -22,7 +22,7 @@ from windtunnel.models.encoder import EncoderConfig
 from windtunnel.models.pretrained.fields import Fields, take_fields
 from windtunnel.models.pretrained.gpt2 import ACTIVATIONS
 from windtunnel.models.pretrained.huggingface import Pretrained, canonical, tokenizer_of
-from windtunnel.models.pretrained.marks import read_marks
+from windtunnel.models.pretrained.marks import LARGEST, read_marks
 from windtunnel.models.pretrained.parts import Part, check_tensors, gather, linear, listing, norm, single
 from windtunnel.models.pretrained.safetensors_files import list_tensors, read_tensors
 from windtunnel.text.tokenizers import Tokenizer
@@ -239,7 +239,7 @@ def wordpiece(path: Path) -> Tokenizer:
     try:
         tokens = read_given(path, 1 << 26).removesuffix("\n").split("\n")
         beside = path.parent / "tokenizer_config.json"
-        told = json.loads(read_given(beside, 1 << 22)) if beside.exists() else {}
+        told = json.loads(read_given(beside, LARGEST)) if beside.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as BERT's list of tokens ({error})") from None
     lower = bool(told.get("do_lower_case", True)) if isinstance(told, dict) else True

@@ -93,15 +93,10 @@ def compare_with_transformers(
         MissingExtra: when transformers is not installed, or for a GGUF file gguf and accelerate.
         ArtifactError: when transformers refuses the source's config or weights.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingExtra("transformers", "comparing with transformers")
+    transformers = quiet_transformers()
     for package in ("gguf", "accelerate") if source.is_file() else ():
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "comparing a GGUF file with transformers")
-    import transformers
-
-    logging: Any = transformers.utils.logging
-    logging.disable_progress_bar()
     context, vocab_size = model.config.context_length, model.config.vocab_size
     longest = min(context, LONGEST)
     lengths = sorted({min(length, context) for length in lengths or (1, 2, 17, max(longest - 1, 1), longest)})
@@ -135,6 +130,17 @@ def compare_with_transformers(
             continuation_transformers=_greedy(their_logits, ids_1T[:, :start], n_tokens),
             tokenizer=same_ids,
         )
+
+
+def quiet_transformers() -> Any:
+    """transformers without its progress bars. Raises MissingExtra when it is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtra("transformers", "comparing with transformers")
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    logging.disable_progress_bar()
+    return transformers
 
 
 def _load(source: Path, writes: bool) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,18 @@ def fetched_corpus(name: str, file: str) -> Path:
     if not path.exists():
         raise DataError(f"the corpus {name} is not on this machine; get it: windtunnel corpora get {name}")
     return path
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """Around what writes into the cache: the disk's refusal is a SaveError that names `what`, with the cure."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(
+            f"cannot write {what} ({error.strerror or error}); free some space there, or set WINDTUNNEL_CACHE to "
+            "another folder"
+        ) from None
 
 
 def private_folder(name: str) -> Path:

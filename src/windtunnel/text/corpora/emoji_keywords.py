@@ -11,11 +11,10 @@ from typing import Any
 
 from windtunnel.errors import DataError
 from windtunnel.files import read_given, write_text
-from windtunnel.text.corpora.cache import cache_folder
+from windtunnel.text.corpora.cache import cache_folder, writing
 from windtunnel.text.corpora.corpus import Corpus, lines
 from windtunnel.text.corpora.emoji import CAPTIONS, caption_line, emoji_corpus, fetch_emoji, unlike
 from windtunnel.text.corpora.files import read_chunks
-from windtunnel.text.corpora.package_index import writing
 
 NAME, FILE = "emoji-keywords", "emoji-keywords.captions.txt"
 MOST_BYTES = 2**24

