@@ -261,6 +261,14 @@ def test_a_mistake_is_said(page, path, body, said, root, shown):
     assert said in answer.json()["error"]["message"]
 
 
+def test_a_run_whose_identity_looks_like_a_number_is_drawn(tmp_path, page):
+    name = "run-2203"
+    assert identity(name) == "9527626118604995"
+    write_log(make_run(tmp_path / name, characters_tokenizer("abc", end=True), made=None), 20)
+    answer = page(f"/page/curves?runs={identity(name)}&width=300&log=true&smooth=1.5", root=tmp_path)
+    assert [line["n"] for line in answer.json()["series"]] == [20]
+
+
 def test_results_are_listed_with_their_files(page):
     found = {one["name"]: one for one in page("/page/results").json()}
     assert found["compare-one"]["verdicts"] == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -87,7 +87,7 @@ class Page:
 class Chart(Config):
     """What is drawn of which runs."""
 
-    runs: Annotated[str, Field(max_length=17 * MOST_RUNS)]
+    runs: Annotated[str, Field(max_length=17 * MOST_RUNS)] = ""
     quantity: Annotated[str, Field(max_length=80)] = "loss"
     axis: Annotated[str, Field(max_length=20)] = "step"
     width: Annotated[int, Field(ge=10, le=8000)] = 800
@@ -166,24 +166,6 @@ async def runs(request: Request) -> Response:
     return await answered(request, lambda page: page.index.table())
 
 
-def asked(kind: type[C], data: Mapping[str, Any]) -> C:
-    """The question in a query, whose values are texts."""
-    return parse(kind, {name: _value(value) for name, value in data.items()})
-
-
-def _value(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def logs(page: Page, ids: str) -> list[tuple[str, list[tuple[str, Log]]]]:
     """The logs of runs by identity, in their groups."""
     chosen = list(dict.fromkeys(ids.split(",")))
@@ -198,7 +180,7 @@ def logs(page: Page, ids: str) -> list[tuple[str, list[tuple[str, Log]]]]:
 
 async def curves(request: Request) -> Response:
     """The lines of a chart."""
-    wanted = asked(Chart, {**request.query_params, "runs": request.query_params.get("runs", "")})
+    wanted = parse(Chart, request.query_params)
 
     def make(page: Page) -> Any:
         groups = logs(page, wanted.runs)
