@@ -25,6 +25,7 @@ from windtunnel.inspect.doctor.checks import of_history, underfitting
 from windtunnel.inspect.doctor.history import history
 from windtunnel.runs.history import Log, as_csv
 from windtunnel.serve import looking
+from windtunnel.serve.bodies import read
 from windtunnel.serve.curves import Logs, series
 from windtunnel.serve.index import Index
 from windtunnel.serve.job import Job
@@ -32,7 +33,7 @@ from windtunnel.serve.results import Results, artefact
 from windtunnel.serve.safety import error
 from windtunnel.training.run import TrainedModel
 
-C = TypeVar("C", bound=Config)
+A = TypeVar("A", bound=looking.Asked)
 MOST_RUNS = 64
 """Runs in one question."""
 ALONE = (
@@ -251,20 +252,9 @@ async def experiments(request: Request) -> Response:
     return await answered(request, make)
 
 
-async def body(request: Request, kind: type[C]) -> C:
-    """The question in a body."""
-    try:
-        data = json.loads(await request.body())
-    except (ValueError, RecursionError):
-        raise ConfigError("expected a body of JSON") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"expected an object, given {type(data).__name__}")
-    return parse(kind, data)
-
-
 async def start(request: Request) -> Response:
     """Start an experiment."""
-    wanted, page = await body(request, Start), page_of(request)
+    wanted, page = await read(request, Start), page_of(request)
     name = find_experiment(wanted.name).name
     out = page.root / "experiments" / (name + ("-quick" if wanted.quick else ""))
     words = ["experiment", name, "--seed", str(wanted.seed), "--out", str(out), *(["--quick"] if wanted.quick else [])]
@@ -274,7 +264,7 @@ async def start(request: Request) -> Response:
 
 async def check(request: Request) -> Response:
     """Start the doctor on a run."""
-    wanted, page = await body(request, Check), page_of(request)
+    wanted, page = await read(request, Check), page_of(request)
     run, name = page.index.run(wanted.run), page.index.name(wanted.run)
     words = ["check", str(run.folder), "--out", str(page.root / "checks" / wanted.run)]
     await run_in_threadpool(page.job.start, "check", name, words)
@@ -292,12 +282,12 @@ async def job(request: Request) -> Response:
     return await answered(request, lambda page: page.job.state())
 
 
-def computing(kind: type[C], function: Callable[[TrainedModel, C], dict[str, Any]]) -> Callable[[Request], Any]:
+def computing(kind: type[A], function: Callable[[TrainedModel, A], dict[str, Any]]) -> Callable[[Request], Any]:
     """The route of something that a run's model must compute."""
 
     async def route(request: Request) -> Response:
-        wanted = await body(request, kind)
-        name = await run_in_threadpool(page_of(request).index.name, wanted.run)  # type: ignore[attr-defined]
+        wanted = await read(request, kind)
+        name = await run_in_threadpool(page_of(request).index.name, wanted.run)
         found = await request.app.state.worker.run(lambda trained: function(trained, wanted), name)
         return JSONResponse(plain(found))
 
@@ -320,6 +310,6 @@ ROUTES: list[Route] = [
     Route("/page/job/stop", stop, methods=["POST"]),
     Route("/page/look", computing(looking.Look, looking.traced), methods=["POST"]),
     Route("/page/again", computing(looking.Again, looking.again), methods=["POST"]),
-    Route("/page/attention", computing(looking.Look, looking.attended), methods=["POST"]),
-    Route("/page/lens", computing(looking.Look, looking.guessed), methods=["POST"]),
+    Route("/page/attention", computing(looking.Asked, looking.attended), methods=["POST"]),
+    Route("/page/lens", computing(looking.Asked, looking.guessed), methods=["POST"]),
 ]
