@@ -252,29 +252,44 @@ async def experiments(request: Request) -> Response:
     return await answered(request, make)
 
 
+async def acted(request: Request, act: Callable[[Page], None]) -> Response:
+    """What runs, once something was started or stopped."""
+    page = page_of(request)
+
+    def made() -> Any:
+        act(page)
+        return page.job.state()
+
+    return JSONResponse(await run_in_threadpool(made))
+
+
 async def start(request: Request) -> Response:
     """Start an experiment."""
-    wanted, page = await read(request, Start), page_of(request)
-    name = find_experiment(wanted.name).name
-    out = page.root / "experiments" / (name + ("-quick" if wanted.quick else ""))
-    words = ["experiment", name, "--seed", str(wanted.seed), "--out", str(out), *(["--quick"] if wanted.quick else [])]
-    await run_in_threadpool(page.job.start, "experiment", name, words)
-    return JSONResponse(page.job.state())
+    wanted = await read(request, Start)
+
+    def act(page: Page) -> None:
+        name = find_experiment(wanted.name).name
+        out = page.root / "experiments" / (name + ("-quick" if wanted.quick else ""))
+        quick = ["--quick"] if wanted.quick else []
+        page.job.start("experiment", name, ["experiment", name, "--seed", str(wanted.seed), "--out", str(out), *quick])
+
+    return await acted(request, act)
 
 
 async def check(request: Request) -> Response:
     """Start the doctor on a run."""
-    wanted, page = await read(request, Check), page_of(request)
-    run, name = page.index.run(wanted.run), page.index.name(wanted.run)
-    words = ["check", str(run.folder), "--out", str(page.root / "checks" / wanted.run)]
-    await run_in_threadpool(page.job.start, "check", name, words)
-    return JSONResponse(page.job.state())
+    wanted = await read(request, Check)
+
+    def act(page: Page) -> None:
+        run, out = page.index.run(wanted.run), page.root / "checks" / wanted.run
+        page.job.start("check", page.index.name(wanted.run), ["check", str(run.folder), "--out", str(out)])
+
+    return await acted(request, act)
 
 
 async def stop(request: Request) -> Response:
     """Stop what runs."""
-    await run_in_threadpool(page_of(request).job.stop)
-    return JSONResponse(page_of(request).job.state())
+    return await acted(request, lambda page: page.job.stop())
 
 
 async def job(request: Request) -> Response:
