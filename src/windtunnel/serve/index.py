@@ -14,8 +14,8 @@ from typing import Any
 from windtunnel.config import plain
 from windtunnel.errors import ArtifactError
 from windtunnel.runs.seeds import find_runs, result_of
+from windtunnel.runs.watching import Stamp, stamp_of
 from windtunnel.stats.intervals import mean_interval
-from windtunnel.training.disk import MANIFEST, is_locked
 from windtunnel.training.events import Event, Started, Step, from_line
 from windtunnel.training.run import METRICS, Run, is_run, open_run
 
@@ -27,7 +27,6 @@ BREATH = 0.001
 """Seconds after each run that is read, in which the server may answer others."""
 TAIL = 1 << 14
 """Bytes of the end of a log, in which its last steps stand."""
-WATCHED = ("config.json", "record.json", "tokenizer.json", MANIFEST, METRICS)
 
 
 def identity(name: str) -> str:
@@ -40,7 +39,7 @@ class Known:
     """A run as it was when its files had this stamp."""
 
     folder: Path
-    stamp: tuple[Any, ...]
+    stamp: Stamp
     row: dict[str, Any]
     run: Run | None
     """None of a damaged one."""
@@ -128,18 +127,6 @@ def named(folders: Sequence[Path], root: Path) -> Iterator[tuple[str, Path]]:
     """Folders with their names below the root, which may be shown to anybody."""
     for folder in folders:
         yield folder.relative_to(root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace"), folder
-
-
-def stamp_of(folder: Path) -> tuple[Any, ...]:
-    """What changes whenever a run is trained, altered or let go of."""
-    seen: list[Any] = [is_locked(folder)]
-    for name in WATCHED:
-        try:
-            found = os.lstat(folder / name)
-            seen.append((found.st_mtime_ns, found.st_size, found.st_ino))
-        except OSError:
-            seen.append(None)
-    return tuple(seen)
 
 
 def _read(id: str, name: str, folder: Path) -> tuple[dict[str, Any], Run | None]:
