@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from windtunnel.config import Config, differences, fingerprint, flatten, parse, plain
@@ -30,7 +30,7 @@ from windtunnel.serve.curves import Logs, series
 from windtunnel.serve.index import Index
 from windtunnel.serve.job import Job
 from windtunnel.serve.results import Results, artefact
-from windtunnel.serve.safety import error
+from windtunnel.serve.safety import Json, error
 from windtunnel.training.run import TrainedModel
 
 A = TypeVar("A", bound=looking.Asked)
@@ -260,7 +260,7 @@ async def acted(request: Request, act: Callable[[Page], None]) -> Response:
         act(page)
         return page.job.state()
 
-    return JSONResponse(await run_in_threadpool(made))
+    return Json(await run_in_threadpool(made))
 
 
 async def start(request: Request) -> Response:
@@ -302,9 +302,9 @@ def computing(kind: type[A], function: Callable[[TrainedModel, A], dict[str, Any
 
     async def route(request: Request) -> Response:
         wanted = await read(request, kind)
-        name = await run_in_threadpool(page_of(request).index.name, wanted.run)
+        name = await run_in_threadpool(page_of(request).index.model, wanted.run)
         found = await request.app.state.worker.run(lambda trained: function(trained, wanted), name)
-        return JSONResponse(plain(found))
+        return Json(plain(found))
 
     return route
 
