@@ -35,7 +35,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.timing import FEWEST, Apart, alternate, as_dict, ratio, report, serve
+from benchmarks.timing import FEWEST, Apart, alternate, as_dict, fewest_turns, ratio, report, serve, sharing
 from benchmarks.training_speed import Case, transformers_model
 from windtunnel.generation.compiled import Steps
 from windtunnel.generation.decode import decode, decode_many
@@ -311,12 +311,12 @@ def main() -> None:
         serve_ways(CASES[given.serve[0]], given.serve[1], given.at_once, given.tokens)
         return
     rate = read_rate()
-    results, end = [], time.perf_counter() + 60 * given.minutes
-    for index, name in enumerate(given.shapes):
-        seconds = max(0.0, end - time.perf_counter()) / (len(given.shapes) - index)
-        results.append(compare(name, given.weights, given.repeats, rate, given.at_once, seconds))
+    results = [
+        compare(name, given.weights, given.repeats, rate, given.at_once, seconds)
+        for name, seconds in sharing(given.shapes, given.minutes)
+    ]
     Console(file=sys.stderr).print(table(results))
-    document = report(CLAIM, results, given.repeats)
+    document = report(CLAIM, results, fewest_turns(results))
     document["read_bytes_per_second"] = rate
     traced = [found for result in results for found in result["ratios"] if "traced" in found["of"]]
     document["holds"] = all(found["high"] < 1 for found in traced if found["to"] not in BYTES)

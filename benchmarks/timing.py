@@ -13,13 +13,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
 FEWEST = 3
 """So many turns are taken however long they last."""
 
@@ -74,6 +75,13 @@ def alternate(
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+def sharing(cases: Sequence[T], minutes: float) -> Iterator[tuple[T, float]]:
+    """Each case with the seconds that are left for it, an equal share of what is left for all."""
+    end = time.perf_counter() + 60 * minutes
+    for index, case in enumerate(cases):
+        yield case, max(0.0, end - time.perf_counter()) / (len(cases) - index)
 
 
 class Apart:
@@ -166,6 +174,11 @@ def report(claim: str, results: Sequence[Mapping[str, Any]], repeats: int) -> di
         "repeats": repeats,
         "results": list(results),
     }
+
+
+def fewest_turns(results: Sequence[Mapping[str, Any]]) -> int:
+    """How many turns each of the results has at least, where time may have cut them short."""
+    return min(timed["n"] for result in results for timed in result["milliseconds"].values())
 
 
 def as_dict(seconds: Mapping[str, Sequence[float]], *ratios: Ratio) -> dict[str, Any]:

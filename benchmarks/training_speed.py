@@ -37,7 +37,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.timing import FEWEST, Apart, alternate, as_dict, ratio, report, serve
+from benchmarks.timing import FEWEST, Apart, alternate, as_dict, fewest_turns, ratio, report, serve, sharing
 from windtunnel.models import Transformer, TransformerConfig, build
 from windtunnel.models.cost import training_flops_per_token
 from windtunnel.tasks import Language
@@ -295,7 +295,8 @@ def compare(
     with ExitStack() as running:
         settle = begin + seconds * (1 - STEPS_SHARE)
         found = {of: better_setting(shape, case, of, settings, nanogpt, running, settle) for of in names}
-        check_losses({name: given for _, _, both in found.values() for name, given in both.items()})
+        losses = {name: given for _, _, both in found.values() for name, given in both.items()}
+        check_losses(losses)
         steps = {name: partial(process, str(case.in_one_turn)) for name, process, _ in found.values()}
         rivals = {**steps, "products": products(case.precision)}
         taken = alternate(rivals, repeats, warmup=1, until=begin + seconds)
@@ -306,7 +307,7 @@ def compare(
     return {
         "case": str(case),
         "precision": case.precision,
-        "first_losses": {name: given for _, _, both in found.values() for name, given in both.items()},
+        "first_losses": losses,
         "peak_flops": statistics.median(peaks),
         "share_of_peak": statistics.median(case.flops / t / peak for t, peak in zip(taken[ours], peaks, strict=True)),
         "peak_mebibytes": memory,
@@ -372,14 +373,13 @@ def main() -> None:
         given.shapes = [shape]
         serve_steps(cases_of(given)[shape], name, given.nanogpt)
         return
-    results, end = [], time.perf_counter() + 60 * given.minutes
-    for index, (shape, case) in enumerate(cases_of(given).items()):
-        seconds = max(0.0, end - time.perf_counter()) / (len(given.shapes) - index)
+    results = []
+    for (shape, case), seconds in sharing(list(cases_of(given).items()), given.minutes):
         if not given.batch_size:
             case = case.within(seconds, 3 if given.nanogpt else 2)
         results.append(compare(shape, case, given.settings, given.nanogpt, given.repeats, seconds))
     Console(file=sys.stderr).print(table(results))
-    document = report(CLAIM, results, given.repeats)
+    document = report(CLAIM, results, fewest_turns(results))
     document["holds"] = all(r["low"] >= 1 for result in results for r in result["ratios"])
     print(json.dumps(document, indent=2))
 

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import os
 import time
 from hashlib import sha256
 
@@ -259,6 +260,25 @@ def test_a_mistake_is_said(page, path, body, said, root, shown):
     answer = page(path.replace("RUN", run), given, root=root if mlp in (given or {}).values() else shown)
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
+
+
+def test_a_run_whose_identity_looks_like_a_number_is_drawn(tmp_path, page):
+    name = "run-2203"
+    assert identity(name) == "9527626118604995"
+    write_log(make_run(tmp_path / name, characters_tokenizer("abc", end=True), made=None), 20)
+    answer = page(f"/page/curves?runs={identity(name)}&width=300&log=true&smooth=1.5", root=tmp_path)
+    assert [line["n"] for line in answer.json()["series"]] == [20]
+
+
+def test_a_run_whose_name_is_not_utf8_is_looked_into(tmp_path, page):
+    try:
+        make_run(tmp_path / os.fsdecode(b"n\xff"), characters_tokenizer("abc", end=True))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    [group] = page("/page/runs", root=tmp_path).json()["groups"]
+    assert group["name"] == "n\ufffd"
+    answer = page("/page/look", {"run": group["runs"][0]["id"], "text": "ab"}, root=tmp_path)
+    assert [token["text"] for token in answer.json()["tokens"]] == ["a", "b"]
 
 
 def test_results_are_listed_with_their_files(page):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from windtunnel.config import plain
@@ -54,7 +53,7 @@ def retrieval_lines(found: JudgedRetrieval) -> list[str]:
 
 def retrieval_dict(found: JudgedRetrieval) -> dict[str, Any]:
     """Plain data for JSON."""
-    data: dict[str, Any] = plain(asdict(found))
+    data: dict[str, Any] = plain(found)
     for own in (
         data["by_caption"],
         data["by_picture"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -72,7 +71,7 @@ def search_dict(found: Search) -> dict[str, Any]:
         "left_out": gallery.left_out, "credit": gallery.pictures.credit,
     }  # fmt: skip
     words = [{"word": word, "falls": falls} for word, falls in found.words]
-    return dict(plain(kept | {"hits": [asdict(hit) for hit in found.hits], "words": words, "gallery": told}))
+    return dict(plain(kept | {"words": words, "gallery": told}))
 
 
 def search_page(found: Search) -> str:

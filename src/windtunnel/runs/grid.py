@@ -15,7 +15,7 @@ from windtunnel.runs.arms import Arm, ResolvedArm, resolve_grid
 from windtunnel.runs.begun import as_begun
 from windtunnel.runs.execute import execute
 from windtunnel.runs.measure import is_measured
-from windtunnel.runs.seeds import RUNS, config_folder, corpus_label, find_runs
+from windtunnel.runs.seeds import RUNS, config_folder, find_runs, folders_on_corpus
 from windtunnel.training import machine
 from windtunnel.training.checkpoint import newest_step
 from windtunnel.training.events import Event, Stopped
@@ -116,12 +116,11 @@ def as_they_began(asked: Sequence[Arm], resolved: Sequence[ResolvedArm], root: P
     as_now, configs = list(resolved), {arm.name: arm.config for arm in asked}
     if any((root / config_folder(arm.config)).exists() for arm in resolved):
         return as_now
-    parents = dict.fromkeys(run.parent for run in find_runs(root))
+    runs = find_runs(root)
     before: list[ResolvedArm] = []
     then: dict[tuple[str, object], object] = {}
     for arm in resolved:
-        folders = [folder for folder in parents if folder.name.startswith(f"{corpus_label(arm.config)}-")]
-        config = as_begun(configs[arm.name], arm.config, folders, side_by_side=2)
+        config = as_begun(configs[arm.name], arm.config, folders_on_corpus(arm.config, runs), side_by_side=2)
         for name in ("precision", "compile"):
             now, was = getattr(arm.config.train, name), getattr(config.train, name)
             if then.setdefault((name, now), was) != was:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.errors import ArtifactError, ConfigError
-from windtunnel.runs.seeds import summarise
+from windtunnel.runs.seeds import result_of
 from windtunnel.text.corpora.mixes import corpora_in
 from windtunnel.training.run import open_run
 
@@ -40,7 +40,7 @@ def listed(found: Sequence[dict[str, Any]], sort: str = "time", corpus: str | No
 
 
 def _is_on(corpus: str | None, asked: str) -> bool:
-    """Whether a run's corpus is the one asked for: or one of its mix: by name, file name or path."""
+    """Whether a run's corpus, or one of its mix, is the one asked for: by name, file name or path."""
     parts = (corpus, *corpora_in(corpus)) if corpus else ()
     return any(asked in (part, Path(part).name) or str(Path(asked).resolve()) == part for part in parts)
 
@@ -48,7 +48,7 @@ def _is_on(corpus: str | None, asked: str) -> bool:
 def describe(folder: Path) -> dict[str, Any]:
     """A run in plain data: what it is, how far it is, and its loss."""
     run = open_run(folder)
-    result = summarise([folder]).seeds[0]
+    result = result_of(run, run.events())
     return {
         "folder": str(folder),
         "corpus": run.config.corpus,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,6 +205,12 @@ def config_folder(resolved: RunConfig) -> str:
     return f"{corpus_label(resolved)}-{fingerprint(resolved, exclude=['seed'])[:6]}"
 
 
+def folders_on_corpus(config: RunConfig, runs: Iterable[Path]) -> list[Path]:
+    """The folders of seeds that these runs are in, as far as they are named after the config's corpus."""
+    label = f"{corpus_label(config)}-"
+    return list(dict.fromkeys(run.parent for run in runs if run.parent.name.startswith(label)))
+
+
 class Resolved(NamedTuple):
     """A config with everything decided, the trial of its change, and its corpus as tokens."""
 
@@ -237,11 +243,10 @@ def resolve_seeds(config: RunConfig, n_seeds: int, change: Named | None = None, 
     """
     store = open_store(config)
     resolved, trial = resolve_changed(config, store, change, side_by_side=n_seeds)
-    if folder is not None or not (RUNS / config_folder(resolved)).exists():
-        label = f"{corpus_label(resolved)}-"
-        alike = [run.parent for run in find_runs() if run.parent.name.startswith(label)]
-        others = alike if folder is None else [folder]
-        resolved = as_begun(config, resolved, dict.fromkeys(others), n_seeds)
+    if folder is not None:
+        resolved = as_begun(config, resolved, [folder], n_seeds)
+    elif not (RUNS / config_folder(resolved)).exists():
+        resolved = as_begun(config, resolved, folders_on_corpus(resolved, find_runs()), n_seeds)
     return Resolved(resolved, trial, store)
 
 

@@ -11,49 +11,46 @@ from typing import Any
 
 from windtunnel.runs.listing import describe_all
 from windtunnel.runs.seeds import RUNS, find_runs
+from windtunnel.training.disk import MANIFEST, is_locked
+from windtunnel.training.run import METRICS
 
 PAUSE = 0.5
 """Seconds between two looks at the files' times."""
-FRESH = 2.0
-"""Seconds after which a run that has not ended is read again in any case: a lock leaves no trace when it is let go."""
-ENDED = ("finished", "diverged", "failed")
-Stamp = tuple[tuple[str, int, int], ...]
+SEEN = ("config.json", "record.json", "tokenizer.json", MANIFEST, METRICS)
+"""The files of a run that say what it is and how far it is."""
+Stamp = tuple[Any, ...]
 
 
 def watch_runs(root: Path = RUNS, pause: Callable[[float], None] = time.sleep) -> Iterator[list[dict[str, Any]]]:
-    """`describe_all` of the runs below `root`: at once, whenever a file of theirs changes, and every 2 seconds.
+    """`describe_all` of the runs below `root`: at once, and whenever the stamp of one changes, or one comes or goes.
 
     Args:
         pause: waits so many seconds; it ends the watch by an exception, as Ctrl-C does.
     """
     read: dict[Path, tuple[Stamp, dict[str, Any]]] = {}
-    last = -FRESH
+    shown: list[tuple[Stamp, dict[str, Any]]] | None = None
     while True:
         folders = list(read)
         with suppress(OSError):  # one is just being moved or deleted: they are looked for again
             folders = find_runs(root)
-        stamps = {folder: stamp for folder in folders if (stamp := _stamp(folder)) is not None}
-        old = time.monotonic() - last >= FRESH
-        changed = {folder for folder, stamp in stamps.items() if folder not in read or read[folder][0] != stamp}
-        if old or changed or stamps.keys() != read.keys():
-            last = time.monotonic() if old else last
-            read = {
-                folder: (stamp, describe_all([folder])[0])
-                if folder in changed or (old and read[folder][1]["state"] not in ENDED)
-                else read[folder]
-                for folder, stamp in stamps.items()
-            }
-            yield [one for _, one in read.values()]
+        stamps = {folder: stamp_of(folder) for folder in folders if folder.is_dir()}
+        read = {
+            folder: read[folder] if folder in read and read[folder][0] == stamp else (stamp, describe_all([folder])[0])
+            for folder, stamp in stamps.items()
+        }
+        if list(read.values()) != shown:
+            shown = list(read.values())
+            yield [one for _, one in shown]
         pause(PAUSE)
 
 
-def _stamp(folder: Path) -> Stamp | None:
-    """Name, time and size of each of its files; none of a folder that may not be read, None of one that is gone."""
-    try:
-        with os.scandir(folder) as entries:
-            files = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return ()
-    return tuple(sorted((name, state.st_mtime_ns, state.st_size) for name, state in files))
+def stamp_of(folder: Path) -> Stamp:
+    """What changes whenever a run is trained, altered or let go of."""
+    seen: list[Any] = [is_locked(folder)]
+    for name in SEEN:
+        try:
+            found = os.lstat(folder / name)
+            seen.append((found.st_mtime_ns, found.st_size, found.st_ino))
+        except OSError:
+            seen.append(None)
+    return tuple(seen)

@@ -29,7 +29,7 @@ STOPS = 4
 MESSAGES = 256
 
 Prompt = str | list[int]
-C = TypeVar("C", bound="Body")
+C = TypeVar("C", bound=Config)
 
 
 def _prompts(given: Any) -> tuple[Prompt, ...]:

@@ -13,11 +13,12 @@ from typing import Any
 
 from windtunnel.config import plain
 from windtunnel.errors import ArtifactError
-from windtunnel.runs.seeds import find_runs, result_of
+from windtunnel.runs.seeds import result_of
+from windtunnel.runs.watching import Stamp, stamp_of
+from windtunnel.serve.shelf import Names
 from windtunnel.stats.intervals import mean_interval
-from windtunnel.training.disk import MANIFEST, is_locked
 from windtunnel.training.events import Event, Started, Step, from_line
-from windtunnel.training.run import METRICS, Run, is_run, open_run
+from windtunnel.training.run import METRICS, Run, open_run
 
 FRESH = 1.0
 """Seconds for which an answer stands before the folder is looked at again."""
@@ -27,7 +28,6 @@ BREATH = 0.001
 """Seconds after each run that is read, in which the server may answer others."""
 TAIL = 1 << 14
 """Bytes of the end of a log, in which its last steps stand."""
-WATCHED = ("config.json", "record.json", "tokenizer.json", MANIFEST, METRICS)
 
 
 def identity(name: str) -> str:
@@ -37,10 +37,14 @@ def identity(name: str) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """A run as it was when its files had this stamp."""
+    """A run as it was when its files had this stamp.
 
+    name: what the API calls it; what is shown is in the row.
+    """
+
+    name: str
     folder: Path
-    stamp: tuple[Any, ...]
+    stamp: Stamp
     row: dict[str, Any]
     run: Run | None
     """None of a damaged one."""
@@ -50,7 +54,7 @@ class Index:
     """The runs below a folder, by identity, the most recently changed first."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.names = root, Names(root)
         self.known: dict[str, Known] = {}
         self.n_unread = 0
         self.looked = -FRESH
@@ -75,26 +79,19 @@ class Index:
         try:
             if time.monotonic() - self.looked < FRESH:
                 return
-            folders = {identity(name): (name, folder) for name, folder in self._folders()}
+            folders = {identity(name): (name, folder) for name, folder in self.names.runs().items()}
             self.n_unread = len(folders.keys() - self.known.keys())
             self.known = {id: self.known[id] for id in folders if id in self.known}
             for id, (name, folder) in folders.items():
                 stamp, is_new = stamp_of(folder), id not in self.known
                 if is_new or self.known[id].stamp != stamp:
-                    self.known = {**self.known, id: Known(folder, stamp, *_read(id, name, folder))}
+                    self.known = {**self.known, id: Known(name, folder, stamp, *_read(id, as_text(name), folder))}
                     self.n_unread -= is_new
                     time.sleep(BREATH)
             self.known = {id: self.known[id] for id in folders}
             self.looked = time.monotonic()
         finally:
             self.looking.release()
-
-    def _folders(self) -> Iterator[tuple[str, Path]]:
-        """Runs with the names that they may be shown by, which the API calls them too; the folder may be a run."""
-        if is_run(self.root):
-            yield self.root.name, self.root
-        else:
-            yield from named(find_runs(self.root), self.root)
 
     def run(self, id: str) -> Run:
         """The sound run of an identity that the table gave.
@@ -105,8 +102,12 @@ class Index:
         return self._sound(id)[1]
 
     def name(self, id: str) -> str:
-        """The name of a sound run below the folder; raises as `run` does."""
+        """The name of a sound run below the folder, as it is shown; raises as `run` does."""
         return str(self._sound(id)[0].row["name"])
+
+    def model(self, id: str) -> str:
+        """What the API calls a sound run; raises as `run` does."""
+        return self._sound(id)[0].name
 
     def group(self, id: str) -> str:
         """The name of the seeds that a sound run belongs to; raises as `run` does."""
@@ -124,22 +125,9 @@ class Index:
         return known, known.run
 
 
-def named(folders: Sequence[Path], root: Path) -> Iterator[tuple[str, Path]]:
-    """Folders with their names below the root, which may be shown to anybody."""
-    for folder in folders:
-        yield folder.relative_to(root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace"), folder
-
-
-def stamp_of(folder: Path) -> tuple[Any, ...]:
-    """What changes whenever a run is trained, altered or let go of."""
-    seen: list[Any] = [is_locked(folder)]
-    for name in WATCHED:
-        try:
-            found = os.lstat(folder / name)
-            seen.append((found.st_mtime_ns, found.st_size, found.st_ino))
-        except OSError:
-            seen.append(None)
-    return tuple(seen)
+def as_text(name: str) -> str:
+    """A folder's name as it may be shown to anybody, a mark in place of what is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _read(id: str, name: str, folder: Path) -> tuple[dict[str, Any], Run | None]:

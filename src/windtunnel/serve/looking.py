@@ -34,24 +34,13 @@ Text = Annotated[str, Field(max_length=20_000)]
 Ids = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(max_length=4096)]
 
 
-class Look(Config):
-    """What the page asks of a run's model."""
+class Asked(Config):
+    """A text in a run's model."""
 
     run: Annotated[str, Field(max_length=64)]
     text: Text
     ids: Ids | None = None
     """The tokens that are shown, in place of the text's: those up to an alternative, and it."""
-    tokens: Annotated[int, Field(ge=0, le=300)] = 0
-    """The worker makes them at a stretch, and others wait."""
-    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
-    top_k: PositiveInt | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    alternatives: Annotated[int, Field(ge=0, le=50)] = 8
-
-    def sampling(self) -> SamplingConfig:
-        """How a token is drawn."""
-        return SamplingConfig(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
     def opening(self, trained: TrainedModel) -> Opening:
         """What the model reads."""
@@ -67,11 +56,25 @@ class Look(Config):
         return begin._replace(ids=ids)
 
 
-class Again(Config):
+class Look(Asked):
+    """What the page asks of a run's model."""
+
+    tokens: Annotated[int, Field(ge=0, le=300)] = 0
+    """The worker makes them at a stretch, and others wait."""
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    top_k: PositiveInt | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    alternatives: Annotated[int, Field(ge=0, le=50)] = 8
+
+    def sampling(self) -> SamplingConfig:
+        """How a token is drawn."""
+        return SamplingConfig(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+
+
+class Again(Asked):
     """What the page asks of tokens that it shows: how probable they are at another temperature."""
 
-    run: Annotated[str, Field(max_length=64)]
-    text: Text
     ids: Ids
     shown: Annotated[tuple[Ids, ...], Field(max_length=4096)]
     """The alternatives of each of them."""
@@ -94,8 +97,7 @@ def _shares(trace: Trace) -> list[float | None]:
 
 def again(trained: TrainedModel, asked: Again) -> dict[str, Any]:
     """The probability of each token, and of each of its alternatives, at a temperature."""
-    look = Look(run=asked.run, text=asked.text, ids=asked.ids)
-    begin, sampling = look.opening(trained), SamplingConfig(temperature=asked.temperature)
+    begin, sampling = asked.opening(trained), SamplingConfig(temperature=asked.temperature)
     logits = iter(Reader(trained.model).next_logits(begin.ids[:-1]) if len(begin.ids) > 1 else ())
     found: list[dict[str, Any]] = [] if begin.is_marked else [{"own": None, "shown": []}]
     for id, logits_V in zip(begin.ids[1:], logits, strict=True):
@@ -107,7 +109,7 @@ def again(trained: TrainedModel, asked: Again) -> dict[str, Any]:
     return {"temperature": asked.temperature, "tokens": found}
 
 
-def attended(trained: TrainedModel, asked: Look) -> dict[str, Any]:
+def attended(trained: TrainedModel, asked: Asked) -> dict[str, Any]:
     """The attention of every layer and head over a text's tokens.
 
     Raises:
@@ -124,7 +126,7 @@ def attended(trained: TrainedModel, asked: Look) -> dict[str, Any]:
     return attention_data(attention(trained.model, ids), _labels(trained, ids))
 
 
-def guessed(trained: TrainedModel, asked: Look) -> dict[str, Any]:
+def guessed(trained: TrainedModel, asked: Asked) -> dict[str, Any]:
     """What the model would say if it ended before its first block, and after each: the most probable tokens of each
     position, and the probability of the token that stands there.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from windtunnel.config import Config, differences, fingerprint, flatten, parse, plain
@@ -25,14 +25,15 @@ from windtunnel.inspect.doctor.checks import of_history, underfitting
 from windtunnel.inspect.doctor.history import history
 from windtunnel.runs.history import Log, as_csv
 from windtunnel.serve import looking
+from windtunnel.serve.bodies import read
 from windtunnel.serve.curves import Logs, series
 from windtunnel.serve.index import Index
 from windtunnel.serve.job import Job
 from windtunnel.serve.results import Results, artefact
-from windtunnel.serve.safety import error
+from windtunnel.serve.safety import Json, error
 from windtunnel.training.run import TrainedModel
 
-C = TypeVar("C", bound=Config)
+A = TypeVar("A", bound=looking.Asked)
 MOST_RUNS = 64
 """Runs in one question."""
 ALONE = (
@@ -87,7 +88,7 @@ class Page:
 class Chart(Config):
     """What is drawn of which runs."""
 
-    runs: Annotated[str, Field(max_length=17 * MOST_RUNS)]
+    runs: Annotated[str, Field(max_length=17 * MOST_RUNS)] = ""
     quantity: Annotated[str, Field(max_length=80)] = "loss"
     axis: Annotated[str, Field(max_length=20)] = "step"
     width: Annotated[int, Field(ge=10, le=8000)] = 800
@@ -166,24 +167,6 @@ async def runs(request: Request) -> Response:
     return await answered(request, lambda page: page.index.table())
 
 
-def asked(kind: type[C], data: Mapping[str, Any]) -> C:
-    """The question in a query, whose values are texts."""
-    return parse(kind, {name: _value(value) for name, value in data.items()})
-
-
-def _value(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def logs(page: Page, ids: str) -> list[tuple[str, list[tuple[str, Log]]]]:
     """The logs of runs by identity, in their groups."""
     chosen = list(dict.fromkeys(ids.split(",")))
@@ -198,7 +181,7 @@ def logs(page: Page, ids: str) -> list[tuple[str, list[tuple[str, Log]]]]:
 
 async def curves(request: Request) -> Response:
     """The lines of a chart."""
-    wanted = asked(Chart, {**request.query_params, "runs": request.query_params.get("runs", "")})
+    wanted = parse(Chart, request.query_params)
 
     def make(page: Page) -> Any:
         groups = logs(page, wanted.runs)
@@ -269,40 +252,44 @@ async def experiments(request: Request) -> Response:
     return await answered(request, make)
 
 
-async def body(request: Request, kind: type[C]) -> C:
-    """The question in a body."""
-    try:
-        data = json.loads(await request.body())
-    except (ValueError, RecursionError):
-        raise ConfigError("expected a body of JSON") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"expected an object, given {type(data).__name__}")
-    return parse(kind, data)
+async def acted(request: Request, act: Callable[[Page], None]) -> Response:
+    """What runs, once something was started or stopped."""
+    page = page_of(request)
+
+    def made() -> Any:
+        act(page)
+        return page.job.state()
+
+    return Json(await run_in_threadpool(made))
 
 
 async def start(request: Request) -> Response:
     """Start an experiment."""
-    wanted, page = await body(request, Start), page_of(request)
-    name = find_experiment(wanted.name).name
-    out = page.root / "experiments" / (name + ("-quick" if wanted.quick else ""))
-    words = ["experiment", name, "--seed", str(wanted.seed), "--out", str(out), *(["--quick"] if wanted.quick else [])]
-    await run_in_threadpool(page.job.start, "experiment", name, words)
-    return JSONResponse(page.job.state())
+    wanted = await read(request, Start)
+
+    def act(page: Page) -> None:
+        name = find_experiment(wanted.name).name
+        out = page.root / "experiments" / (name + ("-quick" if wanted.quick else ""))
+        quick = ["--quick"] if wanted.quick else []
+        page.job.start("experiment", name, ["experiment", name, "--seed", str(wanted.seed), "--out", str(out), *quick])
+
+    return await acted(request, act)
 
 
 async def check(request: Request) -> Response:
     """Start the doctor on a run."""
-    wanted, page = await body(request, Check), page_of(request)
-    run, name = page.index.run(wanted.run), page.index.name(wanted.run)
-    words = ["check", str(run.folder), "--out", str(page.root / "checks" / wanted.run)]
-    await run_in_threadpool(page.job.start, "check", name, words)
-    return JSONResponse(page.job.state())
+    wanted = await read(request, Check)
+
+    def act(page: Page) -> None:
+        run, out = page.index.run(wanted.run), page.root / "checks" / wanted.run
+        page.job.start("check", page.index.name(wanted.run), ["check", str(run.folder), "--out", str(out)])
+
+    return await acted(request, act)
 
 
 async def stop(request: Request) -> Response:
     """Stop what runs."""
-    await run_in_threadpool(page_of(request).job.stop)
-    return JSONResponse(page_of(request).job.state())
+    return await acted(request, lambda page: page.job.stop())
 
 
 async def job(request: Request) -> Response:
@@ -310,14 +297,14 @@ async def job(request: Request) -> Response:
     return await answered(request, lambda page: page.job.state())
 
 
-def computing(kind: type[C], function: Callable[[TrainedModel, C], dict[str, Any]]) -> Callable[[Request], Any]:
+def computing(kind: type[A], function: Callable[[TrainedModel, A], dict[str, Any]]) -> Callable[[Request], Any]:
     """The route of something that a run's model must compute."""
 
     async def route(request: Request) -> Response:
-        wanted = await body(request, kind)
-        name = await run_in_threadpool(page_of(request).index.name, wanted.run)  # type: ignore[attr-defined]
+        wanted = await read(request, kind)
+        name = await run_in_threadpool(page_of(request).index.model, wanted.run)
         found = await request.app.state.worker.run(lambda trained: function(trained, wanted), name)
-        return JSONResponse(plain(found))
+        return Json(plain(found))
 
     return route
 
@@ -338,6 +325,6 @@ ROUTES: list[Route] = [
     Route("/page/job/stop", stop, methods=["POST"]),
     Route("/page/look", computing(looking.Look, looking.traced), methods=["POST"]),
     Route("/page/again", computing(looking.Again, looking.again), methods=["POST"]),
-    Route("/page/attention", computing(looking.Look, looking.attended), methods=["POST"]),
-    Route("/page/lens", computing(looking.Look, looking.guessed), methods=["POST"]),
+    Route("/page/attention", computing(looking.Asked, looking.attended), methods=["POST"]),
+    Route("/page/lens", computing(looking.Asked, looking.guessed), methods=["POST"]),
 ]

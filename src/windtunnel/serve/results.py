@@ -12,7 +12,7 @@ from typing import Any
 
 from windtunnel.errors import ArtifactError
 from windtunnel.files import read_file
-from windtunnel.serve.index import Index, identity, named
+from windtunnel.serve.index import Index, as_text, identity
 from windtunnel.training.disk import read_manifest
 
 SAVED = {"comparison.json": "comparison", "outcome.json": "outcome"}
@@ -47,7 +47,8 @@ class Results:
         """A row a folder, with what its file says in short; of a damaged file what is wrong with it."""
         found: dict[str, Result] = {}
         for path, stamp in self._saved():
-            [(name, folder)] = named([path.parent], self.root)
+            folder = path.parent
+            name = as_text(str(folder.relative_to(self.root)))
             id = identity(f"{SAVED[path.name]} {name}")
             known = self.known.get(id)
             found[id] = known if known and known.stamp == stamp else Result(folder, stamp, _row(id, name, path))

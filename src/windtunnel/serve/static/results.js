@@ -58,7 +58,6 @@ export function openExperiments(main, _, view) {
   const log = h("section", { class: "panel", hidden: true, "aria-label": "the last command" }, state, lines, stop);
   let questions = {};
   let running = false;
-  let n = -1;
 
   async function act(path, data, said) {
     try {
@@ -85,7 +84,6 @@ export function openExperiments(main, _, view) {
       return h("li", { class: verdict && `verdict ${WORDS[verdict]}` }, own(line, "span"));
     }));
     if (end) lines.scrollTop = lines.scrollHeight;
-    if (job.lines.length !== n) n = job.lines.length;
   }
 
   name.addEventListener("change", () => { question.textContent = questions[name.value] ?? ""; });
