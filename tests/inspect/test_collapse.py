@@ -1,5 +1,6 @@
 """The doctor on pictures and captions: vectors that are all the same are found, a healthy run is left alone."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from shapes import captioned_shapes
 from windtunnel.config import override
 from windtunnel.inspect.doctor.checks import collapsed, judge, measure
 from windtunnel.inspect.doctor.collapse import Collapse, collapse
+from windtunnel.inspect.doctor.fit import fit_of
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.models import TransformerConfig, build
 from windtunnel.training.recipes import recipe
@@ -55,3 +57,15 @@ def test_a_healthy_recipe_has_no_finding_and_a_collapsed_one_has(subject):
     (finding,) = collapsed(replace(exam, collapse=Collapse(0.997, 0.993), is_run=True))
     assert finding.severity == "problem"
     assert "captions have the cosine 0.993" in finding.evidence
+
+
+def test_both_splits_are_fitted_among_as_many_pictures(subject):
+    model, task = build(subject.config.model, 0).eval(), subject.task
+    with torch.no_grad():
+        for tower in (model.picture_projection, model.caption_projection):
+            tower.weight.zero_()  # then every picture is as near as any other
+    n = min(task.n_units("train"), task.n_units("dev"))
+    assert task.n_units("train") > n
+    fit = fit_of(model, task, subject.store, 8192)
+    assert [e.estimate for e in (fit.train, fit.dev, fit.unigram)] == pytest.approx([math.log(n)] * 3, abs=1e-5)
+    assert fit.gap.estimate == pytest.approx(0, abs=1e-5)

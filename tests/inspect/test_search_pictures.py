@@ -241,3 +241,8 @@ def test_an_empty_text_and_another_family_are_refused(trained, tmp_path):
     list(fit(config, tmp_path / "words"))
     with pytest.raises(ConfigError, match="is a transformer, and finds no pictures"):
         open_gallery(load(tmp_path / "words"))
+
+
+def test_logits_of_one_text_are_refused_with_what_to_ask_instead(trained):
+    with pytest.raises(ConfigError, match=r"this clip reads pictures and captions; ask it by search\(words\)$"):
+        Model(trained).logits("red square")

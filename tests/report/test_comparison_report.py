@@ -20,7 +20,7 @@ from windtunnel.errors import SaveError
 from windtunnel.report.comparison import comparison_tables, save_report
 from windtunnel.report.comparison_figure import comparison_figure
 from windtunnel.report.comparison_page import comparison_page
-from windtunnel.report.comparison_rows import short
+from windtunnel.report.comparison_rows import arm_rows, short
 from windtunnel.report.progress import TrainingProgress
 from windtunnel.report.terminal import PlainConsole
 from windtunnel.stats.intervals import Estimate, mean_interval
@@ -28,6 +28,16 @@ from windtunnel.training.events import Evaluation, Sample, Started, Step, Stoppe
 
 EVIL = "</script><script>alert(1)</script>"
 BITS = 0.5  # bits per byte of a nat per token, here
+
+
+@pytest.mark.parametrize(("metric", "noun"), [("accuracy", "text"), ("recall_at_1", "picture"), ("loss", "token")])
+def test_what_has_a_loss_is_named_wherever_it_is_counted(metric, noun):
+    found = replace(made({"a": [2.0, 2.1], "b": [2.0, 2.1]}), metric=metric)
+    heads = [head.replace("\n", " ") for head in arm_rows(found)[0]]
+    assert f"FLOPs/ {noun}" in heads
+    assert f"{noun}s /s" in heads
+    assert f"99 held-out documents of 999 {noun}s." in comparison_page(found, {"comparison": "<svg></svg>"})
+    assert found.title("loss") == f"nats per {noun}"
 
 
 def made(losses, missing=(), diverged=(), unit="nats per token", documents=True, cost=1.0):

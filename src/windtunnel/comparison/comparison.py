@@ -159,8 +159,12 @@ class Comparison:
         """What heads a column of a metric: its unit where it has one; a program's metrics have but their names."""
         if self.is_of_programs:
             return metric
-        noun = {ACCURACY.name: "text", RECALLS[0].name: "picture"}.get(self.metric)  # what such arms have a loss of
-        return f"nats per {noun}" if noun and metric == LOSS.name else METRICS[metric].title
+        return f"nats per {self.noun}" if metric == LOSS.name else METRICS[metric].title
+
+    @property
+    def noun(self) -> str:
+        """What the arms have a loss of: a token, a text or a picture."""
+        return {ACCURACY.name: "text", RECALLS[0].name: "picture"}.get(self.metric, "token")
 
     @property
     def complete(self) -> bool:

@@ -79,7 +79,7 @@ def signature(plan: Plan, n_documents: int, versions: Sequence[str]) -> str:
         *(f"{arm.name} changed by {_hashed(arm.change)}" for arm in plan.grid.arms if arm.change),
         f"seeds {ranges(plan.grid.seeds)}",
         f"steps {'/'.join(map(str, steps))}",
-        f"dev split, whole: {base.task.totals('dev')['targets']} tokens in {n_documents} documents",
+        f"dev split, whole: {base.task.totals('dev')['targets']} {base.config.task.noun}s in {n_documents} documents",
         statistic(plan.rule, f"{plan.margin:.2%}"),
         f"{base.config.train.precision}, {base.config.train.threads} thread(s)",
         *versions,

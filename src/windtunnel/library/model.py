@@ -35,6 +35,11 @@ from windtunnel.training.events import Evaluation
 from windtunnel.training.exports import export_run
 from windtunnel.training.run_config import RunConfig
 
+READ_MORE = {
+    "pair": "a source and a target; ask it by translate(source)",
+    "captioned": "pictures and captions; ask it by search(words)",
+}
+
 
 def load(name: PathLike = "last", change: Named | None = None) -> Model:
     """The newest model of a run; every file of its folder is checked first.
@@ -141,11 +146,16 @@ class Model:
         """The logits (T, V) of the token after each token of a text; a document begins with its end mark.
 
         Raises:
+            ConfigError: for a model that reads more than one text.
             DataError: for a character without a token, or an empty text where there is no end mark.
 
         >>> wt.load("last").logits("anna").shape
         (5, 27)
         """
+        if (model := self.config.model).reads in READ_MORE:
+            raise ConfigError(
+                f"logits needs a model of one text, and this {model.family} reads {READ_MORE[model.reads]}"
+            )
         with torch.no_grad():
             logits_1TV = self.module(torch.tensor([self.ids(text)], device=next(self.module.parameters()).device))
         return np.asarray(logits_1TV[0].float().cpu().numpy())

@@ -83,7 +83,9 @@ The t test asks whether there is a difference, TOST whether it is smaller than t
 def _held_out(found: Comparison) -> str:
     if not found.n_documents:
         return ""
-    return f'<p class="quiet">Judged on {found.n_documents:,} held-out documents of {found.n_tokens:,} tokens.</p>'
+    return (
+        f'<p class="quiet">Judged on {found.n_documents:,} held-out documents of {found.n_tokens:,} {found.noun}s.</p>'
+    )
 
 
 def _verdicts(found: Comparison) -> str:

@@ -28,7 +28,14 @@ def arm_rows(found: Comparison) -> Rows:
     if found.is_of_programs:
         heads += ["seconds\na run", "seeds"]
     else:
-        heads += ["para-\nmeters", "FLOPs/\ntoken", "FLOPs/\nrun", "tokens\n/s", "peak\nmemory", "seeds"]
+        heads += [
+            "para-\nmeters",
+            f"FLOPs/\n{found.noun}",
+            "FLOPs/\nrun",
+            f"{found.noun}s\n/s",
+            "peak\nmemory",
+            "seeds",
+        ]
     return heads, [_arm_row(found, arm, others) for arm in found.arms]
 
 

@@ -78,8 +78,8 @@ def measurements(exam: Examination) -> list[tuple[str, str]]:
     ratio = median_ratio(exam.training, {g.name for g in exam.gradients_start if len(g.shape) >= 2})
     losses = exam.training.losses
     rows = [
-        ("loss before training", f"{exam.initial.loss}; ln V = {number(exam.initial.blind)}; logits' standard "
-                                 f"deviation {exam.initial.logit_std:.3g}"),
+        ("loss before training", f"{exam.initial.loss}; {exam.blind_guess} = {number(exam.initial.blind)}; "
+                                 f"logits' standard deviation {exam.initial.logit_std:.3g}"),
         ("short training", f"{number(losses[0])} to {number(losses[-1])}" if losses else exam.training.message),
         ("update / weights", "-" if ratio is None else f"10^{math.log10(max(ratio, 1e-30)):.1f} in the middle"),
         ("learning rate", f"{lr:g}; range test lowest at {exam.range.best:.2g}, "
@@ -93,7 +93,7 @@ def measurements(exam: Examination) -> list[tuple[str, str]]:
         rows.append(("most dead units", told))
     if exam.fit:
         rows += [("train", str(exam.fit.train)), ("dev", str(exam.fit.dev)), ("gap", str(exam.fit.gap)),
-                 ("token frequencies", str(exam.fit.unigram))]  # fmt: skip
+                 (exam.config.task.inputless, str(exam.fit.unigram))]  # fmt: skip
     if exam.floor is not None:
         rows.append(("entropy floor", number(exam.floor)))
     rows.append(("dev in train", f"{exam.copies[0]:,} of {exam.copies[1]:,}"))

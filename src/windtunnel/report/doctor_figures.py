@@ -60,7 +60,7 @@ def _range_test(axes: Axes, exam: Examination) -> None:
         axes.axvline(limit, color=QUIET, linestyle="--", label=f"curvature allows {limit:.2g}")
     if tried.losses:
         axes.set_ylim(min(tried.losses) - 0.1, 1.35 * max(tried.losses[0], exam.initial.blind))
-    axes.set(xlabel="learning rate", ylabel="loss, nats per token")
+    axes.set(xlabel="learning rate", ylabel=f"loss, nats per {exam.config.task.noun}")
     axes.set_title("The rate rises over seven decades", loc="left")
     axes.legend(fontsize=8, loc="upper left")
 
@@ -74,13 +74,14 @@ def _losses(axes: Axes, exam: Examination) -> None:
         axes.plot(*zip(*past.dev, strict=True), color=DEV, marker="o", markersize=4, label="dev")
     for i in spikes(losses):
         axes.plot(steps[i], losses[i], color=DEV, marker="x", linestyle="none")
-    axes.axhline(exam.initial.blind, color=QUIET, linestyle=":", label=f"ln V {number(exam.initial.blind, 3)}")
+    blind = exam.initial.blind
+    axes.axhline(blind, color=QUIET, linestyle=":", label=f"{exam.blind_guess} {number(blind, 3)}")
     if exam.fit:
-        frequencies = exam.fit.unigram.estimate
-        axes.axhline(frequencies, color=QUIET, linestyle="-.", label=f"token frequencies {number(frequencies, 3)}")
+        label = f"{exam.config.task.inputless} {number(exam.fit.unigram.estimate, 3)}"
+        axes.axhline(exam.fit.unigram.estimate, color=QUIET, linestyle="-.", label=label)
     if exam.floor is not None:
         axes.axhline(exam.floor, color=QUIET, linestyle="--", label=f"entropy floor {number(exam.floor, 3)}")
-    axes.set(xlabel="step", ylabel="loss, nats per token")
+    axes.set(xlabel="step", ylabel=f"loss, nats per {exam.config.task.noun}")
     axes.set_title("Loss of the run" if past else "Loss of the short training", loc="left")
     axes.legend(fontsize=8)
 
@@ -132,18 +133,18 @@ def _fit(axes: Axes, exam: Examination) -> None:
     """Losses with their intervals on one line each."""
     rows = [("before training", exam.initial.loss)]
     if exam.fit:
-        rows += [("token frequencies", exam.fit.unigram), ("train", exam.fit.train), ("dev", exam.fit.dev)]
+        rows += [(exam.config.task.inputless, exam.fit.unigram), ("train", exam.fit.train), ("dev", exam.fit.dev)]
     for row, (_, e) in enumerate(rows):
         axes.errorbar(e.estimate, row, xerr=[[e.estimate - e.low], [e.high - e.estimate]], fmt="o", color=TRAIN,
                       capsize=4)  # fmt: skip
         axes.annotate(number(e.estimate, 3), (e.estimate, row), (0, 8), textcoords="offset points", ha="center",
                       fontsize=8)  # fmt: skip
-    axes.axvline(exam.initial.blind, color=QUIET, linestyle=":", label="ln V")
+    axes.axvline(exam.initial.blind, color=QUIET, linestyle=":", label=exam.blind_guess)
     if exam.floor is not None:
         axes.axvline(exam.floor, color=QUIET, linestyle="--", label="entropy floor")
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.margins(x=0.12)
-    axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel="loss, nats per token, 95 % interval")
+    axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel=f"loss, nats per {exam.config.task.noun}, 95 % interval")
     axes.set_title("What it knows", loc="left")
     axes.legend(fontsize=8)
 

@@ -38,6 +38,7 @@ class ClassificationConfig(TaskConfig):
     """In training this share of each target is spread evenly over all labels (Szegedy et al. 2016)."""
     ragged: ClassVar[bool] = True
     noun: ClassVar[str] = "text"
+    inputless: ClassVar[str] = "label frequencies"
 
     def model(self, model: ModelConfig) -> ModelConfig:
         if model.reads != "text":

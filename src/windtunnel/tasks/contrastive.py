@@ -34,6 +34,7 @@ class ContrastiveConfig(TaskConfig):
     coupled: ClassVar[bool] = True
     ragged: ClassVar[bool] = True
     noun: ClassVar[str] = "picture"
+    inputless: ClassVar[str] = "a blind guess"
 
     def model(self, model: ModelConfig) -> ModelConfig:
         if model.reads != "captioned":

@@ -37,6 +37,8 @@ class TaskConfig(Tagged, ABC):
 
     noun: ClassVar[str] = "token"
     """What a target is; losses are in nats per this."""
+    inputless: ClassVar[str] = "token frequencies"
+    """What says something of a target without reading an input: the least that a trained model has to beat."""
 
     @property
     def of_tokens(self) -> bool:

@@ -165,7 +165,8 @@ def fitting(exam: Examination) -> list[Finding]:
         if rise:
             found.append(Finding("overfitting", "problem", f"{evidence}; {rise}", _against_overfitting(exam)))
         elif fit.gap.low > NOT_CARRIED_OVER * max(learnt, 0.1):
-            evidence += f"; {percent(fit.gap.estimate / learnt)} of what was learnt beyond token frequencies is lost"
+            evidence += f"; {percent(fit.gap.estimate / learnt)} of what was learnt beyond "
+            evidence += f"{exam.config.task.inputless} is lost"
             found.append(Finding("overfitting", "warning", evidence, _against_overfitting(exam)))
     return found + (underfitting(past, exam.config) if past else [])
 
@@ -218,13 +219,13 @@ def frequencies(exam: Examination) -> list[Finding]:
         return []
     if not exam.is_run and len(losses) >= 40 and late_fall(losses, 0.5).low > 0:  # on its way
         return []
-    alone = "a blind guess" if exam.config.task.coupled else "token frequencies alone"
+    task = exam.config.task
+    alone = task.inputless if task.coupled else f"{task.inputless} alone"
     evidence = f"dev loss {fit.dev}, {alone} {fit.unigram}; better by {fit.better_than_unigram}"
     evidence += f" after {exam.step if exam.is_run else exam.steps} steps"
     cure = "the other findings say why; with none, train longer"
     severity: Severity = "problem" if exam.is_run else "warning"
-    name = "no better than a blind guess" if exam.config.task.coupled else "no better than token frequencies"
-    return [Finding(name, severity, evidence, cure)]
+    return [Finding(f"no better than {task.inputless}", severity, evidence, cure)]
 
 
 def data(exam: Examination) -> list[Finding]:

@@ -28,17 +28,18 @@ def initial_loss(exam: Examination) -> list[Finding]:
     found, start = exam.initial, exam.config.start
     if exam.config.train.steps == 0 or start is not None:  # trained weights know something
         return []
-    evidence = f"loss before training {found.loss}, a blind guess has ln V = {found.blind:.4f}"
+    blind = "ln V = " if exam.config.task.of_tokens else ""
+    evidence = f"loss before training {found.loss}, a blind guess has {blind}{found.blind:.4f}"
     if found.loss.estimate < found.blind - INITIAL_EXCESS:
         cure = "look for targets that are among the inputs, or weights that are not random"
-        return [Finding("initial loss below ln V", "problem", evidence, cure)]
+        return [Finding(f"initial loss below {exam.blind_guess}", "problem", evidence, cure)]
     if not low(found.loss) > found.blind + INITIAL_EXCESS:
         return []
     name, without = exam.culprit
     evidence += f"; the logits' standard deviation is {found.logit_std:.3g}, and {found.blind:.4f} needs it near 0"
     evidence += f"; with {name} made ten times smaller the loss is {without:.4f}" if name else ""
     cure = f"initialise {name or 'the head'} smaller, for example with N(0, 0.02)"
-    return [Finding("initial loss above ln V", "problem", evidence, cure)]
+    return [Finding(f"initial loss above {exam.blind_guess}", "problem", evidence, cure)]
 
 
 def saturation(exam: Examination) -> list[Finding]:

@@ -64,7 +64,13 @@ def unigram(store: TokenStore) -> Tensor:
     return torch.from_numpy(np.log(counts / counts.sum()))
 
 
-def unigram_nats(log_probabilities: Tensor, batch: Batch) -> Tensor:
-    """The loss (B, T) of every target by token frequencies alone; 0 on padding."""
+def label_frequencies(store: TokenStore) -> Tensor:
+    """Log probability (n_labels,) of each label by frequency in train, each counted once more (Laplace)."""
+    counts = np.bincount(store.splits["train"].labels, minlength=len(store.labels)) + 1.0  # type: ignore[arg-type]
+    return torch.from_numpy(np.log(counts / counts.sum()))
+
+
+def nats_by_frequency(log_probabilities: Tensor, batch: Batch) -> Tensor:
+    """The loss (B, T) of every target by frequencies alone; 0 on padding."""
     losses_BT = -log_probabilities[batch.targets.clamp(min=0)]
     return losses_BT * (batch.targets != IGNORED)

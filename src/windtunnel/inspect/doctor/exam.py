@@ -79,6 +79,11 @@ class Examination:
     history: History | None
     collapse: Collapse | None = None
 
+    @property
+    def blind_guess(self) -> str:
+        """What the loss of a blind guess is called: ln V, where one token of V is guessed."""
+        return "ln V" if self.config.task.of_tokens else "a blind guess"
+
 
 def measure(subject: Subject, steps: int = STEPS, sample_tokens: int = SAMPLE_TOKENS) -> Examination:
     """Look at the model before training, train copies of it for `steps` steps, and look again; nothing is changed.

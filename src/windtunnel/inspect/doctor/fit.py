@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from windtunnel.inspect.doctor.data import unigram, unigram_nats
+from windtunnel.inspect.doctor.data import label_frequencies, nats_by_frequency, unigram
 from windtunnel.nn.mode import evaluating
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.intervals import Estimate
-from windtunnel.tasks import Task
+from windtunnel.tasks import Classification, Contrastive, Task
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.text.store import TokenStore
 
@@ -40,9 +40,10 @@ class RowLosses:
 
 @dataclass(frozen=True)
 class Fit:
-    """Losses of one model on samples of both splits, beside those of token frequencies (of train) on the same rows.
+    """Losses of one model on samples of both splits, beside those of the task's `inputless` guess on the same rows.
 
-    gap: dev - train; its interval is made of those of both (Zou & Donner 2008, Statistics in Medicine 27).
+    gap: dev - train; its interval is made of those of both (Zou & Donner 2008, Statistics in Medicine 27). Pictures
+        are found among as many of either split, as more of them alone make the loss higher.
     """
 
     train: Estimate
@@ -57,10 +58,13 @@ def fit_of(model: nn.Module, task: Task, store: TokenStore, max_tokens: int) -> 
     """The fit of a model; None without a dev split."""
     if task.totals("dev")["targets"] < 1:
         return None
-    train = row_losses(model, task, split_sample(task, "train", max_tokens)).mean
-    batches = split_sample(task, "dev", max_tokens)
-    dev, by_frequency = row_losses(model, task, batches), unigram_losses(store, batches)
-    return Fit(train, dev.mean, difference(dev.mean, train), by_frequency.mean, by_frequency.minus(dev))
+    seen, batches = (split_sample(task, split, max_tokens) for split in ("train", "dev"))
+    if isinstance(task, Contrastive):
+        n = min(len(seen[0].targets), len(batches[0].targets))
+        seen, batches = [_among(n, seen[0])], [_among(n, batches[0])]
+    train, dev = row_losses(model, task, seen).mean, row_losses(model, task, batches)
+    inputless = inputless_losses(task, store, batches)
+    return Fit(train, dev.mean, difference(dev.mean, train), inputless.mean, inputless.minus(dev))
 
 
 def split_sample(task: Task, split: str, max_targets: int) -> list[Batch]:
@@ -78,12 +82,19 @@ def row_losses(model: nn.Module, task: Task, batches: Sequence[Batch]) -> RowLos
         return _rows(nats, batches)
 
 
-def unigram_losses(store: TokenStore, batches: Sequence[Batch]) -> RowLosses:
-    """The loss of each row under the token frequencies of train; where it finds pictures, of a blind guess."""
-    if "pictures" in batches[0].inputs:
+def inputless_losses(task: Task, store: TokenStore, batches: Sequence[Batch]) -> RowLosses:
+    """The loss of each row under the frequencies of tokens or labels in train; of a blind guess among pictures."""
+    if isinstance(task, Contrastive):
         return _rows(lambda batch: torch.full(batch.targets.shape, math.log(len(batch.inputs["pictures"]))), batches)
-    log_probabilities = unigram(store)
-    return _rows(lambda batch: unigram_nats(log_probabilities, batch), batches)
+    log_probabilities = label_frequencies(store) if isinstance(task, Classification) else unigram(store)
+    return _rows(lambda batch: nats_by_frequency(log_probabilities, batch), batches)
+
+
+def _among(n: int, batch: Batch) -> Batch:
+    """n captions of a batch, to be found among their pictures alone: a fixed random sample."""
+    rows = torch.randperm(len(batch.targets), generator=torch.Generator().manual_seed(0))[:n].sort().values
+    inputs = {name: x[batch.targets[rows, 0] if name == "pictures" else rows] for name, x in batch.inputs.items()}
+    return Batch(inputs, torch.arange(n)[:, None])
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:

@@ -17,7 +17,7 @@ from windtunnel.text.batches import Batch
 
 @dataclass(frozen=True)
 class InitialLoss:
-    """Loss of a model on batches, in nats per token, against `blind`, ln V.
+    """Loss of a model on batches, in nats per target, against `blind`, ln V for V tokens, labels or pictures.
 
     logit_std: the standard deviation of the logits over the vocabulary, averaged over tokens. Independent normal
         logits of that deviation s cost ln V + s^2 / 2 (the mean of a log-normal).
