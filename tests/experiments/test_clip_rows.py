@@ -8,10 +8,11 @@ import pytest
 from shapes import captioned_shapes
 from windtunnel.experiments import EXPERIMENTS
 from windtunnel.experiments.caption_hunt import hunt, margins
-from windtunnel.experiments.clip_tour import class_words, labelled, right_among
+from windtunnel.experiments.clip_tour import right_among
 from windtunnel.experiments.frame import Row, Setting, collect
 from windtunnel.experiments.picture_search import more, shares
 from windtunnel.inspect.closed_form import places_of
+from windtunnel.inspect.zero_shot import class_words, labelled
 
 
 @pytest.fixture(scope="module")

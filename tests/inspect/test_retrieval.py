@@ -1,6 +1,7 @@
 """How well a run finds pictures: ranks and recall by their definition, baselines, kinds of captions."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,14 +10,20 @@ from shapes import NAMES, shapes_corpus
 from windtunnel.config import plain
 from windtunnel.errors import DataError
 from windtunnel.inspect import closed_form, retrieval
+from windtunnel.inspect.captions import words
 from windtunnel.inspect.closed_form import FORMS, KERNEL, RIDGE, RIDGE_STAGES, Seen, gaussian, solve
-from windtunnel.inspect.retrieval import TEXTS, against, baselines, ranks_of, summarised, words
+from windtunnel.inspect.retrieval import TEXTS, against, baselines, ranks_of, summarised
+from windtunnel.inspect.zero_shot import ZeroShot
 from windtunnel.models import CLIPConfig
 from windtunnel.models.vision import ConvolutionalConfig
-from windtunnel.report.retrieval import first_lines, ranks_table, retrieval_dict, retrieval_lines
+from windtunnel.report.retrieval import classes_table, first_lines, ranks_table, retrieval_dict, retrieval_lines
+from windtunnel.stats.proportions import paired_proportions, wilson
 from windtunnel.tasks import ContrastiveConfig
 from windtunnel.text.store import TextConfig, prepare
 
+ZERO_SHOT = ZeroShot(
+    ("red", "blue"), 20, wilson(15, 20), wilson(9, 20), wilson(10, 20), paired_proportions(9, 6, 0, 5), 0.03125
+)
 SPLIT = TextConfig(dev_fraction=0.2, test_fraction=0.2, tokenizer="characters")
 
 
@@ -160,7 +167,9 @@ def test_the_report_says_recall_chance_and_what_was_not_computed():
         against(own, TEXTS, "not computed, no picture has a second caption to ask with", None, False),
     )
     kinds = {"a word was not in training": summarised(own.ranks[:9])}
-    found = retrieval.JudgedRetrieval("RUN", 7, "shapes", "dev", n, own, ranks_of(scores.T), rows, kinds, (0.2, 0.4))
+    found = retrieval.JudgedRetrieval(
+        "RUN", 7, "shapes", "dev", n, own, ranks_of(scores.T), rows, kinds, ZERO_SHOT, (0.2, 0.4)
+    )
     (first,) = first_lines(found)
     assert first.startswith(f"recall@5 {own.recall[5].estimate:.3f} [")
     assert "by chance 0.167" in first
@@ -168,7 +177,13 @@ def test_the_report_says_recall_chance_and_what_was_not_computed():
     assert [row[0] for row in table.rows] == [
         "a caption finds its picture", "a picture finds its caption", "- a word was not in training", RIDGE,
     ]  # fmt: skip
+    classes = classes_table(found)
+    assert classes.heads[0] == "class of 20 pictures, by a word of their captions"
+    assert [str(cell) for row in classes.rows for cell in row[1:]][0].startswith("0.750 [")
+    assert classes_table(replace(found, zero_shot=None)) is None
     said = "\n".join(retrieval_lines(found))
+    assert "classes: red, blue, the commonest words" in said
+    assert "McNemar's p .031" in said or "McNemar's p = .031" in said or "0.031" in said
     assert "text only: not computed, no picture has a second caption" in said
     assert "dev had a part in the model" in said
     assert "over 2 seeds: 0.3" in said

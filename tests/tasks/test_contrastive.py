@@ -63,6 +63,37 @@ def test_a_row_is_a_picture_and_its_own_caption(cache):
     assert sum(task.n_units(split) for split in store.splits) == len(NAMES)
 
 
+def test_what_is_alike_in_a_batch_is_no_wrong_answer(cache):
+    """Every colour is a caption of twelve pictures: rows of one colour are told apart from other colours alone."""
+    store = store_of(captions=lambda name: [name.split()[1]])
+    task = task_of(store)
+    batch = task.examples("train").take(np.r_[0:30, 0:3], key=0)
+    texts, targets = texts_of(batch, store), batch.targets[:, 0].tolist()
+    assert targets == [texts.index(text) for text in texts]
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(33, 1, 33, generator=draws, requires_grad=True)
+    losses = task.losses(logits, batch.targets)
+    scores, wanted = logits[:, 0].detach().double(), []
+    for row in range(33):
+        others = [i for i in range(33) if i == row or texts[i] != texts[row]]
+        at = others.index(row)
+        both = scores[row, others].log_softmax(0)[at] + scores[others, row].log_softmax(0)[at]
+        wanted.append(-float(both) / 2)
+    assert losses[:, 0].tolist() == pytest.approx(wanted, abs=1e-5)
+    losses.sum().backward()
+    alike = torch.tensor([[a == b and i != j for j, b in enumerate(texts)] for i, a in enumerate(texts)])
+    assert (logits.grad[:, 0][alike] == 0).all()
+    assert (logits.grad[:, 0][~alike] != 0).all()
+
+
+def test_a_picture_that_is_twice_in_a_batch_is_alike_whatever_its_captions(cache):
+    store = store_of(captions=lambda name: [name, f"a {name}"])
+    examples = task_of(store).examples("train")
+    rows = np.array([4, 7, 4, 9, 4, 7])
+    for key in range(8):
+        assert examples.take(rows, key).targets[:, 0].tolist() == [0, 1, 0, 3, 0, 1]
+
+
 def test_the_pictures_are_opened_once_for_all_splits(cache):
     task = task_of(store_of())
     assert len({id(task.examples(split).all_seen) for split in task.store.splits}) == 1

@@ -254,6 +254,23 @@ def test_noto_needs_its_font(got, monkeypatch, tmp_path):
     assert open_corpus("emoji-noto").pictures.credit.startswith("Noto")
 
 
+def test_two_styles_are_pictures_of_the_same_captions(got, monkeypatch, tmp_path):
+    monkeypatch.setattr(emoji, "FONT_FOLDERS", (tmp_path / "fonts",))
+    with pytest.raises(DataError, match=r"emoji-noto is drawn with the font NotoColorEmoji\.ttf, .*; install it"):
+        open_corpus("emoji-styles")
+    (tmp_path / "fonts").mkdir()
+    (tmp_path / "fonts" / NOTO).write_bytes(font({one: SHAPES[one] for one in SHAPES if one != "🐟"}))
+    corpus, plain, noto = (open_corpus(name) for name in ("emoji-styles", "emoji", "emoji-noto"))
+    wanted = [f"OpenMoji {line}" for line in plain.read()] + [f"Noto {line}" for line in noto.read()]
+    assert list(corpus.read()) == wanted
+    assert "OpenMoji" in corpus.pictures.credit
+    assert "Noto" in corpus.pictures.credit
+    for style, one in (("OpenMoji", plain), ("Noto", noto)):
+        name = next(iter(noto.read())).partition("\t")[0]
+        assert (corpus.pictures.draw(f"{style} {name}", 32) == one.pictures.draw(name, 32)).all()
+        assert corpus.pictures.sha256(f"{style} {name}") == one.pictures.sha256(name)
+
+
 def users_cache():
     """The cache of the person who runs the tests; the tests' own is empty."""
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -297,6 +314,9 @@ def test_the_real_emoji_in_the_style_of_noto(real):
     corpus = open_corpus("emoji-noto")
     drawn = np.stack([corpus.pictures.draw(name, 32) for name in store.pictures[::100]])
     assert (drawn.reshape(len(drawn), -1).std(axis=1) > 10).all()
+    both = dict(names(prepare(open_corpus("emoji-styles"), TextConfig(dev_fraction=0.1, test_fraction=0.1))))
+    for split, own in both.items():
+        assert {name.removeprefix("OpenMoji ") for name in own if name.startswith("OpenMoji")} == other[split]
 
 
 @pytest.mark.slow

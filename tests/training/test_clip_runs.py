@@ -14,7 +14,9 @@ import windtunnel as wt
 from shapes import COLOURS, FORMS, NAMES, Shapes
 from windtunnel.config import override
 from windtunnel.errors import ConfigError, DataError
-from windtunnel.inspect.retrieval import RIDGE, judge_retrieval
+from windtunnel.inspect.captions import main_captions
+from windtunnel.inspect.clip_vectors import pictures_of, vectors_of
+from windtunnel.inspect.retrieval import RIDGE, judge_retrieval, retrieval_of
 from windtunnel.models.pretrained.catalogue import LITE0, MINILM
 from windtunnel.models.pretrained.efficientnet import lite0_file
 from windtunnel.tasks import vectors
@@ -78,6 +80,16 @@ def test_combinations_that_were_never_seen_are_found(photos, tmp_path):
     trained = load(tmp_path / "run")
     again = evaluate(trained.model, open_task(trained.run.config, trained.run.store()), "test", 0)
     assert again.scores["recall_at_5"] == found.by_caption.recall[5].estimate
+    task, own = retrieval_of(trained), found.zero_shot
+    place = [
+        own.names.index(word) for text in main_captions(task, "test") for word in text.split() if word in own.names
+    ]
+    assert (own.n, len(place)) == (16, 16)
+    seen, classes = pictures_of(trained, task, "test"), vectors_of(trained, own.names)
+    assert own.right.estimate == np.mean((seen @ classes.T).argmax(axis=1) == place)
+    before = main_captions(task, "train")
+    near = [before[i].split() for i in (seen @ pictures_of(trained, task, "train").T).argmax(axis=1)]
+    assert own.nearest.estimate == np.mean([own.names[i] in text for i, text in zip(place, near, strict=True)])
     assert 1 <= trained.model.scale.item() <= 100
     assert trained.model.scale.item() != pytest.approx(1 / 0.07, rel=1e-3)  # it was learned
 

@@ -12,7 +12,9 @@ from windtunnel.errors import ConfigError
 from windtunnel.inspect.retrieval import ranks_of, retrieval_of, similarities
 from windtunnel.models import CLIPConfig, build
 from windtunnel.models.cost import training_flops
+from windtunnel.models.efficientnet import EfficientNetConfig
 from windtunnel.models.vectors import WIDTHS, CaptionVectorsConfig, Kernel, PictureVectorsConfig
+from windtunnel.nn.attention import attend
 from windtunnel.tasks import ContrastiveConfig, contrastive
 from windtunnel.text.corpora import CORPORA
 from windtunnel.text.store import TextConfig, prepare
@@ -20,6 +22,7 @@ from windtunnel.training.checkpoint import newest_checkpoint
 from windtunnel.training.events import Evaluation, Saved
 from windtunnel.training.frozen import solve_towers
 from windtunnel.training.loop import fit, resume
+from windtunnel.training.optimizer import OptimizerConfig, rate_factors
 from windtunnel.training.recipes import recipe
 from windtunnel.training.run import load
 
@@ -113,7 +116,7 @@ def test_a_run_begins_solved_says_so_and_resumes_to_the_bit(tmp_path):
     first = next(event for event in events if isinstance(event, Evaluation))
     assert first.step == 0
     assert first.scores["recall_at_1"] > 0.5
-    assert any("kernel ridge regression, penalty" in str(event) for event in events)
+    assert any("(kernel ridge regression, 44 centres, penalty" in str(event) for event in events)
     trained = load(tmp_path / "run")
     scores = similarities(trained, retrieval_of(trained), "test")
     assert ranks_of(scores).recall[1].low > 0.3
@@ -142,3 +145,38 @@ def test_fixed_centres_have_no_backward_pass_to_count():
     config = config_of(100)
     parts = config.flops_by_part(8)
     assert training_flops(config, 8) == 3 * sum(parts.values()) - 2 * parts["picture kernel"]
+
+
+def test_a_net_that_is_trained_further_begins_with_ridge_regression():
+    """The map of its standardised vectors is that of ridge regression; the net itself is as it was."""
+    picture = EfficientNetConfig(size=32, pretrained=False, stages=True, solved=True, dropout=0.5)
+    model = CLIPConfig(picture=picture, caption=CaptionVectorsConfig(dropout=0.0), d_shared=384)
+    store, kind = prepare(shapes_corpus(), SPLIT), ContrastiveConfig()
+    task = kind.make(kind.sized(model, store), store)
+    clip, n = build(task.model, 0), task.n_units("train")
+    before = clip.picture.head.weight.clone()
+    said = solve_towers(clip, task, np.arange(n))
+    penalty = float(said.partition("penalty ")[2].split(" ")[0])
+    assert f"solved on {n} pictures (ridge regression, " in said
+    (batch,) = task.examples("train").sweep(n)
+    clip.eval()
+    with torch.no_grad():
+        vectors = clip.picture.stages(batch.inputs["pictures"]).double()
+        wanted = clip.encode_texts(batch.inputs["ids"]).double()
+        found = clip.picture_projection(clip.picture(batch.inputs["pictures"], attend)).double()
+    features = (vectors - vectors.mean(0)) / (vectors.std(0, correction=0) + 1e-6)
+    k = features @ features.T
+    solved = k @ torch.linalg.solve(k + penalty * k.trace() / n * torch.eye(n), wanted)
+    torch.testing.assert_close(found, solved / solved.norm(dim=1).mean(), atol=2e-3, rtol=0)
+    assert (clip.picture.head.weight == before).all()
+
+
+def test_a_net_that_was_trained_before_learns_at_its_own_rate():
+    config = config_of().replace(picture=EfficientNetConfig(size=32, solved=True))
+    own = OptimizerConfig(lr=1e-3, trunk_factor=0.1)
+    model = config.create()
+    factors = rate_factors(model, own)
+    assert {factors[p] for p in model.picture.parameters()} == {0.1}
+    assert {f for p, f in factors.items() if p not in {*model.picture.parameters()}} == {1.0}
+    with pytest.raises(ConfigError, match=r"read by a net that was trained before, and this clip is neither"):
+        override(recipe("clip", "shapes"), ["optimizer.trunk_factor=0.1"])

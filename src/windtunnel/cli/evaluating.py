@@ -115,7 +115,7 @@ def _task_kind(folder: Path, sure: bool) -> str:
 
 def _find(folders: list[Path], split: str, corpus: str | None, change: str | None, as_json: bool) -> None:
     from windtunnel.inspect.retrieval import judge_retrieval
-    from windtunnel.report.retrieval import first_lines, ranks_table, retrieval_dict, retrieval_lines
+    from windtunnel.report.retrieval import classes_table, first_lines, ranks_table, retrieval_dict, retrieval_lines
     from windtunnel.runs.seeds import WHOLE, other_store
     from windtunnel.training.run import load
 
@@ -129,7 +129,9 @@ def _find(folders: list[Path], split: str, corpus: str | None, change: str | Non
     out = console(stderr=False)
     for line in first_lines(found):
         out.print(line, soft_wrap=True)
-    out.print(ranks_table(found).terminal())
+    for table in (ranks_table(found), classes_table(found)):
+        if table:
+            out.print(table.terminal())
     for line in retrieval_lines(found):
         out.print(line, soft_wrap=True)
 

@@ -11,17 +11,20 @@ import numpy as np
 
 from windtunnel.experiments.frame import Findings, Given, Progress, Row, Setting, draw, table
 from windtunnel.experiments.picture_search import MORE, Held, evidence, held_out, more
+from windtunnel.inspect.captions import words
+from windtunnel.inspect.clip_vectors import clip_of, encoded, vectors_of
 from windtunnel.inspect.closed_form import RIDGE, Seen, places_of, read
-from windtunnel.inspect.retrieval import words
-from windtunnel.inspect.search import vectors_of
 from windtunnel.report.charts import dots
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.proportions import wilson
+from windtunnel.tasks.vectors import pictures_of as pictures_read
 from windtunnel.text.features import Floats, Ints
 
 ROW = Row("004-4.2")
 GALLERY, TARGETS = 500, 200
 CAPTION, WORD, SENTENCE, LONG = "the caption", "its last word", "in a sentence", "in a long sentence"
+COUNTED, SHOWN = 100, 8
+NUMBERS = ("one", "two", "three", "four")
 SAID: dict[str, Callable[[str], str]] = {
     CAPTION: lambda text: text,
     WORD: lambda text: text.split()[-1],
@@ -41,7 +44,8 @@ def caption_hunt(at: Setting) -> Findings:
 
     A target is to be found among pictures that training did not have, by captions of different length and content:
     at which place they find it, and by what margin, the cosine with the target minus the highest with another picture.
-    That short and descriptive captions find it is judged over many targets, pair by pair. Then a search changes one
+    That short and descriptive captions find it is judged over many targets, pair by pair, and whether a number is read:
+    *three* of a thing among one to four of it. Then a search changes one
     word at a time towards a larger margin; what it finds is judged by a model that it did not ask, and beside a search
     that begins with the caption of another picture. `--corpus FOLDER` takes pictures of your own.
     """
@@ -54,6 +58,7 @@ def caption_hunt(at: Setting) -> Findings:
     several = [i for i in gallery.tolist() if len(words(held.texts[i])) > 1]
     targets = draws.permutation(several)[:TARGETS]
     yield from _lengths(held, gallery, targets)
+    yield from _counting(held, targets[: COUNTED if not at.quick else SHOWN])
     yield from _search(at, held, gallery, targets)
 
 
@@ -111,6 +116,52 @@ def _one_target(held: Held, gallery: Ints, target: int, asked: dict[str, list[st
         (*pair, int(rank), round(float(by), 3)) for pair, rank, by in zip(texts.items(), ranks, margin, strict=True)
     ]
     yield table(f"One target, {held.texts[target]}, by the first seed", ("", "asked", "rank", "margin"), rows)
+
+
+# ------------------------------------------------------------------------------------------------------------ counting
+
+
+def _counting(held: Held, targets: Ints) -> Findings:
+    """Whether *three* means three: pictures with one to four of the same thing, by captions that begin with a number.
+
+    Each caption is asked among the four pictures of its own thing, so that only the number tells them apart. Whoever
+    ignores it is right in a quarter.
+    """
+    right, chosen = [], np.zeros((len(NUMBERS), len(NUMBERS)))
+    asked = [f"{number} {held.texts[i]}" for i in targets for number in NUMBERS]
+    for one in held.trained:
+        model = clip_of(one)
+        size = model.config.picture.size
+        thing = [held.draw(int(i), -(-size // 2)) for i in targets]
+        drawn = np.stack([repeated(one, n + 1)[:size, :size] for one in thing for n in range(len(NUMBERS))])
+        seen = encoded(model, pictures_read(model.config, drawn)).reshape(len(targets), len(NUMBERS), -1)
+        said = vectors_of(one, asked).reshape(len(targets), len(NUMBERS), -1)
+        nearest = np.einsum("tqd,tpd->tqp", said, seen).argmax(axis=2)
+        right.append((nearest == np.arange(len(NUMBERS))).mean(axis=1))
+        for number in range(len(NUMBERS)):
+            chosen[number] += np.bincount(nearest[:, number], minlength=len(NUMBERS)) / nearest.shape[0]
+    found = bca_interval(np.mean(right, axis=0))
+    heads = ("asked", *(f"shown {number}" for number in NUMBERS))
+    yield table(
+        f"Counting: which of four pictures of a thing is nearest, a share of {len(targets)} things",
+        heads,
+        [(f"{number} ...", *(f"{share:.2f}" for share in row / len(right)))
+         for number, row in zip(NUMBERS, chosen, strict=True)],
+    )  # fmt: skip
+    yield ROW.within(
+        "a caption that says how many finds the picture with so many more often than by chance", found, 0.25 + MORE,
+        shown=f"{{}}; by chance .25; {len(targets)} things, one to four of each",
+    )  # fmt: skip
+
+
+def repeated(drawn: np.ndarray, n: int) -> np.ndarray:
+    """A picture (S, S, 3) one to four times on white, in the order of reading: (2 S, 2 S, 3)."""
+    size = len(drawn)
+    page = np.full((2 * size, 2 * size, 3), 255, np.uint8)
+    for i in range(n):
+        row, column = divmod(i, 2)
+        page[row * size : (row + 1) * size, column * size : (column + 1) * size] = drawn
+    return page
 
 
 # -------------------------------------------------------------------------------------------------------------- search

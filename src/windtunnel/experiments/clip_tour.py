@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from windtunnel.experiments.frame import Drawing, Findings, Given, Row, Setting, draw, table
-from windtunnel.experiments.picture_search import MORE, Held, evidence, held_out, pictures_of
+from windtunnel.experiments.picture_search import MORE, Held, evidence, held_out
+from windtunnel.inspect.captions import main_captions
+from windtunnel.inspect.clip_vectors import clip_of, pictures_of, vectors_of
 from windtunnel.inspect.closed_form import places_of
-from windtunnel.inspect.picture_index import clip_of
-from windtunnel.inspect.retrieval import by_letters, main_captions, words
-from windtunnel.inspect.search import vectors_of
+from windtunnel.inspect.retrieval import by_letters
+from windtunnel.inspect.zero_shot import Classes, classes_of
 from windtunnel.report.charts import PALETTE, Panel, heat
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.proportions import wilson
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW = Row("004-4.1")
-SIDE, DRAWS, MOST_CLASSES, SHOWN = 8, 2000, 10, 4
-SMALL_WORDS = {"of", "with", "and", "the", "in", "on", "a", "an", "at", "to", "for", "no", "not"}
-"""Words that are no class."""
+SIDE, DRAWS, SHOWN = 8, 2000, 4
 
 
 def clip_tour(at: Setting) -> Findings:
@@ -103,57 +100,24 @@ def _short(text: str, most: int = 26) -> str:
 # ------------------------------------------------------------------------------------------------------------- classes
 
 
-@dataclass(frozen=True)
-class Classes:
-    """Words that are classes, and the held-out pictures with just one of them in their caption.
-
-    places: (m,) of the pictures. labels: (m,) which class each is of.
-    """
-
-    names: list[str]
-    places: Ints
-    labels: Ints
-
-
-def class_words(texts: Sequence[str], most: int = MOST_CLASSES) -> list[str]:
-    """The words of most captions of which no two stand in one caption."""
-    own = [{*words(text)} - SMALL_WORDS for text in texts]
-    counts, chosen = Counter(word for some in own for word in sorted(some)), list[str]()
-    for word, _ in counts.most_common():
-        if len(chosen) < most and not any(word in some and not some.isdisjoint(chosen) for some in own):
-            chosen.append(word)
-    return chosen
-
-
-def labelled(names: Sequence[str], texts: Sequence[str]) -> tuple[Ints, Ints]:
-    """The places of the texts with just one of these words, and which: (m,) each."""
-    found = [[names.index(word) for word in {*words(text)} if word in names] for text in texts]
-    places = np.array([i for i, own in enumerate(found) if len(own) == 1], np.int64)
-    return places, np.array([found[i][0] for i in places], np.int64)
-
-
 def _classes(at: Setting, held: Held) -> Findings:
     """Pictures put into classes by the words for these, beside baselines."""
-    before = main_captions(held.task, "train")
-    names = class_words(before)
-    places, labels = labelled(names, held.texts)
-    known, known_labels = labelled(names, before)
-    if len({*labels.tolist()}) < 2:
+    before, classes = main_captions(held.task, "train"), classes_of(held.task, held.task, "test")
+    if classes is None:
         yield Given({"classes": "no two words of training are in captions of held-out pictures; not judged"})
         return
-    classes = Classes(names, places, labels)
+    names, places, labels, known = classes.names, classes.places, classes.labels, classes.known
     guesses, logits = [], []
     for one, seen in zip(held.trained, held.seen, strict=True):
         logits.append(clip_of(one).scale.item() * seen[places] @ vectors_of(one, names).T)
-        near = seen[places] @ pictures_of(one, held.task, "train")[known].T
-        guesses.append(known_labels[near.argmax(axis=1)])
+        guesses.append(classes.nearest(seen, pictures_of(one, held.task, "train")))
     right = {
         "zero-shot": np.mean([one.argmax(axis=1) == labels for one in logits], axis=0),
         "the nearest picture of training": np.mean([one == labels for one in guesses], axis=0),
-        "the commonest class": (labels == np.bincount(known_labels).argmax()).astype(float),
+        "the commonest class": classes.commonest.astype(float),
     }
     rows = [(name, len(own), bca_interval(own)) for name, own in right.items()]
-    by_words, asked = _by_words(held, classes, [before[i] for i in known], known_labels)
+    by_words, asked = _by_words(held, classes, [before[i] for i in known])
     if len(asked):
         name = "the nearest caption of training by letters, asked with an alias"
         rows.append((name, len(asked), wilson(int(by_words.sum()), len(asked))))
@@ -172,14 +136,14 @@ def _classes(at: Setting, held: Held) -> Findings:
     yield _bars(held, classes, logits[0], some, scale)
 
 
-def _by_words(held: Held, classes: Classes, before: Sequence[str], labels: Ints) -> tuple[Floats, Ints]:
+def _by_words(held: Held, classes: Classes, before: Sequence[str]) -> tuple[Floats, Ints]:
     """Of each picture with an alias whether the training caption nearest to that has its class, and which they are."""
     asked = np.array([i for i, place in enumerate(classes.places.tolist()) if place in held.aliases], np.int64)
     if not len(asked):
         return np.zeros(0), asked
     aliases = [held.aliases[int(place)] for place in classes.places[asked]]
     near = by_letters(aliases, before).argmax(axis=1)
-    return (labels[near] == classes.labels[asked]).astype(float), asked
+    return (classes.known_labels[near] == classes.labels[asked]).astype(float), asked
 
 
 def _bars(held: Held, classes: Classes, logits: Floats, some: Ints, scale: float) -> Drawing:

@@ -12,6 +12,8 @@ import numpy as np
 from windtunnel.config import override
 from windtunnel.experiments.frame import Claim, Findings, Given, Row, Setting, Steps, draw, table
 from windtunnel.experiments.training import train
+from windtunnel.inspect.captions import known_words, main_captions, words
+from windtunnel.inspect.clip_vectors import clip_of, pictures_of
 from windtunnel.inspect.closed_form import (
     KERNEL,
     RIDGE,
@@ -23,8 +25,7 @@ from windtunnel.inspect.closed_form import (
     read,
     solved_forms,
 )
-from windtunnel.inspect.picture_index import clip_of, encoded
-from windtunnel.inspect.retrieval import AT, by_letters, known_words, main_captions, retrieval_of, similarities, words
+from windtunnel.inspect.retrieval import AT, by_letters, retrieval_of, similarities
 from windtunnel.models.pretrained.catalogue import LITE0, MINILM
 from windtunnel.report.charts import dots
 from windtunnel.runs.arms import Arm, resolve_grid
@@ -172,12 +173,6 @@ def aliases_of(corpus: str, task: Contrastive) -> dict[str, str]:
 def shares(scores: Sequence[Floats], k: int) -> Floats:
     """The share of seeds that find the diagonal of each row among the first k, (n,)."""
     return np.mean([places_of(one) <= k for one in scores], axis=0)
-
-
-def pictures_of(trained: TrainedModel, task: Contrastive, split: str) -> Floats:
-    """What a model makes of the pictures of a split, of length 1: (n, D)."""
-    examples = task.examples(split)
-    return encoded(clip_of(trained), examples.seen(np.arange(len(examples)))).astype(np.float64)
 
 
 # ------------------------------------------------------------------------------------------------------------ evidence

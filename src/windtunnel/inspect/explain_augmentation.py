@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from windtunnel.errors import ConfigError
-from windtunnel.inspect.retrieval import main_captions
+from windtunnel.inspect.captions import main_captions
 from windtunnel.models.clip import CLIPConfig
 from windtunnel.models.vectors import PictureVectorsConfig
 from windtunnel.tasks import Contrastive

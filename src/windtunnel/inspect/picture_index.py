@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import PIL
 import safetensors.numpy
-import torch
 from safetensors import SafetensorError
 
-from windtunnel.errors import ArtifactError, ConfigError, DataError
+from windtunnel.errors import ArtifactError, DataError
 from windtunnel.files import read_file, write_bytes
+from windtunnel.inspect.clip_vectors import clip_of, encoded
 from windtunnel.models.clip import CLIP
-from windtunnel.nn.mode import evaluating
 from windtunnel.tasks.vectors import pictures_of
 from windtunnel.text.corpora.cache import cache_folder, writing
 from windtunnel.text.corpora.paths import pictures_in
@@ -54,23 +53,6 @@ class Indexed:
     n_new: int
     seconds: float
     left_out: tuple[str, ...]
-
-
-def clip_of(trained: TrainedModel) -> CLIP:
-    """The model of a run that finds pictures. Raises ConfigError for another."""
-    if not isinstance(trained.model, CLIP):
-        raise ConfigError(
-            f"{trained.run.folder} is a {trained.model.config.family}, and finds no pictures; train one that does: "
-            "windtunnel train emoji --recipe clip"
-        )
-    return trained.model
-
-
-def encoded(model: CLIP, read: torch.Tensor) -> Vectors:
-    """The vectors (N, D) of pictures as the model reads them."""
-    with evaluating(model), torch.no_grad():
-        vectors: Vectors = model.encode_pictures(read.to(model.log_scale.device)).cpu().numpy()
-    return vectors
 
 
 def index_folder(trained: TrainedModel, folder: Path, progress: Progress | None = None) -> Indexed:

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from windtunnel.errors import ConfigError, DataError
+from windtunnel.inspect.captions import known_words, main_captions, words
 from windtunnel.inspect.closed_form import RIDGE, frozen_vectors, places_of, solved_forms
+from windtunnel.inspect.zero_shot import ZeroShot, judge_zero_shot
 from windtunnel.nn.mode import evaluating
 from windtunnel.stats.bootstrap import bca_interval
 from windtunnel.stats.intervals import Estimate, mean_interval
@@ -63,6 +65,7 @@ class JudgedRetrieval:
 
     by_caption, by_picture: pictures found by captions, and captions by pictures.
     kinds: of the captions with and without a word that training never had.
+    zero_shot: classes by words; None where the captions have no two.
     seeds: recall at TESTED of each run; all else is of the first.
     """
 
@@ -75,6 +78,7 @@ class JudgedRetrieval:
     by_picture: Ranks
     against: tuple[Against, ...]
     kinds: dict[str, Ranks]
+    zero_shot: ZeroShot | None
     seeds: tuple[float, ...]
 
     @property
@@ -115,6 +119,7 @@ def judge_retrieval(
         by_picture=ranks_of(scores.T),
         against=tuple(against(found, *one) for one in baselines(own, task, split)),
         kinds=_kinds(own, task, split, found.ranks),
+        zero_shot=judge_zero_shot(trained, own, task, split),
         seeds=tuple(float((ranks <= TESTED).mean()) for ranks in (found.ranks, *others)),
     )
 
@@ -187,12 +192,6 @@ def by_letters(asked: Sequence[str], gallery: Sequence[str]) -> Floats:
     return np.asarray((counter.transform(asked) @ others.T).toarray())
 
 
-def main_captions(task: Contrastive, split: str) -> list[str]:
-    """The main caption of each picture of a split."""
-    texts = list(task.store.documents(split))
-    return [texts[i] for i in task.examples(split).main]
-
-
 def _first_two(task: Contrastive, split: str) -> list[tuple[str, str]]:
     """The main caption and the second one of each picture of a split that has two."""
     examples, texts = task.examples(split), list(task.store.documents(split))
@@ -206,13 +205,3 @@ def _kinds(own: Contrastive, task: Contrastive, split: str, ranks: Ints) -> dict
     new = np.array([not known.issuperset(words(text)) for text in main_captions(task, split)])
     kinds: Mapping[str, Ints] = {"every word was in training": ~new, "a word was not in training": new}
     return {name: summarised(ranks[which]) for name, which in kinds.items() if which.any()}
-
-
-def known_words(store: TokenStore) -> frozenset[str]:
-    """The words of the captions that are trained on."""
-    return frozenset(word for text in store.documents("train") for word in words(text))
-
-
-def words(text: str) -> list[str]:
-    """The words of a caption as they are compared: in small letters, without what stands around them."""
-    return [word.strip(".,:;!?()\"'“”‘’") for word in text.lower().split()]

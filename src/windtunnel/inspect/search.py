@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from windtunnel.errors import ConfigError, WindtunnelError
-from windtunnel.inspect.picture_index import Progress, clip_of, encoded, index_folder
-from windtunnel.inspect.retrieval import known_words, main_captions, retrieval_of, words
+from windtunnel.inspect.captions import known_words, main_captions, words
+from windtunnel.inspect.clip_vectors import clip_of, encoded, vectors_of
+from windtunnel.inspect.picture_index import Progress, index_folder
+from windtunnel.inspect.retrieval import retrieval_of
 from windtunnel.models.clip import CLIP
 from windtunnel.models.vectors import CaptionVectorsConfig
-from windtunnel.nn.mode import evaluating
-from windtunnel.tasks.vectors import captions_of
 from windtunnel.text.corpora.picture_files import PictureFiles
-from windtunnel.text.features import Floats
 from windtunnel.text.kept import Vectors, kept_vectors
 from windtunnel.text.pictures import Pictures, drawing_key, drawn_as
 from windtunnel.training.checkpoint import weights_sha256
@@ -152,17 +149,6 @@ def search(trained: TrainedModel, text: str, gallery: Gallery, top: int = 8) -> 
         cut=_is_cut(trained, model, text),
         gallery=gallery,
     )
-
-
-def vectors_of(trained: TrainedModel, texts: Sequence[str]) -> Floats:
-    """What a model makes of any captions, of length 1: (M, D). Raises ConfigError for a run that finds no pictures, and
-    as `captions_of`."""
-    model = clip_of(trained)
-    read = captions_of(model.config, trained.tokenizer, texts)
-    read = {name: values.to(model.log_scale.device) for name, values in read.items()}
-    with evaluating(model), torch.no_grad():
-        vectors: Floats = model.encode_texts(read["ids"], read.get("kept")).double().cpu().numpy()
-    return vectors
 
 
 def _new(known: frozenset[str], text: str) -> tuple[str, ...]:

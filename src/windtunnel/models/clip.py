@@ -97,6 +97,10 @@ class CLIPConfig(ModelConfig):
         return True
 
     @property
+    def trunk_name(self) -> str:
+        return "picture" if self.picture.was_trained else ""
+
+    @property
     def targets_per_example(self) -> int:
         return 1
 

@@ -27,6 +27,8 @@ STAGES = (
     (320, 3, 1, 6, 1),
 )  # fmt: skip
 """Of each stage: channels, side of the kernels, stride of the first block, expansion, and blocks."""
+STAGED = HEAD + sum(stage[0] for stage in STAGES[-3:])
+"""Elements of a vector with the ends of the last three stages."""
 LAST_BLOCKS = tuple(sum(stage[-1] for stage in STAGES[:n]) for n in (5, 6, 7))
 """The blocks, counted from 1, with which the last three stages end."""
 MEAN: Colour = (127 / 255, 127 / 255, 127 / 255)
@@ -74,10 +76,23 @@ class EfficientNetConfig(PictureConfig):
     """Whether it begins with trained weights (`windtunnel models get efficientnet-lite0`), or with random ones."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The share of elements of the vector that training sets to 0."""
+    stages: bool = False
+    """Whether the means of what its last three stages end with are in its vector, too."""
+    solved: bool = False
+    """Whether training begins with the map of its vector to the captions' space solved, as ridge regression whose
+    penalty dev chooses; each element of the vector is standardised then, by the pictures of training."""
 
     @property
     def width(self) -> int:
-        return HEAD
+        return STAGED if self.stages else HEAD
+
+    @property
+    def is_solved(self) -> bool:
+        return self.solved
+
+    @property
+    def was_trained(self) -> bool:
+        return self.pretrained
 
     def create(self) -> EfficientNet:
         return EfficientNet(self)
@@ -101,7 +116,7 @@ class EfficientNetConfig(PictureConfig):
         if self.pretrained:
             from windtunnel.models.pretrained.efficientnet import lite0_weights
 
-            tower.load_state_dict(lite0_weights())
+            tower.load_state_dict(lite0_weights(), strict=not self.solved)
 
     def std(self, name: str, parameter: Tensor) -> float | None:
         return math.sqrt(2 / parameter[0].numel()) if parameter.dim() > 1 else None
@@ -118,12 +133,34 @@ class EfficientNet(PictureTower):
             by_block.setdefault(block, {})[part] = NormedConvolution(c, bends=part != "project")
         self.stem, self.head = by_block[""]["stem"], by_block[""]["head"]
         self.blocks = nn.Sequential(*(Inverted(parts) for block, parts in by_block.items() if block))
-        self.dropout = Dropout(config.dropout)
+        self.dropout, self.with_stages = Dropout(config.dropout), config.stages
+        self.middle, self.spread = None, None
+        if config.solved:
+            self.register_buffer("middle", torch.zeros(config.width))
+            self.register_buffer("spread", torch.ones(config.width))
 
     def forward(self, pictures: Tensor, attend: Attend) -> Tensor:
+        return self.dropout(self.standardised(self.vectors(pictures)))
+
+    def vectors(self, pictures: Tensor) -> Tensor:
+        """The net's own, before they are standardised: (N, D)."""
+        if self.with_stages:
+            return self.stages(pictures)
         x_NCSS = self.stem(standard(pictures, MEAN, DEVIATION))
-        vectors: Tensor = self.dropout(self.head(self.blocks(x_NCSS)).mean((2, 3)))
+        vectors: Tensor = self.head(self.blocks(x_NCSS)).mean((2, 3))
         return vectors
+
+    def standardised(self, x_ND: Tensor) -> Tensor:
+        """Elements minus their mean in training, divided by their standard deviation."""
+        return x_ND if self.middle is None else (x_ND - self.middle) / self.spread
+
+    def settle(self, pictures: Tensor) -> None:
+        """Take the statistics of all pictures of training."""
+        made = torch.cat([self.vectors(some) for some in torch.split(pictures, 64)]).double()
+        assert self.middle is not None
+        assert self.spread is not None
+        self.middle.copy_(made.mean(0))
+        self.spread.copy_(made.std(0, correction=0) + 1e-6)
 
     def stages(self, pictures: Tensor) -> Tensor:
         """The means over all places of what the last three stages end with, and then the vector: (N, 1904)."""

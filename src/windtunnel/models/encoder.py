@@ -50,6 +50,10 @@ class TextModelConfig(ModelConfig):
         return self.trunk.replace(**shared, tie_embeddings=True, head_bias=False)
 
     @property
+    def trunk_name(self) -> str:
+        return "trunk"
+
+    @property
     def targets_per_example(self) -> int:
         return 1
 

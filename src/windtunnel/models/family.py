@@ -96,6 +96,11 @@ class ModelConfig(Tagged, ABC):
     """The setting that removes the biases in front of norms."""
 
     @property
+    def trunk_name(self) -> str:
+        """The module whose learning rate `optimizer.trunk_factor` lowers; empty where there is none."""
+        return ""
+
+    @property
     @abstractmethod
     def targets_per_example(self) -> int:
         """How many tokens an example of a batch predicts, at most."""

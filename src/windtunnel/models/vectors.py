@@ -78,6 +78,10 @@ class PictureVectorsConfig(VectorsConfig, PictureConfig):
     def width(self) -> int:
         return self.centres or super().width
 
+    @property
+    def is_solved(self) -> bool:
+        return self.centres is not None
+
     def create(self) -> PictureVectors:
         return PictureVectors(self)
 
@@ -191,6 +195,13 @@ class PictureVectors(Vectors, PictureTower):
         self.kernel = Kernel(config.centres, WIDTHS[config.net]) if config.centres else None
         if self.kernel:
             del self.norm
+
+    def settle(self, x_NV: Tensor) -> None:
+        """The statistics of all vectors of training, or the kernel's centres."""
+        if self.kernel is None:
+            super().settle(x_NV)
+        else:
+            self.kernel.settle(x_NV)
 
     def forward(self, pictures: Tensor, attend: Attend) -> Tensor:
         return self.made(pictures) if self.kernel is None else self.dropout(self.kernel(pictures))

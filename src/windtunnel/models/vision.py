@@ -79,6 +79,16 @@ class PictureConfig(TowerConfig):
     def flops_by_part(self) -> dict[str, int]:
         """Matrix-multiply FLOPs of one picture, a multiply and an add counted as two."""
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether training begins with the map of what the tower makes solved, see `training.frozen.solve_towers`."""
+        return False
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether the tower begins with weights that were trained before."""
+        return False
+
     def example(self, n_pictures: int) -> Tensor:
         """Pictures as the tower reads them, all zeros."""
         return torch.zeros(n_pictures, 3, self.size, self.size)
@@ -90,6 +100,9 @@ class PictureTower(nn.Module, ABC):
     @abstractmethod
     def forward(self, pictures: Tensor, attend: Attend) -> Tensor:
         """pictures (N, 3, S, S) from 0 to 1 -> vectors (N, D)."""
+
+    def settle(self, pictures: Tensor) -> None:
+        """Take statistics of all pictures of training before the first step, where the tower's map is solved."""
 
 
 def standard(pictures: Tensor, mean: Colour, std: Colour) -> Tensor:

@@ -37,6 +37,19 @@ def ranks_table(found: JudgedRetrieval) -> Table:
     return table("", ("", "n", *HEADS, f"this minus it at {TESTED}, McNemar's p"), rows)
 
 
+def classes_table(found: JudgedRetrieval) -> Table | None:
+    """Classes by words beside what needs no words; None where the captions have no two classes."""
+    own = found.zero_shot
+    if own is None:
+        return None
+    rows = [
+        ("zero-shot: the nearest of the words", interval(own.right, ".3f")),
+        ("the class of the nearest picture of training", interval(own.nearest, ".3f")),
+        ("the commonest class", interval(own.commonest, ".3f")),
+    ]
+    return table("", (f"class of {own.n:,} pictures, by a word of their captions", "share right"), rows)
+
+
 def retrieval_lines(found: JudgedRetrieval) -> list[str]:
     """What the numbers rest on."""
     told = [
@@ -44,6 +57,11 @@ def retrieval_lines(found: JudgedRetrieval) -> list[str]:
         "of the mean rank, Newcombe's of a difference; a picture that is as near as the right one counts as nearer"
     ]
     told += [f"{one.name}: {one.how}" for one in found.against]
+    if own := found.zero_shot:
+        told.append(
+            f"classes: {', '.join(own.names)}, the commonest words of training of which no two stand in one caption; "
+            f"zero-shot minus the nearest picture {interval(own.difference, '+.3f')}, McNemar's {p_is(own.p)}"
+        )
     if found.split != "test":
         told.append(f"{found.split} had a part in the model: the number to report is of a test split")
     if len(found.seeds) > 1:

@@ -96,6 +96,9 @@ class CaptionedPictures:
                 f"the {split} split holds {len(self)} pictures, and one is found among others; give more pictures or "
                 "larger fractions of them"
             )
+        known: dict[str, int] = {}
+        self.texts = np.array([known.setdefault(text, len(known)) for text in store.documents(split)])
+        """Of each caption which text it is: equal ones have the same number."""
         self.all_seen = task.seen
         self.of_captions = None
         if isinstance(model.caption, CaptionVectorsConfig):
@@ -112,7 +115,15 @@ class CaptionedPictures:
         seen = self.seen(indices)
         if seen.dtype == torch.uint8:
             seen = augmented(seen.float() / 255, self.augment, key, places)
-        return Batch({"pictures": seen, **self.read(chosen)}, torch.arange(len(indices))[:, None])
+        return Batch({"pictures": seen, **self.read(chosen)}, torch.from_numpy(self._first_alike(places, chosen)))
+
+    def _first_alike(self, places: np.ndarray, captions: np.ndarray) -> np.ndarray:
+        """Of each row the first with the same picture or the same caption, (n, 1): of two alike neither is wrong."""
+        rows = np.arange(len(places))
+        for own in (self.texts[captions], places):
+            _, first, of = np.unique(own, return_index=True, return_inverse=True)
+            rows = rows[first[of]]
+        return rows[:, None]
 
     def sweep(self, size: int, max_tokens: int | None = None) -> Iterator[Batch]:
         """One batch: the main captions, or a sample of max_tokens of them, and all pictures of the split, unchanged."""
@@ -177,13 +188,19 @@ class Contrastive:
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Nats (M, 1) of each caption: the mean of finding its picture, and of finding it from its picture.
 
-        InfoNCE, both ways (Radford et al. 2021, figure 3).
+        InfoNCE, both ways (Radford et al. 2021, figure 3), in which what is alike is no wrong answer: another picture
+        with the same caption, and the same picture a second time.
 
         Args:
             logits: (M, 1, N), of each caption and each picture.
-            targets: (M, 1), the column of each caption's picture.
+            targets: (M, 1), the column of each caption's picture; of as many captions as pictures, which are in the
+                same order, the first column that is alike.
         """
         scores_MN, own_M1 = logits[:, 0].float(), targets.clamp(min=0)
+        if len(scores_MN) == scores_MN.shape[1]:
+            alike_MN = (own_M1 == own_M1.T).fill_diagonal_(False)
+            scores_MN = scores_MN.masked_fill(alike_MN & (targets != IGNORED), -math.inf)
+            own_M1 = torch.arange(len(scores_MN), device=targets.device)[:, None]
         to_picture = -scores_MN.log_softmax(1).gather(1, own_M1)
         to_caption = -scores_MN.log_softmax(0).gather(1, own_M1)
         return ((to_picture + to_caption) / 2).masked_fill(targets == IGNORED, 0)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from windtunnel.errors import ConfigError
 from windtunnel.models.classifier import Classifier
-from windtunnel.models.clip import CLIP
-from windtunnel.models.vectors import CaptionVectors, Kernel, PictureVectors
+from windtunnel.models.clip import CLIP, in_parts
+from windtunnel.models.vectors import CaptionVectors, PictureVectors
+from windtunnel.nn.attention import attend
 from windtunnel.nn.blocks import layers_of
 from windtunnel.nn.mode import evaluating
 from windtunnel.tasks import Classification, Contrastive
@@ -24,7 +25,7 @@ from windtunnel.training.run_config import Freeze
 from windtunnel.training.vectors import kept_vectors, of_split
 
 TOWER_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
-"""Of kernel ridge regression, times the mean of the kernel's diagonal; dev chooses."""
+"""Of ridge regression, times the mean of the kernel's diagonal; dev chooses."""
 
 
 def freeze(model: nn.Module, what: Freeze) -> None:
@@ -81,24 +82,23 @@ def solved_head(model: Classifier, task: Classification, chosen: Ints) -> tuple[
 
 
 def solve_towers(model: CLIP, task: Contrastive, chosen: Ints) -> str:
-    """Set the map of the pictures' kernel to that of kernel ridge regression; says what was done.
+    """Set the map of pictures to that of ridge regression; says what was done. Of a kernel it is kernel ridge.
 
     Its targets are what the other tower makes of the main captions; that one begins with the statistics of training,
     and with its vectors as they are where the shared space is as wide. The penalty is the one with the highest mean
     reciprocal rank on dev.
     """
-    kernel = kernel_of(model)
-    assert kernel is not None
     with evaluating(model), torch.no_grad():
         pictures, inputs = _whole(task, "train", chosen)
-        kernel.settle(pictures)
+        model.picture.settle(pictures)
         if isinstance(model.caption, CaptionVectors):
             model.caption.settle(inputs["ids"])
         weight = model.caption_projection.weight
         if weight.shape[0] == weight.shape[1]:
             weight.copy_(torch.eye(len(weight)))
         dev = _whole(task, "dev", None) if task.n_units("dev") > 1 else None
-        made, wanted = kernel(pictures).double(), model.encode_texts(inputs["ids"], inputs.get("kept")).double()
+        made = in_parts(lambda some: model.picture(some, attend), pictures).double()
+        wanted = model.encode_texts(inputs["ids"], inputs.get("kept")).double()
         outer = made.T @ made
         best, said = (-1.0, torch.zeros_like(weight)), 0.0
         for penalty in TOWER_PENALTIES if dev else (0.3,):
@@ -110,15 +110,17 @@ def solve_towers(model: CLIP, task: Contrastive, chosen: Ints) -> str:
             if found > best[0]:
                 best, said = (found, solved), penalty
         model.picture_projection.weight.copy_(best[1])
+    kernel = f"kernel ridge regression, {model.config.picture.width:,} centres"
+    how = kernel if isinstance(model.picture, PictureVectors) and model.picture.kernel else "ridge regression"
     return (
-        f"both nets are frozen: the map of the kernel of {len(kernel.centres):,} pictures was solved on {len(made):,} "
-        f"(kernel ridge regression, penalty {said:g}{' chosen on dev' * bool(dev)}), and training steps from there"
+        f"the map from pictures to captions was solved on {len(made):,} pictures ({how}, penalty {said:g}"
+        f"{' chosen on dev' * bool(dev)}), and training steps from there"
     )
 
 
-def kernel_of(model: nn.Module) -> Kernel | None:
-    """The kernel of a model whose start is solved by `solve_towers`; None for another model."""
-    return model.picture.kernel if isinstance(model, CLIP) and isinstance(model.picture, PictureVectors) else None
+def is_solved(model: nn.Module) -> bool:
+    """Whether a model's start is solved by `solve_towers`."""
+    return isinstance(model, CLIP) and model.config.picture.is_solved
 
 
 def _whole(task: Contrastive, split: str, chosen: Ints | None) -> tuple[Tensor, dict[str, Tensor]]:

