@@ -129,12 +129,12 @@ def _counting(held: Held, targets: Ints) -> Findings:
     """
     right, chosen = [], np.zeros((len(NUMBERS), len(NUMBERS)))
     asked = [f"{number} {held.texts[i]}" for i in targets for number in NUMBERS]
+    config = clip_of(held.trained[0]).config
+    size, things = config.picture.size, [held.draw(int(i), -(-config.picture.size // 2)) for i in targets]
+    drawn = np.stack([repeated(thing, n + 1)[:size, :size] for thing in things for n in range(len(NUMBERS))])
+    as_read = pictures_read(config, drawn)
     for one in held.trained:
-        model = clip_of(one)
-        size = model.config.picture.size
-        thing = [held.draw(int(i), -(-size // 2)) for i in targets]
-        drawn = np.stack([repeated(one, n + 1)[:size, :size] for one in thing for n in range(len(NUMBERS))])
-        seen = encoded(model, pictures_read(model.config, drawn)).reshape(len(targets), len(NUMBERS), -1)
+        seen = encoded(clip_of(one), as_read).reshape(len(targets), len(NUMBERS), -1)
         said = vectors_of(one, asked).reshape(len(targets), len(NUMBERS), -1)
         nearest = np.einsum("tqd,tpd->tqp", said, seen).argmax(axis=2)
         right.append((nearest == np.arange(len(NUMBERS))).mean(axis=1))
