@@ -11,6 +11,7 @@ import torch
 
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.inspect.captions import known_words, main_captions, words
+from windtunnel.inspect.clip_vectors import pictures_of, vectors_of
 from windtunnel.inspect.closed_form import RIDGE, frozen_vectors, places_of, solved_forms
 from windtunnel.inspect.zero_shot import ZeroShot, judge_zero_shot
 from windtunnel.nn.mode import evaluating
@@ -29,7 +30,7 @@ AT = (1, 5, 10)
 """Recall is counted among so many that are found first."""
 TESTED = 5
 """Among so many a model is compared with a baseline: more captions find something there than at the first place."""
-TEXTS = "text only"
+TEXTS, SECOND = "text only", "its second caption finds it"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class JudgedRetrieval:
     """A run that finds pictures, on a split: the main captions as queries, all pictures of the split to be found.
 
     by_caption, by_picture: pictures found by captions, and captions by pictures.
-    kinds: of the captions with and without a word that training never had.
+    kinds: of the captions with and without a word that training never had; and of second captions, where there are any.
     zero_shot: classes by words; None where the captions have no two.
     seeds: recall at TESTED of each run; all else is of the first.
     """
@@ -118,7 +119,7 @@ def judge_retrieval(
         by_caption=found,
         by_picture=ranks_of(scores.T),
         against=tuple(against(found, *one) for one in baselines(own, task, split)),
-        kinds=_kinds(own, task, split, found.ranks),
+        kinds=_kinds(own, task, split, found.ranks) | _second(trained, task, split),
         zero_shot=judge_zero_shot(trained, own, task, split),
         seeds=tuple(float((ranks <= TESTED).mean()) for ranks in (found.ranks, *others)),
     )
@@ -177,12 +178,12 @@ def baselines(own: Contrastive, task: Contrastive, split: str) -> Iterator[tuple
             yield form.name, how, form.scores(held), True
     except DataError as error:  # a net that has not been fetched
         yield RIDGE, f"not computed, {error}", None, True
-    pairs = _first_two(task, split)
-    if len(pairs) < 2:
+    _, first, second = _second_captions(task, split)
+    if len(second) < 2:
         yield TEXTS, "not computed, no picture has a second caption to ask with", None, False
         return
-    scores = by_letters([second for _, second in pairs], [first for first, _ in pairs])
-    yield TEXTS, f"{len(pairs):,} second captions among first ones, which it reads: no picture is seen", scores, False
+    scores = by_letters(second, first)
+    yield TEXTS, f"{len(second):,} second captions among first ones, which it reads: no picture is seen", scores, False
 
 
 def by_letters(asked: Sequence[str], gallery: Sequence[str]) -> Floats:
@@ -192,11 +193,22 @@ def by_letters(asked: Sequence[str], gallery: Sequence[str]) -> Floats:
     return np.asarray((counter.transform(asked) @ others.T).toarray())
 
 
-def _first_two(task: Contrastive, split: str) -> list[tuple[str, str]]:
-    """The main caption and the second one of each picture of a split that has two."""
+def _second_captions(task: Contrastive, split: str) -> tuple[Ints, list[str], list[str]]:
+    """The pictures of a split that have two captions: their places, their main captions, their second ones."""
     examples, texts = task.examples(split), list(task.store.documents(split))
-    two = examples.starts[:-1][np.diff(examples.starts) > 1]
-    return [(texts[a], texts[b]) for a, b in zip(examples.captions[two], examples.captions[two + 1], strict=True)]
+    places = np.flatnonzero(np.diff(examples.starts) > 1)
+    at = examples.starts[places]
+    first, second = ([texts[i] for i in examples.captions[some]] for some in (at, at + 1))
+    return places, first, second
+
+
+def _second(trained: TrainedModel, task: Contrastive, split: str) -> dict[str, Ranks]:
+    """The ranks of second captions among all pictures of a split; nothing where no picture has one."""
+    places, _, second = _second_captions(task, split)
+    if not second:
+        return {}
+    scores = vectors_of(trained, second) @ pictures_of(trained, task, split).T
+    return {SECOND: summarised(places_of(scores, places))}
 
 
 def _kinds(own: Contrastive, task: Contrastive, split: str, ranks: Ints) -> dict[str, Ranks]:
