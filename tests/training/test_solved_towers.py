@@ -178,5 +178,5 @@ def test_a_net_that_was_trained_before_learns_at_its_own_rate():
     factors = rate_factors(model, own)
     assert {factors[p] for p in model.picture.parameters()} == {0.1}
     assert {f for p, f in factors.items() if p not in {*model.picture.parameters()}} == {1.0}
-    with pytest.raises(ConfigError, match=r"read by a net that was trained before, and this clip is neither"):
+    with pytest.raises(ConfigError, match=r"a net reads which was trained before, and this is a clip"):
         override(recipe("clip", "shapes"), ["optimizer.trunk_factor=0.1"])

@@ -9,12 +9,13 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from windtunnel.models.encoder import Pool, pool
+from windtunnel.models.encoder import BERT, Pool, pool
 from windtunnel.models.family import ParameterRow
 from windtunnel.models.transformer import Transformer, TransformerConfig, spread
 from windtunnel.models.vision import TowerConfig
-from windtunnel.nn.attention import Attend
+from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.dropout import Dropout
+from windtunnel.nn.norms import FixedNorm
 
 
 class CaptionConfig(TowerConfig):
@@ -38,17 +39,14 @@ class CaptionConfig(TowerConfig):
         """Matrix-multiply FLOPs of one caption of `length` tokens, a multiply and an add counted as two."""
 
 
-class CaptionTransformerConfig(CaptionConfig):
-    """A transformer that reads a whole caption, its tokens pooled to one vector."""
+class CaptionTrunkConfig(CaptionConfig):
+    """A trunk that reads a whole caption, its tokens pooled to one vector."""
 
-    kind: Literal["transformer"] = "transformer"
     has_blocks: ClassVar[bool] = True
     pool: Pool = "mean"
     """Which vector stands for a caption: the mean of its tokens', its last token's as in CLIP, or its first token's."""
-    trunk: TransformerConfig = TransformerConfig(
-        n_layers=2, n_heads=4, d_model=128, activation="relu", dropout=0.0, bias=False, causal=False
-    )
-    """The blocks; causal in CLIP. Its own vocab_size, context_length, tie_embeddings and head_bias are not used."""
+    trunk: TransformerConfig
+    """The blocks. Its own vocab_size, context_length, tie_embeddings and head_bias are not used."""
 
     @property
     def width(self) -> int:
@@ -57,9 +55,6 @@ class CaptionTransformerConfig(CaptionConfig):
     def sized(self, vocab_size: int, context_length: int) -> Self:
         own = {"vocab_size": vocab_size, "context_length": context_length, "tie_embeddings": True, "head_bias": False}
         return self.model_copy(update={"trunk": self.trunk.replace(**own)})
-
-    def create(self) -> CaptionTransformer:
-        return CaptionTransformer(self)
 
     def parameter_rows(self) -> list[ParameterRow]:
         return self.trunk.parameter_rows()
@@ -74,15 +69,73 @@ class CaptionTransformerConfig(CaptionConfig):
         return spread(self.trunk, name, parameter, 2 * self.trunk.n_layers)
 
 
+class CaptionTransformerConfig(CaptionTrunkConfig):
+    """A transformer that learns from the captions alone."""
+
+    kind: Literal["transformer"] = "transformer"
+    trunk: TransformerConfig = TransformerConfig(
+        n_layers=2, n_heads=4, d_model=128, activation="relu", dropout=0.0, bias=False, causal=False
+    )
+    """The blocks; causal in CLIP. Its own vocab_size, context_length, tie_embeddings and head_bias are not used."""
+
+    def create(self) -> CaptionTransformer:
+        return CaptionTransformer(self)
+
+
 class CaptionTransformer(nn.Module):
     """A transformer without its head, pooled."""
 
-    def __init__(self, config: CaptionTransformerConfig) -> None:
+    def __init__(self, config: CaptionTrunkConfig) -> None:
         super().__init__()
         self.trunk, self.how = Transformer(config.trunk), config.pool
 
     def forward(self, ids: Tensor, kept: Tensor | None, attend: Attend) -> Tensor:
         return pool(self.trunk.hidden(ids, attend=attend, kept=kept), kept, self.how)
+
+
+class CaptionEncoderConfig(CaptionTrunkConfig):
+    """MiniLM-L6, which begins with the weights that it was trained to on sentences, and is trained further.
+
+    It reads its own tokens: text.tokenizer is the folder that `windtunnel models get minilm-l6` names.
+    """
+
+    kind: Literal["encoder"] = "encoder"
+    net: Literal["minilm-l6"] = "minilm-l6"
+    """The trained encoder, of `windtunnel models`."""
+    pretrained: bool = True
+    """Whether it begins with trained weights, or with random ones."""
+    trunk: TransformerConfig = BERT.replace(n_layers=6, d_model=384)
+    """The blocks, which are those of the net; `dropout` can be another."""
+
+    @property
+    def was_trained(self) -> bool:
+        return self.pretrained
+
+    def create(self) -> CaptionEncoder:
+        return CaptionEncoder(self)
+
+    def begin(self, tower: nn.Module) -> None:
+        """Load the trained weights. Raises DataError where they have not been fetched."""
+        if self.pretrained:
+            from windtunnel.models.pretrained.minilm import minilm_weights
+
+            tower.load_state_dict(tower.state_dict() | minilm_weights(self.trunk.context_length))
+
+
+class CaptionEncoder(CaptionTransformer):
+    """An encoder that was trained before, pooled, each number brought to one scale."""
+
+    def __init__(self, config: CaptionEncoderConfig) -> None:
+        super().__init__(config)
+        self.norm = FixedNorm(config.width)
+
+    def settle(self, ids: Tensor, kept: Tensor | None = None) -> None:
+        """Take the statistics of what it makes of the captions of training."""
+        self.norm.settle(super().forward(ids, kept, attend))
+
+    def forward(self, ids: Tensor, kept: Tensor | None, attend: Attend) -> Tensor:
+        vectors: Tensor = self.norm(super().forward(ids, kept, attend))
+        return vectors
 
 
 class BagConfig(CaptionConfig):

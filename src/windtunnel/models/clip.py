@@ -16,7 +16,14 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from windtunnel.config import any_of
-from windtunnel.models.captions import Bag, BagConfig, CaptionConfig, CaptionTransformer, CaptionTransformerConfig
+from windtunnel.models.captions import (
+    Bag,
+    BagConfig,
+    CaptionConfig,
+    CaptionEncoderConfig,
+    CaptionTransformer,
+    CaptionTransformerConfig,
+)
 from windtunnel.models.efficientnet import EfficientNetConfig
 from windtunnel.models.family import Model, ModelConfig, ParameterRow, Reads
 from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
@@ -37,6 +44,7 @@ PICTURE_TOWERS: dict[str, type[PictureConfig]] = {
 }
 CAPTION_TOWERS: dict[str, type[CaptionConfig]] = {
     "transformer": CaptionTransformerConfig,
+    "encoder": CaptionEncoderConfig,
     "bag": BagConfig,
     "vectors": CaptionVectorsConfig,
 }
@@ -60,7 +68,7 @@ class CLIPConfig(ModelConfig):
     picture: AnyPictureConfig = ViTConfig()
     """What reads pictures: vit, convolutional, efficientnet (trained before) or vectors (of a frozen net)."""
     caption: AnyCaptionConfig = CaptionTransformerConfig()
-    """What reads captions: transformer, bag (the mean of its tokens) or vectors (of a frozen net)."""
+    """What reads captions: transformer, encoder (trained before), bag (the mean of its tokens) or vectors (of a frozen net)."""
     d_shared: PositiveInt = 128
     """Width of the space in which pictures and captions are compared."""
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
@@ -97,8 +105,9 @@ class CLIPConfig(ModelConfig):
         return True
 
     @property
-    def trunk_name(self) -> str:
-        return "picture" if self.picture.was_trained else ""
+    def trunk_names(self) -> tuple[str, ...]:
+        sides = {"picture": self.picture, "caption": self.caption}
+        return tuple(side for side, tower in sides.items() if tower.was_trained)
 
     @property
     def targets_per_example(self) -> int:
@@ -143,7 +152,7 @@ class CLIPConfig(ModelConfig):
 
         initialise(model, seed, std)
         self.picture.begin(model.picture)
-        self.caption.begin(model.caption)
+        self.words.begin(model.caption)
         return model
 
     def parameter_rows(self) -> list[ParameterRow]:

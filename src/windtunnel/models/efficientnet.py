@@ -20,6 +20,7 @@ from windtunnel.models.family import ParameterRow
 from windtunnel.models.vision import Colour, PictureConfig, PictureTower, standard
 from windtunnel.nn.attention import Attend
 from windtunnel.nn.dropout import Dropout
+from windtunnel.nn.norms import FixedNorm
 
 STEM, HEAD = 32, 1280
 STAGES = (
@@ -32,6 +33,8 @@ STAGED = HEAD + sum(stage[0] for stage in STAGES[-3:])
 LAST_BLOCKS = tuple(sum(stage[-1] for stage in STAGES[:n]) for n in (5, 6, 7))
 """The blocks, counted from 1, with which the last three stages end."""
 MEAN: Colour = (127 / 255, 127 / 255, 127 / 255)
+AT_ONCE = 64
+"""Pictures that are read at once where the statistics of all are taken."""
 DEVIATION: Colour = (128 / 255, 128 / 255, 128 / 255)
 """Pictures go in as (value - 127) / 128, as the original program has it."""
 
@@ -134,33 +137,24 @@ class EfficientNet(PictureTower):
         self.stem, self.head = by_block[""]["stem"], by_block[""]["head"]
         self.blocks = nn.Sequential(*(Inverted(parts) for block, parts in by_block.items() if block))
         self.dropout, self.with_stages = Dropout(config.dropout), config.stages
-        self.middle, self.spread = None, None
-        if config.solved:
-            self.register_buffer("middle", torch.zeros(config.width))
-            self.register_buffer("spread", torch.ones(config.width))
+        self.norm = FixedNorm(config.width) if config.solved else None
 
     def forward(self, pictures: Tensor, attend: Attend) -> Tensor:
-        return self.dropout(self.standardised(self.vectors(pictures)))
+        x_ND = self.vectors(pictures)
+        return self.dropout(x_ND if self.norm is None else self.norm(x_ND))
 
     def vectors(self, pictures: Tensor) -> Tensor:
-        """The net's own, before they are standardised: (N, D)."""
+        """What it makes of pictures before that is standardised: (N, D)."""
         if self.with_stages:
             return self.stages(pictures)
         x_NCSS = self.stem(standard(pictures, MEAN, DEVIATION))
         vectors: Tensor = self.head(self.blocks(x_NCSS)).mean((2, 3))
         return vectors
 
-    def standardised(self, x_ND: Tensor) -> Tensor:
-        """Elements minus their mean in training, divided by their standard deviation."""
-        return x_ND if self.middle is None else (x_ND - self.middle) / self.spread
-
     def settle(self, pictures: Tensor) -> None:
-        """Take the statistics of all pictures of training."""
-        made = torch.cat([self.vectors(some) for some in torch.split(pictures, 64)]).double()
-        assert self.middle is not None
-        assert self.spread is not None
-        self.middle.copy_(made.mean(0))
-        self.spread.copy_(made.std(0, correction=0) + 1e-6)
+        """Take the statistics of what it makes of all pictures of training."""
+        if self.norm:
+            self.norm.settle(torch.cat([self.vectors(some) for some in torch.split(pictures, AT_ONCE)]))
 
     def stages(self, pictures: Tensor) -> Tensor:
         """The means over all places of what the last three stages end with, and then the vector: (N, 1904)."""

@@ -50,8 +50,8 @@ class TextModelConfig(ModelConfig):
         return self.trunk.replace(**shared, tie_embeddings=True, head_bias=False)
 
     @property
-    def trunk_name(self) -> str:
-        return "trunk"
+    def trunk_names(self) -> tuple[str, ...]:
+        return ("trunk",)
 
     @property
     def targets_per_example(self) -> int:

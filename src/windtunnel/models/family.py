@@ -96,9 +96,9 @@ class ModelConfig(Tagged, ABC):
     """The setting that removes the biases in front of norms."""
 
     @property
-    def trunk_name(self) -> str:
-        """The module whose learning rate `optimizer.trunk_factor` lowers; empty where there is none."""
-        return ""
+    def trunk_names(self) -> tuple[str, ...]:
+        """The modules whose learning rate `optimizer.trunk_factor` lowers."""
+        return ()
 
     @property
     @abstractmethod

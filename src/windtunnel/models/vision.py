@@ -55,6 +55,11 @@ class TowerConfig(Tagged, ABC):
     def formula_names(self) -> dict[str, int]:
         """The values of the names in the formulas."""
 
+    @property
+    def was_trained(self) -> bool:
+        """Whether the tower begins with weights that were trained before."""
+        return False
+
     def begin(self, tower: nn.Module) -> None:
         """Put what was trained before into a tower that has random weights, where there is something."""
 
@@ -82,11 +87,6 @@ class PictureConfig(TowerConfig):
     @property
     def is_solved(self) -> bool:
         """Whether training begins with the map of what the tower makes solved, see `training.frozen.solve_towers`."""
-        return False
-
-    @property
-    def was_trained(self) -> bool:
-        """Whether the tower begins with weights that were trained before."""
         return False
 
     def example(self, n_pictures: int) -> Tensor:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from windtunnel.errors import ConfigError, DataError
 from windtunnel.models import ModelConfig
+from windtunnel.models.captions import CaptionEncoderConfig
 from windtunnel.models.clip import CLIPConfig
+from windtunnel.models.pretrained.catalogue import MINILM
 from windtunnel.models.vectors import CaptionVectorsConfig, PictureVectorsConfig
 from windtunnel.tasks.augment import AugmentConfig, augmented, uniform
 from windtunnel.tasks.classification import n_read, rows_at
@@ -23,6 +25,8 @@ from windtunnel.tasks.vectors import caption_vectors, picture_vectors
 from windtunnel.text.batches import IGNORED, Batch, sample
 from windtunnel.text.pictures import pixels
 from windtunnel.text.store import TokenStore
+
+MINILM_TOKENS = 30522
 
 
 class ContrastiveConfig(TaskConfig):
@@ -47,6 +51,11 @@ class ContrastiveConfig(TaskConfig):
     def sized(self, model: ModelConfig, store: TokenStore) -> ModelConfig:
         check_pictures(store)
         assert isinstance(model, CLIPConfig)
+        if isinstance(model.caption, CaptionEncoderConfig) and store.tokenizer.vocab_size != MINILM_TOKENS:
+            raise ConfigError(
+                f"model.caption.kind=encoder reads the tokens of {MINILM.name}, and these are others; give --set "
+                f"text.tokenizer={MINILM.folder}"
+            )
         picture, of_train = model.picture, store.splits["train"].pictures
         if not isinstance(picture, PictureVectorsConfig) or picture.centres is None or of_train is None:
             return model

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.errors import ConfigError
+from windtunnel.models.captions import CaptionEncoder
 from windtunnel.models.classifier import Classifier
 from windtunnel.models.clip import CLIP, in_parts
 from windtunnel.models.vectors import CaptionVectors, PictureVectors
@@ -91,8 +92,8 @@ def solve_towers(model: CLIP, task: Contrastive, chosen: Ints) -> str:
     with evaluating(model), torch.no_grad():
         pictures, inputs = _whole(task, "train", chosen)
         model.picture.settle(pictures)
-        if isinstance(model.caption, CaptionVectors):
-            model.caption.settle(inputs["ids"])
+        if isinstance(model.caption, CaptionVectors | CaptionEncoder):
+            model.caption.settle(*inputs.values())
         weight = model.caption_projection.weight
         if weight.shape[0] == weight.shape[1]:
             weight.copy_(torch.eye(len(weight)))

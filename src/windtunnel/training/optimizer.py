@@ -70,9 +70,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 def rate_factors(model: nn.Module, config: OptimizerConfig) -> dict[nn.Parameter, float]:
     """What the learning rate of each parameter is, times that of the schedule."""
-    named = getattr(getattr(model, "config", None), "trunk_name", "trunk")
-    trunk, layers = getattr(model, named, None) if named else None, layers_of(model)
-    inside = set(trunk.parameters()) if isinstance(trunk, nn.Module) else set()
+    named = getattr(getattr(model, "config", None), "trunk_names", ("trunk",))
+    trunks, layers = [getattr(model, name, None) for name in named], layers_of(model)
+    inside = {p for trunk in trunks if isinstance(trunk, nn.Module) for p in trunk.parameters()}
     heights = {p: height for height, layer in enumerate(layers, start=1) for p in layer.parameters()}
     factors, outside = {}, 0  # a parameter outside of all layers stands below the first, or above the last
     for p in model.parameters():

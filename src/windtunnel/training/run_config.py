@@ -193,10 +193,10 @@ def _check_rates(config: RunConfig) -> None:
     if not given:
         return
     what = f"optimizer.{given[0]}={getattr(optimizer, given[0])}"
-    if "trunk_factor" in given and not model.trunk_name:
+    if "trunk_factor" in given and not model.trunk_names:
         raise ConfigError(
-            f"{what} is for a model with a trunk and a head, or with pictures read by a net that was trained before, "
-            f"and this {model.family} is neither; omit it, or give --recipe classify or clip-tuned"
+            f"{what} is for a model with a trunk and a head, or with pictures or captions that a net reads which was "
+            f"trained before, and this is a {model.family}; omit it, or give --recipe classify or clip-tuned"
         )
     if "layer_decay" in given and (model.stackable or model.reads == "pair"):
         why = "no layers" if model.stackable else "two stacks of layers"
