@@ -68,7 +68,8 @@ class CLIPConfig(ModelConfig):
     picture: AnyPictureConfig = ViTConfig()
     """What reads pictures: vit, convolutional, efficientnet (trained before) or vectors (of a frozen net)."""
     caption: AnyCaptionConfig = CaptionTransformerConfig()
-    """What reads captions: transformer, encoder (trained before), bag (the mean of its tokens) or vectors (of a frozen net)."""
+    """What reads captions: transformer, encoder (trained before), bag (the mean of its tokens) or vectors (of a frozen
+    net)."""
     d_shared: PositiveInt = 128
     """Width of the space in which pictures and captions are compared."""
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
