@@ -259,7 +259,7 @@ def test_the_plain_way_is_taken_for_training_in_bfloat16_up_to_256_keys_on_a_cpu
     assert plain_is_faster(trained, 256)
     assert not plain_is_faster(trained, 257)
     assert not plain_is_faster(trained.detach(), 256)
-    assert not plain_is_faster(trained.float(), 256)
+    assert [n for n in (31, 32, 127, 128) if plain_is_faster(trained.float(), n)] == [32, 127]
     assert plain_is_faster(trained.float(), 1000, dropout=0.1)  # torch's kernel has none, and falls back to slower ways
     assert not plain_is_faster(torch.zeros(1, dtype=torch.bfloat16, device="meta", requires_grad=True), 256)
 

@@ -55,8 +55,8 @@ def visible(distances_TS: Tensor, window: int | None, causal: bool = True) -> Te
     return seen if window is None else seen & (distances_TS < window)
 
 
-FUSED_FROM = 257
-"""On a CPU in bfloat16, from how many keys on training takes the fused kernel; see `plain_is_faster`."""
+PLAIN = {torch.bfloat16: range(257), torch.float32: range(32, 128)}
+"""On a CPU, for how many keys training takes the plain way; see `plain_is_faster`."""
 
 BLOCKS_FROM = 512
 """From how many tokens on a window is computed block by block, if at least four windows fit; see `attend_in_blocks`."""
@@ -128,15 +128,14 @@ def attend_in_blocks(
 
 
 def plain_is_faster(q_BHTK: Tensor, n_keys: int, dropout: float = 0.0) -> bool:
-    """Whether `attend_plain` trains faster than torch's kernel: on a CPU, in bfloat16 up to 256 keys, or with dropout.
+    """Whether `attend_plain` trains faster than torch's kernel: on a CPU with dropout, or for the keys of PLAIN.
 
-    There the backward pass of the fused kernel is slow; its forward pass is not, and neither is anything of it in
-    float32. Measured by benchmarks/attention.py; the rule changes the speed and, by rounding, the last bits. With
+    There the backward pass of the fused kernel is slow; its forward pass is not. Measured by benchmarks/attention.py; the rule changes the speed and, by rounding, the last bits. With
     dropout torch itself falls back to a plain way, which draws more slowly than ours (benchmarks/dropout.py).
     """
     if q_BHTK.device.type != "cpu" or not q_BHTK.requires_grad:
         return False
-    return dropout > 0 or (q_BHTK.dtype == torch.bfloat16 and n_keys < FUSED_FROM)
+    return dropout > 0 or n_keys in PLAIN.get(q_BHTK.dtype, ())
 
 
 def hidden_keys(distances_TS: Tensor, mask: Mask) -> Tensor:
