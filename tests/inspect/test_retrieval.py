@@ -178,7 +178,7 @@ def test_the_report_says_recall_chance_and_what_was_not_computed():
         "a caption finds its picture", "a picture finds its caption", "- a word was not in training", RIDGE,
     ]  # fmt: skip
     classes = classes_table(found)
-    assert classes.heads[0] == "class of 20 pictures, by a word of their captions"
+    assert classes.columns[0] == "class of 20 pictures, by a word of their captions"
     assert next(iter(classes.rows))[1].startswith("0.750 [")
     assert classes_table(replace(found, zero_shot=None)) is None
     said = "\n".join(retrieval_lines(found))

@@ -19,12 +19,13 @@ from windtunnel.tasks import ContrastiveConfig, contrastive
 from windtunnel.text.corpora import CORPORA
 from windtunnel.text.store import TextConfig, prepare
 from windtunnel.training.checkpoint import newest_checkpoint
+from windtunnel.training.data import open_store
 from windtunnel.training.events import Evaluation, Saved
 from windtunnel.training.frozen import solve_towers
 from windtunnel.training.loop import fit, resume
 from windtunnel.training.optimizer import OptimizerConfig, rate_factors
 from windtunnel.training.recipes import recipe
-from windtunnel.training.run import load
+from windtunnel.training.run import load, resolve
 
 NET = "efficientnet-lite0-stages"
 SPLIT = TextConfig(dev_fraction=0.2, test_fraction=0.25, tokenizer="characters")
@@ -116,7 +117,7 @@ def test_a_run_begins_solved_says_so_and_resumes_to_the_bit(tmp_path):
     first = next(event for event in events if isinstance(event, Evaluation))
     assert first.step == 0
     assert first.scores["recall_at_1"] > 0.5
-    assert any("(kernel ridge regression, 44 centres, penalty" in str(event) for event in events)
+    assert any("(kernel ridge regression, " in str(event) for event in events)
     trained = load(tmp_path / "run")
     scores = similarities(trained, retrieval_of(trained), "test")
     assert ranks_of(scores).recall[1].low > 0.3
@@ -178,5 +179,6 @@ def test_a_net_that_was_trained_before_learns_at_its_own_rate():
     factors = rate_factors(model, own)
     assert {factors[p] for p in model.picture.parameters()} == {0.1}
     assert {f for p, f in factors.items() if p not in {*model.picture.parameters()}} == {1.0}
+    refused = override(recipe("clip", "shapes"), ["optimizer.trunk_factor=0.1"])
     with pytest.raises(ConfigError, match=r"a net reads which was trained before, and this is a clip"):
-        override(recipe("clip", "shapes"), ["optimizer.trunk_factor=0.1"])
+        resolve(refused, open_store(refused))

@@ -143,11 +143,16 @@ class EfficientNet(PictureTower):
         x_ND = self.vectors(pictures)
         return self.dropout(x_ND if self.norm is None else self.norm(x_ND))
 
+    def begun(self, pictures: Tensor) -> Tensor:
+        """What the first convolution makes of pictures; channels lie side by side, which convolves faster on a CPU."""
+        standardised = standard(pictures, MEAN, DEVIATION)
+        return self.stem(standardised.contiguous(memory_format=torch.channels_last))
+
     def vectors(self, pictures: Tensor) -> Tensor:
         """What it makes of pictures before that is standardised: (N, D)."""
         if self.with_stages:
             return self.stages(pictures)
-        x_NCSS = self.stem(standard(pictures, MEAN, DEVIATION))
+        x_NCSS = self.begun(pictures)
         vectors: Tensor = self.head(self.blocks(x_NCSS)).mean((2, 3))
         return vectors
 
@@ -158,7 +163,7 @@ class EfficientNet(PictureTower):
 
     def stages(self, pictures: Tensor) -> Tensor:
         """The means over all places of what the last three stages end with, and then the vector: (N, 1904)."""
-        x_NCSS, found = self.stem(standard(pictures, MEAN, DEVIATION)), []
+        x_NCSS, found = self.begun(pictures), []
         for i, block in enumerate(self.blocks, start=1):
             x_NCSS = block(x_NCSS)
             found += [x_NCSS.mean((2, 3))] if i in LAST_BLOCKS else []

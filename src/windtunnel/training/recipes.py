@@ -127,8 +127,8 @@ def clip_tuned(corpus: str) -> RunConfig:
     return config.replace(
         task=clip(corpus).task,
         model=config.model.replace(picture=seen),
-        optimizer=OptimizerConfig(lr=1e-4, beta_2=0.98, weight_decay=0.0, trunk_factor=1.0),
-        train=config.train.replace(steps=200, batch_size=64, eval_every=40),
+        optimizer=OptimizerConfig(lr=4e-4, beta_2=0.98, weight_decay=0.0),
+        train=config.train.replace(steps=400, batch_size=64, eval_every=100),
     )
 
 

@@ -101,7 +101,8 @@ def styles_corpus() -> Corpus:
     fonts = tuple((style, one.pictures) for style, one in named.items() if isinstance(one.pictures, Glyphs))
 
     def read() -> Iterator[str]:
-        return (f"{style} {line}" for style, one in named.items() for line in one.read())
+        opened = {style: one.read() for style, one in named.items()}
+        return (f"{style} {line}" for style, own in opened.items() for line in own)
 
     return replace(plain, licence=f"{plain.licence}; {noto.licence}", read=read, pictures=Styles(fonts))
 
