@@ -104,6 +104,31 @@ def test_the_start_is_kernel_ridge_regression():
     )  # as they are
 
 
+def test_the_map_can_be_solved_for_all_captions_of_a_picture():
+    """Then pictures are mapped to the mean of what the other tower makes of their captions."""
+    corpus = shapes_corpus(captions=lambda name: [name, *name.split()[1:]])
+    store, maps = prepare(corpus, SPLIT), {}
+    for what in ("main", "all"):
+        kind = ContrastiveConfig(solve_for=what)
+        task = kind.make(kind.sized(config_of(), store), store)
+        model, n = build(task.model, 0), task.n_units("train")
+        penalty = float(solve_towers(model, task, np.arange(n)).partition("penalty ")[2].split(" ")[0])
+        examples = task.examples("train")
+        (batch,) = examples.sweep(n)
+        model.eval()
+        with torch.no_grad():
+            features = model.picture.kernel(batch.inputs["pictures"]).double()
+            own = [
+                model.encode_texts(**examples.read(examples.captions[[3 * i, 3 * i + 1, 3 * i + 2]])) for i in range(n)
+            ]
+            wanted = torch.stack([rows.mean(0) if what == "all" else rows[0] for rows in own]).double()
+            maps[what] = model.picture_projection(model.picture.kernel(batch.inputs["pictures"])).double()
+        k = features @ features.T
+        solved = k @ torch.linalg.solve(k + penalty * k.trace() / n * torch.eye(n), wanted)
+        torch.testing.assert_close(maps[what], solved / solved.norm(dim=1).mean(), atol=1e-4, rtol=0)
+    assert (maps["main"] - maps["all"]).abs().max() > 0.01
+
+
 def settings(tmp_path):
     changes = ["train.threads=1", "train.precision=fp32", "train.steps=4", "train.batch_size=16", "train.eval_every=2",
                "train.save_every=2", "train.keep=9", "schedule.warmup=1", "text.tokenizer=characters",

@@ -4,14 +4,14 @@ A test holds each list to its registry, and says what is to be written here.
 """
 
 RECIPES = """
-    auto tiny small quick medium gpt2 llama mlp makemore translate classify clip clip-frozen
+    auto tiny small quick medium gpt2 llama mlp makemore translate classify clip clip-frozen clip-tuned
 """
 CORPORA = """
     names python pets shakespeare pig-latin pig-latin-small pronunciations r8 names-sex tweets emoji
-    emoji-by-picture emoji-captions emoji-noto emoji-keywords
+    emoji-by-picture emoji-captions emoji-noto emoji-styles emoji-keywords
 """
 FETCHED = """
-    shakespeare pronunciations r8 names-sex tweets emoji emoji-by-picture emoji-captions emoji-noto
+    shakespeare pronunciations r8 names-sex tweets emoji emoji-by-picture emoji-captions emoji-noto emoji-styles
 """
 EXPERIMENTS = """
     duplicated-feature email-ab-test sparse-logistic-cost what-to-label coin-estimators reading-a-gpt tiny-corpus
@@ -48,15 +48,16 @@ SETTINGS = """
     model.pooler model.picture.kind model.picture.size model.picture.cropped model.picture.patch
     model.picture.patch_bias model.picture.pool model.picture.mean model.picture.deviation model.picture.trunk
     model.picture.widths model.picture.depth model.picture.dropout model.picture.norm model.picture.pretrained
-    model.picture.net model.picture.hidden model.picture.centres model.caption.kind model.caption.pool
-    model.caption.trunk model.caption.vocab_size model.caption.d_model model.caption.dropout
-    model.caption.longest_run model.caption.buckets model.caption.net model.caption.hidden model.d_shared
-    model.scale model.least_scale model.most_scale optimizer.name optimizer.lr optimizer.matrix_lr optimizer.beta_1
-    optimizer.beta_2 optimizer.epsilon optimizer.momentum optimizer.weight_decay optimizer.decay_vectors
-    optimizer.trunk_factor optimizer.layer_decay schedule.curve schedule.warmup schedule.final_fraction
-    schedule.drops schedule.ends train.steps train.batch_size train.n_examples train.grad_accumulation train.clip
-    train.precision train.compile train.recompute train.threads train.eval_every train.eval_tokens train.save_every
-    train.keep train.choose train.freeze train.sample_tokens train.explode seed task.kind task.class_weights
-    task.label_smoothing task.augment.shift task.augment.scale task.augment.rotate task.augment.colour
-    task.augment.flip start generator lora.rank lora.alpha lora.targets change
+    model.picture.stages model.picture.solved model.picture.net model.picture.hidden model.picture.centres
+    model.caption.kind model.caption.pool model.caption.trunk model.caption.net model.caption.pretrained
+    model.caption.vocab_size model.caption.d_model model.caption.dropout model.caption.longest_run
+    model.caption.buckets model.caption.hidden model.d_shared model.scale model.least_scale model.most_scale
+    optimizer.name optimizer.lr optimizer.matrix_lr optimizer.beta_1 optimizer.beta_2 optimizer.epsilon
+    optimizer.momentum optimizer.weight_decay optimizer.decay_vectors optimizer.trunk_factor optimizer.layer_decay
+    schedule.curve schedule.warmup schedule.final_fraction schedule.drops schedule.ends train.steps train.batch_size
+    train.n_examples train.grad_accumulation train.clip train.precision train.compile train.recompute train.threads
+    train.eval_every train.eval_tokens train.save_every train.keep train.choose train.freeze train.sample_tokens
+    train.explode seed task.kind task.class_weights task.label_smoothing task.augment.shift task.augment.scale
+    task.augment.rotate task.augment.colour task.augment.flip task.solve_for start generator lora.rank lora.alpha
+    lora.targets change
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +73,7 @@ def convolutions() -> Iterator[Convolving]:
 class EfficientNetConfig(PictureConfig):
     """EfficientNet-Lite0, which begins with the weights that it was trained to on ImageNet."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"stages", "solved"})
     kind: Literal["efficientnet"] = "efficientnet"
     size: PositiveInt = 224
     pretrained: bool = True

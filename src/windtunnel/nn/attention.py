@@ -130,8 +130,9 @@ def attend_in_blocks(
 def plain_is_faster(q_BHTK: Tensor, n_keys: int, dropout: float = 0.0) -> bool:
     """Whether `attend_plain` trains faster than torch's kernel: on a CPU with dropout, or for the keys of PLAIN.
 
-    There the backward pass of the fused kernel is slow; its forward pass is not. Measured by benchmarks/attention.py; the rule changes the speed and, by rounding, the last bits. With
-    dropout torch itself falls back to a plain way, which draws more slowly than ours (benchmarks/dropout.py).
+    There the backward pass of the fused kernel is slow; its forward pass is not. Measured by benchmarks/attention.py;
+    the rule changes the speed and, by rounding, the last bits. With dropout torch itself falls back to a plain way,
+    which draws more slowly than ours (benchmarks/dropout.py).
     """
     if q_BHTK.device.type != "cpu" or not q_BHTK.requires_grad:
         return False

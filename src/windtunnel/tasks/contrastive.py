@@ -32,9 +32,13 @@ MINILM_TOKENS = 30522
 class ContrastiveConfig(TaskConfig):
     """Find the picture of a caption among those of the batch, and the caption of a picture."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"solve_for"})
     kind: Literal["contrastive"] = "contrastive"
     augment: AugmentConfig = AugmentConfig()
     """How pictures are changed in training."""
+    solve_for: Literal["main", "all"] = "main"
+    """Where training begins with the map of pictures solved: for each picture's main caption, or for the mean of all of
+    its captions, of which a step draws one."""
     coupled: ClassVar[bool] = True
     ragged: ClassVar[bool] = True
     noun: ClassVar[str] = "picture"

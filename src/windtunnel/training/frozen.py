@@ -85,9 +85,9 @@ def solved_head(model: Classifier, task: Classification, chosen: Ints) -> tuple[
 def solve_towers(model: CLIP, task: Contrastive, chosen: Ints) -> str:
     """Set the map of pictures to that of ridge regression; says what was done. Of a kernel it is kernel ridge.
 
-    Its targets are what the other tower makes of the main captions; that one begins with the statistics of training,
-    and with its vectors as they are where the shared space is as wide. The penalty is the one with the highest mean
-    reciprocal rank on dev.
+    Its targets are what the other tower makes of captions, see `ContrastiveConfig.solve_for`; that one begins with the
+    statistics of training, and with its vectors as they are where the shared space is as wide. The penalty is the one
+    with the highest mean reciprocal rank on dev.
     """
     with evaluating(model), torch.no_grad():
         pictures, inputs = _whole(task, "train", chosen)
@@ -99,7 +99,7 @@ def solve_towers(model: CLIP, task: Contrastive, chosen: Ints) -> str:
             weight.copy_(torch.eye(len(weight)))
         dev = _whole(task, "dev", None) if task.n_units("dev") > 1 else None
         made = in_parts(lambda some: model.picture(some, attend), pictures).double()
-        wanted = model.encode_texts(inputs["ids"], inputs.get("kept")).double()
+        wanted = _wanted(model, task, chosen, inputs)
         outer = made.T @ made
         best, said = (-1.0, torch.zeros_like(weight)), 0.0
         for penalty in TOWER_PENALTIES if dev else (0.3,):
@@ -117,6 +117,17 @@ def solve_towers(model: CLIP, task: Contrastive, chosen: Ints) -> str:
         f"the map from pictures to captions was solved on {len(made):,} pictures ({how}, penalty {said:g}"
         f"{' chosen on dev' * bool(dev)}), and training steps from there"
     )
+
+
+def _wanted(model: CLIP, task: Contrastive, chosen: Ints, main: dict[str, Tensor]) -> Tensor:
+    """What the map of each chosen picture of training is solved for, (N, D): see `ContrastiveConfig.solve_for`."""
+    if task.config.solve_for == "main":
+        return model.encode_texts(main["ids"], main.get("kept")).double()
+    examples = task.examples("train")
+    own = [examples.captions[examples.starts[i] : examples.starts[i + 1]] for i in chosen]
+    inputs = examples.read(np.concatenate(own))
+    made = model.encode_texts(inputs["ids"], inputs.get("kept")).double()
+    return torch.stack([some.mean(0) for some in torch.split(made, [len(captions) for captions in own])])
 
 
 def is_solved(model: nn.Module) -> bool:
