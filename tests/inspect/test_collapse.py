@@ -8,11 +8,15 @@ import torch
 
 from shapes import captioned_shapes
 from windtunnel.config import override
-from windtunnel.inspect.doctor.checks import collapsed, judge, measure
+from windtunnel.inspect.doctor.checks import collapsed, fitting, frequencies, judge, measure
 from windtunnel.inspect.doctor.collapse import Collapse, collapse
 from windtunnel.inspect.doctor.fit import fit_of
+from windtunnel.inspect.doctor.history import History, history
 from windtunnel.inspect.doctor.subject import recipe_subject
 from windtunnel.models import TransformerConfig, build
+from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.proportions import wilson
+from windtunnel.training.events import Evaluation, Step
 from windtunnel.training.recipes import recipe
 
 SMALL = [
@@ -69,3 +73,38 @@ def test_both_splits_are_fitted_among_as_many_pictures(subject):
     fit = fit_of(model, task, subject.store, 8192)
     assert [e.estimate for e in (fit.train, fit.dev, fit.unigram)] == pytest.approx([math.log(n)] * 3, abs=1e-5)
     assert fit.gap.estimate == pytest.approx(0, abs=1e-5)
+
+
+def test_a_loss_that_rises_while_no_less_is_found_is_sureness_and_not_overfitting(subject):
+    exam = replace(measure(subject, 100), is_run=True)
+    falling = tuple(5 - step / 50 for step in range(100))
+    past = History(
+        tuple(range(1, 101)), falling, falling, ((0, 5.0), (50, 4.5), (100, 9.0)), "finished", "recall_at_1",
+        ((0, 0.01), (50, 0.1), (100, 0.14)),
+    )  # fmt: skip
+    (finding,) = [one for one in fitting(replace(exam, history=past)) if one.name != "underfitting"]
+    assert (finding.name, finding.severity) == ("too sure on dev", "warning")
+    assert "recall_at_1 went from 0.1000 to 0.1400" in finding.evidence
+    worse = replace(past, right=((0, 0.01), (50, 0.1), (100, 0.09)))
+    for lost in (worse, replace(past, metric="", right=())):
+        (finding,) = [one for one in fitting(replace(exam, history=lost)) if one.name != "underfitting"]
+        assert (finding.name, finding.severity) == ("overfitting", "problem")
+
+
+def test_a_model_that_finds_pictures_is_better_than_a_blind_guess_whatever_its_loss(subject):
+    exam = replace(measure(subject, 100), is_run=True)
+    assert exam.fit.among_first.n == len(list(subject.task.examples("dev").places))
+    assert exam.fit.chance == pytest.approx(5 / exam.fit.among_first.n)
+    worse = replace(exam.fit, better_than_unigram=Estimate(-3, -4, -2, 20, "made up"), chance=0.25)
+    for found, names in ((12, []), (5, ["no better than a blind guess"])):
+        fit = replace(worse, among_first=wilson(found, 20))
+        assert [one.name for one in frequencies(replace(exam, fit=fit))] == names
+
+
+def test_a_history_has_the_metric_of_which_more_is_better():
+    seen = [Evaluation(step, "dev", {"recall_at_1": step / 10, "loss": 3.0}, 9, True) for step in (0, 4)]
+    step = Step(1, 2.0, 1e-3, 1.0, 1, 0.1)
+    found = history([seen[0], step, seen[1]])
+    assert (found.metric, found.right, found.dev) == ("recall_at_1", ((0, 0.0), (4, 0.4)), ((0, 3.0), (4, 3.0)))
+    plain = [replace(one, scores={"loss": 3.0}) for one in seen]
+    assert (history([step, *plain]).metric, history([step, *plain]).right) == ("", ())

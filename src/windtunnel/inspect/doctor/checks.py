@@ -156,13 +156,15 @@ def learning_rate(exam: Examination) -> list[Finding]:
 
 
 def fitting(exam: Examination) -> list[Finding]:
-    """Overfitting and underfitting."""
+    """Overfitting, a model that grows too sure of what it does not know, and underfitting."""
     fit, past, found = exam.fit, exam.history, []
     if fit is not None:
         learnt = fit.unigram.estimate - fit.train.estimate
         evidence = f"train {fit.train}, dev {fit.dev}, gap {fit.gap}"
         rise = _dev_rise(exam)
-        if rise:
+        if rise and (still := _still_right(exam)):
+            found.append(Finding("too sure on dev", "warning", f"{evidence}; {rise}, {still}", _against_sureness(exam)))
+        elif rise:
             found.append(Finding("overfitting", "problem", f"{evidence}; {rise}", _against_overfitting(exam)))
         elif fit.gap.low > NOT_CARRIED_OVER * max(learnt, 0.1):
             evidence += f"; {percent(fit.gap.estimate / learnt)} of what was learnt beyond "
@@ -216,6 +218,8 @@ def frequencies(exam: Examination) -> list[Finding]:
     """A model that knows no more than how often each token occurs."""
     fit, losses = exam.fit, exam.training.losses
     if fit is None or fit.better_than_unigram.low > 0 or math.isnan(fit.better_than_unigram.low):
+        return []
+    if fit.among_first and fit.among_first.low > fit.chance:  # it finds pictures, and is too sure of the others
         return []
     if not exam.is_run and len(losses) >= 40 and late_fall(losses, 0.5).low > 0:  # on its way
         return []
@@ -287,6 +291,23 @@ def _dev_rise(exam: Examination) -> str:
     if not (falls and last - best > fit.dev.high - fit.dev.estimate):
         return ""
     return f"dev rose from {best:.4f} at step {best_step} to {last:.4f} at step {last_step} while train fell"
+
+
+def _still_right(exam: Examination) -> str:
+    """That the model is right on dev at least as often at last as where its dev loss was lowest; "" where it is not,
+    or where verdicts are by the loss."""
+    past = exam.history
+    if past is None or not past.right:
+        return ""
+    then, last = dict(past.right)[min(past.dev, key=lambda pair: pair[1])[0]], past.right[-1][1]
+    return f"but its {past.metric} went from {then:.4f} to {last:.4f}: it is surer, and not less often right" * (
+        last >= then
+    )
+
+
+def _against_sureness(exam: Examination) -> str:
+    cures = {"contrastive": "a lower --set model.most_scale", "classification": "--set task.label_smoothing=0.1"}
+    return f"{cures.get(exam.config.task.kind, 'more text')}, where its probabilities are used; else none is needed"
 
 
 def _against_overfitting(exam: Examination) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,11 +14,14 @@ from windtunnel.inspect.doctor.data import label_frequencies, nats_by_frequency,
 from windtunnel.nn.mode import evaluating
 from windtunnel.stats.bootstrap import ratio_of_sums_interval
 from windtunnel.stats.intervals import Estimate
+from windtunnel.stats.proportions import wilson
 from windtunnel.tasks import Classification, Contrastive, Task
 from windtunnel.text.batches import IGNORED, Batch
 from windtunnel.text.store import TokenStore
 
 ROWS = 64
+FIRST = 5
+"""Among so many pictures a caption has to find its own."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Fit:
 
     gap: dev - train; its interval is made of those of both (Zou & Donner 2008, Statistics in Medicine 27). Pictures
         are found among as many of either split, as more of them alone make the loss higher.
+    among_first: of dev's captions the share that finds its picture among the first FIRST, by Wilson; None of other
+        tasks. chance: what that is by chance.
     """
 
     train: Estimate
@@ -52,6 +57,8 @@ class Fit:
     unigram: Estimate
     better_than_unigram: Estimate
     """unigram - dev on the same rows."""
+    among_first: Estimate | None = None
+    chance: float = 0.0
 
 
 def fit_of(model: nn.Module, task: Task, store: TokenStore, max_tokens: int) -> Fit | None:
@@ -64,7 +71,10 @@ def fit_of(model: nn.Module, task: Task, store: TokenStore, max_tokens: int) -> 
         seen, batches = [_among(n, seen[0])], [_among(n, batches[0])]
     train, dev = row_losses(model, task, seen).mean, row_losses(model, task, batches)
     inputless = inputless_losses(task, store, batches)
-    return Fit(train, dev.mean, difference(dev.mean, train), inputless.mean, inputless.minus(dev))
+    found = Fit(train, dev.mean, difference(dev.mean, train), inputless.mean, inputless.minus(dev))
+    if not isinstance(task, Contrastive):
+        return found
+    return replace(found, among_first=_among_first(model, batches[0]), chance=FIRST / len(batches[0].targets))
 
 
 def split_sample(task: Task, split: str, max_targets: int) -> list[Batch]:
@@ -95,6 +105,13 @@ def _among(n: int, batch: Batch) -> Batch:
     rows = torch.randperm(len(batch.targets), generator=torch.Generator().manual_seed(0))[:n].sort().values
     inputs = {name: x[batch.targets[rows, 0] if name == "pictures" else rows] for name, x in batch.inputs.items()}
     return Batch(inputs, torch.arange(n)[:, None])
+
+
+def _among_first(model: nn.Module, batch: Batch) -> Estimate:
+    with torch.no_grad(), evaluating(model):
+        scores = model(**batch.inputs)[:, 0]
+    nearer = (scores >= scores.gather(1, batch.targets)).sum(1)
+    return wilson(int((nearer <= FIRST).sum()), len(scores))
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:

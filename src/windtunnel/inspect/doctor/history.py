@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from windtunnel.stats.intervals import Estimate
+from windtunnel.tasks import METRICS
 from windtunnel.training.events import Evaluation, Event, Step, Stopped
 
 PAST = 25
@@ -21,19 +22,27 @@ Student's t with 5 degrees of freedom, a heavy tail, once in 1e4."""
 
 @dataclass(frozen=True)
 class History:
-    """The training losses by step, the dev losses by step, the gradient norms, and how it ended."""
+    """The training losses by step, the dev losses by step, the gradient norms, and how it ended.
+
+    right: the metric that decides verdicts on dev by step, where more of it is better; its name is `metric`.
+    """
 
     steps: tuple[int, ...]
     losses: tuple[float, ...]
     grad_norms: tuple[float, ...]
     dev: tuple[tuple[int, float], ...]
     ended: str
+    metric: str = ""
+    right: tuple[tuple[int, float], ...] = ()
 
 
 def history(events: Sequence[Event]) -> History | None:
     """A run's events as columns; of a step that was repeated after a resume the last counts. None without steps."""
     by_step = {e.step: e for e in events if isinstance(e, Step)}
-    dev = {e.step: e.loss for e in events if isinstance(e, Evaluation) and e.split == "dev"}
+    judged = {e.step: e.scores for e in events if isinstance(e, Evaluation) and e.split == "dev"}
+    dev = {step: scores["loss"] for step, scores in judged.items()}
+    metric = next((name for scores in judged.values() for name in scores), "")
+    metric = metric if metric in METRICS and METRICS[metric].better == "higher" else ""
     if not by_step:
         return None
     last = events[-1]
@@ -44,6 +53,8 @@ def history(events: Sequence[Event]) -> History | None:
         tuple(row.grad_norm for row in rows),
         tuple(sorted(dev.items())),
         last.reason if isinstance(last, Stopped) else "",
+        metric,
+        tuple(sorted((step, scores[metric]) for step, scores in judged.items())) if metric else (),
     )
 
 
