@@ -103,11 +103,23 @@ def test_the_best_of_dev_is_the_model_and_the_first_metric_decides(photos, tmp_p
     assert load(tmp_path / "run").step == best
 
 
-@pytest.mark.parametrize("picture", ["convolutional", "vit"])
+MORE = {
+    "convolutional": [],
+    "vit": ["model.picture.size=16", "model.picture.trunk.n_layers=1"],
+    "efficientnet": ["model.picture.size=16", "model.picture.pretrained=false", "model.picture.solved=true"],
+}
+
+
+@pytest.mark.parametrize("picture", MORE)
 def test_a_resumed_run_is_the_uninterrupted_one(photos, tmp_path, picture):
     """To the bit, over the end of an epoch; augmentation and choice of captions are drawn again the same."""
-    more = ["model.picture.size=16", "model.picture.trunk.n_layers=1"] * (picture == "vit")
-    picked = [f"model.picture.kind={picture}", *more, "train.steps=9", "train.save_every=4", "train.eval_every=9"]
+    picked = [
+        f"model.picture.kind={picture}",
+        *MORE[picture],
+        "train.steps=9",
+        "train.save_every=4",
+        "train.eval_every=9",
+    ]
     base = [one for one in QUICK if "picture.widths" not in one]
     config = override(recipe("clip", photos), [*base, *picked])
     whole = [e.loss for e in train(config, tmp_path / "whole") if isinstance(e, Step)]

@@ -53,8 +53,12 @@ def corpus(tmp_path_factory):
     return str(path)
 
 
+FETCHED = ("clip-frozen", "clip-tuned")
+"""Recipes that need nets which are fetched."""
+
+
 def corpus_for(name, corpus):
-    others = {"translate": "pairs.tsv", "classify": "labels.tsv", "clip": "photos", "clip-frozen": "photos"}
+    others = {"translate": "pairs.tsv", "classify": "labels.tsv", **dict.fromkeys(("clip", *FETCHED), "photos")}
     return corpus.replace("words.txt", others.get(name, "words.txt"))
 
 
@@ -68,7 +72,7 @@ def test_a_recipe_resolves_to_a_config_that_can_be_read_again(name, corpus):
     assert (again, fingerprint(again)) == (resolved, fingerprint(resolved))
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "clip-frozen"])  # which needs what is fetched
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in FETCHED])
 def test_a_recipe_trains(name, corpus, tmp_path):
     cheap = ["train.steps=2", "train.batch_size=4", "train.compile=false", "train.threads=1", "train.precision=fp32"]
     events = list(
