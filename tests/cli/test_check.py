@@ -47,6 +47,7 @@ def test_a_table_of_pairs_is_checked_before_training(tmp_path):
 
 def test_a_recipe_with_a_problem_names_it_and_its_cure(tmp_path):
     result = check("tiny", *SETS, "--set", "optimizer.lr=5e-6", "--steps", 60, "--out", tmp_path, "--json")
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     (finding,) = (f for f in found["findings"] if f["name"] == "learning rate too small")
