@@ -12,7 +12,7 @@ from windtunnel.errors import ConfigError, DataError
 from windtunnel.models import CLIPConfig, build
 from windtunnel.models.captions import CaptionEncoder, CaptionEncoderConfig
 from windtunnel.models.vectors import CaptionVectorsConfig
-from windtunnel.models.vision import ConvolutionalConfig
+from windtunnel.models.vision import ConvolutionalConfig, load_trained
 from windtunnel.nn.attention import attend
 from windtunnel.tasks import ContrastiveConfig
 from windtunnel.tasks.vectors import _minilm, caption_vectors, captions_of
@@ -73,3 +73,15 @@ def test_other_tokens_are_refused_and_what_was_not_fetched_is_told(tmp_path, mon
         ContrastiveConfig().sized(config, store)
     with pytest.raises(DataError, match="windtunnel models get minilm-l6"):
         build(config.replace(vocab_size=30522), 0)
+
+
+def test_weights_that_lack_one_are_refused_and_only_the_last_norm_may_be_missing():
+    trunk = CaptionEncoderConfig().trunk.replace(n_layers=1, n_heads=2, d_model=8, d_ff=16)
+    tower = CaptionEncoder(CaptionEncoderConfig(pretrained=False, trunk=trunk).sized(50, 12))
+    weights = {name: torch.ones_like(tensor) for name, tensor in tower.state_dict().items() if "norm." not in name[:5]}
+    load_trained(tower, weights)
+    assert (tower.trunk.embedding.weight == 1).all()
+    assert tower.norm.mean.tolist() == [0.0] * 8
+    del weights["trunk.embedding.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"trunk\.embedding\.weight\""):
+        load_trained(tower, weights)

@@ -108,7 +108,7 @@ def judge_retrieval(
     assert isinstance(task, Contrastive)
     check_split(folders[0], task.store, split)
     scores = similarities(trained, task, split)
-    found = ranks_of(scores)
+    found, seen = ranks_of(scores), pictures_of(trained, task, split)
     others = [places_of(similarities(load(folder, change), task, split)) for folder in folders[1:]]
     return JudgedRetrieval(
         run=str(trained.run.folder),
@@ -119,8 +119,8 @@ def judge_retrieval(
         by_caption=found,
         by_picture=ranks_of(scores.T),
         against=tuple(against(found, *one) for one in baselines(own, task, split)),
-        kinds=_kinds(own, task, split, found.ranks) | _second(trained, task, split),
-        zero_shot=judge_zero_shot(trained, own, task, split),
+        kinds=_kinds(own, task, split, found.ranks) | _second(trained, task, split, seen),
+        zero_shot=judge_zero_shot(trained, own, task, split, seen),
         seeds=tuple(float((ranks <= TESTED).mean()) for ranks in (found.ranks, *others)),
     )
 
@@ -202,12 +202,12 @@ def _second_captions(task: Contrastive, split: str) -> tuple[Ints, list[str], li
     return places, first, second
 
 
-def _second(trained: TrainedModel, task: Contrastive, split: str) -> dict[str, Ranks]:
+def _second(trained: TrainedModel, task: Contrastive, split: str, seen: Floats) -> dict[str, Ranks]:
     """The ranks of second captions among all pictures of a split; nothing where no picture has one."""
     places, _, second = _second_captions(task, split)
     if not second:
         return {}
-    scores = vectors_of(trained, second) @ pictures_of(trained, task, split).T
+    scores = vectors_of(trained, second) @ seen.T
     return {SECOND: summarised(places_of(scores, places))}
 
 

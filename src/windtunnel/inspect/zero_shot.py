@@ -68,16 +68,18 @@ class ZeroShot:
     p: float
 
 
-def judge_zero_shot(trained: TrainedModel, own: Contrastive, task: Contrastive, split: str) -> ZeroShot | None:
+def judge_zero_shot(
+    trained: TrainedModel, own: Contrastive, task: Contrastive, split: str, seen: Floats
+) -> ZeroShot | None:
     """A model on the pictures of a split; None where these are not of two classes.
 
     Args:
         own: the task that it was trained for, whose captions of the train split decide the classes.
+        seen: what it makes of the pictures of the split, as `pictures_of` gives it.
     """
     classes = classes_of(own, task, split)
     if classes is None:
         return None
-    seen = pictures_of(trained, task, split)
     right = (seen[classes.places] @ vectors_of(trained, classes.names).T).argmax(axis=1) == classes.labels
     nearest = classes.nearest(seen, pictures_of(trained, own, "train")) == classes.labels
     counts, n = paired_table(right, nearest), len(right)

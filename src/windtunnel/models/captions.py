@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from windtunnel.models.encoder import BERT, Pool, pool
 from windtunnel.models.family import ParameterRow
 from windtunnel.models.transformer import Transformer, TransformerConfig, spread
-from windtunnel.models.vision import TowerConfig
+from windtunnel.models.vision import TowerConfig, load_trained
 from windtunnel.nn.attention import Attend, attend
 from windtunnel.nn.dropout import Dropout
 from windtunnel.nn.norms import FixedNorm
@@ -119,7 +119,7 @@ class CaptionEncoderConfig(CaptionTrunkConfig):
         if self.pretrained:
             from windtunnel.models.pretrained.minilm import minilm_weights
 
-            tower.load_state_dict(tower.state_dict() | minilm_weights(self.trunk.context_length))
+            load_trained(tower, minilm_weights(self.trunk.context_length))
 
 
 class CaptionEncoder(CaptionTransformer):

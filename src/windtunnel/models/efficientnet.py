@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from windtunnel.models.family import ParameterRow
-from windtunnel.models.vision import Colour, PictureConfig, PictureTower, standard
+from windtunnel.models.vision import Colour, PictureConfig, PictureTower, load_trained, standard
 from windtunnel.nn.attention import Attend
 from windtunnel.nn.dropout import Dropout
 from windtunnel.nn.norms import FixedNorm
@@ -33,10 +33,10 @@ STAGED = HEAD + sum(stage[0] for stage in STAGES[-3:])
 LAST_BLOCKS = tuple(sum(stage[-1] for stage in STAGES[:n]) for n in (5, 6, 7))
 """The blocks, counted from 1, with which the last three stages end."""
 MEAN: Colour = (127 / 255, 127 / 255, 127 / 255)
-AT_ONCE = 64
-"""Pictures that are read at once where the statistics of all are taken."""
 DEVIATION: Colour = (128 / 255, 128 / 255, 128 / 255)
 """Pictures go in as (value - 127) / 128, as the original program has it."""
+AT_ONCE = 64
+"""Pictures that are read at once where the statistics of all are taken."""
 
 
 class Convolving(NamedTuple):
@@ -120,7 +120,7 @@ class EfficientNetConfig(PictureConfig):
         if self.pretrained:
             from windtunnel.models.pretrained.efficientnet import lite0_weights
 
-            tower.load_state_dict(lite0_weights(), strict=not self.solved)
+            load_trained(tower, lite0_weights())
 
     def std(self, name: str, parameter: Tensor) -> float | None:
         return math.sqrt(2 / parameter[0].numel()) if parameter.dim() > 1 else None

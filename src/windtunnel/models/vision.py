@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
@@ -66,6 +67,12 @@ class TowerConfig(Tagged, ABC):
     @abstractmethod
     def std(self, name: str, parameter: Tensor) -> float | None:
         """The standard deviation that a parameter is drawn with, by its name; None leaves it as it was built."""
+
+
+def load_trained(tower: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load all weights of a tower but the statistics of its last norm, which training takes; none may be missing."""
+    own = {name: tensor for name, tensor in tower.state_dict().items() if name.startswith("norm.")}
+    tower.load_state_dict(own | dict(weights))
 
 
 class PictureConfig(TowerConfig):
